@@ -1,0 +1,118 @@
+"""What changed between two versions of a contract, and whether a reader of the old one would break.
+
+A change is compatible if artifacts that kept the old contract keep the new one, and code that read the old one can read the
+new: a nullable column more, a bound wider, a choice more, an optional file more. Everything else needs a new major version
+and a migration. The order of columns is no part of what readers rely on: they read by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from open_data_contract_standard.model import SchemaProperty
+
+from data_contracts.contract import SHIPPED, Contract, Contracts, FileRule, load
+from data_contracts.errors import ContractError
+
+_BOUNDS = {"minimum": 1, "minLength": 1, "minItems": 1, "maximum": -1, "maxLength": -1, "maxItems": -1}  # the sign of "tighter"
+
+
+@dataclass(frozen=True)
+class Change:
+    where: str
+    what: str
+    breaking: bool
+
+
+def find(reference: str, contracts: Contracts = SHIPPED) -> Contract:
+    """A contract by its file, or as `noun` (the newest) or `noun@1.0.0`."""
+    if reference.endswith((".yaml", ".yml")):
+        return load(Path(reference).resolve())
+    noun, at, version = reference.partition("@")
+    versions = contracts.versions(noun)
+    found = [contract for contract in versions if not at or str(contract.version) == version]
+    if not found:
+        known = ", ".join(f"{noun}@{contract.version}" for contract in versions)
+        raise ContractError(f"contract {reference!r}", "there is no such version", f"choose from: {known}")
+    return found[-1]
+
+
+def changes(old: Contract, new: Contract) -> list[Change]:
+    """All differences that matter to data, sorted by where they are."""
+    found = [Change(table, "table removed", True) for table in old.tables.keys() - new.tables.keys()]
+    found += [Change(table, "table added", True) for table in new.tables.keys() - old.tables.keys()]
+    for table in old.tables.keys() & new.tables.keys():
+        found += _columns(table, old.columns(table), new.columns(table))
+    before, after = {rule.name: rule for rule in old.files}, {rule.name: rule for rule in new.files}
+    for name in before.keys() | after.keys():
+        found += _file(f"file {name}", before.get(name), after.get(name))
+    found += [Change(f"rule {rule}", "added", True) for rule in set(new.rules) - set(old.rules)]
+    found += [Change(f"rule {rule}", "removed", False) for rule in set(old.rules) - set(new.rules)]
+    if old.conservation != new.conservation:
+        found.append(Change("conservation", "changed", True))
+    return sorted(found, key=lambda change: (change.where, change.what))
+
+
+def _file(where: str, old: FileRule | None, new: FileRule | None) -> Iterator[Change]:
+    if old is None and new is not None:
+        yield Change(where, "required file added" if new.required else "optional file added", new.required)
+    elif old is not None and new is None:
+        yield Change(where, "file removed", True)
+    elif old is not None and new is not None:
+        if old.glob != new.glob:
+            yield Change(where, f"{old.glob} → {new.glob}", True)
+        if old.required != new.required:
+            yield Change(where, "now required" if new.required else "now optional", True)
+
+
+def _columns(table: str, old: list[SchemaProperty], new: list[SchemaProperty]) -> Iterator[Change]:
+    before, after = {str(p.name): p for p in old}, {str(p.name): p for p in new}
+    for name in before.keys() - after.keys():
+        yield Change(f"{table}.{name}", "column removed", True)
+    for name in after.keys() - before.keys():
+        required = bool(after[name].required)
+        yield Change(f"{table}.{name}", "required column added" if required else "nullable column added", required)
+    for name in before.keys() & after.keys():
+        yield from _column(f"{table}.{name}", before[name], after[name])
+
+
+def _column(where: str, old: SchemaProperty, new: SchemaProperty) -> Iterator[Change]:
+    if (old.logicalType, old.physicalType) != (new.logicalType, new.physicalType):
+        yield Change(where, f"type {old.physicalType} → {new.physicalType}", True)
+    if bool(old.required) != bool(new.required):
+        yield Change(where, "now required" if new.required else "now nullable", True)
+    unique = bool(new.unique or new.primaryKey)
+    if unique != bool(old.unique or old.primaryKey):
+        yield Change(where, "now unique" if unique else "no longer unique", unique)
+    before, after = old.logicalTypeOptions or {}, new.logicalTypeOptions or {}
+    for key in before.keys() | after.keys():
+        if before.get(key) != after.get(key):
+            yield Change(where, f"{key} {before.get(key)} → {after.get(key)}", _tighter(key, before.get(key), after.get(key)))
+    yield from _choices(where, {str(e.value) for e in old.enum or []}, {str(e.value) for e in new.enum or []})
+    if old.items is not None and new.items is not None:
+        yield from _column(where + "[]", old.items, new.items)
+    if [p.name for p in old.properties or []] != [p.name for p in new.properties or []]:
+        yield Change(where, "fields changed", True)
+    else:
+        for one, other in zip(old.properties or [], new.properties or [], strict=True):
+            yield from _column(f"{where}.{one.name}", one, other)
+
+
+def _choices(where: str, old: set[str], new: set[str]) -> Iterator[Change]:
+    if not old and new:
+        yield Change(where, f"now one of {', '.join(sorted(new))}", True)
+    elif old and not new:
+        yield Change(where, "no longer one of a list", True)
+    else:
+        yield from (Change(where, f"choice {choice} removed", True) for choice in old - new)
+        yield from (Change(where, f"choice {choice} added", False) for choice in new - old)
+
+
+def _tighter(key: str, old: object, new: object) -> bool:
+    if new is None:
+        return False
+    if old is None or key not in _BOUNDS:
+        return True
+    return (float(str(new)) - float(str(old))) * _BOUNDS[key] > 0

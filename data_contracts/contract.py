@@ -1,0 +1,257 @@
+"""A contract, as read from its YAML (Open Data Contract Standard v3.1), and the Arrow schema it stands for.
+
+Spec: https://bitol-io.github.io/open-data-contract-standard/v3.1.0/
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import yaml
+from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
+
+from data_contracts.errors import ContractError
+from data_contracts.migrations import MAJOR_STEPS, Migration
+
+ROOT = Path(__file__).parent
+STAMP = b"groundup.contract"  # key in every Parquet footer; the value is "noun/table version"
+
+_SCALARS: dict[str, tuple[str, pa.DataType]] = {  # physicalType → logicalType, Arrow type
+    "string": ("string", pa.string()),
+    "large_string": ("string", pa.large_string()),
+    "large_binary": ("string", pa.large_binary()),
+    "bool": ("boolean", pa.bool_()),
+    "int16": ("integer", pa.int16()),
+    "int32": ("integer", pa.int32()),
+    "int64": ("integer", pa.int64()),
+    "float": ("number", pa.float32()),
+    "double": ("number", pa.float64()),
+    "timestamp[ms, tz=UTC]": ("timestamp", pa.timestamp("ms", tz="UTC")),
+}
+_OPTIONS = {  # the rules that check.py checks, by logicalType; a contract with any other would promise what nobody checks
+    "string": {"minLength", "maxLength", "pattern"},
+    "integer": {"minimum", "maximum"},
+    "number": {"minimum", "maximum"},
+    "array": {"minItems", "maxItems"},
+}
+_NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+@dataclass(frozen=True, order=True)
+class Version:
+    """A semantic version; ordering is numeric."""
+
+    major: int
+    minor: int
+    patch: int
+
+    @classmethod
+    def parse(cls, text: str) -> Version:
+        if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", text):
+            raise ContractError(f"version {text!r}", "is not of the form MAJOR.MINOR.PATCH", "write it as e.g. 1.0.0")
+        return cls(*map(int, text.split(".")))
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}.{self.patch}"
+
+
+@dataclass(frozen=True)
+class FileRule:
+    """A file, or a glob of files, that an artifact holds beside or instead of tables."""
+
+    name: str
+    glob: str
+    required: bool
+    description: str
+
+    def matches(self, path: str) -> bool:
+        return matches(path, self.glob)
+
+
+def matches(path: str, glob: str) -> bool:
+    """Whether a relative path falls under a glob. `*` does not cross a slash, unlike fnmatch's."""
+    parts, patterns = path.split("/"), glob.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+
+
+@dataclass(frozen=True)
+class Conservation:
+    """Rows of `source` ("noun.table") must all be found again, once, in the tables `into`."""
+
+    source: str
+    into: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Contract:
+    """One noun at one version: its tables, its files, and the rules that must hold."""
+
+    noun: str
+    version: Version
+    purpose: str
+    usage: str
+    tables: dict[str, SchemaObject]
+    files: tuple[FileRule, ...]
+    rules: tuple[str, ...]
+    conservation: Conservation | None
+    path: Path
+
+    def arrow_schema(self, table: str) -> pa.Schema:
+        """The Arrow schema that writers of `table` must use, stamped with noun, table and version."""
+        fields = [_field(prop) for prop in self.columns(table)]
+        return pa.schema(fields, metadata={STAMP: f"{self.noun}/{table} {self.version}".encode()})
+
+    def columns(self, table: str) -> list[SchemaProperty]:
+        return self.tables[table].properties or []
+
+
+def load(path: Path) -> Contract:
+    """Read one contract file.
+
+    Raises ContractError if the file is not a valid contract, uses a type that groundup does not know, or states a rule
+    that groundup does not check.
+    """
+    try:
+        odcs = OpenDataContractStandard.from_string(path.read_text("utf-8"))
+    except (ValueError, TypeError, OSError, yaml.YAMLError) as error:  # pydantic's errors are ValueErrors
+        raise ContractError(str(path), f"is not an ODCS v3.1 contract: {error}", f"run: datacontract lint {path}") from error
+    custom: dict[str, Any] = {str(prop.property): prop.value for prop in odcs.customProperties or []}
+    objects = odcs.schema_ or []
+    conservation = custom.get("conservation")
+    contract = Contract(
+        noun=str(odcs.name),
+        version=Version.parse(str(odcs.version)),
+        purpose=(odcs.description.purpose or "") if odcs.description else "",
+        usage=(odcs.description.usage or "") if odcs.description else "",
+        tables={str(obj.name): obj for obj in objects if obj.physicalType == "table"},
+        files=tuple(
+            FileRule(str(prop.name), str(prop.physicalName), bool(prop.required), prop.description or "")
+            for obj in objects
+            if obj.physicalType == "files"
+            for prop in obj.properties or []
+        ),
+        rules=tuple(custom.get("rules") or ()),
+        conservation=Conservation(conservation["from"], tuple(conservation["into"])) if conservation else None,
+        path=path,
+    )
+    if told := [*_faults(contract), *(f"{obj.name}: physicalType is neither table nor files" for obj in objects if not _known(obj))]:
+        raise ContractError(str(path), "; ".join(told), "correct the contract")
+    return contract
+
+
+@dataclass(frozen=True)
+class Contracts:
+    """All released versions of all nouns under one root folder, `<noun>/v<MAJOR>[.<MINOR>].yaml`, and the migrations between them.
+
+    steps: (noun, table, old major) → function from the newest minor of that major to the next major.
+    """
+
+    root: Path = ROOT
+    steps: Mapping[tuple[str, str, int], Migration] = field(default_factory=lambda: MAJOR_STEPS)
+
+    @property
+    def nouns(self) -> list[str]:
+        return sorted({path.parent.name for path in self.root.glob("*/v*.yaml")})
+
+    def versions(self, noun: str) -> list[Contract]:
+        """Every released version of `noun`, oldest first."""
+        found = sorted((_load_once(path) for path in (self.root / noun).glob("v*.yaml")), key=lambda c: c.version)
+        if not found:
+            raise ContractError(f"contract {noun!r}", "there is none of that name", f"choose one of: {', '.join(self.nouns)}")
+        return found
+
+    def current(self, noun: str) -> Contract:
+        """The newest released version: the one that writers use."""
+        return self.versions(noun)[-1]
+
+
+SHIPPED = Contracts()
+_load_once = cache(load)  # worker processes ask for the same contract at every shard
+
+
+def current(noun: str) -> Contract:
+    """The newest contract of `noun` that this release of groundup ships."""
+    return SHIPPED.current(noun)
+
+
+def _known(obj: SchemaObject) -> bool:
+    return obj.physicalType in ("table", "files")
+
+
+def _faults(contract: Contract) -> Iterator[str]:
+    if contract.path.parent.name != contract.noun:
+        yield f"name {contract.noun!r} is not that of the folder"
+    major, _, minor = contract.path.stem.removeprefix("v").partition(".")
+    if (major, minor or "0") != (str(contract.version.major), str(contract.version.minor)):
+        yield f"version {contract.version} does not fit the file's name"
+    for table in contract.tables:
+        columns = contract.columns(table)
+        if not _NAME.fullmatch(table):
+            yield f"table {table!r} is not a plain name"
+        if contract.tables[table].physicalName != f"{table}/*.parquet":
+            yield f"table {table}: physicalName must be {table}/*.parquet"
+        if not columns:
+            yield f"table {table} has no columns"
+        if len({prop.name for prop in columns}) != len(columns):
+            yield f"table {table} has a column twice"
+        if sum(bool(prop.primaryKey) for prop in columns) > 1:
+            yield f"table {table}: a primary key of several columns is not checked"
+        for prop in columns:
+            yield from _column_faults(f"{table}.{prop.name}", prop)
+    if contract.conservation and (lost := set(contract.conservation.into) - contract.tables.keys()):
+        yield f"conservation: no tables {sorted(lost)}"
+
+
+def _column_faults(where: str, prop: SchemaProperty) -> Iterator[str]:
+    if not _NAME.fullmatch(str(prop.name)):
+        yield f"{where}: not a plain name"
+    if prop.quality:
+        yield f"{where}: quality rules are not checked"
+    if unknown := set(prop.logicalTypeOptions or {}) - _OPTIONS.get(str(prop.logicalType), set()):
+        yield f"{where}: {', '.join(sorted(unknown))} is not checked on {prop.logicalType}"
+    if prop.logicalType == "array" and prop.items is not None:
+        yield from _column_faults(where + "[]", prop.items)
+    elif prop.logicalType == "object" and prop.properties:
+        for child in prop.properties:
+            yield from _column_faults(f"{where}.{child.name}", child)
+    elif str(prop.physicalType) not in _SCALARS:
+        yield f"{where}: physicalType {prop.physicalType!r} is not known, use one of: {', '.join(_SCALARS)}"
+    else:
+        yield from _scalar_faults(where, prop)
+        return
+    if prop.unique or prop.primaryKey or prop.enum:
+        yield f"{where}: unique and enum are checked on plain columns only"
+
+
+def _scalar_faults(where: str, prop: SchemaProperty) -> Iterator[str]:
+    logical, arrow = _SCALARS[str(prop.physicalType)]
+    if prop.logicalType != logical:
+        yield f"{where}: {prop.physicalType} is logicalType {logical}, not {prop.logicalType}"
+    if (prop.unique or prop.primaryKey) and not prop.required:
+        yield f"{where}: a unique column must be required"
+    try:
+        pa.array([choice.value for choice in prop.enum or []], arrow)
+        pc.match_substring_regex(pa.array([""]), (prop.logicalTypeOptions or {}).get("pattern", ""))
+    except (pa.ArrowException, TypeError) as error:
+        yield f"{where}: {error}"
+
+
+def _field(prop: SchemaProperty) -> pa.Field:
+    # the description travels in the contract, not in each footer
+    return pa.field(str(prop.name), _arrow_type(prop), nullable=not prop.required)
+
+
+def _arrow_type(prop: SchemaProperty) -> pa.DataType:
+    if prop.logicalType == "array" and prop.items is not None:
+        return pa.list_(pa.field("item", _arrow_type(prop.items), nullable=not prop.items.required))
+    if prop.logicalType == "object" and prop.properties:
+        return pa.struct([_field(child) for child in prop.properties])
+    return _SCALARS[str(prop.physicalType)][1]

@@ -1,0 +1,112 @@
+"""Contracts as pages to read: a README beside each YAML, written from it, and the index in the README of the folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from open_data_contract_standard.model import SchemaProperty
+
+from data_contracts.contract import SHIPPED, Contract, Contracts
+
+BEGIN, END = "<!-- index: written by groundup contracts docs -->", "<!-- end of index -->"
+_SIGNS = {"minimum": "≥ {}", "maximum": "≤ {}", "minLength": "length ≥ {}", "maxLength": "length ≤ {}", "minItems": "items ≥ {}",
+          "maxItems": "items ≤ {}", "pattern": "`{}`"}  # fmt: skip
+
+
+def markdown(contract: Contract) -> str:
+    """The page of one contract: every table, column, file and rule."""
+    lines = [
+        f"# {contract.noun} {contract.version}",
+        "",
+        f"<!-- written from {contract.path.name} by: groundup contracts docs -->",
+        "",
+        contract.purpose,
+        "",
+        contract.usage,
+    ]
+    for table, described in contract.tables.items():
+        lines += [
+            "",
+            f"## Table `{table}`",
+            "",
+            described.description or "",
+            "",
+            "| column | type | required | rule | meaning |",
+            "|---|---|---|---|---|",
+        ]
+        for prop in contract.columns(table):
+            lines += [_row(name, inner) for name, inner in _inside(str(prop.name), prop)]
+    if contract.files:
+        lines += ["", "## Files", "", "| name | path | required | meaning |", "|---|---|---|---|"]
+        lines += [f"| {rule.name} | `{rule.glob}` | {_yes(rule.required)} | {_cell(rule.description)} |" for rule in contract.files]
+    if contract.rules or contract.conservation:
+        lines += ["", "## Rules", ""]
+        lines += [f"- {rule.replace('_', ' ')}" for rule in contract.rules]
+    if contract.conservation:
+        lines.append(f"- every row of {contract.conservation.source} is found again, once, in {' or '.join(contract.conservation.into)}")
+    return "\n".join(lines) + "\n"
+
+
+def index(contracts: Contracts = SHIPPED) -> str:
+    """One line per noun."""
+    lines = [BEGIN, "| noun | version | what it is |", "|---|---|---|"]
+    for noun in contracts.nouns:
+        contract = contracts.current(noun)
+        lines.append(f"| [{noun}]({noun}/README.md) | {contract.version} | {_cell(contract.purpose)} |")
+    return "\n".join([*lines, END])
+
+
+def pages(contracts: Contracts = SHIPPED) -> dict[Path, str]:
+    """What every page should hold. The page of the folder keeps what stands around its index."""
+    made = {contracts.root / noun / "README.md": markdown(contracts.current(noun)) for noun in contracts.nouns}
+    home = contracts.root / "README.md"
+    text = home.read_text("utf-8") if home.exists() else f"# Contracts\n\n{BEGIN}{END}\n"
+    before, _, rest = text.partition(BEGIN)
+    return made | {home: before + index(contracts) + rest.partition(END)[2]}
+
+
+def write(contracts: Contracts = SHIPPED) -> list[Path]:
+    """Write the pages that are not up to date; returns them."""
+    changed = stale(contracts)
+    for path in changed:
+        path.write_text(pages(contracts)[path], "utf-8")
+    return changed
+
+
+def stale(contracts: Contracts = SHIPPED) -> list[Path]:
+    """Pages that do not say what the contracts say."""
+    return [path for path, text in pages(contracts).items() if not path.exists() or path.read_text("utf-8") != text]
+
+
+def _inside(name: str, prop: SchemaProperty) -> list[tuple[str, SchemaProperty]]:
+    """The column, and what of its inside has something to tell."""
+    rows = [(name, prop)]
+    items = prop.items
+    if items is not None and items.properties:
+        rows += [row for child in items.properties for row in _inside(f"{name}[].{child.name}", child)]
+    elif items is not None and (_rules(items) or items.description):
+        rows += _inside(f"{name}[]", items)
+    for child in prop.properties or []:
+        rows += _inside(f"{name}.{child.name}", child)
+    return rows
+
+
+def _row(name: str, prop: SchemaProperty) -> str:
+    kind = f"list of {prop.items.physicalType}" if prop.items is not None else str(prop.physicalType)
+    return f"| {name} | {kind} | {_yes(bool(prop.required))} | {_cell(_rules(prop))} | {_cell(prop.description or '')} |"
+
+
+def _rules(prop: SchemaProperty) -> str:
+    told = ["unique"] if prop.unique or prop.primaryKey else []
+    told += ["finite"] if prop.logicalType == "number" else []
+    told += [_SIGNS[key].format(value) for key, value in (prop.logicalTypeOptions or {}).items()]
+    told += [" or ".join(f"`{choice.value}`" for choice in prop.enum)] if prop.enum else []
+    return ", ".join(told)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _yes(required: bool) -> str:
+    return "yes" if required else ""

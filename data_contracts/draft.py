@@ -1,0 +1,108 @@
+"""The only way to make an artifact: write into a draft, have it checked against its contract, let it appear at once.
+
+A draft lies on the filesystem of the store. What is under `files/` becomes the artifact; `scratch/` is the stage's own
+(journals, intermediate checkpoints) and survives a kill, so that a rerun continues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from data_contracts import bundles, check
+from data_contracts.artifact import MANIFEST, Artifact, FileEntry
+from data_contracts.contract import SHIPPED, Contract, Contracts
+from data_contracts.errors import ContractError
+from data_contracts.files import flush, is_plain, listing, refusal, sha256
+from data_contracts.writer import TableWriter
+
+MAX_SHARDS = 100_000  # five digits, so that the order of names is the order of shards
+
+
+@dataclass(frozen=True)
+class Draft:
+    """Cheap to copy and to send to worker processes: it holds only the place and the noun."""
+
+    noun: str
+    place: Path
+    contracts: Contracts = SHIPPED
+
+    @property
+    def contract(self) -> Contract:
+        return self.contracts.current(self.noun)
+
+    @property
+    def files(self) -> Path:
+        return self.place / "files"
+
+    @property
+    def scratch(self) -> Path:
+        """A folder that is never published and outlives a kill; emptied only by the commit."""
+        path = self.place / "scratch"
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def writer(self, table: str, shard: int = 0) -> TableWriter:
+        """Writes one shard of a table; any number may be open at once, in any process, each shard once."""
+        if table not in self.contract.tables:
+            raise ContractError(f"contract {self.noun}", f"has no table {table!r}", f"choose from: {', '.join(self.contract.tables)}")
+        if not 0 <= shard < MAX_SHARDS:
+            raise ContractError(f"shard {shard} of {self.noun}.{table}", f"is not in 0..{MAX_SHARDS - 1}", "write fewer, larger shards")
+        return TableWriter(self.contract, table, self.files / table / f"part-{shard:05d}.parquet")
+
+    def write(self, table: str, rows: pa.Table | Sequence[Mapping[str, Any]]) -> None:
+        """Write a whole table as one shard."""
+        with self.writer(table) as writer:
+            writer.write(rows)
+
+    def path(self, relative: str) -> Path:
+        """Where to write a file of the artifact, e.g. `model.safetensors`; its folder is made."""
+        if not is_plain(relative) or relative == MANIFEST:
+            raise ContractError(f"file {relative!r} of {self.noun}", "is not a plain relative path", "write e.g. warc/pages-00000.warc.gz")
+        path = self.files / relative
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def settle(draft: Draft, inputs: Mapping[str, Artifact]) -> tuple[list[FileEntry], dict[str, int]]:
+    """Check a finished draft against its contract and list its files; every file is on disk when this returns.
+
+    Raises ContractError that tells every violation found (at most 20).
+    """
+    contract = draft.contract
+    for table in contract.tables:
+        if not any((draft.files / table).glob("*.parquet")):
+            draft.writer(table).close()  # an empty table is a file too, so that readers need no special case
+    told = bundles.problems(contract, draft.files)
+    rows = {}
+    for table in contract.tables:
+        rows[table], violations = check.table(contract, table, draft.files)
+        told += violations
+    if not told:
+        told = _lost_rows(contract, rows, inputs)
+    if told:
+        raise refusal(f"{draft.noun} (contract {contract.version})", told, draft.files)
+    entries = []
+    for name in listing(draft.files):
+        path = draft.files / name
+        flush(path)
+        entries.append(FileEntry(path=name, bytes=path.stat().st_size, sha256=sha256(path)))
+    return entries, rows
+
+
+def _lost_rows(contract: Contract, rows: Mapping[str, int], inputs: Mapping[str, Artifact]) -> list[str]:
+    if contract.conservation is None:
+        return []
+    noun, table = contract.conservation.source.split(".")
+    source = next((artifact for artifact in inputs.values() if artifact.noun == noun), None)
+    if source is None:
+        return [f"rows of {noun}.{table} must be conserved, and no {noun} came in"]
+    before, after = source.rows(table), {name: rows[name] for name in contract.conservation.into}
+    if before == sum(after.values()):
+        return []
+    shown = " + ".join(f"{count:,} {name}" for name, count in after.items())
+    return [f"{before:,} rows of {noun}.{table} came in, {shown} = {sum(after.values()):,} went out: rows were lost or made up"]

@@ -1,0 +1,37 @@
+"""The one shape in which groundup says no: what, why, and the command that repairs it."""
+
+
+class GroundupError(Exception):
+    """Bad input, told once and clearly.
+
+    what: the artifact, file, row or parameter that is wrong.
+    why:  what is wrong with it, with figures.
+    fix:  the command or the change that repairs it.
+    """
+
+    def __init__(self, what: str, why: str, fix: str):
+        super().__init__(what, why, fix)
+        self.what, self.why, self.fix = what, why, fix
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.why}\n  To repair: {self.fix}"
+
+
+class ConfigError(GroundupError):
+    """A setting, a recipe or a command that cannot be accepted."""
+
+
+class InputError(GroundupError):
+    """Data from outside (a seed, a user's file, a benchmark) that cannot be used."""
+
+
+class ContractError(GroundupError):
+    """Data that breaks its contract, or contracts that do not fit each other."""
+
+
+class ArtifactError(GroundupError):
+    """An artifact that is missing, damaged or not what it is said to be."""
+
+
+class Interrupted(GroundupError):  # noqa: N818  a wish granted, not a fault
+    """Stopped by a signal at a safe point; a rerun continues from there."""

@@ -1,0 +1,80 @@
+"""Files of an artifact on disk: which paths are safe, what lies in a folder, what it holds, and that it is really written."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data_contracts.errors import ContractError
+
+BATCH_BYTES = 64 << 20  # most that a batch should take in memory, however long the rows are
+
+
+def is_plain(path: str) -> bool:
+    """True for a relative path with forward slashes that stays inside its folder and has no invisible characters."""
+    parts = path.split("/")
+    return path.isprintable() and "\\" not in path and all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
+
+
+def listing(folder: Path) -> list[str]:
+    """Relative paths of everything below `folder` but true folders, in order. Links are listed, never followed.
+
+    Raises OSError if a folder cannot be read: os.walk left to itself would pass it over, and its files would be as if not there.
+    """
+    found = []
+    for place, folders, files in os.walk(folder, onerror=_raised):
+        inside = files + [name for name in folders if os.path.islink(os.path.join(place, name))]
+        found += [Path(place, name).relative_to(folder).as_posix() for name in inside]
+    return sorted(found, key=lambda path: path.split("/"))
+
+
+def _raised(error: OSError) -> None:
+    raise error
+
+
+def is_file(path: Path) -> bool:
+    """A regular file, not a link to one."""
+    return path.is_file() and not path.is_symlink()
+
+
+def sha256(path: Path) -> str:
+    """Hex sha256 of a file, read in pieces."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def flush(path: Path) -> None:
+    """Return when the file, or the list of names in the folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def batches(file: pq.ParquetFile, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+    """Batches of at most `rows` rows, fewer where rows are so long that a batch would pass 64 MB."""
+    groups = [file.metadata.row_group(n) for n in range(file.num_row_groups)]
+    longest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=0)
+    return file.iter_batches(max(1, min(rows, int(BATCH_BYTES / max(longest, 1)))), columns=columns)
+
+
+def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json.loads(object_pairs_hook=…): of two equal keys JSON readers silently keep one, and not all the same."""
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError(f"a key occurs twice among {', '.join(key for key, _ in pairs)[:200]}")
+    return made
+
+
+def refusal(what: str, told: list[str], place: Path | None = None, most: int = 20) -> ContractError:
+    """One error that tells every violation (at most `most`); `place` is where the refused files lie."""
+    shown = "\n  ".join(told[:most]) + (f"\n  … and {len(told) - most} more" if len(told) > most else "")
+    fix = "nothing was published; correct the stage or its settings and run it again"
+    return ContractError(what, f"the contract does not allow what is there:\n  {shown}", fix + (f" (see {place})" if place else ""))

@@ -1,0 +1,72 @@
+"""Released contracts never change: `FROZEN` holds the sha256 of each, and CI compares.
+
+A change to a contract is a new file (`v1.1.yaml`, `v2.yaml`), frozen in turn.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from data_contracts.compatibility import changes
+from data_contracts.contract import SHIPPED, Contract, Contracts
+from data_contracts.errors import ContractError
+from data_contracts.files import sha256
+from data_contracts.migrations import reaches
+
+_FILE = "FROZEN"
+
+
+def problems(contracts: Contracts = SHIPPED) -> list[str]:
+    """Everything that is wrong with the set of released contracts; empty if nothing is.
+
+    Looks for: frozen files that changed or went, files not yet frozen, breaking changes inside a major version, and
+    major versions without a migration.
+    """
+    frozen, found = _read(contracts), []
+    present = {path.relative_to(contracts.root).as_posix(): path for path in sorted(contracts.root.glob("*/v*.yaml"))}
+    for name, digest in frozen.items():
+        if name not in present:
+            found.append(f"{name} is frozen and missing: restore it")
+        elif sha256(present[name]) != digest:
+            found.append(f"{name} is frozen and was changed: restore it and write a new version beside it")
+    found += [f"{name} is not frozen: run groundup contracts check --freeze" for name in present if name not in frozen]
+    for noun in contracts.nouns:
+        for old, new in pairwise(contracts.versions(noun)):
+            found += _step(contracts, old, new)
+    return found
+
+
+def freeze(contracts: Contracts = SHIPPED) -> list[str]:
+    """Add the digests of contracts that are not frozen yet; returns their names. Never changes an entry."""
+    frozen, added = _read(contracts), []
+    for path in sorted(contracts.root.glob("*/v*.yaml")):
+        name = path.relative_to(contracts.root).as_posix()
+        if name not in frozen:
+            frozen[name] = sha256(path)
+            added.append(name)
+    (contracts.root / _FILE).write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(frozen.items())), "utf-8")
+    return added
+
+
+def _step(contracts: Contracts, old: Contract, new: Contract) -> list[str]:
+    step = f"{old.noun} {old.version} → {new.version}"
+    if old.version.major == new.version.major:
+        return [f"{step} breaks readers of {old.version.major}.x: {c.where}: {c.what}" for c in changes(old, new) if c.breaking]
+    if new.tables and not reaches(contracts, new.noun, old.version, new.version):
+        return [f"{step} has no migration: register one in data_contracts/migrations.py"]
+    return []
+
+
+def _read(contracts: Contracts) -> dict[str, str]:
+    path = contracts.root / _FILE
+    if not path.exists():
+        return {}
+    found = {}
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not name:
+            raise ContractError(
+                f"{path} line {number}", "is not '<sha256>  <noun>/v<version>.yaml'", f"restore the file: git checkout {path}"
+            )
+        found[name] = digest
+    return found

@@ -1,0 +1,254 @@
+"""A store behind any fsspec URL (`s3://bucket/prefix`), with a local folder as its cache.
+
+Artifacts are made in the cache, under the same commit protocol, and sent file by file; the manifest goes last, by a
+conditional put, so that of two machines one wins and the other takes the winner's. The files of an artifact lie under its content digest,
+`objects/<noun>/<id>/<content>/…`: no upload can ever touch what another manifest lists. Readers fetch into the cache and
+compare every file with the manifest before they use it. Credentials come from the environment or fsspec's own configuration.
+
+Conditional puts are atomic on S3 (If-None-Match) and wherever the fsspec backend's `mode="create"` is.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import fsspec
+
+from data_contracts.artifact import MANIFEST, Artifact, Manifest
+from data_contracts.contract import SHIPPED, Contracts
+from data_contracts.disk import faults_told
+from data_contracts.errors import ArtifactError, ConfigError, GroundupError
+from data_contracts.identity import Identity
+from data_contracts.names import Names
+from data_contracts.store import Make, Store
+
+_MARK = "groundup-store"  # the one entry that every remote store has
+_CONTENT_DIGITS = 16
+
+
+def open_store(location: str | Path, cache: Path | None = None, contracts: Contracts = SHIPPED) -> Store:
+    """The store at a path or an fsspec URL. `cache` is for URLs; default: a folder of its own under $GROUNDUP_CACHE or ~/.cache/groundup.
+
+    Raises ConfigError for a URL that cannot be used or that holds credentials.
+    """
+    text = str(location)
+    if "://" not in text or text.startswith("file://"):
+        return Store(text.removeprefix("file://"), contracts)
+    if cache is None:
+        base = os.environ.get("GROUNDUP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "groundup"
+        cache = Path(base).expanduser() / sha256(text.rstrip("/").encode()).hexdigest()[:16]
+    return RemoteStore(text, cache, contracts)
+
+
+class Bucket:
+    """Entries under one URL. Implements `names.Place`; uploads and downloads files beside."""
+
+    def __init__(self, url: str):
+        parts = urlsplit(url)
+        if "@" in parts.netloc or parts.query or parts.fragment:
+            raise ConfigError(
+                f"store {parts.scheme}://…",
+                "its URL holds more than a bucket and a path (credentials do not belong there)",
+                "give s3://bucket/prefix; credentials come from the environment or fsspec's configuration",
+            )
+        self.url = url.rstrip("/")
+        try:
+            self._fs, self._root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            fix = "pip install 'groundup[s3]' for s3://; other schemes need the fsspec backend of that name"
+            raise ConfigError(f"store {self.url}", str(error), fix) from None
+
+    def below(self, key: str) -> Bucket:
+        return Bucket(f"{self.url}/{key}")
+
+    def children(self, key: str) -> list[str]:
+        """Last parts of the entries and folders directly below `key`."""
+        with self._reached(key):
+            try:
+                found = self._fs.ls(self._at(key), detail=False, refresh=True)
+            except FileNotFoundError:
+                return []
+        return sorted({path.rstrip("/").rpartition("/")[2] for path in found if path.rstrip("/") != self._at(key)})
+
+    def sizes(self, key: str) -> dict[str, int]:
+        """Bytes of every entry below `key`, by its path from there."""
+        with self._reached(key):
+            try:
+                found = self._fs.find(self._at(key), detail=True)
+            except FileNotFoundError:
+                return {}
+        return {path.removeprefix(self._at(key) + "/"): int(entry["size"]) for path, entry in found.items()}
+
+    def find(self, key: str) -> bytes | None:
+        """The entry, or None if there is none."""
+        with self._reached(key):
+            try:
+                return self._fs.cat_file(self._at(key))
+            except FileNotFoundError:
+                return None
+
+    def read(self, key: str) -> bytes:
+        data = self.find(key)
+        if data is None:
+            raise ArtifactError(f"{self.url}/{key}", "is gone", "run the command again: another process may have removed it")
+        return data
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write the entry unless there is one; False if there is."""
+        with self._reached(key):
+            try:
+                self._fs.pipe_file(self._at(key), data, mode="create")
+            except FileExistsError:
+                return False
+        return True
+
+    def upload(self, files: Mapping[str, Path]) -> None:
+        """Files by key; as many at once as the backend likes."""
+        with self._reached("upload"):
+            self._fs.put([str(path) for path in files.values()], [self._at(key) for key in files])
+
+    def download(self, files: Mapping[str, Path]) -> None:
+        """Files by key; as many at once as the backend likes."""
+        for path in files.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with self._reached("download"):
+            self._fs.get([self._at(key) for key in files], [str(path) for path in files.values()])
+
+    def remove(self, key: str) -> None:
+        """Everything below `key`."""
+        with self._reached(key):
+            self._fs.rm(self._at(key), recursive=True)
+
+    def _at(self, key: str) -> str:
+        return f"{self._root}/{key}".rstrip("/")
+
+    @contextmanager
+    def _reached(self, key: str) -> Iterator[None]:
+        """One named error for whatever the backend raises: every backend has its own."""
+        try:
+            yield
+        except GroundupError:
+            raise
+        except Exception as error:
+            raise ArtifactError(
+                f"store {self.url}",
+                f"{key or 'the store'} cannot be reached: {type(error).__name__}: {error}",
+                "check that the bucket exists, the endpoint and the credentials (AWS_ENDPOINT_URL, AWS_PROFILE …), then run again",
+            ) from error
+
+
+class RemoteStore(Store):
+    """A store in a bucket. `root` is the cache; what is only there does not exist."""
+
+    def __init__(self, url: str, cache: Path, contracts: Contracts = SHIPPED):
+        super().__init__(cache, contracts)
+        self.cache = Store(cache, contracts)
+        self.bucket = Bucket(url)
+        self.names = Names(self.bucket.below("names"))
+        self._proved = False
+
+    @property
+    def location(self) -> str:
+        return self.bucket.url
+
+    def has(self, noun: str, id: str) -> bool:
+        return self.bucket.find(_manifest(noun, id)) is not None
+
+    def ids(self) -> list[tuple[str, str]]:
+        keys = [key.split("/") for key in self.bucket.sizes("objects")]
+        return sorted((parts[0], parts[1]) for parts in keys if len(parts) == 3 and parts[2] == MANIFEST)
+
+    def open(self, noun: str, id: str, verify: bool = True) -> Artifact:
+        """The artifact, fetched if the cache has not got it or has another. What was fetched is always compared with the manifest."""
+        data = self.bucket.find(_manifest(noun, id))
+        if data is None:
+            raise ArtifactError(f"artifact {noun}/{id}", f"is not in {self.location}", "groundup run makes what is missing")
+        with self.cache.locked(id):
+            place = self.path(noun, id)
+            if not (place / MANIFEST).is_file() or (place / MANIFEST).read_bytes() != data:
+                self._fetch(noun, id, data)
+        return self.cache.open(noun, id, verify)
+
+    def point(self, name: str, role: str, artifact: Artifact, run: str, recipe: str | None = None) -> bool:
+        self._prove()
+        return super().point(name, role, artifact, run, recipe)
+
+    def publish(
+        self, noun: str, identity: Identity, inputs: Mapping[str, Artifact], settings: dict[str, Any], make: Make
+    ) -> tuple[Artifact, bool]:
+        """As `Store.publish`. Two machines may both make the artifact; the first manifest to arrive counts for both."""
+        self._prove()
+        if self.has(noun, identity.id):
+            return self.open(noun, identity.id), False
+        artifact, made = self.cache.publish(noun, identity, inputs, settings, make)
+        won = self._send(artifact)
+        opened = self.open(noun, identity.id, verify=False)
+        return opened, won and made
+
+    def _send(self, artifact: Artifact) -> bool:
+        """Upload what is not there yet, the manifest last. False if another manifest is there already."""
+        files = _files(artifact.manifest)
+        there = self.bucket.sizes(files)  # whole, or absent: an object appears when its upload is complete
+        missing = [entry for entry in artifact.manifest.files if there.get(entry.path) != entry.bytes]
+        self.bucket.upload({f"{files}/{entry.path}": artifact.path / entry.path for entry in missing})
+        written = (artifact.path / MANIFEST).read_bytes()
+        if self.bucket.create(_manifest(artifact.noun, artifact.id), written):
+            return True
+        winner = Manifest.parse(self.bucket.read(_manifest(artifact.noun, artifact.id)))
+        if _files(winner) != files:
+            self.bucket.remove(files)
+        return False
+
+    def _fetch(self, noun: str, id: str, data: bytes) -> None:
+        try:
+            manifest = Manifest.parse(data)
+            if (manifest.noun, manifest.id) != (noun, id):
+                raise ValueError(f"it is that of {manifest.noun}/{manifest.id}")
+        except ValueError as error:
+            raise ArtifactError(
+                f"artifact {noun}/{id} in {self.location}", f"its {MANIFEST} cannot be read: {error}", self._remake(noun, id)
+            ) from None
+        place = self.root / "drafts" / f"fetch-{noun}-{id}"
+        with faults_told(f"{noun} in {self.root}", self.root, place):
+            shutil.rmtree(self.path(noun, id), ignore_errors=True)
+            self.cache.clear(place, self.path(noun, id).parent)
+            there = self.bucket.sizes(_files(manifest))  # of what is not there, the verification tells
+            wanted = [entry.path for entry in manifest.files if entry.path in there]
+            self.bucket.download({f"{_files(manifest)}/{path}": place / path for path in wanted})
+            try:
+                Artifact(place, manifest, self.contracts).verify()
+            except ArtifactError as error:
+                shutil.rmtree(place, ignore_errors=True)
+                raise ArtifactError(f"artifact {noun}/{id} in {self.location}", error.why, self._remake(noun, id)) from None
+            self.cache.commit(place, noun, id, data)
+
+    def _remake(self, noun: str, id: str) -> str:
+        return f"remove {self.location}/objects/{noun}/{id}   and run the stage again: groundup run makes what is missing"
+
+    def _prove(self) -> None:
+        """Before any work: the bucket is there, may be written, and refuses to create what exists (some stores ignore the condition)."""
+        if self._proved:
+            return
+        mark = b"1"
+        if self.bucket.create(_MARK, mark) and self.bucket.create(_MARK, mark):
+            raise ArtifactError(
+                f"store {self.location}",
+                "takes a second write of an entry that must be written once: two runs could overwrite each other",
+                "use a store with conditional writes (S3, Google Cloud Storage, MinIO and others of 2024 or later)",
+            )
+        self._proved = True
+
+
+def _manifest(noun: str, id: str) -> str:
+    return f"objects/{noun}/{id}/{MANIFEST}"
+
+
+def _files(manifest: Manifest) -> str:
+    return f"objects/{manifest.noun}/{manifest.id}/{manifest.content[:_CONTENT_DIGITS]}"

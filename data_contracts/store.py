@@ -1,0 +1,179 @@
+"""Where artifacts live: `objects/<noun>/<id>/`, immutable; `names/`, which point at them; `drafts/`, which are not yet.
+
+Commit protocol: write into a draft on the same filesystem, check it, fsync, manifest last, rename. Killed at any moment,
+an artifact is absent or whole. A lock on the id dies with the process that holds it (flock), so no clock decides.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from data_contracts.artifact import MANIFEST, Artifact, InputRef, Manifest
+from data_contracts.contract import SHIPPED, Contracts
+from data_contracts.disk import faults_told
+from data_contracts.draft import Draft, settle
+from data_contracts.errors import ArtifactError, ConfigError, ContractError
+from data_contracts.files import flush
+from data_contracts.identity import ID_DIGITS, Identity
+from data_contracts.names import Folder, Names, Pointing, checked
+
+Make = Callable[[Draft], dict[str, Any]]
+
+
+class Store:
+    """A store in a local directory. `remote.open_store` opens this or a store behind a URL."""
+
+    def __init__(self, root: Path | str, contracts: Contracts = SHIPPED):
+        self.root = Path(root).expanduser().resolve()
+        self.contracts = contracts
+        self.names = Names(Folder(self.root / "names"))
+
+    @property
+    def location(self) -> str:
+        """Where the store is, for messages."""
+        return str(self.root)
+
+    def path(self, noun: str, id: str) -> Path:
+        return self.root / "objects" / noun / id
+
+    def has(self, noun: str, id: str) -> bool:
+        return (self.path(noun, id) / MANIFEST).is_file()
+
+    def ids(self) -> list[tuple[str, str]]:
+        """(noun, id) of every artifact."""
+        return sorted((path.parent.parent.name, path.parent.name) for path in (self.root / "objects").glob(f"*/*/{MANIFEST}"))
+
+    def open(self, noun: str, id: str, verify: bool = True) -> Artifact:
+        """The artifact, compared with its manifest byte for byte unless `verify` is False.
+
+        Raises ArtifactError if it is missing or damaged.
+        """
+        artifact = Artifact.at(self.path(noun, id), self.contracts)
+        if (artifact.noun, artifact.id) != (noun, id):
+            raise ArtifactError(f"artifact {noun}/{id}", f"its manifest says {artifact}: it was moved", f"rm -r {artifact.path}")
+        if verify:
+            artifact.verify()
+        return artifact
+
+    def resolve(self, reference: str) -> tuple[str, str]:
+        """(noun, id) of `name/role`, `noun/id`, an id, or the beginning of an id.
+
+        Raises ConfigError that names what there is, if nothing or more than one thing fits.
+        """
+        left, slash, right = reference.partition("/")
+        if slash and (pointing := self.names.get(checked(left), checked(right))):
+            return pointing.noun, pointing.id
+        digits = right if slash else left
+        if re.fullmatch(rf"[0-9a-f]{{6,{ID_DIGITS}}}", digits):
+            found = [key for key in self.ids() if key[1].startswith(digits) and (not slash or key[0] == left)]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                shown = ", ".join(key[1] for key in found[:5])
+                raise ConfigError(f"artifact {reference!r}", f"{len(found)} ids begin so", f"give more digits: {shown}")
+        names = self.names.all()
+        known = [f"{left}/{role}" for role in self.names.roles(left)] if left in names else names
+        raise ConfigError(
+            f"artifact {reference!r}",
+            f"there is none of that name or id in {self.location}",
+            f"choose from: {', '.join(known)}" if known else "make one first: groundup run",
+        )
+
+    def find(self, reference: str, verify: bool = False) -> Artifact:
+        """`resolve` and `open` in one."""
+        return self.open(*self.resolve(reference), verify=verify)
+
+    def point(self, name: str, role: str, artifact: Artifact, run: str, recipe: str | None = None) -> bool:
+        """Let name/role mean `artifact` from now on. False if it already does."""
+        with faults_told(f"name {name}/{role}", self.root):
+            return self.names.set(name, role, Pointing(noun=artifact.noun, id=artifact.id, at=_now(), run=run, recipe=recipe))
+
+    def publish(
+        self, noun: str, identity: Identity, inputs: Mapping[str, Artifact], settings: dict[str, Any], make: Make
+    ) -> tuple[Artifact, bool]:
+        """The artifact with this identity, and whether it was made now. `make` fills a draft and returns facts for the manifest.
+
+        Two processes that want the same artifact: one makes it, the other waits and gets it.
+        Raises ContractError if what was made breaks the contract, ArtifactError on disk faults; nothing is visible then.
+        """
+        draft = Draft(noun, self.root / "drafts" / f"{noun}-{identity.id}", self.contracts)
+        with self.locked(identity.id):
+            if self.has(noun, identity.id):
+                shutil.rmtree(draft.place, ignore_errors=True)  # of a process that was killed just after its commit
+                return self.open(noun, identity.id), False
+            with faults_told(f"{noun} in {self.root}", self.root, draft.files):
+                self.clear(draft.files, self.path(noun, identity.id).parent)
+                started = _now()
+                facts = make(draft)
+                files, rows = settle(draft, inputs)
+                manifest = Manifest(
+                    groundup=version("groundup"), id=identity.id, noun=noun, contract=str(draft.contract.version),
+                    stage=identity.stage, stage_version=identity.stage_version, as_of=identity.as_of, config=identity.config,
+                    settings=settings, inputs={role: InputRef(noun=a.noun, id=a.id) for role, a in inputs.items()},
+                    rows=rows, facts=facts, files=files, started=started, finished=_now(),
+                )  # fmt: skip
+                self.commit(draft.files, noun, identity.id, _written(manifest))
+            shutil.rmtree(draft.place, ignore_errors=True)
+            return Artifact(self.path(noun, identity.id), manifest, self.contracts), True
+
+    def clear(self, files: Path, objects: Path) -> None:
+        """An empty folder, on the filesystem of the objects: the rename at the end of long work must not fail for that."""
+        if files.exists():
+            shutil.rmtree(files)
+        for folder in (files, objects):
+            folder.mkdir(parents=True, exist_ok=True)
+        if objects.stat().st_dev != files.stat().st_dev:
+            raise ArtifactError(
+                f"store {self.root}",
+                f"{objects} and {files} are on two filesystems",
+                "have the whole store on one, or give another with GROUNDUP_STORE",
+            )
+
+    def commit(self, files: Path, noun: str, id: str, manifest: bytes) -> None:
+        """Let a folder of finished files appear as the artifact, at once."""
+        with (files / MANIFEST).open("wb") as file:
+            file.write(manifest)
+            file.flush()
+            os.fsync(file.fileno())
+        for folder in [*(path for path in files.rglob("*") if path.is_dir()), files]:
+            flush(folder)
+        target = self.path(noun, id)
+        if target.exists():  # a folder without manifest: the remains of an artifact that a person took apart
+            shutil.rmtree(target)
+        files.rename(target)
+        for folder in (target.parent, target.parent.parent, self.root):
+            flush(folder)
+
+    @contextmanager
+    def locked(self, id: str) -> Iterator[None]:
+        folder = self.root / "locks"
+        with faults_told(f"lock in {self.root}", self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+            handle = os.open(folder / id, os.O_CREAT | os.O_RDWR, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+def _written(manifest: Manifest) -> bytes:
+    try:
+        return manifest.model_dump_json(indent=1).encode()
+    except ValueError as error:  # a numpy number, a Path … among the facts
+        raise ContractError(
+            f"facts of stage {manifest.stage}", f"are not plain JSON: {error}", "nothing was published; correct the stage"
+        ) from None
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

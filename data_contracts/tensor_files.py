@@ -1,0 +1,141 @@
+"""Headers of the two file formats that hold tensors, read from scratch and believed in nothing. None needs torch.
+
+Specs: https://github.com/huggingface/safetensors#format and https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from data_contracts.files import no_duplicates
+
+MAX_SAFETENSORS_HEADER = 100_000_000  # the format's own limit
+MAX_GGUF_TEXT = 64 << 20  # far above any chat template
+
+_SAFETENSORS_BYTES = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+    "F8_E4M3": 1, "F8_E5M2": 1,
+}  # fmt: skip
+_GGUF_SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # value type → bytes
+_GGUF_STRING, _GGUF_ARRAY = 8, 9
+
+
+def safetensors_header(path: Path) -> tuple[dict[str, list[int]], str | None]:
+    """The shape of each tensor, and the first thing that is wrong with the header, if anything.
+
+    Sound means: as long as it says, no key twice, and tensors that fill the file one after the other without gap or overlap.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start = file.read(8)
+        length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
+        if length > min(size - 8, MAX_SAFETENSORS_HEADER):
+            return {}, f"the header claims {length:,} bytes of a file of {size:,}"
+        try:
+            header = json.loads(file.read(length), object_pairs_hook=no_duplicates)
+            entries = {name: _entry(value) for name, value in header.items() if name != "__metadata__"}
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+            return {}, f"the header cannot be read: {type(error).__name__}: {error}"
+    shapes = {name: shape for name, (shape, _, _, _) in entries.items()}
+    end = 0
+    for name, (shape, width, begin, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
+        if begin != end or stop - begin != prod(shape) * width:
+            return shapes, f"tensor {name} lies at {begin}..{stop}, which does not fit its shape {shape} or its neighbour"
+        end = stop
+    return shapes, None if 8 + length + end == size else f"tensors end at byte {8 + length + end:,}, the file at {size:,}"
+
+
+def gguf_problem(path: Path) -> str | None:
+    """The first thing that is wrong with a GGUF file's header, tensor table or length, if anything."""
+    size = path.stat().st_size
+    try:
+        with path.open("rb") as file:
+            magic, version, tensors, pairs = struct.unpack("<4sIQQ", file.read(24))
+            if (magic, version) != (b"GGUF", 3):
+                return "not GGUF version 3"
+            if not 0 < tensors <= size or pairs > size:
+                return f"claims {tensors:,} tensors and {pairs:,} settings in {size:,} bytes"
+            settings = dict(_gguf_setting(file) for _ in range(pairs))
+            if len(settings) != pairs:
+                return "a setting occurs twice"
+            table = [_gguf_tensor(file) for _ in range(tensors)]
+            end = file.tell()
+    except (struct.error, ValueError, KeyError) as error:
+        return f"the header cannot be read: {type(error).__name__}: {error}"
+    alignment = settings.get("general.alignment") or 32
+    data = -(-end // alignment) * alignment
+    names = set()
+    for name, length, offset in sorted(table, key=lambda row: row[2]):
+        if name in names:
+            return f"tensor {name} occurs twice"
+        if offset % alignment or data + offset < end:
+            return f"tensor {name} at {offset} is not aligned to {alignment} or overlaps the one before"
+        names.add(name)
+        end = data + offset + length
+    return None if end <= size else f"tensors end at byte {end:,}, the file at {size:,}: it was cut"
+
+
+def _entry(value: dict[str, Any]) -> tuple[list[int], int, int, int]:
+    """shape, bytes per element, begin, stop"""
+    shape, (begin, stop) = value["shape"], value["data_offsets"]
+    if any(type(n) is not int or n < 0 for n in (*shape, begin, stop)):
+        raise ValueError(f"shape {shape} or offsets {begin}..{stop} are no whole numbers")
+    if value["dtype"] not in _SAFETENSORS_BYTES:
+        raise ValueError(f"dtype {value['dtype']!r} is not known")
+    return shape, _SAFETENSORS_BYTES[value["dtype"]], begin, stop
+
+
+def _gguf_setting(file: BinaryIO) -> tuple[str, int | None]:
+    """A key, and its value if that is a plain unsigned number; anything else is passed over."""
+    key = _gguf_text(file)
+    (kind,) = struct.unpack("<I", file.read(4))
+    if kind == 4:
+        return key, struct.unpack("<I", file.read(4))[0]
+    _gguf_skip(file, kind)
+    return key, None
+
+
+def _gguf_skip(file: BinaryIO, kind: int) -> None:
+    if kind == _GGUF_STRING:
+        _gguf_text(file)
+    elif kind == _GGUF_ARRAY:
+        inner, count = struct.unpack("<IQ", file.read(12))
+        if inner in _GGUF_SCALARS:
+            file.seek(_GGUF_SCALARS[inner] * count, 1)
+        elif inner == _GGUF_STRING:
+            for _ in range(count):
+                _gguf_text(file)
+        else:
+            raise ValueError(f"an array of type {inner}")
+    else:
+        file.seek(_GGUF_SCALARS[kind], 1)
+
+
+def _gguf_tensor(file: BinaryIO) -> tuple[str, int, int]:
+    """name, bytes, offset"""
+    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType  # most readers of contracts never see a GGUF
+
+    name = _gguf_text(file)
+    (dimensions,) = struct.unpack("<I", file.read(4))
+    if not 0 < dimensions <= 4:
+        raise ValueError(f"tensor {name} has {dimensions} dimensions")
+    shape = struct.unpack(f"<{dimensions}Q", file.read(8 * dimensions))
+    kind, offset = struct.unpack("<IQ", file.read(12))
+    block, width = GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+    if prod(shape) % block:
+        raise ValueError(f"tensor {name} of shape {shape} is not a multiple of {block}")
+    return name, prod(shape) // block * width, offset
+
+
+def _gguf_text(file: BinaryIO) -> str:
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > MAX_GGUF_TEXT:
+        raise ValueError(f"a text of {length:,} bytes")
+    data = file.read(length)
+    if len(data) != length:
+        raise ValueError("the file ends inside a text")
+    return data.decode("utf-8")

@@ -1,0 +1,199 @@
+"""Every rule of every column of every table, broken alone: the error names that column, rule, file and row, and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_contracts import ContractError, current
+from data_contracts.check import TableCheck, differences, table
+from data_contracts.contract import SHIPPED, load
+from data_contracts.writer import TableWriter
+from tests.data_contracts.samples import Broken, broken_rows, good_rows, ill_typed
+
+TABLES = [(noun, name) for noun in SHIPPED.nouns for name in current(noun).tables]
+RULES = [
+    pytest.param(noun, broken, id=f"{noun}.{broken}")
+    for noun, name in TABLES
+    for broken in broken_rows(current(noun), name, good_rows(current(noun), name, 1)[0])
+]
+COLUMNS = [
+    pytest.param(noun, name, str(p.name), id=f"{noun}.{name}.{p.name}") for noun, name in TABLES for p in current(noun).columns(name)
+]
+
+
+def written(folder: Path, noun: str, name: str, *shards: list[dict]) -> list[str]:
+    """What is told of the shards, by the writer or by the check."""
+    try:
+        for number, rows in enumerate(shards):
+            with TableWriter(current(noun), name, folder / name / f"part-{number:05d}.parquet") as writer:
+                writer.write(rows)
+    except ContractError as error:
+        return [line.strip() for line in error.why.splitlines()[1:]]
+    return table(current(noun), name, folder)[1]
+
+
+@pytest.mark.parametrize(("noun", "name"), TABLES)
+def test_rows_made_from_the_contract_keep_it(noun, name, tmp_path):
+    contract = current(noun)
+    assert written(tmp_path, noun, name, good_rows(contract, name, 3), good_rows(contract, name, 3, first=3)) == []
+    assert table(contract, name, tmp_path)[0] == 6
+
+
+@pytest.mark.parametrize(("noun", "broken"), RULES)
+def test_a_broken_rule_is_told_with_column_rule_file_and_row_and_nothing_else_is(noun, broken: Broken, tmp_path):
+    contract, name = current(noun), broken.table
+    second = good_rows(contract, name, 3, first=3)
+    broken.spoil(second[1])
+    told = written(tmp_path, noun, name, good_rows(contract, name, 3), second)
+    assert len(told) == 1, told
+    assert told[0].startswith(f"{name}/part-00001.parquet row 1: {name}.{broken.column} breaks {broken.rule}: ")
+
+
+@pytest.mark.parametrize(("noun", "name"), TABLES)
+def test_a_value_of_another_type_is_refused_by_the_writer_with_its_row(noun, name, tmp_path):
+    for prop in current(noun).columns(name):
+        rows = good_rows(current(noun), name, 3)
+        rows[2][prop.name] = ill_typed(prop)
+        (told,) = written(tmp_path / prop.name, noun, name, rows)
+        assert told.startswith(f"{name}/part-00000.parquet row 2: {name}.{prop.name} is not ")
+
+
+def rewritten(folder: Path, noun: str, name: str, change) -> list[str]:
+    """What is told of a shard whose columns another program changed."""
+    assert written(folder, noun, name, good_rows(current(noun), name, 3)) == []
+    path = folder / name / "part-00000.parquet"
+    pq.write_table(change(pq.read_table(path)), path)
+    return table(current(noun), name, folder)[1]
+
+
+@pytest.mark.parametrize(("noun", "name"), TABLES)
+def test_a_column_that_is_missing_renamed_or_of_another_type_is_told_by_name(noun, name, tmp_path):
+    assert written(tmp_path, noun, name, good_rows(current(noun), name, 3)) == []
+    good = pq.read_table(tmp_path / name / "part-00000.parquet").schema
+    for at, column in enumerate(good.names):
+        assert differences(current(noun), name, good.remove(at)) == [f"column {column!r} is missing"]
+        assert differences(current(noun), name, good.set(at, good.field(at).with_name(column + "s"))) == [
+            f"column {column!r} is missing; found {column + 's'!r}, which is not in the contract",
+            f"column {column + 's'!r} is not in the contract",
+        ]
+        (told,) = differences(current(noun), name, good.set(at, good.field(at).with_type(pa.date32())))
+        assert told.startswith(f"column {column!r} is date32[day], the contract says ")
+
+
+@pytest.mark.parametrize(("noun", "name"), TABLES)
+def test_a_column_too_many_and_another_order_are_told(noun, name, tmp_path):
+    told = rewritten(tmp_path / "a", noun, name, lambda found: found.append_column("extra", pa.array([1, 2, 3])))
+    assert told == [f"{name}/part-00000.parquet: column 'extra' is not in the contract"]
+    (told,) = rewritten(tmp_path / "b", noun, name, lambda found: found.select(found.column_names[::-1]))
+    assert "columns are in the order" in told
+
+
+def test_all_differences_of_a_schema_are_told_at_once(tmp_path):
+    def change(found: pa.Table) -> pa.Table:
+        return found.rename_columns(["txt" if n == "text" else n for n in found.column_names]).drop_columns(["title"])
+
+    told = rewritten(tmp_path, "eval_items", "pages", change)
+    assert told == [
+        "pages/part-00000.parquet: column 'title' is missing",
+        "pages/part-00000.parquet: column 'text' is missing; found 'txt', which is not in the contract",
+        "pages/part-00000.parquet: column 'txt' is not in the contract",
+    ]
+
+
+def test_a_rule_that_many_rows_break_is_told_once_with_their_number(tmp_path):
+    rows = [[row | {"answer": -1} for row in good_rows(current("eval_items"), "items", 5, first=5 * shard)] for shard in range(2)]
+    (told,) = written(tmp_path, "eval_items", "items", *rows)
+    assert told == "items/part-00000.parquet row 0: items.answer breaks minimum: -1 is below 0 (and 9 more rows)"
+
+
+def test_a_duplicate_names_the_row_that_has_the_key_already(tmp_path):
+    first, second = good_rows(current("eval_items"), "pages", 4), good_rows(current("eval_items"), "pages", 4, first=4)
+    second[3]["id"] = first[2]["id"]
+    (told,) = written(tmp_path, "eval_items", "pages", first, second)
+    assert told == "pages/part-00001.parquet row 3: pages.id breaks unique: the same key is in pages/part-00000.parquet row 2"
+
+
+def test_many_duplicates_are_found_across_batches_and_files(tmp_path):
+    steps = good_rows(current("checkpoint"), "metrics", 20_000)
+    (told,) = written(tmp_path, "checkpoint", "metrics", steps, [steps[19_999], *good_rows(current("checkpoint"), "metrics", 1, 20_000)])
+    assert told.endswith(
+        "metrics/part-00001.parquet row 0: metrics.step breaks unique: the same key is in metrics/part-00000.parquet row 19999"
+    )
+
+
+NESTED = """
+apiVersion: v3.1.0
+kind: DataContract
+id: test.nested
+name: nested
+version: 1.0.0
+status: active
+schema:
+  - name: rows
+    physicalName: rows/*.parquet
+    physicalType: table
+    logicalType: object
+    properties:
+      - {name: grid, logicalType: array, physicalType: list, required: false, logicalTypeOptions: {maxItems: 3}, items:
+          {name: item, logicalType: array, physicalType: list, required: false, items:
+            {name: item, logicalType: integer, physicalType: int32, required: true, logicalTypeOptions: {minimum: 0, maximum: 9}}}}
+      - {name: place, logicalType: object, physicalType: struct, required: false, properties: [
+          {name: city, logicalType: string, physicalType: string, required: true, logicalTypeOptions: {minLength: 1}},
+          {name: tags, logicalType: array, physicalType: list, required: false, items:
+            {name: item, logicalType: string, physicalType: string, required: false, enum: [{value: a}, {value: "{b}"}]}}]}
+"""
+
+
+def nested(tmp_path: Path, rows: list[dict], start: int = 0) -> list[str]:
+    path = tmp_path / "nested" / "v1.yaml"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(NESTED)
+    contract = load(path)
+    batch = pa.Table.from_pylist(rows, contract.arrow_schema("rows")).combine_chunks().to_batches()[0]
+    check = TableCheck(contract, "rows")
+    check.batch(batch.slice(start), "f", start)
+    return [f"{v.column} {v.rule} row {v.row} rows {v.rows}: {v.detail}" for v in check.violations()]
+
+
+def test_values_inside_lists_and_structs_are_told_with_the_way_to_them_and_the_row(tmp_path):
+    rows = [
+        {"grid": None, "place": None},
+        {"grid": [], "place": {"city": "x", "tags": None}},
+        {"grid": [[1], None, []], "place": {"city": "x", "tags": ["a", None]}},
+        {"grid": [[], [2, 10]], "place": {"city": "", "tags": ["c", "{b}"]}},
+        {"grid": [[1], [2], [3], [-1]], "place": {"city": "x", "tags": ["d"]}},
+    ]
+    wanted = [
+        "grid maxItems row 4 rows 1: [[1], [2], [3], [-1]] is longer than 3",
+        "grid[][] minimum row 4 rows 1: -1 is below 0",
+        "grid[][] maximum row 3 rows 1: 10 is above 9",
+        "place.city minLength row 3 rows 1: '' is shorter than 1",
+        "place.tags[] enum row 3 rows 2: 'c' is none of a, {b}",
+    ]
+    for start in range(4):  # a slice keeps the memory of the whole, and its offsets
+        assert nested(tmp_path, rows, start) == wanted
+
+
+def test_null_inside_is_told_where_it_is_not_allowed(tmp_path):
+    assert nested(tmp_path, [{"grid": [[1, None]]}]) == ["grid[][] required row 0 rows 1: null where a value is required"]
+    assert nested(tmp_path, [{}, {"place": {}}]) == ["place.city required row 1 rows 1: null where a value is required"]
+
+
+def test_an_empty_batch_breaks_nothing(tmp_path):
+    assert nested(tmp_path, [{}], start=1) == []
+
+
+def test_text_that_is_not_utf8_is_refused(tmp_path):
+    contract = current("eval_items")
+    assert written(tmp_path, "eval_items", "pages", good_rows(contract, "pages", 2)) == []
+    path = tmp_path / "pages" / "part-00000.parquet"
+    found = pq.read_table(path)
+    broken = pa.array([b"\xff\xfe", b"ok"], pa.large_binary()).view(pa.large_string())
+    pq.write_table(found.set_column(found.column_names.index("text"), found.schema.field("text"), broken), path)
+    (told,) = table(contract, "pages", tmp_path)[1]
+    assert told.startswith("pages/part-00000.parquet: cannot be read")
+    assert "UTF8" in told
