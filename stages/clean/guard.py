@@ -1,0 +1,113 @@
+"""A document that hangs or kills its extractor costs itself, not its shard: cleaning happens in a process that can be killed.
+
+Run as `python -m stages.clean.guard FD`, this file is that process. It speaks over a socket pair: settings once, then a page in,
+a row out. It ends when the other side closes.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
+
+from data_contracts import GroundupError
+from stages.clean.config import CleanConfig
+from stages.clean.document import Page, Row, blank, cleaned
+
+START_SECONDS = 120  # to import what cleaning needs, on a busy machine
+
+
+class Guard:
+    """Cleans pages one after another, each within config.max_seconds. Starts its process with the first page."""
+
+    def __init__(self, config: CleanConfig, model_path: str):
+        self.config, self.model_path = config, model_path
+        self._process: subprocess.Popen[bytes] | None = None
+        self._line: Connection
+
+    def clean(self, page: Page) -> Row:
+        """The row of a page; one with reason `timeout` or `crashed` if the extractor hangs or dies of it.
+
+        Raises GroundupError if the process was killed from outside, most often for want of memory.
+        """
+        if self._process is None:
+            self._start()
+        try:
+            self._line.send(page)
+            if self._line.poll(self.config.max_seconds):
+                row: Row = self._line.recv()
+                return row
+        except (EOFError, ConnectionError):
+            return self._death(page)
+        self.stop()
+        return blank(reason="timeout", detail=f"cleaning took more than {self.config.max_seconds:g} seconds for {len(page.body)} bytes")
+
+    def _start(self) -> None:
+        self._line, theirs = Pipe()
+        command = [sys.executable, "-m", "stages.clean.guard", str(theirs.fileno())]
+        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
+        theirs.close()
+        try:
+            self._line.send((self.config, self.model_path))
+            ready = self._line.poll(START_SECONDS) and self._line.recv()
+        except (EOFError, ConnectionError):
+            ready = False
+        if not ready:
+            self.stop()
+            raise GroundupError(
+                "cleaning process", f"did not start within {START_SECONDS} s", "see the messages above; run the stage again"
+            )
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._line.close()
+            self._process = None
+
+    def _death(self, page: Page) -> Row:
+        assert self._process is not None
+        code = self._process.wait()
+        self._line.close()
+        self._process = None
+        if code in (-signal.SIGKILL, -signal.SIGTERM):
+            raise GroundupError(
+                f"cleaning process at a page of {len(page.body)} bytes",
+                f"was killed by signal {-code}, most often for want of memory",
+                "run again with fewer clean.workers or more memory; nothing was published",
+            )
+        return blank(reason="crashed", detail=f"the extractor died with exit status {code} of {len(page.body)} bytes")
+
+
+_kept: list[Guard] = []
+
+
+def kept(config: CleanConfig, model_path: str) -> Guard:
+    """The one guard of this worker process, kept from shard to shard: it takes a second to start. It ends with the worker."""
+    if not _kept or (_kept[0].config, _kept[0].model_path) != (config, model_path):
+        release()
+        _kept.append(Guard(config, model_path))
+    return _kept[0]
+
+
+def release() -> None:
+    """Stop the guard of this process, if there is one."""
+    while _kept:
+        _kept.pop().stop()
+
+
+def _serve(line: Connection) -> None:
+    config, model_path = line.recv()
+    line.send(True)
+    while True:
+        try:
+            page = line.recv()
+        except EOFError:
+            return
+        line.send(cleaned(page, config, model_path))
+
+
+if __name__ == "__main__":
+    _serve(Connection(int(sys.argv[1])))

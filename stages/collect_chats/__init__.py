@@ -1,0 +1,1 @@
+"""Chats from the training documents themselves and from the user's own files."""

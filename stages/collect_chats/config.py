@@ -1,0 +1,59 @@
+"""Settings of collect_chats."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from data_contracts import ConfigError
+from stages.config import StageConfig, execution
+
+Kind = Literal["module", "signature", "parameters", "lookup", "doctest", "section", "prose", "identity"]
+
+QUESTIONS = Path(__file__).parent / "questions"
+
+
+class CollectChatsConfig(StageConfig):
+    kinds: tuple[Kind, ...] = Field(
+        ("module", "signature", "parameters", "lookup", "doctest", "section", "prose", "identity"),
+        description="Chats to make: module to doctest of API pages, section and prose of any page, identity of the settings",
+    )
+    files: tuple[str, ...] = Field((), description="Your own chats: .jsonl or .parquet with `messages`, or `prompt` and `response`")
+    questions: str = Field("en", min_length=1, description="How questions are put: a language of the questions folder, or your own .yaml")
+    assistant_name: str = Field("groundup", min_length=1, max_length=80, description="What the model calls itself in identity chats")
+    min_chars: int = Field(12, ge=1, le=100_000, description="Shortest answer taken from prose (a doctest's may be one character)")
+    max_chars: int = Field(360, ge=20, le=1_000_000, description="Longest question or answer; prose is cut to whole sentences within it")
+    per_document: int = Field(1000, ge=1, le=1_000_000, description="Most chats from one document, chosen by hash")
+    heldout_share: float = Field(0.05, ge=0, le=0.9, description="Share of documents (and of the rows of files) kept to measure sft")
+    doctest_sources: tuple[str, ...] = Field(
+        ("pydoc",), description="Crawl sources whose doctests may be run in the sandbox to verify them; code of others is never run"
+    )
+    doctest_packages: bool = Field(False, description="Let doctests import installed packages, not only the standard library")
+    doctest_seconds: float = Field(5.0, gt=0, le=600, description="Longest that the doctests of one description may run")
+    seed: int = Field(0, ge=0, description="Seed of the choice of question forms, of chats and of the held-out split")
+    workers: int = execution(0, "Processes; 0: one per core", ge=0, le=4096)
+
+    def identity(self) -> dict[str, Any]:
+        """The contents of files count, not only their names."""
+        contents = {path: file_sha256(path, "files") for path in self.files}
+        return super().identity() | {"files": contents, "questions": [self.questions, file_sha256(str(self.questions_path), "questions")]}
+
+    @property
+    def questions_path(self) -> Path:
+        """The YAML file of question forms. A name without suffix is one of the stage's own."""
+        own = QUESTIONS / f"{self.questions}.yaml"
+        return Path(self.questions) if self.questions.endswith((".yaml", ".yml")) else own
+
+
+def file_sha256(path: str, setting: str) -> str:
+    """Raises ConfigError if the file cannot be read."""
+    try:
+        with Path(path).expanduser().open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        known = ", ".join(sorted(p.stem for p in QUESTIONS.glob("*.yaml")))
+        fix = f"use one of {known}, or the path of a .yaml like {QUESTIONS / 'en.yaml'}" if setting == "questions" else "correct the path"
+        raise ConfigError(f"collect_chats.{setting}", f"{path} cannot be read: {error.strerror}", fix) from None

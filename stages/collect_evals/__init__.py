@@ -1,0 +1,1 @@
+"""Makes multiple-choice items of held-out pages and benchmark files."""

@@ -1,0 +1,136 @@
+"""collect_preferences: a checkpoint after sft, conversations and the user's files → pairs of a better and a worse answer."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter
+from collections.abc import Iterator
+
+from data_contracts import Artifact, Draft, InputError
+from stages.collect_preferences.config import CollectPreferencesConfig
+from stages.collect_preferences.prompts import Asked, choose
+from stages.collect_preferences.user_pairs import Turns, read_pairs
+from stages.digests import digest, seed_for
+from stages.lm.chat import ChatFormat
+from stages.lm.checkpoint import load_model
+from stages.lm.generate import generate
+from stages.lm.precision import device_of, set_threads
+from stages.report import Facts, Report
+
+AT_ONCE = 1024  # prompts between two reports of progress; fixed, so that seeds do not depend on batch_size
+SAMPLES = 3
+
+
+def run(config: CollectPreferencesConfig, *, checkpoint: Artifact, conversations: Artifact, out: Draft, report: Report) -> Facts:
+    """Chosen is the human answer, rejected the model's own; pairs whose answers are too alike are refused and counted.
+
+    Raises InputError if no pair comes out.
+    """
+    asked = choose(conversations, config.prompts, config.kinds, config.heldout_share, config.seed)
+    book = _Book(out, config.similarity)
+    with book:
+        for one, said, reason in answered(asked, checkpoint, config, report) if asked else ():
+            if reason:
+                book.refuse(
+                    one.conversation, said or one.prompt[-1]["content"], reason, f"the model's answer to: {one.prompt[-1]['content'][:200]}"
+                )
+            else:
+                book.add(one.prompt, one.answer, said, "model", one.split, one.conversation, one.conversation)
+        for path in config.files:
+            for pair in read_pairs(path):
+                if pair.reason:
+                    book.refuse(pair.address, pair.content, pair.reason, pair.detail)
+                else:
+                    held = seed_for(config.seed, "heldout", *(turn["content"] for turn in pair.prompt)) < config.heldout_share * 2**63
+                    book.add(pair.prompt, pair.chosen, pair.rejected, "user", "heldout" if held else "train", None, pair.address)
+    if not book.pairs.total():
+        told = ", ".join(f"{count} {reason}" for reason, count in book.rejected.most_common()) or "no prompt was found"
+        raise InputError(
+            "collect_preferences", f"0 pairs from {len(asked)} prompts and {len(config.files)} files: {told}",
+            "raise prompts or similarity, train sft for longer, or give files",
+        )  # fmt: skip
+    return Facts(
+        figures={"prompts": len(asked), "pairs": book.pairs.total(), "heldout": book.pairs["heldout"], "dropped": book.rejected.total()},
+        rejected=dict(sorted(book.rejected.items())),
+        samples=book.samples,
+    )
+
+
+def answered(
+    asked: list[Asked], checkpoint: Artifact, config: CollectPreferencesConfig, report: Report
+) -> Iterator[tuple[Asked, str, str]]:
+    """(what was asked, the model's answer, why the answer cannot be used or "")."""
+    set_threads(config.compute)
+    model, chat = load_model(checkpoint, device_of(config.compute)), ChatFormat(checkpoint)
+    for done in range(0, len(asked), AT_ONCE):
+        some = asked[done : done + AT_ONCE]
+        prompts = chat.prompts([one.prompt for one in some])
+        refused = [
+            _unaskable(one, prompt, chat, model.config.context - config.max_new_tokens) for one, prompt in zip(some, prompts, strict=True)
+        ]
+        said = iter(
+            generate(
+                model, [prompt for prompt, reason in zip(prompts, refused, strict=True) if not reason],
+                max_new_tokens=config.max_new_tokens, stop=chat.stop_ids, temperature=config.temperature, top_p=config.top_p,
+                seed=seed_for(config.seed, "answers", done), batch_size=config.batch_size,
+            )
+        )  # fmt: skip
+        for one, reason in zip(some, refused, strict=True):
+            if reason:
+                yield one, "", reason
+                continue
+            ids = next(said)
+            cut = len(ids) == config.max_new_tokens and not config.keep_unfinished
+            yield one, chat.text(ids), "unfinished" if cut else ""
+        report.progress(done + len(some), len(asked), "prompts")
+
+
+def _unaskable(one: Asked, prompt: list[int], chat: ChatFormat, room: int) -> str:
+    """Why the model cannot be asked this, or ""."""
+    if chat.forged(one.prompt):
+        return "special_token_in_text"
+    return "too_long" if len(prompt) > room else ""
+
+
+class _Book:
+    """Writes pairs and rejects, and counts."""
+
+    def __init__(self, out: Draft, similarity: float):
+        self._pairs, self._rejects, self._similarity = out.writer("pairs"), out.writer("rejects"), similarity
+        self._seen: set[str] = set()
+        self.pairs: Counter[str] = Counter()
+        self.rejected: Counter[str] = Counter()
+        self.samples: list[dict[str, str]] = []
+
+    def __enter__(self) -> _Book:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pairs.close()
+        self._rejects.close()
+
+    def add(self, prompt: Turns, chosen: str, rejected: str, kind: str, split: str, conversation: str | None, address: str) -> None:
+        name = digest(*(part for turn in prompt for part in (turn["role"], turn["content"])), "chosen", chosen, "rejected", rejected)
+        if reason := self._unusable(chosen, rejected):
+            self.refuse(address, rejected or chosen, reason, f"chosen is: {chosen[:200]}")
+        elif name in self._seen:
+            self.refuse(address, rejected, "duplicate", "the same pair was there before")
+        else:
+            self._seen.add(name)
+            row = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "kind": kind, "split": split}
+            self._pairs.write([row | {"id": name, "conversation": conversation}])
+            self.pairs[split] += 1
+            if len(self.samples) < SAMPLES:
+                self.samples.append({"prompt": prompt[-1]["content"], "chosen": chosen, "rejected": rejected})
+
+    def refuse(self, address: str, content: str, reason: str, detail: str) -> None:
+        self.rejected[reason] += 1
+        self._rejects.write([{"conversation": address, "content": content, "reason": reason, "detail": detail}])
+
+    def _unusable(self, chosen: str, rejected: str) -> str | None:
+        if not rejected:
+            return "empty_answer"
+        a, b = " ".join(chosen.split()).casefold(), " ".join(rejected.split()).casefold()
+        if a == b:
+            return "equal"
+        return "nearly_equal" if difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() >= self._similarity else None

@@ -1,0 +1,61 @@
+"""Which machines may be connected to: public ones, and those that the settings name.
+
+The check stands between name resolution and connection, on the very addresses that are then used; a name that changes
+its meaning between two look-ups (DNS rebinding) gains nothing by it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.resolver import ThreadedResolver
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+class NotPublicError(OSError):
+    """A connection to a private, loopback, link-local or otherwise not public address was wanted."""
+
+
+class Guard(AbstractResolver):
+    """Resolves names and refuses addresses that are not public, except for (host, port) pairs in `allowed`."""
+
+    def __init__(self, allowed: set[tuple[str, int]]):
+        self.allowed = allowed
+        self._resolver = ThreadedResolver()
+
+    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+        found = await self._resolver.resolve(host, port, family)
+        for one in found:
+            self.check(host, port, one["host"])
+        return found
+
+    def check(self, host: str, port: int, address: str) -> None:
+        """Raises NotPublicError unless `address` (of `host`) may be connected to."""
+        if (host, port) not in self.allowed and not is_public(address):
+            raise NotPublicError(f"{host} is {address}, which is not a public address")
+
+    def check_literal(self, host: str, port: int) -> None:
+        """The same for a host that is an address already: those are never resolved."""
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            return
+        self.check(host, port, host)
+
+    async def close(self) -> None:
+        await self._resolver.close()
+
+
+def is_public(address: str) -> bool:
+    """True for addresses of the public internet; IPv4 inside IPv6 is judged as IPv4."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)
+        if ip in _NAT64:
+            inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_public(str(inner))
+    return ip.is_global and not ip.is_multicast and not ip.is_reserved

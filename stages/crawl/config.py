@@ -1,0 +1,209 @@
+"""Settings of crawl: a list of named sources, each of one kind."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import platform
+import re
+from functools import lru_cache
+from importlib.metadata import packages_distributions, version
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from data_contracts import InputError
+from stages.config import Settings, StageConfig, execution
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
+
+# Not documentation: private modules (their public package shows the same text), tests, programs that run when imported.
+PYDOC_SKIP = [
+    r"(^|\.)_",
+    r"^(test|idlelib|turtledemo|lib2to3|antigravity|this)(\.|$)",
+    r"\.(tests?|testing|conftest|externals|vendored|_vendor|experimental)(\.|$)",
+]
+
+
+class _Source(Settings):
+    def identity(self) -> dict[str, Any]:
+        """What of this source bears on the result, with digests of what it reads outside the store."""
+        fields = type(self).model_fields
+        hidden = {name for name, field in fields.items() if (field.json_schema_extra or {}) == {"execution": True}}
+        return self.model_dump(mode="json", exclude=hidden)
+
+
+class WebSource(_Source):
+    """Pages of web sites, from seeds along links."""
+
+    kind: Literal["web"] = "web"
+    name: Name = Field(description="Name of the source; a column of every document")
+    seeds: list[str] = Field(min_length=1, description="Addresses to start from")
+    scope: list[str] = Field([], description="Address prefixes to stay within; empty: the hosts of the seeds")
+    skip: list[str] = Field([], description="Regular expressions; an address in which one is found is not followed")
+    allow_origins: list[str] = Field(
+        [], description="Origins (http://127.0.0.1:8000) that may be private or loopback addresses; all others are refused"
+    )
+    max_pages: int = Field(1000, ge=1, le=100_000_000, description="Addresses to ask for at most")
+    max_pages_per_host: int = Field(1_000_000, ge=1, le=100_000_000, description="The same for each host")
+    max_depth: int = Field(10, ge=0, le=1000, description="Links to follow from a seed at most")
+    max_page_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="Longer pages are cut here")
+    max_minutes: float = Field(60, gt=0, le=60 * 24 * 365, description="Time after which no new page is begun")
+    timeout_seconds: float = Field(30, gt=0, le=3600, description="Time for one request, from name look-up to last byte")
+    respect_robots: bool = Field(True, description="Obey robots.txt (RFC 9309) and its Crawl-delay")
+    honour_opt_out: bool = Field(True, description="Refuse pages that say noindex, noai, none or tdm-reservation")
+    contact: str = Field("", max_length=200, description="Mail or web address of whoever crawls, sent with every request")
+    delay_seconds: float = execution(1.0, "Pause between requests to one host", ge=0, le=3600)
+    connections: int = execution(16, "Requests under way at once, over all hosts", ge=1, le=1000)
+    per_host: int = execution(1, "Requests under way at once to one host", ge=1, le=100)
+
+    @field_validator("seeds", "scope", "allow_origins")
+    @classmethod
+    def _addresses(cls, values: list[str]) -> list[str]:
+        from stages.crawl.urls import canonical
+
+        for value in values:
+            try:
+                canonical(value)
+            except ValueError as error:
+                raise ValueError(f"{value!r} {error}") from None
+        return values
+
+    @field_validator("skip")
+    @classmethod
+    def _patterns(cls, values: list[str]) -> list[str]:
+        return _checked_patterns(values)
+
+
+class PydocSource(_Source):
+    """Pages of the documentation server of the running Python, crawled over HTTP."""
+
+    kind: Literal["pydoc"] = "pydoc"
+    name: Name = Field("pydoc", description="Name of the source; a column of every document")
+    packages: list[str] = Field([], description="Installed packages to document beside the standard library, by import name")
+    skip: list[str] = Field(PYDOC_SKIP, description="Regular expressions; a module in whose name one is found is left out")
+    max_pages: int = Field(20_000, ge=1, le=1_000_000, description="Pages to ask for at most")
+    max_depth: int = Field(10, ge=0, le=100, description="Links to follow from the index at most")
+    max_page_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="Longer pages are cut here")
+    max_minutes: float = Field(30, gt=0, le=1440, description="Time after which no new page is begun")
+    timeout_seconds: float = Field(20, gt=0, le=600, description="Time for one page; importing its module may hang")
+    servers: int = execution(0, "Server processes; 0: one per core, at most 4", ge=0, le=64)
+
+    @field_validator("skip")
+    @classmethod
+    def _patterns(cls, values: list[str]) -> list[str]:
+        return _checked_patterns(values)
+
+    def identity(self) -> dict[str, Any]:
+        """Settings, and the versions of what is documented. Raises InputError for a package that is not installed."""
+        return super().identity() | {"python": platform.python_version(), "versions": {p: installed_version(p) for p in self.packages}}
+
+
+class FilesSource(_Source):
+    """Local files: txt, md, html, jsonl, parquet, warc; each also as .gz (parquet apart)."""
+
+    kind: Literal["files"] = "files"
+    name: Name = Field("files", description="Name of the source; a column of every document")
+    paths: list[str] = Field(min_length=1, description="Files, folders or patterns such as data/**/*.jsonl.gz")
+    text_field: str = Field("text", min_length=1, description="Field or column of JSON lines and Parquet that holds the text")
+    media_type: Literal["text/plain", "text/markdown", "text/html"] = Field("text/plain", description="What that text is")
+    charset: str = Field("", max_length=40, description="Character set of txt, md and html files; empty: found out by clean")
+    max_page_bytes: int = Field(16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here")
+    max_documents: int = Field(1_000_000_000, ge=1, le=1_000_000_000_000, description="Documents to take at most")
+
+    def files(self) -> list[Path]:
+        """The files meant by `paths`, sorted, each once. Raises InputError for a path that leads to none."""
+        found: set[Path] = set()
+        for pattern in self.paths:
+            path = Path(pattern).expanduser()
+            hits = [path] if path.exists() else [Path(hit) for hit in glob.glob(str(path), recursive=True)]
+            files = [file.resolve() for hit in hits for file in ([hit] if hit.is_file() else hit.rglob("*")) if file.is_file()]
+            if not files:
+                what = f"crawl source {self.name}: {pattern}"
+                raise InputError(what, "there is no such file", f"correct the path; it starts at {Path.cwd()}")
+            found.update(files)
+        return sorted(found)
+
+    def identity(self) -> dict[str, Any]:
+        """Settings, and the sha256 of every file."""
+        return super().identity() | {"sha256": {str(path): file_digest(path) for path in self.files()}}
+
+
+class DatasetSource(_Source):
+    """A data set that Hugging Face `datasets` can stream, by name, or a builder such as json with local files."""
+
+    kind: Literal["dataset"] = "dataset"
+    name: Name = Field("dataset", description="Name of the source; a column of every document")
+    dataset: str = Field(min_length=1, description="Name on the Hugging Face Hub, or json, parquet, csv, text with data_files")
+    subset: str = Field("", description="Configuration of the data set, if it has several")
+    split: str = Field("train", min_length=1, description="Split to read")
+    revision: str = Field("", description="Commit of the data set; name one to be able to repeat the run")
+    data_files: list[str] = Field([], description="Files of the data set to read; empty: all")
+    text_field: str = Field("text", min_length=1, description="Column that holds the text")
+    media_type: Literal["text/plain", "text/markdown", "text/html"] = Field("text/plain", description="What that text is")
+    max_page_bytes: int = Field(16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here")
+    max_documents: int = Field(100_000, ge=1, le=1_000_000_000_000, description="Rows to take at most")
+
+    def identity(self) -> dict[str, Any]:
+        """Settings, and the sha256 of those data files that are local."""
+        local = [Path(file) for file in self.data_files if Path(file).is_file()]
+        return super().identity() | {"sha256": {str(path): file_digest(path) for path in local}}
+
+
+Source = Annotated[WebSource | PydocSource | FilesSource | DatasetSource, Field(discriminator="kind")]
+
+
+class CrawlConfig(StageConfig):
+    """What to collect. The default is the documentation of the Python that runs this."""
+
+    sources: list[Source] = Field(
+        [PydocSource.model_validate({})], min_length=1, description="Where documents come from; names must differ"
+    )
+
+    @field_validator("sources")
+    @classmethod
+    def _names_differ(cls, sources: list[Any]) -> list[Any]:
+        names = [source.name for source in sources]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"two sources are called {', '.join(twice)}")
+        return sources
+
+    def identity(self) -> dict[str, Any]:
+        """Raises InputError if a source reads something that is not there."""
+        return {"sources": [source.identity() for source in self.sources]}
+
+
+def installed_version(package: str) -> str:
+    """Version of the distribution that has the top-level package. Raises InputError if none has."""
+    found = _distributions().get(package)
+    if not found:
+        fix = f"pip install it, or leave {package!r} out of crawl.sources packages (they are import names: sklearn, not scikit-learn)"
+        raise InputError(f"package {package!r}", "is not installed, so its documentation cannot be crawled", fix)
+    return ", ".join(sorted({version(name) for name in found}))
+
+
+@lru_cache(maxsize=1)
+def _distributions() -> dict[str, list[str]]:
+    return {package: list(names) for package, names in packages_distributions().items()}
+
+
+def file_digest(path: Path) -> str:
+    """Hex sha256 of the file; asked again for an unchanged file it is not read again."""
+    stat = path.stat()
+    return _file_digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache(maxsize=65536)
+def _file_digest(path: Path, size: int, changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _checked_patterns(values: list[str]) -> list[str]:
+    for value in values:
+        try:
+            re.compile(value)
+        except re.error as error:
+            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+    return values

@@ -1,0 +1,301 @@
+"""The crawl itself: from seeds along links, politely, until nothing is left or a limit is reached.
+
+Every hop of a redirect is an address of its own that goes through the same gates (scope, robots.txt, address rule, pace).
+What is fetched and what is written of it does not depend on the order of arrival, unless a limit cuts the crawl short:
+depth is the shortest way from a seed, and is lowered (with everything behind it) when a shorter way turns up.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from data_contracts import Interrupted
+from stages.crawl import page, robots
+from stages.crawl.archive import Archive, Record
+from stages.crawl.fetch import REDIRECTS, TRY_LATER, Answer, Fetcher, FetchError, retry_after
+from stages.crawl.hosts import Host
+from stages.crawl.journal import Entry, Journal
+from stages.crawl.urls import canonical, origin
+from stages.report import Report
+
+MAX_HOPS = 5
+TRIES = 3
+_POLL = 0.2  # seconds between looks at the wish to stop
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What bounds a crawl. within: is a canonical address in scope? refused: why an answer is no document, or None.
+
+    delay and at_once (requests under way) are per host, page_bytes per body, seconds for the whole crawl.
+    """
+
+    within: Callable[[str], bool]
+    max_pages: int
+    max_pages_per_host: int
+    max_depth: int
+    page_bytes: int
+    seconds: float
+    delay: float
+    at_once: int
+    connections: int
+    respect_robots: bool
+    honour_opt_out: bool
+    refused: Callable[[Answer], str | None] = lambda answer: None
+
+
+@dataclass
+class Place:
+    """How far an address is from a seed: links followed, and redirects since the last link."""
+
+    depth: int
+    hops: int
+
+
+class Crawler:
+    """One source. `run` returns when the crawl is over; everything it found is then in journal and archive."""
+
+    def __init__(self, rules: Rules, fetcher: Fetcher, journal: Journal, archive: Archive, report: Report, stop: Callable[[], bool]):
+        self.rules, self._fetcher, self._journal, self._archive = rules, fetcher, journal, archive
+        self._report, self._stop = report, stop
+        self.known: dict[str, Place] = {}
+        self.settled: dict[str, int] = {}  # address → offset in the journal
+        self.asked = self.pages = self.resumed = 0
+        self.bytes = 0
+        self.cut_short = ""
+        self._hosts: dict[str, Host] = {}
+        self._ready: list[tuple[float, str]] = []  # heap of hosts with something to do: when they may be asked
+        self._under_way: dict[asyncio.Task[None], Host] = {}
+        self._taken: set[str] = set()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._writing = asyncio.Lock()
+
+    async def run(self, seeds: Sequence[str]) -> None:
+        """Raises Interrupted at a wish to stop, with everything that was settled on disk."""
+        self._begun = time.monotonic()
+        for seed in seeds:
+            self._discover(seed, 0, 0)
+        self._resume()
+        try:
+            while self._start_what_may() or self._under_way:
+                await self._wait()
+                self._report.progress(len(self.settled), len(self.known), "pages")
+        finally:
+            await self._abandon()
+
+    @property
+    def left(self) -> int:
+        """Addresses that are known and were not asked."""
+        return len(self.known) - len(self.settled)
+
+    def _resume(self) -> None:
+        last: Record | None = None
+        end = 0
+        for offset, following, entry in self._journal.replay():
+            record = Record(*entry["record"]) if "record" in entry else None
+            if record is not None and not self._archive.holds(record):
+                break
+            last = record or last
+            self._settle(entry, offset)
+            end = following
+        self._journal.cut(end)
+        self._archive.cut(last)
+        self.resumed = len(self.settled)
+        if self.resumed:
+            self._report.note(f"continued after {self.resumed} addresses that an earlier run had settled")
+
+    def _discover(self, url: str, depth: int, hops: int) -> None:
+        """Take note of an address, or of a shorter way to one that is known."""
+        pending = [(url, depth, hops)]
+        while pending:
+            url, depth, hops = pending.pop()
+            if depth > self.rules.max_depth or hops > MAX_HOPS or not self.rules.within(url):
+                continue
+            place = self.known.get(url)
+            if place is None:
+                self.known[url] = Place(depth, hops)
+                self._queue(url, depth)
+            elif depth < place.depth or hops < place.hops:
+                place.depth, place.hops = min(depth, place.depth), min(hops, place.hops)
+                if url in self.settled:
+                    pending += self._onward(self._journal.at(self.settled[url]), place)
+                elif url not in self._taken:
+                    self._queue(url, place.depth)
+
+    def _onward(self, entry: Entry, place: Place) -> list[tuple[str, int, int]]:
+        if entry["kind"] == "moved":
+            return [(entry["to"], place.depth, place.hops + 1)]
+        return [(link, place.depth + 1, 0) for link in entry.get("links", ())]
+
+    def _queue(self, url: str, depth: int) -> None:
+        host = self._host(url)
+        host.put(depth, len(self.known), url)
+        self._schedule(host)
+
+    def _schedule(self, host: Host) -> None:
+        while host.waiting and host.waiting[0][2] in self._taken:
+            host.take()
+        if host.waiting and not host.scheduled and host.active < host.at_once:
+            host.scheduled = True
+            heapq.heappush(self._ready, (host.ready_at, host.origin))
+
+    def _host(self, url: str) -> Host:
+        name = origin(url)
+        if name not in self._hosts:
+            self._hosts[name] = Host(name, self.rules.delay, self.rules.at_once)
+        return self._hosts[name]
+
+    def _settle(self, entry: Entry, offset: int) -> None:
+        """Bring the books up to date with a line of the journal."""
+        url = entry["url"]
+        self.settled[url] = offset
+        self._taken.add(url)
+        place = self.known.setdefault(url, Place(0, 0))
+        if entry["kind"] == "page":
+            self.pages += 1
+            self.bytes += entry["bytes"]
+        if entry.get("reason") not in ("robots", "host_skipped"):
+            self.asked += 1
+            self._host(url).asked += 1
+        for target in self._onward(entry, place):
+            self._discover(*target)
+
+    def _start_what_may(self) -> bool:
+        """Start every request that limits and politeness allow now. False if nothing waits that could be started ever."""
+        now = time.monotonic()
+        if now - self._begun > self.rules.seconds and self._ready:
+            self.cut_short = f"the time limit of {self.rules.seconds / 60:g} minutes"
+        elif self.asked >= self.rules.max_pages and self._ready:
+            self.cut_short = f"the limit of {self.rules.max_pages:,} pages"
+        while self._ready and self._ready[0][0] <= now and self._room():
+            host = self._hosts[heapq.heappop(self._ready)[1]]
+            host.scheduled = False
+            if host.asked + host.active >= self.rules.max_pages_per_host:
+                continue
+            if host.ready_at <= now and host.waiting:
+                self._start(host, now)
+            self._schedule(host)
+        return bool(self._ready) and not self.cut_short
+
+    def _room(self) -> bool:
+        under_way = len(self._under_way)
+        return not self.cut_short and under_way < self.rules.connections and self.asked + under_way < self.rules.max_pages
+
+    def _start(self, host: Host, now: float) -> None:
+        url = host.take()
+        if url not in self._taken:
+            self._taken.add(url)
+            host.started(now)
+            self._under_way[asyncio.create_task(self._visit(url, host))] = host
+
+    async def _wait(self) -> None:
+        """Until something is done, may be started, or is wished."""
+        if self._stop():
+            fix = "run the same command again: it continues from there"
+            raise Interrupted("crawl", f"stopped by a signal after {self.pages:,} pages; all of them are kept", fix)
+        pause = _POLL
+        if self._ready and self._room():
+            pause = min(_POLL, max(0.001, self._ready[0][0] - time.monotonic()))
+        if not self._under_way:
+            await asyncio.sleep(pause)
+            return
+        done, _ = await asyncio.wait(self._under_way, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            host = self._under_way.pop(task)
+            host.active -= 1
+            task.result()
+            self._schedule(host)
+
+    async def _abandon(self) -> None:
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _visit(self, url: str, host: Host) -> None:
+        """Settle one address: as a page, as a redirect, or as a failure."""
+        try:
+            rules = await self._rules_of(host) if self.rules.respect_robots else robots.NO_RULES
+            if not rules.allows(url):
+                raise FetchError("robots", "robots.txt disallows it")
+            answer = await self._get(url, host)
+            entry = await self._judge(answer, rules)
+        except FetchError as error:
+            entry = {"kind": "failed", "url": url, "reason": error.reason, "detail": error.detail, "status": error.status}
+        self._settle(entry, self._journal.append(entry))
+
+    async def _rules_of(self, host: Host) -> robots.Rules:
+        """robots.txt of the host, read once a day. Raises FetchError if it forbids everything by not being there."""
+        async with self._locks.setdefault(host.origin, asyncio.Lock()):
+            if host.rules is None or time.monotonic() - host.rules_read_at > robots.MAX_AGE:
+                host.rules, answers = await robots.read(self._fetcher, host.origin)
+                host.rules_read_at = time.monotonic()
+                for answer in answers:
+                    await self._store(answer)
+                pause = max(host.delay, host.rules.delay)  # robots.txt was a request too
+                host.ready_at = max(host.ready_at, host.rules_read_at + 2 * pause)
+                await asyncio.sleep(pause)
+        if host.rules.refusal is not None:
+            raise host.rules.refusal
+        return host.rules
+
+    async def _get(self, url: str, host: Host) -> Answer:
+        """Up to three tries, each when the host may be asked again."""
+        for attempt in range(1, TRIES + 1):
+            if host.skipped:
+                raise FetchError("host_skipped", f"{host.origin} failed {host.failures} times in a row")
+            try:
+                answer = await self._fetcher.get(url, self.rules.page_bytes, page.WANTED)
+                if answer.status in TRY_LATER:
+                    wait = retry_after(answer, datetime.now(UTC))
+                    raise FetchError("http_status", f"{answer.status} {answer.phrase}", answer.status, again=True, wait=wait)
+            except FetchError as error:
+                host.failed(time.monotonic(), error.wait)
+                if attempt == TRIES or not error.again or host.skipped:
+                    raise
+                await asyncio.sleep(max(0.0, host.ready_at - time.monotonic()))
+                continue
+            host.answered()
+            return answer
+        raise AssertionError("unreachable")
+
+    async def _judge(self, answer: Answer, rules: robots.Rules) -> Entry:
+        if answer.status in REDIRECTS:
+            return {"kind": "moved", "url": answer.url, "to": self._target(answer)}
+        if answer.status != 200:
+            raise FetchError("http_status", f"{answer.status} {answer.phrase}".strip(), answer.status)
+        if answer.media_type not in page.WANTED:
+            raise FetchError("media_type", answer.media_type[:100], 200)
+        if not answer.body.strip():
+            raise FetchError("empty", "the body is empty", 200)
+        if refusal := self.rules.refused(answer):
+            raise FetchError("empty", refusal, 200)
+        told = page.read(answer)
+        if told.opt_out and self.rules.honour_opt_out:
+            raise FetchError("robots", f"the page asks not to be used: {told.opt_out}", 200)
+        record = await self._store(answer)
+        links = [link for link in told.links if self.rules.within(link)]
+        row = answer.evidence(told.meta_robots, told.license) | {"robots": rules.verdict}
+        row["fetched_at"] = row["fetched_at"].isoformat()
+        return {"kind": "page", "url": answer.url, "row": row, "record": list(record), "links": links, "bytes": len(answer.body)}
+
+    def _target(self, answer: Answer) -> str:
+        """Where a redirect leads. Raises FetchError if it may not be followed."""
+        location = answer.header("location") or ""
+        try:
+            target = canonical(location, answer.url)
+        except ValueError as error:
+            raise FetchError("redirect_refused", f"to {location[:80]!r}, which {error}", answer.status) from None
+        if answer.url.startswith("https:") and not target.startswith("https:"):
+            raise FetchError("redirect_refused", f"to {target}, which is not encrypted", answer.status)
+        if not self.rules.within(target):
+            raise FetchError("redirect_refused", f"to {target}, which is out of scope", answer.status)
+        return target
+
+    async def _store(self, answer: Answer) -> Record:
+        async with self._writing:
+            return await asyncio.to_thread(self._archive.write, answer)

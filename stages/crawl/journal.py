@@ -1,0 +1,75 @@
+"""An append-only account of a crawl, one JSON line per address that is settled. A killed crawl continues from it.
+
+A line is written after the archive has the page, and both reach the operating system before the next step: a killed
+process loses what was in flight, nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NotRequired, TypedDict, cast
+
+
+class Entry(TypedDict):
+    """page: fetched (columns of the row, place in the archive, links). moved: leads to `to`. failed: gave nothing."""
+
+    kind: Literal["page", "moved", "failed"]
+    url: str
+    to: NotRequired[str]
+    row: NotRequired[dict[str, Any]]
+    record: NotRequired[list[int]]
+    links: NotRequired[list[str]]
+    bytes: NotRequired[int]
+    reason: NotRequired[str]
+    detail: NotRequired[str]
+    status: NotRequired[int | None]
+
+
+class Journal:
+    """Lines are addressed by their byte offset."""
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._file = path.open("a+b")
+
+    def replay(self) -> Iterator[tuple[int, int, Entry]]:
+        """(offset, offset of the next line, entry) of every whole line. A torn line ends it; see `cut`."""
+        offset = 0
+        with self._path.open("rb") as file:
+            for line in file:
+                try:
+                    entry = json.loads(line)
+                except ValueError:  # written by half when the process or the machine died
+                    return
+                end = offset + len(line)
+                yield offset, end, cast(Entry, entry)
+                offset = end
+
+    def cut(self, offset: int) -> None:
+        """Forget everything from `offset` on."""
+        self._file.truncate(offset)
+
+    def append(self, entry: Entry) -> int:
+        """The offset of the new line."""
+        offset = self._file.seek(0, os.SEEK_END)
+        self._file.write(json.dumps(entry, ensure_ascii=True, separators=(",", ":")).encode() + b"\n")
+        self._file.flush()
+        return offset
+
+    def at(self, offset: int) -> Entry:
+        self._file.seek(offset)
+        return cast(Entry, json.loads(self._file.readline()))
+
+    def close(self) -> None:
+        if self._file.closed:
+            return
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+
+    def discard(self) -> None:
+        self._file.close()
+        self._path.unlink(missing_ok=True)

@@ -1,0 +1,116 @@
+"""What a page says about itself and where it leads: links, wishes to robots, licence."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from lxml import etree
+from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
+
+from stages.crawl.fetch import Answer
+from stages.crawl.robots import AGENT
+from stages.crawl.urls import canonical
+
+HTML = frozenset({"text/html", "application/xhtml+xml"})
+WANTED = HTML | {"text/plain", "text/markdown"}
+_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_FIRST_BYTES = 1 << 14  # enough to guess a character set
+
+
+@dataclass(frozen=True)
+class Told:
+    """links are canonical, each once, in the order of the page; meta_robots and license are verbatim."""
+
+    links: tuple[str, ...] = ()
+    meta_robots: str | None = None
+    license: str | None = None
+    opt_out: str | None = None
+
+
+def read(answer: Answer) -> Told:
+    """What the page of `answer` tells. A page that is not HTML has only its headers."""
+    header = answer.header("x-robots-tag")
+    reserved = answer.header("tdm-reservation") == "1"
+    if answer.media_type not in HTML:
+        return Told(opt_out=_opt_out(header, None, reserved))
+    elements = _elements(answer)
+    metas: list[str] = []
+    for meta in elements["meta"]:
+        name, content = (meta.get("name") or "").strip().lower(), meta.get("content") or ""
+        if name in ("robots", AGENT):
+            metas.append(content)
+        reserved = reserved or (name == "tdm-reservation" and content.strip() == "1")
+    meta_robots = ", ".join(metas) or None
+    return Told(
+        links=() if "nofollow" in _words(header, meta_robots) else tuple(_links(elements, answer.url)),
+        meta_robots=meta_robots,
+        license=_license(elements),
+        opt_out=_opt_out(header, meta_robots, reserved),
+    )
+
+
+def _elements(answer: Answer) -> dict[str, list[Any]]:
+    """The elements that matter here, by tag, in one pass; a page that is broken gives what can be made out."""
+    text = answer.body.decode(_encoding(answer), "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    found: dict[str, list[Any]] = {tag: [] for tag in ("meta", "base", "link", "a")}
+    root = etree.fromstring(text.encode("utf-8", "replace"), etree.HTMLParser(encoding="utf-8"))
+    for element in root.iter(*found) if root is not None else ():
+        found[element.tag].append(element)
+    return found
+
+
+def _links(elements: dict[str, list[Any]], url: str) -> dict[str, None]:
+    base = next((joined for element in elements["base"] if (joined := _joined(element.get("href") or "", url))), url)
+    found: dict[str, None] = {}
+    seen: set[str] = set()
+    for element in elements["a"]:
+        href = (element.get("href") or "").partition("#")[0]
+        if not href or href in seen or "nofollow" in (element.get("rel") or "").lower().split():
+            continue
+        seen.add(href)
+        if target := _joined(href, base):
+            found[target] = None
+    return found
+
+
+def _joined(href: str, base: str) -> str | None:
+    try:
+        return canonical(href, base)
+    except ValueError:
+        return None  # mailto:, javascript:, file:, broken: nothing that could be fetched
+
+
+def _license(elements: dict[str, list[Any]]) -> str | None:
+    for element in elements["link"] + elements["a"]:
+        if "license" in (element.get("rel") or "").lower().split() and element.get("href"):
+            return str(element.get("href"))
+    return None
+
+
+def _words(*values: str | None) -> set[str]:
+    return {word for value in values if value for word in re.split(r"[\s,:;]+", value.lower())}
+
+
+def _opt_out(header: str | None, meta: str | None, reserved: bool) -> str | None:
+    """The words with which a page asks not to be indexed or learned from, if any."""
+    words = sorted(_words(header, meta) & {"noai", "noindex", "none"})
+    if reserved:
+        words.append("tdm-reservation: 1")
+    return ", ".join(words) or None
+
+
+def _encoding(answer: Answer) -> str:
+    """A name that Python knows: the byte order mark's, the declared one, or a guess."""
+    for bom, name in _BOMS:
+        if answer.body.startswith(bom):
+            return name
+    for told in (answer.charset, detect_encoding(answer.body[:_FIRST_BYTES])):
+        if told and (html5 := map_encoding_to_html5(told, fallback_utf8=False)):
+            try:
+                return codecs.lookup(html5).name
+            except LookupError:
+                continue
+    return "utf-8"

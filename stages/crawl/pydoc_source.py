@@ -1,0 +1,153 @@
+"""Python's own documentation server as a web site: several processes behind one address, http://pydoc.localhost.
+
+The server answers one request at a time, and a page imports the module that it is about. So a page may hang, crash or
+take the server with it: such a server is replaced, and the page is a failure like any other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import html
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Container
+from pathlib import Path
+from typing import Self
+
+from data_contracts import InputError
+from stages.crawl.config import PydocSource
+from stages.crawl.fetch import Answer, FetchError, WebFetcher
+
+ORIGIN = "http://pydoc.localhost"
+SEEDS = [f"{ORIGIN}/{page}.html" for page in ("index", "topics", "keywords")]
+_STARTS_WITHIN = 30.0  # seconds
+_ERROR_PAGE = re.compile(rb"<title>Pydoc: Error - [^<]*</title>")
+_PAGE = re.compile(re.escape(ORIGIN) + r"/(?:(?P<module>[A-Za-z_][\w.]*)\.html|topic\?key=[\w.%]+)")
+
+
+class Scope:
+    """Modules of the standard library and of the listed packages, and help topics; nothing that matches `skip`."""
+
+    def __init__(self, source: PydocSource):
+        self._names = sys.stdlib_module_names | set(source.packages) | {"index", "topics", "keywords"}
+        self._skip = re.compile("|".join(f"(?:{pattern})" for pattern in source.skip) or r"(?!)")
+
+    def __call__(self, url: str) -> bool:
+        match = _PAGE.fullmatch(url)
+        if match is None or (module := match["module"]) is None:
+            return match is not None
+        return module.partition(".")[0] in self._names and not self._skip.search(module)
+
+
+def refusal(answer: Answer) -> str | None:
+    """pydoc answers 200 also when it has nothing but an error to show."""
+    if not _ERROR_PAGE.search(answer.body[:1024]):
+        return None
+    text = re.sub(rb"<[^>]*>", b" ", answer.body[answer.body.rfind(b"Error</strong>") + 14 :]).decode("utf-8", "replace")
+    return "pydoc answers with an error: " + " ".join(html.unescape(text).split())[:300]
+
+
+class Server:
+    """One documentation server in a process group of its own."""
+
+    def __init__(self, folder: Path, number: int):
+        self._out = folder / f"server-{number}.txt"
+        environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "PYTHONSTARTUP")}
+        # one order of sets and one thread per library: pages should differ between runs only where they must
+        environment |= {"PYTHONHASHSEED": "0", "MPLBACKEND": "Agg", "TERM": "dumb", "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+        with self._out.open("wb") as out:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", str(Path(__file__).with_name("pydoc_server.py"))],
+                stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True,
+            )  # fmt: skip
+        self.number, self.port = number, 0
+
+    async def ready(self) -> None:
+        """Raises InputError with what the server said if it does not come up."""
+        until = time.monotonic() + _STARTS_WITHIN
+        while time.monotonic() < until and self._process.poll() is None:
+            if found := re.match(rb"port (\d+)\n", self._out.read_bytes()[:64]):
+                self.port = int(found[1])
+                return
+            await asyncio.sleep(0.02)
+        said = self._out.read_bytes()[-300:].decode("utf-8", "replace").strip()
+        raise InputError("pydoc server", f"did not start within {_STARTS_WITHIN:g} s: {said}", f"try: {sys.executable} -m pydoc -p 0")
+
+    async def is_dying(self) -> bool:
+        """Whether the process ends within a moment: a crash takes a while to be seen from outside."""
+        for _ in range(25):
+            if self._process.poll() is not None:
+                return True
+            await asyncio.sleep(0.02)
+        return False
+
+    def kill(self) -> None:
+        """The server and all that its pages have started."""
+        with contextlib.suppress(ProcessLookupError):  # nothing of the group is left
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+
+
+class PydocFetcher:
+    """Sends each request to a free server. Use as an asynchronous context manager; no server outlives it."""
+
+    def __init__(self, agent: str, deadline: float, servers: int):
+        self._allowed: set[tuple[str, int]] = set()
+        self._web = WebFetcher(agent, deadline, servers, self._allowed)
+        self._count = servers
+        self._running: set[Server] = set()
+        self._free: asyncio.Queue[Server] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        self._folder = tempfile.TemporaryDirectory(prefix="groundup-pydoc-", ignore_cleanup_errors=True)
+        try:
+            await self._web.__aenter__()
+            for number in range(self._count):
+                self._free.put_nowait(await self._start(number))
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._web.__aexit__()
+        for server in self._running:
+            server.kill()
+        self._running.clear()
+        self._folder.cleanup()
+
+    async def get(self, url: str, limit: int, wanted: Container[str] | None) -> Answer:
+        """See Fetcher. A server that failed is replaced before the next request."""
+        server = await self._free.get()
+        try:
+            at = f"http://127.0.0.1:{server.port}{url.removeprefix(ORIGIN)}"
+            answer = await self._web.get(url, limit, wanted, at)
+            if not answer.body and await server.is_dying():  # pydoc sends the headers before it imports the module
+                raise FetchError("connection", "importing the module ended the server")
+            return answer
+        except FetchError as error:
+            server = await self._replace(server)
+            raise FetchError(error.reason, f"{error.detail}; the server was started anew", error.status) from None
+        finally:
+            self._free.put_nowait(server)
+
+    async def _start(self, number: int) -> Server:
+        server = Server(Path(self._folder.name), number)
+        self._running.add(server)
+        await server.ready()
+        self._allowed.add(("127.0.0.1", server.port))
+        return server
+
+    async def _replace(self, server: Server) -> Server:
+        self._allowed.discard(("127.0.0.1", server.port))
+        self._running.discard(server)
+        server.kill()
+        return await self._start(server.number)

@@ -1,0 +1,64 @@
+"""robots.txt as RFC 9309 wants it read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protego import Protego
+
+from stages.crawl.fetch import REDIRECTS, Answer, Fetcher, FetchError
+from stages.crawl.urls import canonical
+
+AGENT = "groundup"  # the product token that a site's robots.txt names
+MAX_BYTES = 500 << 10
+MAX_REDIRECTS = 5
+MAX_AGE = 24 * 3600.0  # seconds; section 2.4
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What one host allows. verdict: "allowed" if there are rules, "absent" if there are none; refusal: why nothing may be fetched."""
+
+    verdict: str
+    delay: float = 0.0
+    refusal: FetchError | None = None
+    parsed: Protego | None = None
+
+    def allows(self, url: str) -> bool:
+        return self.parsed is None or self.parsed.can_fetch(url, AGENT)
+
+
+NO_RULES = Rules("not_applicable")
+
+
+async def read(fetcher: Fetcher, origin: str) -> tuple[Rules, list[Answer]]:
+    """The rules of `origin`, and the answers that say so, for the archive."""
+    url = f"{origin}/robots.txt"
+    answers: list[Answer] = []
+    for _ in range(MAX_REDIRECTS + 1):
+        try:
+            answer = await fetcher.get(url, MAX_BYTES, None)
+        except FetchError as error:
+            detail = f"robots.txt cannot be had, so nothing may be fetched: {error.detail}"
+            return Rules("absent", refusal=FetchError(error.reason, detail, error.status)), answers
+        answers.append(answer)
+        if answer.status not in REDIRECTS:
+            return _judge(answer), answers
+        try:
+            url = canonical(answer.header("location") or "", url)
+        except ValueError:
+            break
+    return Rules("absent"), answers  # section 2.3.1.2: beyond five redirects it counts as unavailable
+
+
+def _judge(answer: Answer) -> Rules:
+    if answer.status >= 500 or answer.status == 429:
+        detail = f"robots.txt answers {answer.status}, so nothing may be fetched"
+        return Rules("absent", refusal=FetchError("robots", detail, answer.status))
+    if answer.status != 200:
+        return Rules("absent")
+    text = answer.body
+    if answer.truncated:
+        text = text[: text.rfind(b"\n") + 1]
+    parsed = Protego.parse(text.decode("utf-8-sig", "replace"))
+    return Rules("allowed", delay=float(parsed.crawl_delay(AGENT) or 0), parsed=parsed)

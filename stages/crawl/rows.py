@@ -1,0 +1,63 @@
+"""Rows on their way into the artifact: ids, digests, shards, and the count of what failed and why."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from typing import Any, Self
+
+from data_contracts import Draft
+from data_contracts.draft import TableWriter
+from stages.digests import digest
+
+SHARD_BYTES = 32 << 20  # of bodies: later stages work on one shard at a time
+
+
+def document_id(source: str, url: str) -> str:
+    """The id that the contract prescribes."""
+    return digest(source, url)
+
+
+class Rows:
+    """Writes documents and failures in the order in which they are given. Use as a context manager."""
+
+    def __init__(self, out: Draft):
+        self._out = out
+        self._failures = out.writer("failures")
+        self._documents: TableWriter | None = None
+        self._shard, self._shard_bytes = -1, 0
+        self.documents: Counter[str] = Counter()  # by source
+        self.failed: dict[str, Counter[str]] = {}  # by source, then reason
+        self.bytes = 0
+        self.truncated = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
+        for writer in (self._documents, self._failures):
+            if writer is not None:
+                writer.__exit__(kind, value, trace)
+
+    def document(self, source: str, url: str, body: bytes, *, depth: int = 0, redirects: tuple[str, ...] = (), **evidence: Any) -> None:
+        """A row of `documents`. `evidence` holds the other columns; those of a fetch are null for local files."""
+        if self._documents is None or self._shard_bytes > SHARD_BYTES:
+            if self._documents is not None:
+                self._documents.close()
+            self._shard, self._shard_bytes = self._shard + 1, 0
+            self._documents = self._out.writer("documents", self._shard)
+        row = {
+            "id": document_id(source, url), "url": url, "source": source, "body": body, "depth": depth, "redirects": list(redirects),
+            "body_sha256": hashlib.sha256(body).hexdigest(), "truncated": False, "robots": "not_applicable",
+        }  # fmt: skip
+        self._documents.write([row | evidence])
+        self._shard_bytes += len(body)
+        self.documents[source] += 1
+        self.bytes += len(body)
+        self.truncated += bool(evidence.get("truncated"))
+
+    def failure(self, source: str, url: str, reason: str, detail: str, *, depth: int = 0, status: int | None = None) -> None:
+        """A row of `failures`."""
+        row = {"url": url, "source": source, "reason": reason, "detail": detail[:500], "depth": depth, "status": status}
+        self._failures.write([row])
+        self.failed.setdefault(source, Counter())[reason] += 1

@@ -1,0 +1,57 @@
+"""Collect raw documents from every source of the settings, with the evidence of how each was had."""
+
+from __future__ import annotations
+
+import time
+
+from data_contracts import Draft, InputError
+from stages.crawl import dataset_source, files_source, web_source
+from stages.crawl.config import CrawlConfig, DatasetSource, FilesSource
+from stages.crawl.rows import Rows
+from stages.interruption import stop_requested
+from stages.report import Facts, Report
+
+
+def run(config: CrawlConfig, *, out: Draft, report: Report) -> Facts:
+    """Write `documents`, `failures` and, for what was fetched over HTTP, WARC files.
+
+    Raises InputError if a source has nothing to offer, Interrupted at SIGTERM; a rerun then continues.
+    """
+    began, notes = time.monotonic(), []
+    with stop_requested() as stop, Rows(out) as rows:
+        for source in config.sources:
+            if isinstance(source, FilesSource):
+                notes += files_source.collect(source, rows, report, stop)
+            elif isinstance(source, DatasetSource):
+                notes += dataset_source.collect(source, rows, report, stop)
+            else:
+                notes += web_source.collect(source, out, rows, report, stop)
+            _refuse_nothing(source.name, rows)
+    seconds = time.monotonic() - began
+    rejected: dict[str, int] = {}
+    for reasons in rows.failed.values():
+        for reason, count in sorted(reasons.items()):
+            rejected[reason] = rejected.get(reason, 0) + count
+    figures = {f"documents_{name}": count for name, count in rows.documents.items()}
+    return Facts(
+        figures={
+            "documents": rows.documents.total(), **figures, "megabytes": round(rows.bytes / 1e6, 2), "truncated": rows.truncated,
+            "seconds": round(seconds, 1), "documents_per_second": round(rows.documents.total() / seconds, 1),
+        },
+        rejected=rejected,
+        notes=notes,
+    )  # fmt: skip
+
+
+def _refuse_nothing(source: str, rows: Rows) -> None:
+    if rows.documents[source]:
+        return
+    counts = ", ".join(f"{reason} {count}" for reason, count in rows.failed.get(source, {}).items()) or "nothing was found to ask for"
+    fix = {
+        "robots": "ask the site's owner, or choose other seeds",
+        "media_type": "choose seeds that lead to HTML or text",
+        "empty": "check the text field and the files",
+        "unreadable_row": "set text_field to the field that holds the text",
+        "timeout": "raise timeout_seconds",
+    }.get(max(rows.failed.get(source, {"": 0}), key=rows.failed.get(source, {"": 0}).__getitem__), "check the addresses in a browser")
+    raise InputError(f"crawl source {source}", f"0 documents ({counts})", f"{fix}; then run it again")

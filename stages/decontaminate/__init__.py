@@ -1,0 +1,1 @@
+"""Keeps documents that hold an evaluation item out of training."""

@@ -1,0 +1,117 @@
+"""dedup: clean_documents → unique_documents. One representative of each cluster, in train or held out; the others are rejects."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from data_contracts import Artifact, Draft, InputError
+from stages.dedup.clusters import Clusters, find_clusters, similarity
+from stages.dedup.config import DedupConfig
+from stages.dedup.minhash import Signed, Signer
+from stages.dedup.split import choose_heldout
+from stages.dedup.writing import Range, ranges_for, scatter, scratch_path, settle
+from stages.report import Facts, Report
+from stages.shards import map_shards
+
+BATCH_ROWS = 512
+
+
+def run(config: DedupConfig, *, clean_documents: Artifact, out: Draft, report: Report) -> Facts:
+    """Raises InputError if there is nothing to compare."""
+    total = clean_documents.rows("documents")
+    if total == 0:
+        raise InputError(f"{clean_documents}", "0 documents: " + _why_none(clean_documents), "loosen the rules of clean and run it again")
+    signed = _signed(config, clean_documents, report)
+    bands, rows = config.bands_and_rows()
+    clusters = find_clusters(signed, config.threshold, bands, rows, config.verify)
+    heldout = choose_heldout(clusters, signed.ids, config.heldout_share, config.heldout_max_documents, config.seed)
+    verdicts = _verdicts(signed, clusters, heldout)
+
+    count = ranges_for(signed.text_bytes)
+    for number in range(count):
+        scratch_path(out, number).unlink(missing_ok=True)  # of a run that was killed
+    for done in scatter(clean_documents, verdicts, count, out):
+        report.progress(total + done, 2 * total, "documents")
+    parts = [Range(number, scratch_path(out, number), out) for number in range(count)]
+    for _ in map_shards(settle, parts, config.workers if count > 1 else 1):
+        pass
+    return _facts(signed, clusters, heldout, config.threshold, bands, rows)
+
+
+def _signed(config: DedupConfig, documents: Artifact, report: Report) -> Signed:
+    """Signatures of all documents in the order of the artifact: 40 + 4 · permutations bytes each."""
+    total = documents.rows("documents")
+    signed = Signed(
+        ids=np.empty(total, "V16"),
+        digests=np.empty((total, 2), np.uint64),
+        chars=np.empty(total, np.int64),
+        signatures=np.empty((total, config.permutations), np.uint32),
+        text_bytes=0,
+    )
+    at, text_bytes = 0, 0
+    batches = documents.batches("documents", ("id", "text"), batch_size=BATCH_ROWS)
+    for part in map_shards(partial(_sign, config.ngram, config.permutations, config.seed), batches, config.workers):
+        here = slice(at, at + len(part.chars))
+        for name in ("ids", "digests", "chars", "signatures"):
+            getattr(signed, name)[here] = getattr(part, name)
+        at, text_bytes = here.stop, text_bytes + part.text_bytes
+        report.progress(at, 2 * total, "documents")
+    return Signed(signed.ids, signed.digests, signed.chars, signed.signatures, text_bytes)
+
+
+def _sign(ngram: int, permutations: int, seed: int, batch: pa.RecordBatch) -> Signed:
+    return _signer(ngram, permutations, seed).sign(batch)
+
+
+_signer = cache(Signer)
+
+
+def _verdicts(signed: Signed, clusters: Clusters, heldout: npt.NDArray[np.bool_]) -> pa.Table:
+    """One row per document: which table it goes to, and what is said of it there."""
+    sizes = np.bincount(clusters.representative, minlength=len(clusters.representative))
+    kept = clusters.representative == np.arange(len(heldout))
+    ids = np.array([raw.tobytes().hex() for raw in signed.ids])
+    return pa.table(
+        {
+            "table": pa.array(np.where(heldout, "heldout", np.where(kept, "train", "rejects"))),
+            "cluster": pa.array(ids[clusters.representative]),
+            "cluster_size": pa.array(sizes[clusters.representative].astype(np.int32)),
+            "reason": pa.array(np.where(clusters.exact, "exact", "near")),
+            "similarity": pa.array(clusters.similarity),
+        }
+    )
+
+
+def _facts(signed: Signed, clusters: Clusters, heldout: npt.NDArray[np.bool_], threshold: float, bands: int, rows: int) -> Facts:
+    everyone = np.arange(len(heldout))
+    kept = clusters.representative == everyone
+    near = np.flatnonzero(~kept & ~clusters.exact)
+    sizes = np.bincount(clusters.representative)
+    to_representative = similarity(signed.signatures, near, clusters.representative[near])
+    return Facts(
+        figures={
+            "documents": len(heldout),
+            "kept": int(kept.sum()),
+            "train": int((kept & ~heldout).sum()),
+            "heldout": int(heldout.sum()),
+            "kept_share": round(float(kept.mean()), 4),
+            "text_bytes": signed.text_bytes,
+            "clusters_of_several": int((sizes > 1).sum()),
+            "largest_cluster": int(sizes.max()),
+            "chained": int((to_representative < threshold).sum()),
+            "bands": bands,
+            "rows_per_band": rows,
+        },
+        rejected={"exact": int((~kept & clusters.exact).sum()), "near": len(near)},
+    )
+
+
+def _why_none(clean: Artifact) -> str:
+    reasons: dict[str, int] = clean.manifest.facts.get("rejected", {})
+    refused = clean.rows("rejects")
+    told = ", ".join(f"{reason} {count} ({count / refused:.0%})" for reason, count in list(reasons.items())[:5])
+    return f"clean refused all {refused}: {told}" if refused else "clean was given none"

@@ -1,0 +1,1 @@
+"""Writes what a person reads about a model: model card, data card, lineage, pictures, all from manifests and tables."""

@@ -1,0 +1,66 @@
+"""The loss of direct preference optimization (Rafailov et al. 2023, arXiv 2305.18290, equation 7).
+
+Shapes: B pairs, 2 answers (chosen, rejected), T tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from stages.lm.batches import Batch
+from stages.lm.fit import Loss, LossFunction
+from stages.lm.loss import IGNORED, row_logprobs
+from stages.lm.model import LanguageModel
+
+BALANCE_WEIGHT = 0.01  # of the load-balancing loss, as in pretraining
+
+
+@dataclass(frozen=True)
+class Compared:
+    """All [B]. loss: of DPO. margin: reward of chosen less that of rejected. chosen: log-probability of the chosen answer per token."""
+
+    loss: Tensor
+    margin: Tensor
+    chosen: Tensor
+
+
+def answer_logprobs(model: LanguageModel, ids_B2T: Tensor, labels_B2T: Tensor) -> Tensor:
+    """[B, 2] log-probability of each answer, its end token included."""
+    labels = labels_B2T.flatten(0, 1)
+    return model(ids_B2T.flatten(0, 1), lambda hidden, table: row_logprobs(hidden, table, labels)).view(-1, 2)
+
+
+def compare(policy_B2: Tensor, reference_B2: Tensor, tokens_B2: Tensor, beta: float, length_normalised: bool) -> Compared:
+    """-log sigmoid(beta * ((chosen - its reference) - (rejected - its reference))), and the rewards beta * (policy - reference).
+
+    length_normalised: each log-probability is divided by the number of the answer's tokens first.
+    """
+    change_B2 = policy_B2 - reference_B2
+    if length_normalised:
+        change_B2 = change_B2 / tokens_B2
+    margin_B = beta * (change_B2[:, 0] - change_B2[:, 1])
+    return Compared(-logsigmoid(margin_B), margin_B, policy_B2[:, 0] / tokens_B2[:, 0])
+
+
+def preference_loss(beta: float, sft_weight: float, length_normalised: bool) -> LossFunction:
+    """For `fit`: the DPO loss, plus sft_weight times the chosen answer's negative log-likelihood per token (Pang et al. 2024)."""
+
+    def loss(model: LanguageModel, batch: Batch) -> Loss:
+        policy_B2 = answer_logprobs(model, batch["ids"], batch["labels"])
+        balance = model.balance
+        found = compare(policy_B2, batch["reference"], counted(batch["labels"]), beta, length_normalised)
+        pairs = len(policy_B2)
+        total = found.loss.sum() - sft_weight * found.chosen.sum() + BALANCE_WEIGHT * pairs * balance
+        figures = {"loss": found.loss.sum(), "reward_margin": found.margin.sum(), "reward_accuracy": (found.margin > 0).sum()}
+        return Loss(total, pairs, int(batch["read"].sum()), {name: value.detach().float() for name, value in figures.items()})
+
+    return loss
+
+
+def counted(labels_B2T: Tensor) -> Tensor:
+    """[B, 2] tokens of each answer."""
+    return (labels_B2T != IGNORED).sum(-1).to(torch.float32)

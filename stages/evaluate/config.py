@@ -1,0 +1,31 @@
+"""Settings of the evaluation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from stages.config import StageConfig, execution
+
+
+class EvaluateConfig(StageConfig):
+    """What to examine the model on. All items and pages of eval_items are always part of it."""
+
+    tasks: list[str] = Field([], description="Further lm-eval tasks by name, e.g. arc_easy; their data come from the Hugging Face hub")
+    unreachable: Literal["note", "error"] = Field("note", description="What to do about a further task whose data cannot be had")
+    limit: int | None = Field(None, ge=1, description="Only the first so many items of each task, and pages")
+    max_length: int | None = Field(None, ge=2, le=1 << 20, description="Tokens that the model sees at once; none: its context")
+    stride: int | None = Field(
+        None,
+        ge=1,
+        le=1 << 20,
+        description="Tokens of a page scored per window; fewer: more context, slower; none: half of max_length",
+    )
+    prompts: list[str] = Field(
+        ["Hello! Who are you?", "What does the function do?", "Give an example."], description="What to ask for the sample answers (greedy)"
+    )
+    new_tokens: int = Field(64, ge=1, le=4096, description="Longest sample answer, in tokens")
+    seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of tasks that draw examples or sample text")
+    batch_size: int = execution(8, "Sequences per forward pass", ge=1, le=4096)
+    device: str = execution("auto", "auto, cpu, cuda, cuda:1 …")

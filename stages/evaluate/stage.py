@@ -1,0 +1,179 @@
+"""evaluate: a checkpoint and evaluation items become scores, each beside what a model without knowledge gets."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from data_contracts import Artifact, Draft, InputError
+from stages.evaluate import tasks
+from stages.evaluate.answers import answer
+from stages.evaluate.bits_per_byte import Page, bits_per_byte, measure, standard_error, xz_bits_per_byte
+from stages.evaluate.config import EvaluateConfig
+from stages.report import Facts, Report
+
+PAGES = "heldout_pages"
+BASE_PAGES = "heldout_pages_base"  # the same pages, read by the model before it learned to chat
+SIGNIFICANT = 2.0  # standard errors
+
+
+def run(
+    config: EvaluateConfig,
+    *,
+    checkpoint: Artifact,
+    eval_items: Artifact,
+    out: Draft,
+    report: Report,
+    base_checkpoint: Artifact | None = None,
+) -> Facts:
+    """Multiple choice by lm-eval, bits per byte by windows over the pages, a few answers to read.
+
+    Learning to chat costs a model some of what it knew of plain pages; with `base_checkpoint`, its bits per byte stand beside.
+    """
+    if not eval_items.rows("items") and not eval_items.rows("pages") and not config.tasks:
+        fix = "groundup show it: collect_evals says what it refused and why"
+        raise InputError(f"{eval_items}", "0 items and 0 pages: there is nothing to evaluate on", fix)
+    model, tokenizer = load(checkpoint.path, config.device)
+    length = config.max_length or model.config.max_position_embeddings
+    answers = [answer(model, tokenizer, prompt, config.new_tokens, length) for prompt in config.prompts]
+    # from here on, text that spells a special token is text; transformers sets the second from the first at every call
+    tokenizer.split_special_tokens = tokenizer.backend_tokenizer.encode_special_tokens = True
+    choices = examine(config, model, tokenizer, length, eval_items, out.scratch / "tasks", report)
+    pages = read_pages(config, model, tokenizer, length, eval_items, report)
+    scores = choices.scores + page_scores(PAGES, pages, eval_items, config.limit)
+    samples = choices.samples + page_samples(PAGES, pages)
+    if base_checkpoint is not None and base_checkpoint.id != checkpoint.id:
+        base, base_tokenizer = load(base_checkpoint.path, config.device)
+        base_tokenizer.backend_tokenizer.encode_special_tokens = True
+        pages = read_pages(config, base, base_tokenizer, config.max_length or base.config.max_position_embeddings, eval_items, report)
+        scores += page_scores(BASE_PAGES, pages, eval_items, config.limit)
+        samples += page_samples(BASE_PAGES, pages)
+    out.write("scores", scores)
+    out.write("samples", samples)
+    out.path("results.json").write_text(json.dumps(choices.results, indent=1, sort_keys=True, default=str) + "\n", "utf-8")
+    notes = choices.notes + [sentence for row in scores if (sentence := verdict(row))]
+    for note in notes:
+        report.note(note)
+    return Facts(figures=_figures(checkpoint, scores, answers), samples=answers, notes=notes)
+
+
+def load(folder: Path, device: str) -> tuple[Any, Any]:
+    """(model in float32, tokenizer), as transformers loads them."""
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(chosen)
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+@dataclass
+class Choices:
+    """What lm-eval found: rows of the two tables, its own result, and what a reader must know."""
+
+    scores: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    results: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def examine(
+    config: EvaluateConfig, model: Any, tokenizer: Any, length: int, eval_items: Artifact, folder: Path, report: Report
+) -> Choices:  # fmt: skip
+    """The local tasks made of the items, then those of the library."""
+    names, too_long = tasks.render(eval_items, folder, lambda choice: len(tokenizer.encode(f" {choice}")) < length)
+    told = Choices(notes=[] if names else [f"{eval_items} has no multiple-choice items that fit the context: only pages were scored."])
+    if too_long:
+        told.notes.append(f"{too_long} items were left out: a choice is longer than the model's context of {length} tokens.")
+    if not names and not config.tasks:
+        return told
+    from stages.evaluate.harness import Harness, merge, pooled, sample_rows, score_rows  # lm-eval takes seconds to import
+
+    exam = Harness(model, tokenizer, folder, length, config.batch_size, config.seed, config.limit)
+    exam.hear(lambda sequences: report.progress(sequences, None, "choices"))
+    found = [exam.local(names)] if names else []
+    for name in config.tasks:
+        try:
+            found.append(exam.library(name))
+        except InputError as error:
+            if config.unreachable == "error":
+                raise
+            told.notes.append(f"{error.what}: {error.why}")
+            told.scores.append({"task": name, "metric": "acc", "n": 0, "higher_is_better": True})
+    told.scores = [row for result in found for row in score_rows(result)] + told.scores
+    if len(names) > 1:
+        told.scores.insert(0, pooled(found[0]))
+    told.samples = [row for result in found for row in sample_rows(result)]
+    told.results = merge(found, folder)
+    return told
+
+
+def read_pages(config: EvaluateConfig, model: Any, tokenizer: Any, length: int, eval_items: Artifact, report: Report) -> list[Page]:
+    """What every held-out page costs the model."""
+    total = min(eval_items.rows("pages"), config.limit or eval_items.rows("pages"))
+    first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id
+    stride = min(config.stride or max(1, length // 2), length)
+    rows = islice(_texts(eval_items), config.limit)
+    measured = []
+    for page in measure(model, tokenizer.backend_tokenizer, first, rows, length, stride, config.batch_size):
+        measured.append(page)
+        report.progress(len(measured), total, "pages")
+    return measured
+
+
+def page_scores(task: str, pages: list[Page], eval_items: Artifact, limit: int | None) -> list[dict[str, Any]]:
+    """Bits per byte, beside those of xz on the same bytes. No row if there are no pages."""
+    if not pages:
+        return []
+    value = bits_per_byte(pages)
+    return [
+        {
+            "task": task, "metric": "bits_per_byte", "value": value, "stderr": standard_error(pages),
+            "n": len(pages) if value is not None else 0,
+            "baseline": xz_bits_per_byte(text for _, text in islice(_texts(eval_items), limit)), "baseline_name": "xz -9e",
+            "higher_is_better": False,
+        }
+    ]  # fmt: skip
+
+
+def page_samples(task: str, pages: list[Page]) -> list[dict[str, Any]]:
+    """One row per page; pages for which the model gave no number are left out."""
+    return [{"task": task, "item": page.id, "loglikelihoods": [-page.nats]} for page in pages if math.isfinite(page.nats)]
+
+
+def _texts(eval_items: Artifact) -> Iterator[tuple[str, str]]:
+    for batch in eval_items.batches("pages", ["id", "text"], batch_size=256):
+        yield from zip(batch.column("id").to_pylist(), batch.column("text").to_pylist(), strict=True)
+
+
+def verdict(row: dict[str, Any]) -> str | None:
+    """The sentence that a reader of the score must know, if it has a baseline or no value."""
+    what = f"{row['task']} {row['metric']}"
+    if row.get("value") is None:
+        return f"{what}: not measured; the model gave no numbers, or there were no items or no data."
+    if row.get("baseline") is None:
+        return None
+    beside = f"{row['value']:.3f} beside {row['baseline']:.3f} ({row['baseline_name']})"
+    if not row["higher_is_better"]:
+        return f"{what}: {beside}, {'below' if row['value'] < row['baseline'] else 'NOT below'} its baseline."
+    if row["stderr"] is None:
+        return f"{what}: {beside}; its standard error is unknown, so nothing can be said about chance."
+    above = row["value"] > row["baseline"] + SIGNIFICANT * row["stderr"]
+    return f"{what}: {beside}, {'above' if above else 'NOT above'} chance by more than two standard errors ({row['stderr']:.3f})."
+
+
+def _figures(checkpoint: Artifact, scores: list[dict[str, Any]], answers: list[dict[str, Any]]) -> dict[str, Any]:
+    figures: dict[str, Any] = {"checkpoint": checkpoint.id}
+    for row in scores:
+        figures[f"{row['task']}_{row['metric']}"] = None if row.get("value") is None else round(row["value"], 4)
+        if row.get("baseline") is not None:
+            figures[f"{row['task']}_{row['metric']} ({row['baseline_name']})"] = round(row["baseline"], 4)
+    return figures | {"answers": len(answers), "answers_that_end": sum(sample["ended"] for sample in answers)}

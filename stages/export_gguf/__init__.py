@@ -1,0 +1,1 @@
+"""Writes a checkpoint as GGUF and proves in stock llama.cpp that it is the same model."""

@@ -1,0 +1,76 @@
+"""A conversation with a GGUF file, in this process."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from data_contracts import ArtifactError, InputError
+from stages.export_gguf.llama_cpp import LlamaCpp, useful_threads
+from stages.shards import cores
+
+
+def chat(
+    gguf: Path, messages: Sequence[dict[str, str]], max_tokens: int = 256, temperature: float = 0.0, seed: int = 0, threads: int = 0
+) -> Iterator[str]:
+    """Pieces of the answer to `messages` ([{"role": "user", "content": …}, …]), as they are made, up to the end of the turn.
+
+    The prompt is made by the chat template in the file. Closing the iterator stops the model.
+    Raises ArtifactError if llama.cpp cannot load the file, InputError if the prompt leaves no room for an answer.
+    """
+    with loaded(gguf, threads) as model:
+        yield from answer(model, messages, max_tokens, temperature, seed)
+
+
+@contextmanager
+def loaded(gguf: Path, threads: int = 0) -> Iterator[LlamaCpp]:
+    """The file in llama.cpp, for several turns. threads 0: as many as the size of the file is worth."""
+    try:
+        model = LlamaCpp(Path(gguf), threads or useful_threads(Path(gguf), cores()))
+    except RuntimeError as error:
+        raise ArtifactError(
+            f"{gguf}", f"llama.cpp cannot load it: {error}", "groundup verify NAME/gguf_model, then export it again"
+        ) from None
+    try:
+        yield model
+    finally:
+        model.close()
+
+
+def answer(
+    model: LlamaCpp, messages: Sequence[dict[str, str]], max_tokens: int = 256, temperature: float = 0.0, seed: int = 0
+) -> Iterator[str]:
+    """The same with a model that is loaded already, for several turns."""
+    prompt = len(model.tokenize(model.render(list(messages)), special=True))
+    if prompt >= model.context:
+        raise InputError(
+            "the prompt", f"has {prompt} tokens with the chat template, the model's context is {model.context}", "shorten it or start anew"
+        )
+    pieces: queue.Queue[str | BaseException | None] = queue.Queue()
+    stopped = threading.Event()
+
+    def hear(piece: str) -> bool:
+        pieces.put(piece)
+        return stopped.is_set()
+
+    def work() -> None:
+        try:
+            model.stream(list(messages), min(max_tokens, model.context - prompt), {"temperature": temperature, "seed": seed}, hear)
+            pieces.put(None)
+        except BaseException as error:  # told in the thread that reads
+            pieces.put(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while (piece := pieces.get()) is not None:
+            if isinstance(piece, BaseException):
+                raise piece
+            if piece:
+                yield piece
+    finally:
+        stopped.set()
+        thread.join()

@@ -1,0 +1,89 @@
+"""The tokenizer and the chat template as GGUF metadata, so that stock llama.cpp makes the same ids of the same text."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gguf import GGUFWriter, TokenType
+
+GENERATION_TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Everything that llama.cpp needs to tokenize. end_of_turn: the id that ends an answer."""
+
+    tokens: list[str]
+    types: list[TokenType]
+    merges: list[str]
+    begin: int | None
+    end: int
+    pad: int | None
+    end_of_turn: int
+    chat_template: str
+
+    def write(self, writer: GGUFWriter) -> None:
+        """As llama.cpp reads it: byte-level BPE ("gpt2") with the split pattern of Llama 3 ("llama-bpe")."""
+        writer.add_tokenizer_model("gpt2")
+        writer.add_tokenizer_pre("llama-bpe")
+        writer.add_token_list(self.tokens)
+        writer.add_token_types(self.types)
+        writer.add_token_merges(self.merges)
+        if self.begin is not None:
+            writer.add_bos_token_id(self.begin)
+        writer.add_eos_token_id(self.end)
+        writer.add_eot_token_id(self.end_of_turn)
+        if self.pad is not None:
+            writer.add_pad_token_id(self.pad)
+        writer.add_add_bos_token(False)  # the chat template writes what belongs there
+        writer.add_add_eos_token(False)
+        writer.add_chat_template(self.chat_template)
+
+
+def read_vocabulary(folder: Path) -> Vocabulary:
+    """From tokenizer.json, tokenizer_config.json, generation_config.json and chat_template.jinja of a checkpoint.
+
+    Rows of the embedding beyond the tokenizer get the name [PADi] and the type UNUSED.
+    """
+    tokenizer, settings = _json(folder / "tokenizer.json"), _json(folder / "tokenizer_config.json")
+    size = _json(folder / "config.json")["vocab_size"]
+    by_id = {number: token for token, number in tokenizer["model"]["vocab"].items()}
+    kinds = dict.fromkeys(by_id, TokenType.NORMAL)
+    for added in tokenizer["added_tokens"]:
+        by_id[added["id"]] = added["content"]
+        kinds[added["id"]] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
+    ids = {token: number for number, token in by_id.items()}
+    named = {key: ids.get(_content(settings.get(key))) for key in ("bos_token", "eos_token", "pad_token")}
+    ends = _json(folder / "generation_config.json").get("eos_token_id")
+    ends = [ends] if isinstance(ends, int) else list(ends or [])
+    end = named["eos_token"] if named["eos_token"] is not None else ends[0]
+    return Vocabulary(
+        tokens=[by_id.get(number, f"[PAD{number}]") for number in range(size)],
+        types=[kinds.get(number, TokenType.UNUSED) for number in range(size)],
+        merges=[merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer["model"]["merges"]],
+        begin=named["bos_token"],
+        end=end,
+        pad=named["pad_token"],
+        end_of_turn=next((number for number in ends if number != end), end),
+        chat_template=without_generation_marks((folder / "chat_template.jinja").read_text("utf-8")),
+    )
+
+
+def without_generation_marks(template: str) -> str:
+    """The template with `{% generation %}` blocks, which only transformers knows, made plain.
+
+    `if true` stands where `generation` stood: it prints the same and keeps the tag's control of white space.
+    """
+    return GENERATION_TAG.sub(lambda tag: f"{{%{tag[1]} {'endif' if tag[2] else 'if true'} {tag[3]}%}}", template)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8"))
+
+
+def _content(token: Any) -> Any:
+    return token["content"] if isinstance(token, dict) else token

@@ -1,0 +1,122 @@
+"""Cross-entropy straight from hidden states, chunk by chunk, so that the logits of a batch never exist at once.
+
+Tokens that do not count are dropped first, so a conversation costs only its answers.
+Shapes: B rows, T tokens, D width, V vocabulary, M counted tokens of the batch, C tokens of one chunk.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+IGNORED = -100  # a label that does not count
+CHUNK_LOGITS = 1 << 22  # 16 MB of float32: about what stays in a cache
+
+
+def token_loss(
+    hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, z_loss: float = 0.0, chunk: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """(sum over counted tokens of cross-entropy + z_loss * logsumexp^2, sum of the cross-entropy alone without gradient), in nats.
+
+    Tokens whose label is -100 do not count. Gradients are made in the forward pass, where the logits are at hand, so nothing
+    is computed twice. z-loss: Chowdhery et al. 2022 (PaLM), section 5. chunk: tokens at a time.
+    """
+    x_MD, labels_M, _ = _counted(hidden_BTD, labels_BT)
+    with_gradient = torch.is_grad_enabled() and (x_MD.requires_grad or weight_VD.requires_grad)
+    chunk = chunk or max(1, CHUNK_LOGITS // len(weight_VD))
+    return _FusedLinearCrossEntropy.apply(x_MD, weight_VD, labels_M, z_loss, chunk, with_gradient)
+
+
+def row_logprobs(hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, chunk: int | None = None) -> Tensor:
+    """[B] log-probability of each row's counted labels (summed), differentiable; logits are made again in the backward pass."""
+    x_MD, labels_M, kept_M = _counted(hidden_BTD, labels_BT)
+    logprob_M = _LinearLogprob.apply(x_MD, weight_VD, labels_M, chunk or max(1, CHUNK_LOGITS // len(weight_VD)))
+    rows = torch.div(kept_M, labels_BT.shape[1], rounding_mode="floor")
+    return logprob_M.new_zeros(labels_BT.shape[0]).index_add(0, rows, logprob_M)
+
+
+def _counted(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states and labels of the tokens that count, and their places in the flat batch."""
+    x_MD, labels_M = hidden_BTD.flatten(0, 1), labels_BT.flatten()
+    kept_M = (labels_M != IGNORED).nonzero()[:, 0]
+    if len(kept_M) == len(labels_M):
+        return x_MD, labels_M, kept_M
+    return x_MD.index_select(0, kept_M), labels_M[kept_M], kept_M
+
+
+def _matmul_dtype(x: Tensor) -> torch.dtype:
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
+class _FusedLinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x_MD: Tensor, weight_VD: Tensor, labels_M: Tensor, z_loss: float, chunk: int, with_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
+        dtype = _matmul_dtype(x_MD)
+        total = x_MD.new_zeros((), dtype=torch.float32)
+        plain = torch.zeros_like(total)
+        with torch.autocast(x_MD.device.type, enabled=False):
+            w_VD = weight_VD.to(dtype)
+            if with_gradient:
+                dx_MD, dw_VD = torch.empty_like(x_MD), torch.zeros_like(weight_VD, dtype=torch.float32)
+            for start in range(0, len(x_MD), chunk):
+                x_CD, label_C1 = x_MD[start : start + chunk].to(dtype), labels_M[start : start + chunk, None]
+                logits_CV = (x_CD @ w_VD.T).float()
+                largest_C1 = logits_CV.amax(-1, keepdim=True)
+                logits_CV -= largest_C1
+                chosen_C1 = logits_CV.gather(1, label_C1)
+                sum_C1 = logits_CV.exp_().sum(-1, keepdim=True)  # in place, each pass once: 3 x faster on CPU than log_softmax
+                plain += (sum_C1.log() - chosen_C1).sum()
+                scale_C1 = 1 / sum_C1
+                if z_loss:
+                    lse_C1 = sum_C1.log() + largest_C1
+                    total += z_loss * lse_C1.square().sum()
+                    scale_C1 *= 1 + 2 * z_loss * lse_C1
+                if with_gradient:
+                    grad_CV = logits_CV.mul_(scale_C1)
+                    grad_CV.scatter_add_(1, label_C1, grad_CV.new_full((), -1.0).expand_as(label_C1))
+                    grad_CV = grad_CV.to(dtype)
+                    dx_MD[start : start + chunk] = grad_CV @ w_VD
+                    dw_VD += grad_CV.T @ x_CD
+        if with_gradient:
+            ctx.save_for_backward(dx_MD, dw_VD.to(weight_VD.dtype))
+        ctx.mark_non_differentiable(plain)
+        return total + plain, plain
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        dx_MD, dw_VD = ctx.saved_tensors
+        return dx_MD * grad.to(dx_MD.dtype), dw_VD * grad.to(dw_VD.dtype), None, None, None, None
+
+
+class _LinearLogprob(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x_MD: Tensor, weight_VD: Tensor, labels_M: Tensor, chunk: int) -> Tensor:
+        ctx.dtype, ctx.chunk = _matmul_dtype(x_MD), chunk
+        ctx.save_for_backward(x_MD, weight_VD, labels_M)
+        with torch.autocast(x_MD.device.type, enabled=False):
+            w_VD = weight_VD.to(ctx.dtype)
+            parts = [x_MD.new_zeros(0, dtype=torch.float32)]
+            for x_CD, label_C in zip(x_MD.split(chunk), labels_M.split(chunk), strict=True):
+                logprob_CV = (x_CD.to(ctx.dtype) @ w_VD.T).log_softmax(-1, dtype=torch.float32)
+                parts.append(logprob_CV.gather(1, label_C[:, None])[:, 0])
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad_M: Tensor) -> tuple[Tensor | None, ...]:
+        x_MD, weight_VD, labels_M = ctx.saved_tensors
+        with torch.autocast(x_MD.device.type, enabled=False):
+            w_VD = weight_VD.to(ctx.dtype)
+            dx_MD, dw_VD = torch.empty_like(x_MD), torch.zeros_like(weight_VD, dtype=torch.float32)
+            for start in range(0, len(x_MD), ctx.chunk):
+                x_CD, label_C1 = x_MD[start : start + ctx.chunk].to(ctx.dtype), labels_M[start : start + ctx.chunk, None]
+                grad_C1 = grad_M[start : start + ctx.chunk, None].float()
+                d_CV = (x_CD @ w_VD.T).softmax(-1, dtype=torch.float32).mul_(-grad_C1)
+                d_CV = d_CV.scatter_add_(1, label_C1, grad_C1).to(ctx.dtype)
+                dx_MD[start : start + ctx.chunk] = d_CV @ w_VD
+                dw_VD += d_CV.T @ x_CD
+        return dx_MD, dw_VD.to(weight_VD.dtype), None, None

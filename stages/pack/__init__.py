@@ -1,0 +1,1 @@
+"""Turns documents into shuffled shards of token ids."""

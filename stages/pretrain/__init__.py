@@ -1,0 +1,1 @@
+"""Trains a language model from nothing on token shards."""

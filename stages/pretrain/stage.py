@@ -1,0 +1,59 @@
+"""pretrain: token shards and their tokenizer → a base checkpoint."""
+
+from __future__ import annotations
+
+from data_contracts import Artifact, Draft
+from stages.digests import seed_for
+from stages.lm.batches import Batch, TokenStream, Windows
+from stages.lm.checkpoint import check_tokenizer, write_checkpoint
+from stages.lm.config import ModelConfig
+from stages.lm.fit import Loss, LossFunction, fit
+from stages.lm.loss import token_loss
+from stages.lm.model import LanguageModel
+from stages.lm.parallel import distributed, place, rank_0_first
+from stages.pretrain.config import PretrainConfig
+from stages.pretrain.heldout import Heldout
+from stages.report import Facts, Report
+
+BALANCE_WEIGHT = 0.01  # of the load-balancing loss (Fedus et al. 2021)
+
+
+@distributed("pretrain")
+def run(config: PretrainConfig, *, token_shards: Artifact, tokenizer: Artifact, out: Draft, report: Report) -> Facts:
+    """Train from nothing: windows of the shuffled token stream, next-token loss, held-out bits per byte along the way.
+
+    Raises ArtifactError if shards and tokenizer do not belong together, InputError if there are too few tokens.
+    """
+    vocab_size = check_tokenizer(token_shards, tokenizer)
+    sizes = ModelConfig(vocab_size=vocab_size, **config.model.model_dump())
+    with rank_0_first():
+        stream = TokenStream.open(token_shards, "train", out.scratch / "tokens", vocab_size)
+    windows = Windows(stream, sizes.context, config.training.batch_rows, config.seed, segments=not config.attend_across_documents)
+    heldout = Heldout.read(token_shards, config.heldout_tokens)
+    steps = config.training.steps(sizes.context, windows.rows_per_epoch)
+
+    model = LanguageModel(sizes)
+    model.initialize(seed_for(config.seed, "weights"))
+    model = place(model, config.compute)
+    result = fit(
+        model, windows, next_token_loss(config.training.z_loss), training=config.training, compute=config.compute, steps=steps,
+        scratch=out.scratch, report=report, guard={"seed": config.seed, "shards": token_shards.id}, evaluate=heldout.score,
+    )  # fmt: skip
+    write_checkpoint(out, model, tokenizer, result.metrics)
+
+    last = result.metrics[-1]
+    figures = {"heldout_bits_per_byte": last["heldout_bits_per_byte"], "heldout_loss": last["heldout_loss"], **result.figures}
+    return Facts(figures={**figures, "train_tokens": len(stream), "heldout_bytes": heldout.bytes}, notes=result.notes)
+
+
+def next_token_loss(z_loss: float) -> LossFunction:
+    """Mean cross-entropy of every token, with the load-balancing loss of sparse models added."""
+
+    def loss(model: LanguageModel, batch: Batch) -> Loss:
+        labels = batch["labels"]
+        total, plain = model(
+            batch["ids"], lambda hidden, table: token_loss(hidden, table, labels, z_loss), segments_BT=batch.get("segments")
+        )
+        return Loss(total + BALANCE_WEIGHT * labels.numel() * model.balance, labels.numel(), labels.numel(), {"loss": plain})
+
+    return loss

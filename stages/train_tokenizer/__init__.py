@@ -1,0 +1,1 @@
+"""Learns a tokenizer from the training documents and measures it."""

@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from data_contracts import ConfigError, InputError, Store
+from flows.step import run_stage
+from stages import stage
+from tests.golden import collect_chats as golden
+
+
+@pytest.fixture
+def pages(publish):
+    return golden.inputs(publish)["training_documents"]
+
+
+def asked(artifact, kind=None):
+    rows = artifact.read("conversations").to_pylist()
+    return {row["messages"][0]["content"]: row["messages"][-1]["content"] for row in rows if kind in (None, row["kind"])}
+
+
+def reasons(artifact):
+    return {(row["reason"], row["content"]) for row in artifact.read("rejects").to_pylist()}
+
+
+def test_an_api_page_gives_its_descriptions_signatures_and_lookups(run, pages):
+    chats = run("collect_chats", golden.SETTINGS, training_documents=pages)
+    assert "Remove any common leading whitespace from every line in `text`." in asked(chats, "signature").values()
+    assert asked(chats, "module").popitem()[1] == "Text wrapping and filling."
+    assert "`textwrap.indent(text, prefix, predicate=None)`" in asked(chats, "parameters").values()
+    assert "`textwrap.dedent`" in asked(chats, "lookup").values()
+    assert ("undocumented", "textwrap.nothing") in reasons(chats)
+
+
+def test_a_doctest_is_kept_when_it_prints_what_the_page_says_and_refused_when_not(run, pages):
+    chats = run("collect_chats", golden.SETTINGS, training_documents=pages)
+    assert [(q.split("\n")[1:], a) for q, a in asked(chats, "doctest").items()] == [
+        ([">>> from textwrap import indent", ">>> indent('a', '- ')"], "'- a'")
+    ]
+    refused = [row for row in chats.read("rejects").to_pylist() if row["kind"] == "doctest"]
+    assert [(row["reason"], row["detail"]) for row in refused] == [("output_differs", "it does not print \"'wrong'\\n\"")]
+
+
+def test_code_of_a_source_that_is_not_named_is_never_run(run, publish):
+    page = golden.document("Pydoc: module textwrap", golden.API, source="stranger")
+    chats = run("collect_chats", golden.SETTINGS, training_documents=publish("training_documents", documents=[page]))
+    assert not asked(chats, "doctest")
+    assert not any(row["kind"] == "doctest" for row in chats.read("rejects").to_pylist())
+
+
+def test_any_prose_gives_chats(run, pages):
+    chats = run("collect_chats", golden.SETTINGS, training_documents=pages)
+    assert "A hive has one queen. She lays all the eggs." in asked(chats, "prose").values()
+    assert asked(chats, "section").popitem()[1] == "Bees make honey from nectar. They keep it in cells of wax."
+
+
+def test_the_number_of_workers_does_not_change_a_byte(run, pages, tmp_path):
+    contents = set()
+    for workers in (1, 2):
+        config = stage("collect_chats").config_class.parse({"workers": workers}, "collect_chats")
+        made, _ = run_stage(Store(tmp_path / f"store{workers}"), stage("collect_chats"), config, {"training_documents": pages})
+        contents.add(made.manifest.content)
+    assert len(contents) == 1
+
+
+def test_the_documents_of_one_split_stay_out_of_the_other(run, publish):
+    documents = [
+        golden.document(f"About place{n}", golden.PROSE.replace("Bees", f"Place{n}").replace("A hive", f"Hive {n}")) for n in range(60)
+    ]
+    chats = run(
+        "collect_chats", {"workers": 1, "heldout_share": 0.3}, training_documents=publish("training_documents", documents=documents)
+    )
+    by_split = {"train": set(), "heldout": set()}
+    for row in chats.read("conversations").to_pylist():
+        by_split[row["split"]].add(row["document"])
+    assert not by_split["train"] & by_split["heldout"]
+    assert 8 <= len(by_split["heldout"]) <= 30
+
+
+def test_a_document_gives_at_most_per_document_chats_and_the_rest_are_counted(run, pages):
+    chats = run("collect_chats", golden.SETTINGS | {"per_document": 2, "kinds": ["signature", "parameters"]}, training_documents=pages)
+    assert chats.rows("conversations") == 2
+    assert "over_document_limit" in {reason for reason, _ in reasons(chats)}
+
+
+def test_own_chats_are_taken_and_each_bad_row_is_refused_by_name_with_its_file_and_row(run, pages, tmp_path):
+    file = tmp_path / "chats.jsonl"
+    good = {
+        "messages": [
+            {"role": "system", "content": "Be kind."},
+            {"role": "user", "content": "Hi?"},
+            {"role": "assistant", "content": "Yes."},
+        ]
+    }
+    rows = [
+        json.dumps(good),
+        json.dumps({"prompt": "2+2?", "response": "4"}),
+        "{not json",
+        json.dumps([1]),
+        json.dumps({"text": "x"}),
+        json.dumps({"messages": [{"role": "tool", "content": "x"}]}),
+        json.dumps({"prompt": "2+3?", "response": " "}),
+        json.dumps({"messages": good["messages"][:2]}),
+        "",
+        json.dumps({"prompt": "2+2?", "response": "5"}),
+    ]
+    file.write_text("\n".join(rows))
+    chats = run("collect_chats", {"kinds": [], "files": [str(file)], "workers": 1}, training_documents=pages)
+    assert asked(chats) == {"Be kind.": "Yes.", "2+2?": "4"}
+    refused = [(row["reason"], row["url"].rsplit("#")[-1], row["detail"]) for row in chats.read("rejects").to_pylist()]
+    assert [(reason, int(row)) for reason, row, _ in refused] == [
+        ("unreadable_row", 3), ("not_an_object", 4), ("no_messages", 5), ("unknown_role", 6), ("empty_turn", 7), ("wrong_order", 8),
+        ("duplicate_question", 10),
+    ]  # fmt: skip
+    assert refused[0][2].startswith(f"{file} row 3: not JSON")
+
+
+def test_own_chats_may_be_parquet(run, pages, tmp_path):
+    file = tmp_path / "chats.parquet"
+    pq.write_table(pa.table({"prompt": ["2+2?"], "response": ["4"]}), file)
+    assert asked(run("collect_chats", {"kinds": [], "files": [str(file)], "workers": 1}, training_documents=pages)) == {"2+2?": "4"}
+
+
+def test_another_content_of_a_file_is_another_result(run, pages, tmp_path):
+    file, settings = tmp_path / "chats.jsonl", {"kinds": [], "workers": 1, "files": [str(tmp_path / "chats.jsonl")]}
+    file.write_text(json.dumps({"prompt": "2+2?", "response": "4"}))
+    first = run("collect_chats", settings, training_documents=pages)
+    file.write_text(json.dumps({"prompt": "2+3?", "response": "5"}))
+    assert run("collect_chats", settings, training_documents=pages).id != first.id
+
+
+@pytest.mark.parametrize(("name", "data"), [("chats.parquet", b"PAR1 no"), ("chats.csv", b"a,b")])
+def test_a_file_that_cannot_be_read_is_named(run, pages, tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError, match=name):
+        run("collect_chats", {"files": [str(tmp_path / name)], "workers": 1}, training_documents=pages)
+
+
+def test_no_conversation_at_all_is_an_error_with_counts(run, publish, tmp_path):
+    page = publish("training_documents", documents=[golden.document("Pydoc: module x", "Module Reference\n\nFunctions\nf(x)\n")])
+    with pytest.raises(InputError, match=r"0 conversations from 1 documents and 0 files: 2 undocumented"):
+        run("collect_chats", {"kinds": ["module", "signature"], "workers": 1}, training_documents=page)
+
+
+def test_own_questions_with_a_wrong_field_are_told_at_once(run, pages, tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("module: ['{nam}?']\nlookups: [x]\n")
+    with pytest.raises(ConfigError, match=r"signature is missing.*lookups is not known.*\{nam\}"):
+        run("collect_chats", {"questions": str(file), "workers": 1}, training_documents=pages)

@@ -1,0 +1,105 @@
+"""A real web server on loopback that behaves as badly as a test asks it to, and keeps a log of what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Site:
+    """Pages by path. `log` has (path with query, monotonic time) of every request, in order."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Handler] = {}
+        self.log: list[tuple[str, float]] = []
+        self.headers: list[dict[str, str]] = []
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def asked(self) -> list[str]:
+        return [path for path, _ in self.log if path != "/robots.txt"]
+
+    def page(self, path: str, *links: str, text: str = "", head: str = "", **response: Any) -> None:
+        """An HTML page with links; `response` goes to the aiohttp Response."""
+        body = f"<html><head>{head}</head><body><p>Page {path} {text}</p>" + "".join(f'<a href="{link}">x</a>' for link in links)
+        options = {"body": body.encode(), "content_type": "text/html"} | response
+        if "headers" in options and "Content-Type" in options["headers"]:
+            del options["content_type"]
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(**options)
+
+        self.handlers[path] = answer
+
+    def redirect(self, path: str, to: str, status: int = 302) -> None:
+        self.page(path, status=status, headers={"Location": to})
+
+    def robots(self, text: str | bytes, status: int = 200) -> None:
+        body = text.encode() if isinstance(text, str) else text
+        self.page("/robots.txt", body=body, status=status, content_type="text/plain")
+
+    def start(self) -> None:
+        self._thread.start()
+        asyncio.run_coroutine_threadsafe(self._serve(), self._loop).result(10)
+
+    def stop(self) -> None:
+        asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
+
+    async def _serve(self) -> None:
+        async def dispatch(request: web.BaseRequest) -> web.StreamResponse:
+            assert isinstance(request, web.BaseRequest)
+            self.log.append((request.path_qs, time.monotonic()))
+            self.headers.append(dict(request.headers))
+            handler = self.handlers.get(request.path_qs) or self.handlers.get(request.path)
+            return await handler(request) if handler else web.Response(status=404)  # type: ignore[arg-type]
+
+        self._runner = web.ServerRunner(web.Server(dispatch), shutdown_timeout=0.1)
+        await self._runner.setup()
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.port = listener.getsockname()[1]
+        await web.SockSite(self._runner, listener).start()
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    served = Site()
+    served.start()
+    yield served
+    served.stop()
+
+
+@pytest.fixture
+def source(site: Site) -> Callable[..., dict[str, Any]]:
+    """Settings of a fast crawl of `site`, from /, with changes."""
+
+    def settings(**changes: Any) -> dict[str, Any]:
+        fast = {
+            "kind": "web", "name": "site", "seeds": [f"{site.origin}/"], "allow_origins": [site.origin], "contact": "test@example.org",
+            "delay_seconds": 0, "timeout_seconds": 5, "per_host": 4,
+        }  # fmt: skip
+        return {"sources": [fast | changes]}
+
+    return settings
+
+
+@pytest.fixture
+def crawl(run: Callable[..., Any], source: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
+    """crawl(max_depth=1) → the artifact."""
+    return lambda **changes: run("crawl", source(**changes))

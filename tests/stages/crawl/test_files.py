@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import stages
+from data_contracts import ConfigError, InputError
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "in"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def read(run, folder):
+    def go(*patterns, **settings):
+        paths = [str(folder / pattern) for pattern in patterns or ("",)]
+        return run("crawl", {"sources": [{"kind": "files", "name": "mine", "paths": paths} | settings]})
+
+    return go
+
+
+def documents(artifact, folder):
+    rows = artifact.read("documents").to_pylist()
+    return {row["url"].removeprefix(f"{folder.as_uri()}/"): row for row in rows}
+
+
+def test_whole_files_are_kept_byte_for_byte_with_their_media_type(read, folder):
+    bodies = {"a.txt": b"caf\xe9", "b.md": b"# b", "c.html": b"<p>c", "sub/d.HTM": b"<p>d", "e.txt.gz": b"zipped"}
+    (folder / "sub").mkdir()
+    for name, body in bodies.items():
+        (folder / name).write_bytes(gzip.compress(body) if name.endswith(".gz") else body)
+    found = documents(read(charset="latin-1"), folder)
+    assert {name: row["body"] for name, row in found.items()} == bodies
+    kinds = {"a.txt": "text/plain", "b.md": "text/markdown", "c.html": "text/html", "sub/d.HTM": "text/html", "e.txt.gz": "text/plain"}
+    assert {name: row["media_type"] for name, row in found.items()} == kinds
+    row = found["a.txt"]
+    assert (row["charset"], row["depth"], row["robots"], row["fetched_at"], row["status"]) == ("latin-1", 0, "not_applicable", None, None)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.ndjson"])
+def test_json_lines_give_a_document_per_good_row_and_a_failure_per_bad_one(read, folder, name):
+    lines = [
+        '{"body": "one"}', "", '{"body": "two \\ud800 \\u0000"}', "{broken", '["a list"]',
+        '{"text": "another"}', '{"body": 3}', '{"body": " "}',
+    ]  # fmt: skip
+    data = "\n".join(lines).encode()
+    (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
+    artifact = read(text_field="body", media_type="text/markdown")
+    found = documents(artifact, folder)
+    assert {url: row["body"] for url, row in found.items()} == {f"{name}#1": b"one", f"{name}#3": b"two \xed\xa0\x80 \0"}
+    assert {(row["media_type"], row["charset"]) for row in found.values()} == {("text/markdown", "utf-8")}
+    failures = {row["url"].rpartition("#")[2]: row["reason"] for row in artifact.read("failures").to_pylist()}
+    assert failures == {"4": "unreadable_row", "5": "unreadable_row", "6": "unreadable_row", "7": "unreadable_row", "8": "empty"}
+
+
+def test_parquet_columns_of_text_or_bytes_are_read(read, folder):
+    pq.write_table(pa.table({"text": ["one", None, "three"], "n": [1, 2, 3]}), folder / "a.parquet")
+    pq.write_table(pa.table({"text": [b"\xff\xfe", b"2"]}), folder / "b.parquet")
+    artifact = read("*.parquet")
+    found = {url: row["body"] for url, row in documents(artifact, folder).items()}
+    assert found == {"a.parquet#1": b"one", "a.parquet#3": b"three", "b.parquet#1": b"\xff\xfe", "b.parquet#2": b"2"}
+    assert [row["reason"] for row in artifact.read("failures").to_pylist()] == ["unreadable_row"]
+
+
+def test_an_archive_that_a_crawl_wrote_gives_the_same_documents_back(site, crawl, read, folder):
+    site.page("/", "/a", "/a?x=1", head="<link rel=license href=/l>", headers={"ETag": "e"})
+    site.page("/a", text="\u00e9" * 100)
+    crawled = crawl()
+    shutil.copy(crawled.path / "warc/site-00000.warc.gz", folder / "one.warc.gz")
+    (folder / "two.warc").write_bytes(gzip.decompress((folder / "one.warc.gz").read_bytes()))
+    columns = ["url", "body", "media_type", "charset", "license", "etag", "status"]
+    wanted = sorted(crawled.read("documents", columns).to_pylist(), key=lambda row: row["url"])
+    for name in ("one.warc.gz", "two.warc"):
+        assert sorted(read(name).read("documents", columns).to_pylist(), key=lambda row: row["url"]) == wanted
+    both = read()
+    assert both.rows("documents") == len(wanted)
+    assert both.manifest.facts["rejected"] == {"duplicate_address": len(wanted)}
+
+
+def test_the_same_files_give_the_same_bytes_and_a_changed_file_another_artifact(read, folder, store):
+    (folder / "a.txt").write_text("one")
+    first = read()
+    shutil.rmtree(first.path)
+    again = read()
+    assert (again.id, again.manifest.content) == (first.id, first.manifest.content)
+    (folder / "a.txt").write_text("two")
+    assert read().id != first.id
+
+
+def test_long_documents_are_cut_and_told(read, folder):
+    (folder / "a.txt").write_bytes(b"x" * 5000)
+    (folder / "b.jsonl").write_text(json.dumps({"text": "y" * 5000}))
+    artifact = read(max_page_bytes=2000)
+    assert {(len(row["body"]), row["truncated"]) for row in artifact.read("documents").to_pylist()} == {(2000, True)}
+
+
+def test_bodies_are_spread_over_shards(read, folder, monkeypatch):
+    monkeypatch.setattr("stages.crawl.rows.SHARD_BYTES", 1000)
+    (folder / "a.jsonl").write_text("\n".join(json.dumps({"text": f"{n} " * 100}) for n in range(40)))
+    artifact = read()
+    assert len(artifact.table_paths("documents")) > 3
+    assert artifact.rows("documents") == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "told"),
+    [
+        ("a.parquet", b"not parquet", "is damaged"),
+        ("a.jsonl.gz", gzip.compress(b'{"text": "x"}' * 100, mtime=0)[:-20], "is damaged"),
+        ("a.txt.gz", b"not gzip", "is damaged"),
+        ("a.warc.gz", gzip.compress(b"nothing of the kind\n\n", mtime=0), "is damaged"),
+        ("a.zip", b"PK", r"files ending in \.zip are not known"),
+        ("a", b"x", "files ending in nothing are not known"),
+        ("a.txt", b" ", r"0 documents \(empty 1\)"),
+        ("a.jsonl", b'{"content": "x"}', r"0 documents \(unreadable_row 1\)(?s:.)*text_field"),
+    ],
+    ids=["parquet", "jsonl.gz", "txt.gz", "warc.gz", "zip", "no ending", "blank", "unreadable rows"],
+)
+def test_files_that_cannot_be_used_are_named(read, folder, name, data, told):
+    (folder / name).write_bytes(data)
+    with pytest.raises(InputError, match=told):
+        read()
+
+
+def test_a_missing_column_is_told_with_those_that_are_there(read, folder):
+    pq.write_table(pa.table({"content": ["x"], "n": [1]}), folder / "a.parquet")
+    with pytest.raises(InputError, match=r"a.parquet: has no column 'text'(?s:.)*content, n"):
+        read()
+
+
+def test_a_path_that_leads_nowhere_is_named_before_anything_is_done(folder):
+    config = stages.stage("crawl").config_class.parse({"sources": [{"kind": "files", "paths": [str(folder / "*.txt")]}]}, "crawl")
+    with pytest.raises(InputError, match=r"\*.txt: there is no such file"):
+        config.identity()
+
+
+def test_where_and_how_to_run_is_no_part_of_the_identity():
+    crawl = stages.stage("crawl").config_class
+    web = {"kind": "web", "name": "w", "seeds": ["https://example.org/"]}
+    one, other = (crawl.parse({"sources": [web | more]}, "crawl").identity() for more in ({}, {"connections": 2, "delay_seconds": 9}))
+    assert one == other
+    assert one != crawl.parse({"sources": [web | {"max_depth": 3}]}, "crawl").identity()
+
+
+@pytest.mark.parametrize(
+    ("sources", "told"),
+    [
+        ([{"kind": "web", "name": "w", "seedz": ["https://example.org/"]}], "did you mean 'seeds'"),
+        ([{"kind": "wbe", "name": "w"}], "'web', 'pydoc', 'files', 'dataset'"),
+        ([{"kind": "pydoc"}, {"kind": "pydoc"}], "two sources are called pydoc"),
+        ([{"kind": "pydoc", "name": "../x"}], "pattern"),
+        ([], "at least 1 item"),
+    ],
+)
+def test_mistakes_in_the_settings_are_told(sources, told):
+    with pytest.raises(ConfigError, match=told):
+        stages.stage("crawl").config_class.parse({"sources": sources}, "crawl")
+
+
+@pytest.mark.slow  # importing datasets takes seconds
+def test_rows_of_a_data_set_are_streamed_up_to_the_limit(run, folder):
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps({"content": f"row {n}"}) for n in range(50)))
+    source = {"kind": "dataset", "dataset": "json", "data_files": [str(folder / "rows.jsonl")], "text_field": "content", "max_documents": 7}
+    artifact = run("crawl", {"sources": [source]})
+    assert [row["body"] for row in artifact.read("documents").to_pylist()] == [f"row {n}".encode() for n in range(7)]
+    assert "limit of 7 rows" in artifact.manifest.facts["notes"][0]
+    with pytest.raises(InputError, match=r"has no column 'text'(?s:.)*content"):
+        run("crawl", {"sources": [source | {"text_field": "text"}]})
+    with pytest.raises(InputError, match="cannot be read at row 1"):
+        run("crawl", {"sources": [source | {"dataset": str(folder / "nowhere")}]})

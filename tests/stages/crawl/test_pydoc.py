@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import asyncio
+import platform
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import stages
+from data_contracts import InputError
+from stages.crawl.fetch import FetchError
+from stages.crawl.pydoc_source import ORIGIN, PydocFetcher
+
+ONLY = r"^(?!(?:index|topics|keywords|json|textwrap|_tkinter)(?:\.|$))"  # leaves out all other modules
+HTML = frozenset({"text/html"})
+
+
+@pytest.fixture
+def servers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
+    """How many documentation servers of this test live."""
+    if not Path("/proc").is_dir():
+        pytest.skip("needs /proc to look for processes")
+    mark = f"GROUNDUP_TEST={uuid.uuid4()}"
+    monkeypatch.setenv(*mark.split("="))
+
+    def alive(process: Path) -> bool:
+        try:
+            return b"pydoc_server.py" in (process / "cmdline").read_bytes() and mark.encode() in (process / "environ").read_bytes()
+        except OSError:  # gone meanwhile, or somebody else's
+            return False
+
+    return lambda: sum(alive(process) for process in Path("/proc").glob("[0-9]*"))
+
+
+def crawl_some(run, **changes):
+    return run("crawl", {"sources": [{"kind": "pydoc", "skip": [ONLY], "servers": 2} | changes]})
+
+
+def test_the_documentation_server_is_really_crawled_and_stopped(run, servers):
+    artifact = crawl_some(run)
+    rows = {row["url"].removeprefix(ORIGIN): row for row in artifact.read("documents").to_pylist()}
+    modules = {path for path in rows if path.endswith(".html")}
+    assert {"/index.html", "/json.html", "/json.decoder.html", "/textwrap.html"} <= modules
+    assert not modules & {"/os.html", "/numpy.html"}
+    assert b"Serialize" in rows["/json.html"]["body"]
+    assert b"if_stmt" in rows["/topic?key=if"]["body"]
+    assert rows["/json.decoder.html"]["depth"] == 2
+    assert len(rows) > 100
+    assert artifact.files("warc")
+    assert servers() == 0
+
+
+def test_a_page_that_hangs_or_kills_its_server_costs_that_page_alone(tmp_path, monkeypatch):
+    (tmp_path / "hangs.py").write_text("import time\nprint(input, flush=True)\ntime.sleep(1000)\n")
+    (tmp_path / "dies.py").write_text("import os\nos.abort()\n")
+    (tmp_path / "asks.py").write_text("'Reads standard input when it is imported.'\ntry:\n    input()\nexcept EOFError:\n    pass\n")
+    (tmp_path / "fine.py").write_text("'A module that is fine.'\nimport sys\nprint('x' * 1_000_000)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    async def visit():
+        told = {}
+        async with PydocFetcher("test", 2, 1) as fetcher:
+            for name in ("hangs", "fine", "dies", "asks", "fine"):
+                try:
+                    told[name] = (await fetcher.get(f"{ORIGIN}/{name}.html", 1 << 20, HTML)).body
+                except FetchError as error:
+                    told[name] = error.reason
+        return told
+
+    told = asyncio.run(visit())
+    assert (told["hangs"], told["dies"]) == ("timeout", "connection")
+    assert b"<title>Pydoc: module fine" in told["fine"]
+    assert b"<title>Pydoc: module asks" in told["asks"]
+
+
+def test_an_extension_module_has_its_page_more_than_once():
+    async def visit():
+        async with PydocFetcher("test", 30, 1) as fetcher:
+            return [(await fetcher.get(f"{ORIGIN}/{name}.html", 8 << 20, HTML)).body for name in ("numpy.fft", "numpy.linalg")]
+
+    assert all(b"Pydoc: Error" not in body[:300] for body in asyncio.run(visit()))
+
+
+WAIT = """
+import asyncio, sys
+from pathlib import Path
+from stages.crawl.pydoc_source import ORIGIN, PydocFetcher
+
+async def wait():
+    async with PydocFetcher("test", 60, 1) as fetcher:
+        Path(sys.argv[1]).touch()
+        await fetcher.get(f"{ORIGIN}/hangs.html", 1 << 20, {"text/html"})
+
+asyncio.run(wait())
+"""
+
+
+def test_a_server_that_hangs_ends_when_the_crawl_is_killed(tmp_path, monkeypatch, servers):
+    (tmp_path / "hangs.py").write_text("import time\ntime.sleep(1000)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    up, until = tmp_path / "up", time.monotonic() + 60
+    process = subprocess.Popen([sys.executable, "-c", WAIT, str(up)])
+    while not up.exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.3)  # the page is being imported
+    assert servers() == 1
+    process.kill()
+    process.wait()
+    while servers() and time.monotonic() < until:
+        time.sleep(0.02)
+    assert servers() == 0
+
+
+def test_the_identity_has_the_versions_of_python_and_of_the_packages():
+    def identity(**changes):
+        return stages.stage("crawl").config_class.parse({"sources": [{"kind": "pydoc"} | changes]}, "crawl").identity()["sources"][0]
+
+    assert identity()["python"] == platform.python_version()
+    assert identity(packages=["sklearn"])["versions"]["sklearn"].count(".") >= 2
+    with pytest.raises(InputError, match="package 'scikit-learn': is not installed"):
+        identity(packages=["scikit-learn"])

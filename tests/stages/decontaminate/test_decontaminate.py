@@ -1,0 +1,177 @@
+"""What is planted is found, verbatim or dressed up; what only looks like it is kept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data_contracts import InputError
+from stages.decontaminate import ngrams
+from stages.decontaminate.ngrams import Index, WordHashes
+from tests.golden import made_up
+from tests.golden.decontaminate import QUESTION, item
+
+WORDS = st.sampled_from(["ab", "cd", "ef", "gh", "ij", "kl"])
+
+
+@pytest.fixture
+def cleaned(publish: Any, run: Any) -> Any:
+    """cleaned(texts, items, **settings): the stage's output for made-up pages of which the first ones have these texts."""
+
+    def go(texts: list[str], items: list[dict[str, Any]], pages: int = 4, **changed: Any) -> Any:
+        train = made_up.documents(0, len(texts) + pages)
+        for row, text in zip(train, texts, strict=False):
+            row["text"] = text
+        train = made_up.unique(train)
+        heldout = made_up.unique(made_up.documents(500, 1))
+        documents = publish("unique_documents", train=train, heldout=heldout, rejects=[])
+        return run(
+            "decontaminate", {"workers": 1} | changed, unique_documents=documents, eval_items=publish("eval_items", items=items, pages=[])
+        )
+
+    return go
+
+
+def refused(made: Any) -> list[str]:
+    return [row["text"] for row in made.read("rejects").to_pylist()]
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        QUESTION,
+        f"{made_up.page(90)}\n{QUESTION}\n{made_up.page(91)}",
+        QUESTION.upper(),
+        QUESTION.replace(" ", "\n   "),
+        QUESTION.replace(",", " –").replace(".", "!!").replace("?", ""),
+        QUESTION.replace("nine", "ten"),  # one word changed near the beginning: thirteen others in a row remain
+        "Q: " + " ".join(QUESTION.split()[8:]),
+        QUESTION.replace("fi", "ﬁ").replace("f", "ｆ"),  # ligature and full-width letters
+    ],
+    ids=["whole", "inside", "capitals", "line breaks", "punctuation", "a word changed", "second half", "look-alikes"],
+)
+def test_a_planted_question_is_refused(cleaned: Any, planted: str) -> None:
+    made = cleaned([planted], [item(QUESTION)])
+    (row,) = made.read("rejects").to_pylist()
+    assert row["text"] == planted
+    assert (row["reason"], row["item"]) == ("contaminated", item(QUESTION)["id"])
+    assert row["ngram"] in " ".join(ngrams.words(planted))
+    assert len(row["ngram"].split()) == 13
+    assert made.rows("documents") == 4
+    assert made.manifest.facts["rejected"] == {"contaminated": 1}
+
+
+def test_twelve_words_in_a_row_are_not_thirteen(cleaned: Any) -> None:
+    words = QUESTION.split()
+    made = cleaned([" ".join(words[:12]) + " stop " + " ".join(words[13:25])], [item(QUESTION)])
+    assert refused(made) == []
+
+
+def test_short_evidence_counts_whole_and_shorter_is_only_counted(cleaned: Any) -> None:
+    eight, seven = "one two three four five six seven", "red orange yellow green blue indigo"  # the answer is the last word
+    made = cleaned([f"so {eight} eleven then", f"so {seven} eleven then", eight], [item(eight), item(seven)])
+    (row,) = made.read("rejects").to_pylist()
+    assert row["ngram"] == f"{eight} eleven"
+    assert made.manifest.facts["figures"]["items_too_short"] == 1
+
+
+def test_in_scripts_without_spaces_characters_are_words(cleaned: Any) -> None:
+    question = "农夫有九只红色的母鸡和四只褐色的鹅他卖掉了一半"
+    made = cleaned([f"从前，{question[3:20]}。", question[:10]], [item(question)])
+    assert len(refused(made)) == 1
+
+
+def test_boilerplate_is_set_aside_and_told(cleaned: Any) -> None:
+    licence = "this page may be copied by anyone for any purpose as long as this very sentence stays in it"
+    texts = [f"{made_up.page(100 + n)}\n{licence}" for n in range(6)] + [f"{licence}\n{QUESTION}"]
+    items = [item(licence), item(QUESTION)]
+    strict, loose = cleaned(texts, items, max_document_frequency=7), cleaned(texts, items, max_document_frequency=3)
+    assert len(refused(strict)) == 7
+    assert refused(loose) == [texts[-1]]
+    (row,) = loose.read("rejects").to_pylist()
+    assert row["item"] == item(QUESTION)["id"]
+    figures = loose.manifest.facts["figures"]
+    assert figures["documents_spared"] == 6
+    assert figures["boilerplate_ngrams"] == len(licence.split()) - 12
+    assert "6 documents hold nothing else" in loose.manifest.facts["notes"][0]
+
+
+def test_the_first_item_hit_and_all_hits_are_told(cleaned: Any) -> None:
+    other = "the second question speaks of seven ships that leave the harbour at dawn and come back at night"
+    made = cleaned([f"{other}\n{QUESTION}"], [item(QUESTION), item(other)])
+    (row,) = made.read("rejects").to_pylist()
+    assert row["item"] == item(other)["id"]
+    assert row["hits"] == (len(other.split()) - 12) + (len(ngrams.words(QUESTION)) - 12)
+    figures = made.manifest.facts["figures"]
+    assert (figures["items"], figures["items_found"], figures["most_documents_of_an_item"]) == (2, 2, 1)
+
+
+def test_items_that_share_an_ngram_all_count_as_found(cleaned: Any) -> None:
+    made = cleaned([QUESTION], [item(QUESTION), item(QUESTION, answer="twelve")])
+    assert made.manifest.facts["figures"]["items_found"] == 2
+
+
+def test_kept_documents_come_in_the_order_and_form_they_had(cleaned: Any) -> None:
+    made = cleaned([QUESTION, "a", QUESTION + " too"], [item(QUESTION)], pages=30)
+    expected = made_up.documents(0, 33)
+    assert made.read("documents").column("id").to_pylist() == [expected[1]["id"], *(row["id"] for row in expected[3:])]
+    assert made.read("documents").to_pylist()[1:] == [
+        {k: row[k] for k in made.contract.arrow_schema("documents").names} for row in expected[3:]
+    ]
+
+
+def test_without_items_everything_is_kept(cleaned: Any) -> None:
+    made = cleaned([QUESTION], [])
+    assert (made.rows("documents"), made.rows("rejects")) == (5, 0)
+
+
+@pytest.mark.slow
+def test_workers_change_nothing(publish: Any, run: Any) -> None:
+    train = made_up.unique(made_up.documents(0, 700, text="short words only"))
+    for n in (3, 255, 256, 600):
+        train[n]["text"] = QUESTION
+    documents = publish("unique_documents", train=train, heldout=[], rejects=[])
+    items = publish("eval_items", items=[item(QUESTION)], pages=[])
+    contents = []
+    for workers in (1, 2):
+        made = run("decontaminate", {"workers": workers}, unique_documents=documents, eval_items=items)
+        assert made.rows("rejects") == 4
+        contents.append(made.manifest.content)
+        made.path.joinpath("manifest.json").unlink()
+    assert contents[0] == contents[1]
+
+
+def test_no_document_and_none_left_are_errors(publish: Any, run: Any, cleaned: Any) -> None:
+    empty = publish("unique_documents", train=[], heldout=made_up.unique(made_up.documents(0, 2)), rejects=[])
+    with pytest.raises(InputError, match=r"train: 0 documents for training \(2 held out, 0 duplicates\)"):
+        run("decontaminate", {"workers": 1}, unique_documents=empty, eval_items=publish("eval_items", items=[], pages=[]))
+    with pytest.raises(InputError, match="all 2 documents share 13 words in a row with an item"):
+        cleaned([QUESTION, QUESTION], [item(QUESTION)], pages=0)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(WORDS, max_size=30), st.lists(st.lists(WORDS, max_size=12), max_size=4), st.integers(2, 5), st.integers(0, 3))
+def test_the_index_finds_what_a_plain_search_finds(text: list[str], evidence: list[list[str]], ngram: int, less: int) -> None:
+    shortest = max(ngram - less, 1)
+    wanted = set()
+    for words in evidence:
+        length = min(ngram, len(words))
+        if length >= shortest:
+            wanted |= {tuple(words[n : n + length]) for n in range(len(words) - length + 1)}
+    there = {gram for gram in wanted if any(tuple(text[n : n + len(gram)]) == gram for n in range(len(text)))}
+    index = Index.of([" ".join(words) for words in evidence], ngram, shortest)
+    hits = index.hits(" ".join(text), WordHashes())
+    assert {index.grams[number] for number in hits} == there
+    assert len(set(hits)) == len(hits)
+
+
+def test_equal_hashes_of_different_words_are_no_hit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ngrams, "window_hashes", lambda hashes, length: np.zeros(max(len(hashes) - length + 1, 0), np.uint64))
+    index = Index.of(["a b c d", "e f g h"], 3, 3)
+    cache = WordHashes()
+    assert [index.grams[number] for number in index.hits("x y z e f g", cache)] == [("e", "f", "g")]
+    assert index.hits("x y z", cache) == []

@@ -1,0 +1,220 @@
+"""The training loop: what it learns, what changes it, how it stops and continues."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from data_contracts import InputError, Interrupted
+from stages.lm.batches import Batch
+from stages.lm.fit import Fitted, Loss, LossFunction, fit
+from stages.lm.model import LanguageModel
+from stages.report import Report
+from tests.stages.lm import tiny
+
+
+class Ear(Report):
+    """Remembers notes, and does `at` when a step is reached."""
+
+    def __init__(self, at: int | None = None, act: Any = None):
+        self.at, self.act, self.notes = at, act, []  # type: ignore[var-annotated]
+
+    def progress(self, done: float, total: float | None, unit: str) -> None:
+        if done == self.at:
+            self.act()
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class CrashError(Exception):
+    pass
+
+
+def crash() -> None:
+    raise CrashError
+
+
+def train(
+    scratch: Path,
+    steps: int = 20,
+    report: Report | None = None,
+    loss: LossFunction = tiny.next_token,
+    compute: dict | None = None,
+    **settings: Any,
+) -> tuple[LanguageModel, Fitted]:
+    model = tiny.model(loud=False)
+    made = fit(
+        model, tiny.Repeated(), loss, training=tiny.training(**settings), compute=tiny.compute(**(compute or {})), steps=steps,
+        scratch=scratch, report=report or Report(), guard={"seed": 0},
+    )  # fmt: skip
+    return model, made
+
+
+def weights(model: LanguageModel) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same_bits(a: LanguageModel, b: LanguageModel) -> bool:
+    return all(torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values(), strict=True))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_model_learns_a_few_sequences_by_heart(optimizer: str, tmp_path: Path) -> None:
+    _, result = train(tmp_path, 60, optimizer=optimizer)
+    losses = [row["loss"] for row in result.metrics]
+    assert losses[0] == pytest.approx(math.log(97), rel=0.05)
+    assert losses[-1] < 0.5
+
+
+def test_the_micro_batch_changes_nothing_but_rounding(tmp_path: Path) -> None:
+    whole, one = train(tmp_path / "a", 5, compute={"micro_batch_rows": 8}), train(tmp_path / "b", 5, compute={"micro_batch_rows": 1})
+    assert [row["loss"] for row in whole[1].metrics] == pytest.approx([row["loss"] for row in one[1].metrics], rel=1e-5)
+    for a, b in zip(weights(whole[0]).values(), weights(one[0]).values(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+
+
+def test_the_table_has_a_row_for_each_logged_step_with_the_mean_loss_since_the_last(tmp_path: Path) -> None:
+    _, every = train(tmp_path / "a", 10, log_every=1)
+    _, some = train(tmp_path / "b", 10, log_every=4)
+    assert [row["step"] for row in some.metrics] == [0, 4, 8, 9]
+    losses = [row["loss"] for row in every.metrics]
+    assert some.metrics[1]["loss"] == pytest.approx(sum(losses[1:5]) / 4)
+    assert some.metrics[-1]["tokens"] == 10 * 8 * 16 == some.figures["tokens"]
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_run_that_crashed_continues_to_the_same_bits(optimizer: str, tmp_path: Path) -> None:
+    whole, result = train(tmp_path / "a", optimizer=optimizer, log_every=3)
+    with pytest.raises(CrashError):
+        train(tmp_path / "b", report=Ear(14, crash), compute={"checkpoint_every": 5}, optimizer=optimizer, log_every=3)
+    ear = Ear()
+    again, continued = train(tmp_path / "b", report=ear, optimizer=optimizer, log_every=3)
+    assert ear.notes == ["continuing after step 10 of 20"]
+    assert same_bits(whole, again)
+    assert continued.metrics == result.metrics
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_at_a_safe_point_and_the_next_run_continues_to_the_same_bits(number: int, tmp_path: Path) -> None:
+    whole, _ = train(tmp_path / "a")
+    with pytest.raises(Interrupted, match="after step 7 of 20"):
+        train(tmp_path / "b", report=Ear(7, lambda: os.kill(os.getpid(), number)))
+    ear = Ear()
+    again, _ = train(tmp_path / "b", report=ear)
+    assert ear.notes == ["continuing after step 7 of 20"]
+    assert same_bits(whole, again)
+
+
+def damage(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("fault", ["flipped bit", "cut short", "missing file", "no state", "half state"])
+def test_a_damaged_safe_point_is_passed_over_with_a_note_and_the_one_before_is_used(fault: str, tmp_path: Path) -> None:
+    whole, _ = train(tmp_path / "a")
+    with pytest.raises(CrashError):
+        train(tmp_path / "b", report=Ear(14, crash), compute={"checkpoint_every": 5})
+    newest = tmp_path / "b" / "safe_points" / "step-000000010"
+    tensors = next(newest.glob("*.safetensors"))
+    match fault:
+        case "flipped bit":
+            damage(tensors)
+        case "cut short":
+            tensors.write_bytes(tensors.read_bytes()[:100])
+        case "missing file":
+            tensors.unlink()
+        case "no state":
+            (newest / "state.json").unlink()
+        case "half state":
+            (newest / "state.json").write_text((newest / "state.json").read_text()[:50])
+    ear = Ear()
+    again, result = train(tmp_path / "b", report=ear)
+    assert "step-000000010 cannot be used" in ear.notes[0]
+    assert ear.notes[1] == "continuing after step 5 of 20"
+    assert same_bits(whole, again)
+    assert result.notes == ear.notes[:1]
+
+
+def test_a_safe_point_of_other_settings_is_not_used(tmp_path: Path) -> None:
+    with pytest.raises(CrashError):
+        train(tmp_path, report=Ear(14, crash), compute={"checkpoint_every": 5})
+    ear = Ear()
+    train(tmp_path, 25, report=ear)
+    assert all("other steps" in note for note in ear.notes)
+    assert len(ear.notes) == 2
+
+
+def test_only_the_last_two_safe_points_are_kept_and_none_is_pickled(tmp_path: Path) -> None:
+    with pytest.raises(CrashError):
+        train(tmp_path, report=Ear(18, crash), compute={"checkpoint_every": 3})
+    assert sorted(path.name for path in (tmp_path / "safe_points").iterdir()) == ["step-000000012", "step-000000015"]
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}
+
+
+def poisoned(*steps: int) -> LossFunction:
+    calls = iter(range(10**9))
+
+    def loss(model: LanguageModel, batch: Batch) -> Loss:
+        good = tiny.next_token(model, batch)
+        return Loss(good.total * (math.nan if next(calls) in steps else 1.0), good.weight, good.tokens, good.figures)
+
+    return loss
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_is_recorded(tmp_path: Path) -> None:
+    before: list[dict[str, Tensor]] = []
+    seen: list[LanguageModel] = []
+    inner = poisoned(3)
+
+    def loss(model: LanguageModel, batch: Batch) -> Loss:
+        seen.append(model)
+        before.append(weights(model))
+        return inner(model, batch)
+
+    _, result = train(tmp_path, 6, loss=loss, log_every=100)
+    assert all(torch.equal(before[3][name], before[4][name]) for name in before[3])
+    assert not all(torch.equal(before[4][name], before[5][name]) for name in before[3])
+    row = next(row for row in result.metrics if row["step"] == 3)
+    assert row["skipped"]
+    assert row["gradient_norm"] is None
+    assert result.figures["skipped_steps"] == 1
+    assert "step 3 was skipped" in result.notes[0]
+    assert all(torch.isfinite(tensor).all() for tensor in weights(seen[-1]).values())
+
+
+def test_ten_bad_steps_in_a_row_end_the_run_naming_step_and_documents(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"training step 13: 10 steps in a row .* documents document 13"):
+        train(tmp_path, loss=poisoned(*range(4, 20)))
+
+
+def test_a_learning_rate_far_too_high_leads_to_that_error_and_not_to_a_checkpoint_of_nan(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="set a lower learning_rate"):
+        train(tmp_path, 40, optimizer="adamw", learning_rate=1.0, spike=2.0, clip=1e6, weight_decay=1.0, warmup_share=0.0)
+
+
+def test_a_batch_without_labels_is_skipped(tmp_path: Path) -> None:
+    def loss(model: LanguageModel, batch: Batch) -> Loss:
+        good = tiny.next_token(model, batch)
+        return Loss(good.total * 0, 0, good.tokens)
+
+    _, result = train(tmp_path, 3, loss=loss)
+    assert result.figures["skipped_steps"] == 3
+
+
+@pytest.mark.slow
+def test_compiled_blocks_learn_the_same(tmp_path: Path) -> None:
+    _, plain = train(tmp_path / "a", 5)
+    model, compiled = train(tmp_path / "b", 5, compute={"compile": "on"})
+    assert compiled.figures["compile_seconds"], compiled.notes
+    assert [row["loss"] for row in compiled.metrics] == pytest.approx([row["loss"] for row in plain.metrics], rel=1e-4)
+    assert all(block._compiled_call_impl is None for block in model.model.layers)

@@ -1,0 +1,82 @@
+"""Real torchrun ranks on gloo train as one process does."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any, ClassVar
+
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from data_contracts import Artifact, ConfigError, Draft, GroundupError, Interrupted, Store
+from stages.pretrain.config import PretrainConfig
+from stages.pretrain.stage import run
+from stages.report import Report
+from tests.golden import pretrain as golden
+
+pytestmark = pytest.mark.slow
+
+
+def settings(**compute: Any) -> dict[str, Any]:
+    return golden.SETTINGS | {"compute": {"threads": 1, "precision": "float32"} | compute}
+
+
+def train(store: Store, inputs: dict[str, Artifact], **compute: Any) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+    """Metrics, weights and figures; each call in a draft of its own, for the number of devices is no part of the identity."""
+    draft = Draft("checkpoint", store.root / "drafts" / "-".join(f"{k}{v}" for k, v in compute.items()))
+    draft.files.mkdir(parents=True, exist_ok=True)
+    facts = run(PretrainConfig.parse(settings(**compute), "pretrain"), **inputs, out=draft, report=Report())
+    return pq.read_table(draft.files / "metrics").to_pylist(), load_file(draft.files / "model.safetensors"), facts.figures
+
+
+@pytest.mark.parametrize("compute", [{"devices": 2}, {"devices": 2, "replicas": 2}, {"devices": 2, "micro_batch_rows": 1}], ids=str)
+def test_two_ranks_learn_what_one_learns(compute: dict[str, Any], store: Store, publish: Any) -> None:
+    inputs = golden.inputs(publish)
+    one, weights, _ = train(store, inputs, devices=1)
+    two, sharded, figures = train(store, inputs, **compute)
+    assert figures["devices"] == "2 x cpu"
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=1e-3)
+    assert [row["gradient_norm"] for row in two] == pytest.approx([row["gradient_norm"] for row in one], rel=1e-2)
+    assert two[-1]["heldout_bits_per_byte"] == pytest.approx(one[-1]["heldout_bits_per_byte"], rel=1e-3)
+    assert sharded.keys() == weights.keys()
+
+
+def test_two_ranks_stop_at_a_safe_point_on_a_signal_and_one_rank_continues(store: Store, publish: Any) -> None:
+    class Stops(Report):
+        notes: ClassVar[list[str]] = []
+
+        def progress(self, done: float, total: float | None, unit: str) -> None:
+            if done == 7 and not self.notes:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        def note(self, text: str) -> None:
+            self.notes.append(text)
+
+    inputs = golden.inputs(publish)
+    whole, weights, _ = train(store, inputs, devices=1)
+    draft = Draft("checkpoint", store.root / "drafts" / "stopped")
+    draft.files.mkdir(parents=True)
+    two = PretrainConfig.parse(settings(devices=2), "pretrain")
+    with pytest.raises(Interrupted, match="of 20"):
+        run(two, **inputs, out=draft, report=Stops())
+    Stops.notes.append("stopped")
+    run(PretrainConfig.parse(settings(), "pretrain"), **inputs, out=draft, report=Stops())
+    assert Stops.notes[1].startswith("continuing after step")
+    metrics = pq.read_table(draft.files / "metrics").to_pylist()
+    assert [row["loss"] for row in metrics] == pytest.approx([row["loss"] for row in whole], rel=1e-3)
+    continued = load_file(draft.files / "model.safetensors")
+    assert max(float((continued[name] - weights[name]).abs().max()) for name in weights) < 0.05
+
+
+def test_an_error_of_the_ranks_is_told_as_it_is(store: Store, publish: Any) -> None:
+    with pytest.raises(ConfigError, match="8 rows cannot be shared by 3 devices"):
+        train(store, golden.inputs(publish), devices=3)
+
+
+def test_ranks_that_cannot_start_are_told_with_their_output(store: Store, publish: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MASTER_PORT", "0")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "no-such-interface")
+    with pytest.raises(GroundupError, match="without a result"):
+        train(store, golden.inputs(publish), devices=2)

@@ -1,0 +1,188 @@
+"""Shards hold exactly the ids and bytes of the documents, in an order that only the seed decides."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from data_contracts import InputError
+from stages.pack import encode, rows, shuffle, stage
+from tests.golden import made_up
+from tests.golden import pack as golden
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
+STORMS = st.lists(TEXTS | st.text(" \n\r\t\x1c'sSaZ9.é漢\u0085\u00a0😀<|>", max_size=60), max_size=8).map("".join)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("tokenizer")
+    for name, data in golden.tokenizer_files([made_up.page(n) for n in range(20)]).items():
+        (place / name).write_bytes(data)
+    return place
+
+
+@pytest.fixture(scope="module")
+def coder(folder: Path) -> encode.Encoder:
+    return encode.encoder(folder / "tokenizer.json")
+
+
+@pytest.fixture(scope="module")
+def bare(folder: Path) -> Tokenizer:
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def packed(publish: Any, run: Any, documents: list[dict[str, Any]], heldout: list[dict[str, Any]] | None = None, **changed: Any) -> Any:
+    inputs = golden.inputs(publish) | {"training_documents": publish("training_documents", documents=documents, rejects=[])}
+    if heldout is not None:
+        inputs["unique_documents"] = publish("unique_documents", train=[], heldout=made_up.unique(heldout), rejects=[])
+    return run("pack", golden.SETTINGS | {"min_train_tokens": 1} | changed, **inputs)
+
+
+@settings(max_examples=400, deadline=None)
+@given(STORMS)
+def test_ids_are_those_of_the_tokenizer_on_the_whole_text(coder: encode.Encoder, bare: Tokenizer, text: str) -> None:
+    (ids,) = coder.encode([text])
+    assert ids.tolist() == bare.encode(text, add_special_tokens=False).ids
+    assert int(coder.token_bytes[ids].sum()) == len(text.encode())
+
+
+@settings(max_examples=200, deadline=None)
+@given(STORMS, st.integers(1, 30))
+def test_a_cut_changes_no_id(bare: Tokenizer, text: str, size: int) -> None:
+    pieces = list(encode.cut(text, size))
+    assert "".join(pieces) == text
+    assert [token for piece in pieces for token in bare.encode(piece).ids] == bare.encode(text).ids
+
+
+def test_long_texts_are_really_cut_and_really_use_the_cache(folder: Path) -> None:
+    text = (made_up.page(3) + "\nnaïve café\n\n") * 20
+    assert len(list(encode.cut(text, encode.PIECE))) > 5
+    fresh = encode.encoder.__wrapped__(folder / "tokenizer.json")
+    fresh.encode([text])
+    assert len(fresh.words) > 20
+
+
+def test_special_token_text_in_a_document_never_becomes_a_control_id(publish: Any, run: Any) -> None:
+    spelled = "before <|endoftext|> and <|im_start|>system\nobey<|im_end|> after <|pad|>"
+    made = packed(publish, run, made_up.documents(0, 1, text=spelled), made_up.documents(1, 1, text=spelled))
+    for table in ("train", "heldout"):
+        (row,) = made.read(table).to_pylist()
+        assert row["tokens"][-1] == 0  # the end of the document …
+        assert min(row["tokens"][:-1]) >= 8  # … is the only one of the eight special ids
+        assert row["bytes"] == len(spelled.encode())
+
+
+def test_every_byte_of_every_document_is_counted_once_and_parts_join_to_the_whole(publish: Any, run: Any) -> None:
+    documents = made_up.documents(0, 8)
+    documents[2]["text"] = "😀漢é" * 400  # parts end inside of characters
+    made = packed(publish, run, documents, max_row_tokens=16)
+    tokenizer = Tokenizer.from_file(str(golden.inputs(publish)["tokenizer"].file("tokenizer")))
+    rows_by_document: dict[str, list[dict[str, Any]]] = {}
+    for row in made.read("train").to_pylist():
+        assert len(row["tokens"]) <= 16
+        rows_by_document.setdefault(row["document"], []).append(row)
+    for document in documents:
+        parts = rows_by_document[document["id"]]
+        assert [part["part"] for part in parts] == list(range(len(parts)))
+        assert sum(part["bytes"] for part in parts) == len(document["text"].encode())
+        joined = [token for part in parts for token in part["tokens"]]
+        assert joined[-1] == 0
+        assert joined.count(0) == 1
+        assert tokenizer.decode(joined[:-1], skip_special_tokens=False) == document["text"]
+
+
+def test_parts_of_a_document_are_neighbours(publish: Any, run: Any) -> None:
+    found = packed(publish, run, made_up.documents(0, 30), max_row_tokens=32).read("train").column("document").to_pylist()
+    assert sum(a != b for a, b in pairwise(found)) == 29
+
+
+@pytest.mark.slow
+def test_workers_change_nothing(publish: Any, run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    contents = []
+    for workers in (1, 2):
+        monkeypatch.setattr(stage, "ALONE_BYTES", 10_000)  # the training split goes to the workers
+        made = packed(publish, run, made_up.documents(0, 30), workers=workers)
+        assert len(made.table_paths("train")) > 1
+        contents.append(made.manifest.content)
+        made.path.joinpath("manifest.json").unlink()  # or the second run would be up to date
+    assert contents[0] == contents[1]
+
+
+def test_the_order_is_that_of_the_seed_alone(publish: Any, run: Any) -> None:
+    documents = made_up.documents(0, 30)
+
+    def order(given: list[dict[str, Any]], **changed: Any) -> list[str]:
+        return packed(publish, run, given, **changed).read("train").column("document").to_pylist()
+
+    one_shard = order(documents, shard_bytes=10_000_000)
+    assert order(documents[::-1], shard_bytes=10_000_000) == one_shard
+    assert order(documents, shard_bytes=5_000) == one_shard
+    assert order(documents, seed=1) != one_shard
+    assert one_shard != sorted(one_shard)
+    assert one_shard != [row["id"] for row in documents]
+
+
+def test_epochs_repeat_and_thin_out_a_source(publish: Any, run: Any) -> None:
+    documents = (
+        made_up.documents(0, 10, source="twice") + made_up.documents(10, 40, source="half") + made_up.documents(50, 5, source="none")
+    )
+    made = packed(publish, run, documents, epochs={"twice": 2, "half": 0.5, "none": 0}, max_row_tokens=10_000)
+    found = made.read("train").column("document").to_pylist()
+    times = [[found.count(row["id"]) for row in documents if row["source"] == source] for source in ("twice", "half", "none")]
+    assert times[0] == [2] * 10
+    assert set(times[1]) == {0, 1}
+    assert 10 <= sum(times[1]) <= 30
+    assert times[2] == [0] * 5
+    figures = made.manifest.facts["figures"]
+    assert figures["train_documents"] == len(found)
+    assert figures["train_tokens"] == sum(map(len, made.read("train").column("tokens").to_pylist()))
+
+
+def test_heldout_documents_are_packed_once_and_apart(publish: Any, run: Any) -> None:
+    inputs = golden.inputs(publish)
+    made = run("pack", golden.SETTINGS | {"epochs": {"made_up": 3}}, **inputs)
+    heldout = {row["id"] for row in inputs["unique_documents"].read("heldout").to_pylist()}
+    assert set(made.read("heldout").column("document").to_pylist()) == heldout
+    assert not heldout & set(made.read("train").column("document").to_pylist())
+    whole = sum(len(row["text"].encode()) for row in inputs["unique_documents"].read("heldout").to_pylist())
+    assert sum(made.read("heldout").column("bytes").to_pylist()) == whole
+
+
+def test_the_shards_name_their_tokenizer(publish: Any, run: Any) -> None:
+    inputs = golden.inputs(publish)
+    digest, size = run("pack", golden.SETTINGS, **inputs).file("tokenizer_digest").read_text().split()
+    assert digest == hashlib.sha256(inputs["tokenizer"].file("tokenizer").read_bytes()).hexdigest()
+    assert size == "512"
+
+
+def test_every_key_falls_into_a_bucket_and_buckets_keep_the_order() -> None:
+    keys = np.array([0, 1, 2**31, 2**62, 2**63 - 1], np.uint64)
+    for count in (1, 3, 512):
+        numbers = shuffle.bucket_of(keys, count)
+        assert numbers.tolist() == sorted(numbers.tolist())
+        assert numbers[0] == 0
+        assert numbers[-1] == count - 1
+
+
+def test_a_task_is_about_a_megabyte_and_no_document_is_lost(publish: Any) -> None:
+    documents = made_up.documents(0, 6, text="x" * 700_000)
+    tasks = list(rows.tasks(publish("training_documents", documents=documents, rejects=[]), "documents"))
+    assert all(sum(map(len, task.column("text").to_pylist())) <= 2 * rows.TASK_BYTES for task in tasks)
+    assert [name for task in tasks for name in task.column("id").to_pylist()] == [row["id"] for row in documents]
+
+
+@pytest.mark.parametrize(("train", "heldout", "why"), [(0, 1, "documents: 0 documents to pack"), (1, 0, "heldout: 0 documents to pack")])
+def test_an_empty_split_is_an_error(publish: Any, run: Any, train: int, heldout: int, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        packed(publish, run, made_up.documents(0, train), made_up.documents(1, heldout))

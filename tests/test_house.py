@@ -1,0 +1,192 @@
+"""The house keeps its own rules: the map, the folders and the contracts are one set, and every stage folder looks the same inside."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import pytest
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+import stages
+from data_contracts import current
+from data_contracts.contract import SHIPPED
+
+HOUSE = Path(stages.__file__).parents[1]
+ROOMS = ["data_contracts", "stages", "flows", "infra", "tests"]
+SHARED = {"lm"}  # the one noun among the verbs
+MODEL_STAGES = {"pretrain", "sft", "collect_preferences", "dpo", "evaluate", "export_gguf"}
+MOST_LINES, MOST_README_LINES, MOST_FIELDS = 500, 40, 14
+
+SOURCES = sorted(path for room in ROOMS for path in (HOUSE / room).rglob("*.py"))
+every_stage = pytest.mark.parametrize("name", stages.NAMES)
+
+
+def test_rows_of_the_map_folders_of_stages_and_contracts_are_the_same_set():
+    folders = {path.parent.name for path in (HOUSE / "stages").glob("*/__init__.py")} - SHARED
+    assert folders == set(stages.NAMES)
+    assert set(SHIPPED.nouns) == {stage.produces for stage in stages.STAGES}
+
+
+def test_the_map_is_in_order_every_input_is_made_by_an_earlier_row():
+    made = set()
+    for stage in stages.STAGES:
+        for wanted in stage.consumes:
+            assert (wanted.role, wanted.noun) in made, f"{stage.name} consumes {wanted.role}, which no earlier stage makes"
+        made.add((stage.role, stage.produces))
+    assert len(made) == len(stages.STAGES), "two stages make the same role"
+
+
+def test_stages_read_the_major_version_that_stages_write():
+    for stage in stages.STAGES:
+        for wanted in stage.consumes:
+            assert wanted.major == current(wanted.noun).version.major, f"{stage.name} reads an old {wanted.noun}"
+
+
+@every_stage
+def test_a_stage_folder_has_its_four_files_and_a_short_guide(name):
+    folder = HOUSE / "stages" / name
+    for file in ("__init__.py", "config.py", "stage.py", "README.md"):
+        assert (folder / file).is_file(), f"{name} has no {file}"
+    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))), f"{name} does not say what it is"
+    guide = (folder / "README.md").read_text("utf-8")
+    assert len(guide.splitlines()) <= MOST_README_LINES
+    assert f"groundup stage {name}" in guide, "how to run it alone"
+    missing = [field for field in stages.stage(name).config_class.model_fields if field not in guide]
+    assert missing == [], "knobs that the guide does not mention"
+
+
+@every_stage
+def test_a_stage_is_one_function_of_its_config_its_inputs_a_draft_and_a_report(name):
+    stage = stages.stage(name)
+    parameters = inspect.signature(stage.function).parameters
+    assert next(iter(parameters)) == "config"
+    optional = {wanted.name for wanted in stage.consumes if wanted.optional}
+    given = set(parameters) - {"config", "out", "report"}
+    assert given == {wanted.name for wanted in stage.consumes} or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    assert {"out", "report"} <= set(parameters)
+    assert all(parameters[n].default is None for n in optional & given)
+    assert stage.function.__doc__ or sys.modules[stage.function.__module__].__doc__
+
+
+def fields(model: type[BaseModel], where: str) -> Iterator[tuple[str, FieldInfo]]:
+    """Every field that a person can set, nested ones included (the one value of a tag is no choice)."""
+    for name, field in model.model_fields.items():
+        if get_origin(field.annotation) is Literal and len(get_args(field.annotation)) == 1:
+            continue
+        yield f"{where}.{name}", field
+        for inner in models_in(field.annotation):
+            yield from fields(inner, f"{where}.{name}")
+
+
+def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from models_in(inner)
+
+
+@every_stage
+def test_settings_are_frozen_few_described_and_bounded(name):
+    config = stages.stage(name).config_class
+    assert config.__name__ == "".join(part.capitalize() for part in name.split("_")) + "Config"
+    assert config.model_config["frozen"]
+    assert config.model_config["extra"] == "forbid"
+    assert len(config.model_fields) <= MOST_FIELDS
+    found = list(fields(config, name))
+    assert [where for where, field in found if not field.description] == [], "settings without a description"
+    numbers = [(where, field) for where, field in found if {int, float} & {field.annotation, *get_args(field.annotation)}]
+    bounded = ("ge", "gt", "le", "lt", "multiple_of")
+    assert [where for where, field in numbers if not any(hasattr(rule, bound) for rule in field.metadata for bound in bounded)] == []
+
+
+@every_stage
+def test_settings_have_laptop_defaults(name):
+    config = stages.stage(name).config_class
+    required = [where for where, field in config.model_fields.items() if field.is_required()]
+    assert required == [] or name == "crawl", "a stage runs with no setting given; only crawl must be told where to begin"
+    if not required:
+        assert config.parse({}, name)
+
+
+IMPORTS = """
+import json, sys
+heavy = ("torch", "prefect", "transformers", "lm_eval", "datasets", "matplotlib", "scipy")
+found = {}
+for module in sys.argv[1:]:
+    __import__(module)
+    found[module] = [name for name in sys.modules if name.partition(".")[0] in heavy or name.endswith(".stage")]
+print(json.dumps(found))
+"""
+
+
+@cache
+def loaded() -> dict[str, list[str]]:
+    modules = ["data_contracts", "stages", *(f"stages.{name}.config" for name in stages.NAMES)]
+    done = subprocess.run([sys.executable, "-c", IMPORTS, *modules], capture_output=True, text=True, cwd=HOUSE, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_map_is_readable_without_torch_prefect_or_any_stage():
+    assert loaded()["stages"] == []
+
+
+@every_stage
+def test_settings_are_readable_without_torch_and_without_their_stage(name):
+    assert loaded()[f"stages.{name}.config"] == []
+
+
+def imports(path: Path) -> set[str]:
+    """Dotted names that a file imports, anywhere in it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return found
+
+
+@every_stage
+def test_a_stage_imports_no_other_stage_and_a_data_stage_no_torch(name):
+    for path in (HOUSE / "stages" / name).rglob("*.py"):
+        names = imports(path)
+        others = {other for other in stages.NAMES if other != name and any(n.startswith(f"stages.{other}") for n in names)}
+        others = {other for other in others if any(n == f"stages.{other}" or n.startswith(f"stages.{other}.") for n in names)}
+        assert others == set(), f"{path.name} imports the stages {others}"
+        if name not in MODEL_STAGES:
+            assert {"torch", "transformers"} & {n.partition(".")[0] for n in names} == set(), path.name
+
+
+def test_no_file_or_folder_is_a_drawer_for_anything():
+    drawers = {"utils", "util", "common", "helpers", "helper", "misc", "shared", "tools", "lib", "core", "base"}
+    assert [str(path.relative_to(HOUSE)) for path in SOURCES if {path.stem, *path.relative_to(HOUSE).parts[:-1]} & drawers] == []
+
+
+def test_files_are_short_enough_to_be_read():
+    lengths = {str(path.relative_to(HOUSE)): len(path.read_text("utf-8").splitlines()) for path in SOURCES}
+    assert {path: lines for path, lines in lengths.items() if lines > MOST_LINES} == {}
+
+
+def test_every_module_says_what_it_is():
+    rooms = [path for path in SOURCES if "tests" not in path.parts and path.read_text("utf-8").strip()]
+    assert [str(path.relative_to(HOUSE)) for path in rooms if not ast.get_docstring(ast.parse(path.read_text("utf-8")))] == []
+
+
+def test_no_pickle_is_read_or_written_anywhere():
+    told = [str(path.relative_to(HOUSE)) for path in SOURCES if "tests" not in path.parts and {"pickle", "dill", "joblib"} & imports(path)]
+    assert told == []
+
+
+@every_stage
+def test_every_stage_has_a_golden_input(name):
+    assert (HOUSE / "tests" / "golden" / f"{name}.py").is_file()
