@@ -1,0 +1,48 @@
+# make help lists the targets.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+TEST_INSTALLED := .venv/.installed-test
+
+help:  ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED)  ## .venv with everything that a run needs
+
+demo: $(INSTALLED)  ## a chatting language model from raw pages, in minutes on a laptop (recipe tiny)
+	@$(BIN)/groundup run --recipe tiny --name demo
+
+up: $(INSTALLED)  ## the Prefect server, its deployments and a worker
+	@$(BIN)/groundup up
+
+down:  ## stop what up started
+	@$(BIN)/groundup down
+
+check: $(TEST_INSTALLED)  ## lint, types, import rules, contracts, fast tests: seconds
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+	@$(BIN)/groundup contracts check
+	@$(BIN)/python -m pytest -m "not slow" -n 2
+
+test: $(TEST_INSTALLED)  ## everything, the slow real tests too: at most 20 minutes on 2 cores
+	@infra/install_chromium.sh
+	@$(MAKE) --no-print-directory check
+	@$(BIN)/python -m pytest -m slow
+
+bench: $(TEST_INSTALLED)  ## our speed beside our peers', in the same run
+	@for bench in tests/bench/*_bench.py; do $(BIN)/python -m "tests.bench.$$(basename $$bench .py)" || exit 1; done
+
+$(INSTALLED): pyproject.toml constraints.txt infra/install.sh
+	@echo "setting up .venv …"
+	@infra/install.sh
+	@touch $@
+
+$(TEST_INSTALLED): pyproject.toml constraints.txt infra/install.sh
+	@echo "setting up .venv …"
+	@infra/install.sh test
+	@touch $(INSTALLED) $@
+
+.PHONY: help setup demo up down check test bench

@@ -1,0 +1,1 @@
+"""When things run: the pipeline, single stages, schedules, and the command line."""

@@ -1,0 +1,157 @@
+"""What a person sees in the terminal while stages run: one line each, with rate and time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+from data_contracts import Artifact
+from stages.report import Report
+
+out = Console(highlight=False)
+errors = Console(stderr=True, highlight=False)
+
+_finished: list[Finished] | None = None  # not None while somebody watches
+_started = 0.0
+PLAIN_EVERY_S = 15.0  # without a terminal, e.g. in CI, a line this often
+
+
+@dataclass(frozen=True)
+class Finished:
+    """One stage that is done: how long it took, and whether it had to be made."""
+
+    stage: str
+    seconds: float
+    made: bool
+
+
+@contextmanager
+def watched() -> Iterator[list[Finished]]:
+    """While this is entered, stages that run in this process show their progress here. Gives the list of those finished."""
+    global _finished
+    before, _finished = _finished, []
+    try:
+        yield _finished
+    finally:
+        _finished = before
+
+
+@contextmanager
+def reporting(stage: str) -> Iterator[Report]:
+    """A report for one stage; silent unless somebody watches."""
+    global _started
+    _started = time.monotonic()
+    if _finished is None:
+        yield Report()
+    elif out.is_terminal:
+        with _LiveReport(stage) as report:
+            yield report
+    else:
+        yield _PlainReport(stage)
+
+
+def finish(stage: str, artifact: Artifact, made: bool) -> None:
+    """Say what a stage has made, and how long that took. To be called inside `reporting`."""
+    if _finished is None:
+        return
+    seconds = time.monotonic() - _started
+    _finished.append(Finished(stage, seconds, made))
+    if made:
+        out.print(f"[green]✓[/] {stage:<20} {_clock(seconds):>6}  [dim]{headline(artifact)}[/]")
+    else:
+        out.print(f"[green]✓[/] {stage:<20} {'':>6}  [dim]up to date[/]")
+
+
+def headline(artifact: Artifact) -> str:
+    """An artifact in one line: its rows, and the first figures that its stage found."""
+    rows = [f"{count:,} {table}" for table, count in artifact.manifest.rows.items() if table != "metrics"]
+    figures = list(artifact.manifest.facts.get("figures", {}).items())[:3]
+    return ", ".join(rows + [f"{name.replace('_', ' ')} {cell(value)}" for name, value in figures])
+
+
+def cell(value: Any) -> str:
+    """One value as people read it."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return str(value)
+
+
+class _Amount(ProgressColumn):
+    """Done of total, and the rate."""
+
+    def render(self, task: Task) -> Text:
+        total = f"/{_short(task.total)}" if task.total else ""
+        rate = f"  {_short(task.speed)}/s" if task.speed else ""
+        return Text(f"{_short(task.completed)}{total} {task.fields['unit']}{rate}")
+
+
+class _LiveReport(Report):
+    def __init__(self, stage: str):
+        columns = (
+            SpinnerColumn(finished_text="[green]✓"), TextColumn(f"{stage:<20}"), BarColumn(24), _Amount(),
+            TimeElapsedColumn(), TimeRemainingColumn(elapsed_when_finished=False), TextColumn("[dim]{task.fields[figure]}"),
+        )  # fmt: skip
+        self._bar = Progress(*columns, console=out, transient=True)
+        self._task = self._bar.add_task(stage, total=None, unit="", figure="")
+
+    def __enter__(self) -> _LiveReport:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def progress(self, done: float, total: float | None, unit: str) -> None:
+        self._bar.update(self._task, completed=done, total=total, unit=unit)
+
+    def metrics(self, step: int, **values: float | None) -> None:
+        loss = values.get("loss")
+        self._bar.update(self._task, figure=f"loss {loss:.3f}" if loss is not None else "")
+
+    def note(self, text: str) -> None:
+        self._bar.console.print(f"  [dim]{text}")
+
+
+class _PlainReport(Report):
+    def __init__(self, stage: str):
+        self._stage, self._shown, self._loss = stage, time.monotonic(), ""
+
+    def progress(self, done: float, total: float | None, unit: str) -> None:
+        if time.monotonic() - self._shown > PLAIN_EVERY_S:
+            self._shown = time.monotonic()
+            of = f" of {_short(total)}" if total else ""
+            print(f"  {self._stage}: {_short(done)}{of} {unit}{self._loss}", file=sys.stdout, flush=True)
+
+    def metrics(self, step: int, **values: float | None) -> None:
+        if (loss := values.get("loss")) is not None:
+            self._loss = f", loss {loss:.3f}"
+
+    def note(self, text: str) -> None:
+        print(f"  {self._stage}: {text}", file=sys.stdout, flush=True)
+
+
+def _short(number: float | None) -> str:
+    if number is None:
+        return "?"
+    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
+        if abs(number) >= size:
+            return f"{number / (1e3 if suffix == 'k' else size):.1f}{suffix}"
+    return f"{number:.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

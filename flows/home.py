@@ -1,0 +1,41 @@
+"""Where groundup keeps things for the folder that a person works in: the store, and the state of Prefect."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from data_contracts import Store
+from data_contracts import open_store as open_store_at
+
+
+@dataclass(frozen=True)
+class Home:
+    """`.groundup` in the current folder, or GROUNDUP_HOME."""
+
+    path: Path
+
+    @property
+    def store(self) -> str:
+        """A folder or a URL: GROUNDUP_STORE, or `store` in here."""
+        return os.environ.get("GROUNDUP_STORE") or str(self.path / "store")
+
+    @property
+    def prefect(self) -> Path:
+        return self.path / "prefect"
+
+    def pid_file(self, process: str) -> Path:
+        return self.prefect / f"{process}.json"
+
+    def log(self, process: str) -> Path:
+        return self.prefect / f"{process}.log"
+
+
+def home() -> Home:
+    return Home(Path(os.environ.get("GROUNDUP_HOME", ".groundup")).resolve())
+
+
+def open_store() -> Store:
+    """The store of this folder."""
+    return open_store_at(home().store)

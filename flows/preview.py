@@ -1,0 +1,178 @@
+"""What would run, and why: known before any work, because an artifact's id follows from settings and input ids alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import stages
+from data_contracts import ConfigError, Identity, Store
+from data_contracts.artifact import Manifest
+from flows.step import identity_of
+from stages import Stage
+from stages.config import StageConfig
+
+Status = Literal["up to date", "reuse", "build"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a run to come. `inputs`: argument → (noun, id). `reasons`: why it is not up to date, for people.
+
+    up to date: the name already points at this result. reuse: the result exists, the name does not point at it yet.
+    """
+
+    stage: Stage
+    config: StageConfig
+    inputs: dict[str, tuple[str, str]]
+    identity: Identity
+    status: Status
+    reasons: tuple[str, ...]
+
+    @property
+    def output(self) -> tuple[str, str]:
+        return self.stage.produces, self.identity.id
+
+
+def whole(store: Store, name: str, configs: Mapping[str, StageConfig], as_of: str | None = None) -> list[Step]:
+    """Every stage of the map, each fed by the ones before it."""
+    return _steps(store, name, stages.STAGES, configs, bound={}, as_of=as_of)
+
+
+def one(
+    store: Store,
+    name: str | None,
+    stage: Stage,
+    config: StageConfig,
+    inputs: Mapping[str, str] | None = None,
+    and_after: bool = False,
+    as_of: str | None = None,
+) -> list[Step]:
+    """One stage with `config`, fed by `inputs` (argument → artifact) and else by what `name` holds; and what follows, if asked.
+
+    Later stages keep the settings that they had last under this name.
+    """
+    bound = {role: (p.noun, p.id) for role, p in store.names.roles(name).items()} if name else {}
+    for argument, reference in (inputs or {}).items():
+        wanted = next((i for i in stage.consumes if i.name == argument), None)
+        if wanted is None:
+            known = ", ".join(i.name for i in stage.consumes) or "none"
+            raise ConfigError(f"input {argument!r}", f"stage {stage.name} does not take it", f"its inputs are: {known}")
+        bound[wanted.role] = store.resolve(reference)
+    chosen, configs = [stage], {stage.name: config}
+    if and_after:
+        if name is None:
+            raise ConfigError("--and-after", "needs a name whose later stages are to follow", "add --name NAME")
+        changed = {stage.role}
+        for row in stages.STAGES[stages.STAGES.index(stage) + 1 :]:
+            if row.role in bound and any(i.role in changed for i in row.consumes):
+                chosen.append(row)
+                changed.add(row.role)
+                configs[row.name] = last_config(store, name, row)
+    return _steps(store, name, chosen, configs, bound, as_of)
+
+
+def last_config(store: Store, name: str, stage: Stage) -> StageConfig:
+    """The settings with which `name` last made what this stage makes; the defaults if it never did."""
+    return stage.config_class.parse(last_settings(store, name, stage), stage.name)
+
+
+def last_recipe(store: Store, name: str) -> str | None:
+    """The recipe that `name` was last built with."""
+    newest = max(store.names.roles(name).values(), key=lambda pointing: pointing.at, default=None)
+    return newest.recipe if newest else None
+
+
+def last_date(store: Store, name: str | None, stage: Stage) -> str | None:
+    """The logical date of what `name` holds, so that a run without a date does not undo one that had one."""
+    pointing = store.names.get(name, stage.role) if name else None
+    if pointing is None or not store.has(pointing.noun, pointing.id):
+        return None
+    return store.open(pointing.noun, pointing.id, verify=False).manifest.as_of
+
+
+def last_settings(store: Store, name: str, stage: Stage) -> dict[str, Any]:
+    """The same as plain values; keys that the stage no longer knows are left out."""
+    pointing = store.names.get(name, stage.role)
+    if pointing is None or not store.has(pointing.noun, pointing.id):
+        return {}
+    manifest = store.open(pointing.noun, pointing.id, verify=False).manifest
+    if manifest.stage != stage.name:
+        return {}
+    return {key: value for key, value in manifest.settings.items() if key in stage.config_class.model_fields}
+
+
+def _steps(
+    store: Store,
+    name: str | None,
+    chosen: Iterable[Stage],
+    configs: Mapping[str, StageConfig],
+    bound: dict[str, tuple[str, str]],
+    as_of: str | None,
+) -> list[Step]:
+    steps: list[Step] = []
+    bound = dict(bound)
+    for stage in chosen:
+        inputs = {i.name: bound[i.role] for i in stage.consumes if i.role in bound}
+        missing = [i for i in stage.consumes if i.name not in inputs and not i.optional]
+        if missing:
+            what = ", ".join(i.name for i in missing)
+            fix = (
+                f"groundup stage {stage.name} " + " ".join(f"{i.name}=ARTIFACT" for i in missing) + "   or name a finished run with --name"
+            )
+            raise ConfigError(f"stage {stage.name}", f"needs {what}" + (f", which {name} does not hold" if name else ""), fix)
+        date = as_of or (last_date(store, name, stage) if stage.reads_the_world else None)
+        identity = identity_of(stage, configs[stage.name], {argument: made for argument, (_, made) in inputs.items()}, date)
+        step = Step(stage, configs[stage.name], inputs, identity, "build", ())
+        steps.append(_judged(store, name, step, {s.stage.role: s for s in steps}))
+        bound[stage.role] = step.output
+    return steps
+
+
+def _judged(store: Store, name: str | None, step: Step, before: Mapping[str, Step]) -> Step:
+    role, exists = step.stage.role, store.has(*step.output)
+    pointing = store.names.get(name, role) if name else None
+    if pointing and (pointing.noun, pointing.id) == step.output:
+        return replace(step, status="up to date") if exists else replace(step, reasons=(f"{name}/{role} is missing from the store",))
+    if pointing is None:
+        reasons = [f"{name}/{role} does not exist yet"] if name else ["made before" if exists else "not made yet"]
+    elif not store.has(pointing.noun, pointing.id):
+        reasons = [f"{name}/{role} is missing from the store"]
+    else:
+        reasons = _differences(step, store.open(pointing.noun, pointing.id, verify=False).manifest, before)
+    return replace(step, status="reuse" if exists else "build", reasons=tuple(reasons))
+
+
+def _differences(step: Step, old: Manifest, before: Mapping[str, Step]) -> list[str]:
+    stage, new = step.stage, step.identity
+    told = []
+    if old.stage != stage.name:
+        return [f"was made by stage {old.stage}"]
+    if old.stage_version != new.stage_version:
+        told.append(f"stage version {old.stage_version} → {new.stage_version}")
+    if not new.contract.endswith(f" {old.contract}"):
+        told.append(f"contract {old.contract} → {new.contract.split()[-1]}")
+    if old.as_of != new.as_of:
+        told.append(f"as of {old.as_of} → {new.as_of}")
+    told += setting_differences(stage.name, old.config, new.config)
+    for wanted in stage.consumes:
+        was = old.inputs.get(wanted.name)
+        now = step.inputs.get(wanted.name)
+        if (was.id if was else None) != (now[1] if now else None):
+            by = f" ({before[wanted.role].stage.name})" if wanted.role in before else ""
+            told.append(f"{wanted.role} changes{by}")
+    return told
+
+
+def setting_differences(prefix: str, old: Any, new: Any) -> list[str]:
+    """ "dedup.threshold 0.8 → 0.7" for every leaf that differs."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [line for key in keys for line in setting_differences(f"{prefix}.{key}", old.get(key), new.get(key))]
+    return [] if old == new else [f"{prefix} {_short(old)} → {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = "unset" if value is None else str(value)
+    return text if len(text) <= 60 else text[:57] + "…"

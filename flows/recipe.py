@@ -1,0 +1,171 @@
+"""A recipe is a YAML file that says only in what a run differs from the stages' defaults.
+
+    about: one line for people
+    extends: tiny            # another recipe, optional
+    seed: 1                  # for every stage that has a seed
+    prompts: [...]           # what the finished model is asked for show
+    stages:
+      dedup: {threshold: 0.7}
+
+Every mistake in a recipe is told at once, with its line and the nearest valid key.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import stages
+from data_contracts import ConfigError
+from stages.config import StageConfig
+
+FOLDER = Path(__file__).parent / "recipes"
+NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
+ASKING = ("evaluate", "export_gguf")  # stages that ask the model the recipe's prompts
+_KEYS = ("about", "extends", "seed", "prompts", "stages")
+
+Where = tuple[int | str, ...]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Checked settings for every stage. `name` is what to type to get it again."""
+
+    name: str
+    about: str
+    prompts: tuple[str, ...]
+    configs: dict[str, StageConfig]
+
+
+def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
+    """The recipe `reference` (a name of `flows/recipes`, or the path of a YAML file) with `changes` like "dedup.threshold=0.7".
+
+    Raises ConfigError that lists every mistake of the file and of the changes.
+    """
+    values, lines = _read(reference, seen=())
+    settings: dict[str, dict[str, Any]] = {name: dict(values.get("stages", {}).get(name) or {}) for name in stages.NAMES}
+    mistakes = [_unknown(f"stages.{key}", key, stages.NAMES, lines) for key in values.get("stages", {}) if key not in stages.NAMES]
+    for change in changes:
+        stage, path, value = parse_change(change)
+        put(settings[stage], path, value)
+    configs = {}
+    for name in stages.NAMES:
+        config_class = stages.stage(name).config_class
+        if "seed" in values and "seed" in config_class.model_fields:
+            settings[name].setdefault("seed", values["seed"])
+        if "prompts" in values and name in ASKING:
+            settings[name].setdefault("prompts", values["prompts"])
+        config, told = config_class.check(settings[name], name)
+        if config is not None:
+            configs[name] = config
+        mistakes += [_at(lines, ("stages", name, *where)) + text for where, text in told.items()]
+    if mistakes:
+        raise ConfigError(
+            f"recipe {reference}", "\n  " + "\n  ".join(mistakes), "correct these; groundup stage STAGE --keys shows every key"
+        )
+    return Recipe(reference, str(values.get("about", "")), tuple(values.get("prompts", ())), configs)
+
+
+def parse_change(text: str, stage: str | None = None) -> tuple[str, list[str], Any]:
+    """(stage, path of keys, value) of "stage.key.key=value"; with `stage` given, its name may be left out. Values are YAML."""
+    keys, equals, value = text.partition("=")
+    path = keys.strip().split(".")
+    if stage and path[0] != stage:
+        path = [stage, *path]
+    if not equals or len(path) < 2 or not all(path):
+        raise ConfigError(f"--set {text}", "is not of the form stage.key=value", "write e.g. --set dedup.threshold=0.7")
+    try:
+        return stages.stage(path[0]).name, path[1:], yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"--set {text}", f"the value is not YAML: {error}", "quote it, e.g. --set 'crawl.sources=[{kind: files}]'"
+        ) from None
+
+
+def put(settings: dict[str, Any], path: list[str], value: Any) -> None:
+    """Set a nested key, leaving its neighbours as they are."""
+    for key in path[:-1]:
+        inner = settings.get(key)
+        settings[key] = dict(inner) if isinstance(inner, Mapping) else {}
+        settings = settings[key]
+    settings[path[-1]] = value
+
+
+def _read(reference: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Where, int]]:
+    path = FOLDER / f"{reference}.yaml" if reference in NAMES else Path(reference)
+    if not path.is_file():
+        near = difflib.get_close_matches(reference, NAMES, n=1)
+        fix = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(NAMES)}, or give the path of a YAML file"
+        raise ConfigError(f"recipe {reference!r}", "there is no such recipe or file", fix)
+    if reference in seen:
+        raise ConfigError(f"recipe {reference}", f"extends itself: {' → '.join((*seen, reference))}", "remove one `extends`")
+    values, lines = _parse(path)
+    if mistakes := [_unknown(key, key, _KEYS, lines) for key in values if key not in _KEYS]:
+        raise ConfigError(f"recipe {reference}", "; ".join(mistakes), f"a recipe has the keys {', '.join(_KEYS)}")
+    if base := values.pop("extends", None):
+        beside = path.parent / str(base)
+        inherited, _ = _read(str(beside) if beside.is_file() else str(base), (*seen, reference))
+        values = merged(inherited, values)
+    return values, lines
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """`above` over `below`; mappings are merged key by key, lists and scalars replaced."""
+    both = dict(below)
+    for key, value in above.items():
+        inner = both.get(key)
+        both[key] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+    return both
+
+
+def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, int]]:
+    """The file as plain values, and the line of every key. Aliases are refused: they hide differences and can explode."""
+    text = path.read_text("utf-8")
+    try:
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader)):
+            raise ConfigError(f"recipe {path}", "uses YAML aliases", "write the values out, or use `extends`")
+        root = yaml.compose(text, yaml.SafeLoader)
+        values = yaml.safe_load(text) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"recipe {path}", f"is not YAML: {error}", "correct the file") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"recipe {path}", "is not a mapping", f"a recipe has the keys {', '.join(_KEYS)}")
+    lines: dict[Where, int] = {}
+    _note_lines(root, (), lines, path)
+    return values, lines
+
+
+def _note_lines(node: yaml.Node | None, where: Where, lines: dict[Where, int], path: Path) -> None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            here = (*where, key.value)
+            line = key.start_mark.line + 1
+            if here in lines:
+                raise ConfigError(f"recipe {path}", f"line {line}: {key.value!r} stands twice (first in line {lines[here]})", "keep one")
+            lines[here] = line
+            _note_lines(value, here, lines, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for number, value in enumerate(node.value):
+            lines[(*where, number)] = value.start_mark.line + 1
+            _note_lines(value, (*where, number), lines, path)
+
+
+def _at(lines: Mapping[Where, int], where: Where) -> str:
+    while where and where not in lines:
+        where = where[:-1]
+    return f"line {lines[where]}: " if where else ""
+
+
+def _unknown(shown: str, key: str, known: Iterable[str], lines: Mapping[Where, int]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.4)
+    return (
+        _at(lines, tuple(shown.split(".")))
+        + f"{shown} is not known; "
+        + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}")
+    )

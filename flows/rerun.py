@@ -1,0 +1,27 @@
+"""One stage of a finished run again, with something changed, and on request everything after it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect import flow
+
+import stages
+from flows.stage_flows import FLOWS
+
+StageName = Literal[stages.NAMES]  # type: ignore[valid-type]
+
+
+@flow(name="rerun", flow_run_name="{name} {stage} again")
+def rerun(stage: StageName, name: str = "demo", overrides: list[str] = [], and_after: bool = False) -> str:  # noqa: B006
+    """Run one stage of a finished run again.
+
+    All settings stay as they were under this name, except those given here.
+
+    Args:
+        stage: The stage to run again.
+        name: The run it belongs to.
+        overrides: What to change, e.g. threshold=0.7
+        and_after: Rebuild everything that depends on it, too.
+    """
+    return FLOWS[stage](name=name, overrides=overrides, and_after=and_after)

@@ -1,0 +1,147 @@
+"""One Prefect flow per stage: started from the UI, called by the pipeline, and nothing in it but the wrapping."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from prefect import State, flow
+from prefect.concurrency.sync import concurrency
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from pydantic import BaseModel, Field, create_model
+
+import stages
+from data_contracts import Artifact
+from flows import console, preview, run_page
+from flows.home import open_store
+from flows.settings import settings_for
+from flows.step import run_stage
+from stages import Stage
+
+HEAVY = ("pretrain", "sft", "collect_preferences", "dpo", "evaluate", "export_gguf")  # one at a time on one machine: they take all of it
+
+
+def changes_model(config: type[BaseModel]) -> type[BaseModel]:
+    """Settings with every field optional, groups of settings too, for the form: an empty field keeps what it was."""
+    fields: dict[str, Any] = {}
+    for name, field in config.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            group = changes_model(field.annotation)
+            fields[name] = (group, Field(group(), description=field.description))
+        else:
+            annotation: Any = field.annotation
+            fields[name] = (annotation | None, Field(None, description=field.description))
+    return create_model(config.__name__.replace("Config", "") + "Changes", **fields)
+
+
+def inputs_model(stage: Stage) -> type[BaseModel]:
+    """One optional text per input of the stage."""
+    fields: dict[str, Any] = {i.name: (str | None, Field(None, description=f"{i.noun}; empty: NAME/{i.role}")) for i in stage.consumes}
+    return create_model(stage.config_class.__name__.replace("Config", "Inputs"), **fields)
+
+
+def make(step: preview.Step, name: str, from_recipe: str | None) -> State[str]:
+    """Run one step, let the name point at the result, and fill the run's page. The state carries "noun/id"."""
+    store = open_store()
+    inputs = {argument: store.open(*reference, verify=False) for argument, reference in step.inputs.items()}
+    with run_page.reporting(step.stage.name) as report, concurrency("heavy" if step.stage.name in HEAVY else [], occupy=1):
+        artifact, made_now = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
+        console.finish(step.stage.name, artifact, made_now)
+    store.point(name, step.stage.role, artifact, run=f"{flow_run.name or step.stage.name}", recipe=from_recipe)
+    run_page.show_stage(artifact, f"{name}/{step.stage.role}", store)
+    if made_now:
+        return Completed(message=console.headline(artifact), data=reference(artifact))
+    return Completed(name="UpToDate", message=f"{name}/{step.stage.role} was made before", data=reference(artifact))
+
+
+def reference(artifact: Artifact) -> str:
+    return f"{artifact.noun}/{artifact.id}"
+
+
+class StageFlow(Protocol):
+    """A Prefect flow that runs one stage and returns "noun/id" of what it made or found."""
+
+    name: str
+
+    def __call__(self, *, name: str, **settings: Any) -> str: ...
+
+
+def _stage_flow(stage_name: str) -> StageFlow:
+    stage = stages.stage(stage_name)
+
+    def run(
+        name: str,
+        recipe: str,
+        overrides: list[str],
+        settings: BaseModel,
+        inputs: BaseModel,
+        and_after: bool,
+        as_of: str,
+    ) -> State[str]:
+        config = settings_for(open_store(), stage, name, recipe or None, overrides, settings.model_dump(mode="json"))
+        given = {key: value for key, value in inputs.model_dump().items() if value}
+        (step,) = preview.one(open_store(), name, stage, config, given, as_of=as_of or None)
+        state = make(step, name, recipe or None)
+        if and_after:
+            for later in preview.one(open_store(), name, stage, config, given, and_after=True, as_of=as_of or None)[1:]:
+                FLOWS[later.stage.name](name=name)
+        return state
+
+    run.__doc__ = _form_text(stage)
+    made: Any = flow(name=stage.name.replace("_", "-"), flow_run_name="{name} " + stage.name, validate_parameters=True)(_signed(run, stage))
+    return made
+
+
+def _signed(run: Callable[..., Any], stage: Stage) -> Callable[..., Any]:
+    """Give the function the signature that the form is made from; types of settings and inputs are the stage's own."""
+    wanted: dict[str, tuple[Any, Any]] = {
+        "name": (str, "demo"),
+        "recipe": (str, ""),
+        "overrides": (list[str], []),
+        "settings": (changes := changes_model(stage.config_class), changes()),
+        "inputs": (inputs := inputs_model(stage), inputs()),
+        "and_after": (bool, False),
+        "as_of": (str, ""),
+    }
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    parameters = [inspect.Parameter(n, kind, default=default, annotation=annotation) for n, (annotation, default) in wanted.items()]
+    run.__signature__ = inspect.Signature(parameters, return_annotation=State)  # type: ignore[attr-defined]
+    run.__annotations__ = {n: annotation for n, (annotation, _) in wanted.items()}
+    run.__name__ = run.__qualname__ = stage.name
+    return run
+
+
+def _form_text(stage: Stage) -> str:
+    takes = ", ".join(i.name for i in stage.consumes if not i.optional) or "the sources in its settings"
+    return f"""Makes {stage.produces} from {takes}.
+
+    Args:
+        name: What the result is called: NAME/{stage.role}. Inputs come from there, too.
+        recipe: Where settings come from; empty: the last run under this name.
+        overrides: Single settings as text, e.g. key=value
+        settings: Single settings; those left empty stay as they are.
+        inputs: Other artifacts to work on.
+        and_after: Rebuild everything that depends on the result, too, with the settings it had.
+        as_of: A date that makes another result, for stages that read the changing world.
+    """
+
+
+crawl = _stage_flow("crawl")
+clean = _stage_flow("clean")
+dedup = _stage_flow("dedup")
+collect_evals = _stage_flow("collect_evals")
+decontaminate = _stage_flow("decontaminate")
+train_tokenizer = _stage_flow("train_tokenizer")
+pack = _stage_flow("pack")
+pretrain = _stage_flow("pretrain")
+collect_chats = _stage_flow("collect_chats")
+sft = _stage_flow("sft")
+collect_preferences = _stage_flow("collect_preferences")
+dpo = _stage_flow("dpo")
+evaluate = _stage_flow("evaluate")
+export_gguf = _stage_flow("export_gguf")
+describe = _stage_flow("describe")
+
+FLOWS: dict[str, StageFlow] = {name: globals()[name] for name in stages.NAMES}

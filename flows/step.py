@@ -1,0 +1,54 @@
+"""One stage against one store: the plain function that every flow, test and command uses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from data_contracts import Artifact, ConfigError, Draft, Identity, Store, current
+from stages import Stage
+from stages.config import StageConfig
+from stages.report import Report
+
+
+def identity_of(stage: Stage, config: StageConfig, inputs: Mapping[str, str], as_of: str | None = None) -> Identity:
+    """What the stage's result would be, for these settings and input ids. Needs none of the inputs to exist."""
+    return Identity(
+        stage=stage.name,
+        stage_version=stage.version,
+        contract=f"{stage.produces} {current(stage.produces).version}",
+        config=config.identity(),
+        inputs=dict(inputs),
+        as_of=as_of if stage.reads_the_world else None,
+    )
+
+
+def run_stage(
+    store: Store, stage: Stage, config: StageConfig, inputs: Mapping[str, Artifact], report: Report | None = None, as_of: str | None = None
+) -> tuple[Artifact, bool]:
+    """The artifact that the stage makes of `inputs`, and whether it was made now (False: it was there already).
+
+    Inputs are verified against their manifests and contract versions before any work.
+    """
+    for wanted in stage.consumes:
+        if wanted.name not in inputs:
+            if wanted.optional:
+                continue
+            fix = f"groundup stage {stage.name} {wanted.name}=NAME/{wanted.role}"
+            raise ConfigError(f"stage {stage.name}", f"needs {wanted.name}", fix)
+        given = inputs[wanted.name]
+        if given.noun != wanted.noun:
+            raise ConfigError(f"stage {stage.name}", f"{wanted.name} must be {wanted.noun}, {given} is not", f"give a {wanted.noun}")
+    identity = identity_of(stage, config, {name: artifact.id for name, artifact in inputs.items()}, as_of)
+
+    told = report or Report()
+
+    def make(draft: Draft) -> dict[str, object]:
+        for wanted in stage.consumes:
+            if wanted.name in inputs:
+                if note := inputs[wanted.name].require(wanted.major):
+                    told.note(note)
+                inputs[wanted.name].verify()
+        return asdict(stage.function(config, **inputs, out=draft, report=told))
+
+    return store.publish(stage.produces, identity, inputs, config.model_dump(mode="json"), make)

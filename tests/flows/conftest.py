@@ -1,0 +1,93 @@
+"""A real Prefect with its deployments and worker, and a real browser, in folders and on ports of their own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Groundup:
+    """The command line in a folder of its own, and the API of the Prefect that it starts."""
+
+    def __init__(self, home: Path, port: int):
+        self.home, self.port = home, port
+        self.url = f"http://127.0.0.1:{port}"
+        kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "GROUNDUP_"))}
+        self.environment = kept | {"GROUNDUP_HOME": str(home), "GROUNDUP_PORT": str(port), "COLUMNS": "160"}
+
+    def run(self, *arguments: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        """`groundup …`; both outputs as text."""
+        command = [str(Path(sys.executable).with_name("groundup")), *arguments]
+        done = subprocess.run(command, env=self.environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout)
+        assert not check or done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    def api(self, path: str, **body: Any) -> Any:
+        """The answer of Prefect's API; POST with a body, GET without."""
+        with httpx.Client(base_url=f"{self.url}/api") as client:
+            if not body:
+                return client.get(path).raise_for_status().json()
+            me = "tests"
+            token = client.get("/csrf-token", params={"client": me}).raise_for_status().json()["token"]
+            headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": me}
+            return client.post(path, json=body, headers=headers).raise_for_status().json()
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        (found,) = self.api("/deployments/filter", deployments={"name": {"any_": [name]}})
+        return found
+
+    def wait_for(self, flow_run: str, seconds: float = 600) -> dict[str, Any]:
+        """The flow run when it has ended; fails if it did not complete."""
+        deadline = time.monotonic() + seconds
+        while (run := self.api(f"/flow_runs/{flow_run}"))["state_type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
+            assert time.monotonic() < deadline, f"flow run still {run['state_name']} after {seconds} s"
+            time.sleep(1)
+        logs = self.api("/logs/filter", logs={"flow_run_id": {"any_": [flow_run]}}) if run["state_type"] != "COMPLETED" else []
+        assert run["state_type"] == "COMPLETED", run["state"]["message"] + "\n" + "\n".join(entry["message"] for entry in logs)
+        return run
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def groundup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Groundup]:
+    """`groundup up` in a new folder; `groundup down` at the end."""
+    started = Groundup(tmp_path_factory.mktemp("home"), free_port())
+    try:
+        assert started.url in started.run("up").stdout
+        yield started
+    finally:
+        assert "server" in started.run("down").stdout
+
+
+@pytest.fixture
+def browser_page(tmp_path: Path) -> Iterator[Any]:
+    """A page of headless Chromium."""
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium on this machine: infra/install_chromium.sh installs it where apt may be used")
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=[*quiet, *(["--no-sandbox"] if os.geteuid() == 0 else [])])
+        page = browser.new_page(viewport={"width": 1400, "height": 1600})
+        page.set_default_timeout(60_000)
+        yield page
+        browser.close()

@@ -1,0 +1,133 @@
+"""The house as its users see it: a real Prefect server and worker, a real browser, and the recipe `smoke`."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+import stages
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+
+
+@pytest.fixture(scope="session")
+def built(groundup):
+    """`demo`, built once from the shell with recipe smoke, on the server that is up."""
+    groundup.run("run", "--recipe", "smoke", "--name", "demo")
+    return groundup
+
+
+def test_every_stage_and_every_flow_is_deployed(groundup):
+    names = {deployment["name"] for deployment in groundup.api("/deployments/filter", limit=100)}
+    assert names == {"build-llm", "rerun", "scheduled-eval"} | {name.replace("_", "-") for name in stages.NAMES}
+
+
+def test_a_cron_deployment_really_gets_scheduled_runs(groundup):
+    identity = groundup.deployment("scheduled-eval")["id"]
+    deadline = time.monotonic() + 120
+    while not (runs := _scheduled(groundup, identity)):
+        assert time.monotonic() < deadline, "the scheduler made no runs"
+        time.sleep(1)
+    assert all(run["expected_start_time"].startswith(run["expected_start_time"][:10] + "T03:00") for run in runs)
+
+
+def test_a_page_from_elsewhere_cannot_start_a_run(groundup):
+    import httpx
+
+    identity = groundup.deployment("build-llm")["id"]
+    answer = httpx.post(f"{groundup.url}/api/deployments/{identity}/create_flow_run", json={}, headers={"Origin": "http://evil.example"})
+    assert answer.status_code == 403
+
+
+def test_a_person_builds_a_model_from_the_form(groundup, browser_page, tmp_path):
+    run = _start_from_form(
+        groundup, browser_page, "build-llm", choices={"recipe": "smoke"}, name="mine", overrides=["dedup.threshold=0.75"]
+    )
+    assert run["parameters"]["overrides"] == ["dedup.threshold=0.75"]
+    groundup.wait_for(run["id"])
+    browser_page.goto(f"{groundup.url}/v2/runs/flow-run/{run['id']}")
+    browser_page.get_by_role("tab", name="Artifacts").click()
+    for key in ("funnel", "loss", "scores", "lineage"):
+        browser_page.get_by_text(key, exact=True).first.wait_for()
+    browser_page.screenshot(path=tmp_path / "run.png")
+    assert "0.75" in groundup.run("show", "mine/unique_documents", "--json").stdout
+    assert groundup.run("chat", "mine", "--prompt", "What does os.path.join do?").stdout.strip()
+
+
+def test_a_run_page_draws_lineage_and_pictures(built, browser_page):
+    (found,) = built.api("/artifacts/latest/filter", artifacts={"key": {"any_": ["lineage"]}})
+    browser_page.goto(f"{built.url}/v2/artifacts/artifact/{found['latest_id']}")
+    browser_page.locator("svg[id^=mermaid]").first.wait_for()
+    (loss,) = built.api("/artifacts/latest/filter", artifacts={"key": {"any_": ["loss"]}})
+    browser_page.goto(f"{built.url}/v2/artifacts/artifact/{loss['latest_id']}")
+    image = browser_page.locator("img[src^='data:image/svg+xml']").first
+    image.wait_for()
+    assert image.evaluate("picture => picture.naturalWidth") > 100
+
+
+def test_one_stage_is_rerun_from_the_form_with_everything_after_it(built, browser_page):
+    before = _ids(built)
+    run = _start_from_form(
+        built, browser_page, "rerun", choices={"stage": "train_tokenizer"}, overrides=["vocabulary_size=600"], and_after=True
+    )
+    built.wait_for(run["id"])
+    after = _ids(built)
+    changed = {role for role in after if after[role] != before[role]}
+    assert "unique_documents" not in changed
+    assert {"tokenizer", "token_shards", "base_checkpoint", "dpo_checkpoint", "scores", "gguf_model", "release"} <= changed
+
+
+def test_a_second_run_finds_everything_up_to_date(built):
+    assert "no stage had to run" in built.run("run", "--recipe", "smoke", "--name", "demo", *_last_change(built)).stdout
+
+
+def test_two_logical_dates_are_two_evaluations(built):
+    for date in ("2026-01-01T03:00:00+00:00", "2026-01-02T03:00:00+00:00"):
+        identity = built.deployment("scheduled-eval")["id"]
+        run = built.api(f"/deployments/{identity}/create_flow_run", parameters={"name": "demo", "as_of": date})
+        built.wait_for(run["id"])
+        manifest = built.run("show", "demo/scores", "--json").stdout
+        assert date in manifest
+
+
+def _scheduled(groundup, identity):
+    scheduled = {"state": {"type": {"any_": ["SCHEDULED"]}}}
+    return groundup.api("/flow_runs/filter", deployments={"id": {"any_": [identity]}}, flow_runs=scheduled)
+
+
+def _ids(groundup):
+    import json
+
+    return {row["artifact"]: row["id"] for row in json.loads(groundup.run("ls", "demo", "--json").stdout)}
+
+
+def _last_change(groundup):
+    """The rerun above may have left another vocabulary behind; the same settings again are what is up to date."""
+    import json
+
+    size = json.loads(groundup.run("show", "demo/tokenizer", "--json").stdout)["config"]["vocabulary_size"]
+    return ("--set", f"train_tokenizer.vocabulary_size={size}")
+
+
+def _start_from_form(groundup, page, deployment, overrides=(), and_after=False, choices=(), **texts):
+    """Fill in the form of a deployment, submit it, and give the flow run that came of it."""
+    page.goto(f"{groundup.url}/v2/deployments/deployment/{groundup.deployment(deployment)['id']}")
+    page.get_by_role("button", name="Run", exact=True).first.click()
+    page.get_by_role("menuitem", name="Custom run").click()
+    page.get_by_text("Add item").wait_for()
+    for label, value in dict(choices).items():
+        page.get_by_role("button", name=f"Select {label}").click()
+        page.get_by_role("option", name=value, exact=True).click()
+    for label, value in texts.items():
+        page.get_by_label(f"{label} (Optional)", exact=True).fill(value)
+    for number, text in enumerate(overrides):
+        page.get_by_role("button", name="Add item").click()
+        page.locator("[data-slot=card] textarea").nth(number).fill(text)
+    if and_after:
+        page.get_by_label("and_after (Optional)", exact=True).click()
+    page.get_by_role("button", name="Submit").click()
+    page.get_by_role("button", name="View run").or_(page.get_by_text("View run")).first.wait_for()
+    identity = groundup.deployment(deployment)["id"]
+    newest = groundup.api("/flow_runs/filter", deployments={"id": {"any_": [identity]}}, sort="EXPECTED_START_TIME_DESC", limit=1)
+    return newest[0]

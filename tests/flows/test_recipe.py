@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import stages
+from data_contracts import ConfigError
+from flows import recipe
+
+
+@pytest.mark.parametrize("name", recipe.NAMES)
+def test_every_shipped_recipe_is_valid_and_says_what_it_is_about(name):
+    loaded = recipe.load(name)
+    assert loaded.about
+    assert set(loaded.configs) == set(stages.NAMES)
+
+
+def test_a_change_overrides_the_recipe_and_leaves_its_neighbours(tmp_path):
+    path = _write(tmp_path, "stages:\n  pretrain:\n    training: {learning_rate: 0.01, batch_rows: 4}\n")
+    config = recipe.load(path, ["pretrain.training.learning_rate=0.02"]).configs["pretrain"]
+    assert (config.training.learning_rate, config.training.batch_rows) == (0.02, 4)
+
+
+def test_all_mistakes_are_told_at_once_with_line_and_nearest_key(tmp_path):
+    path = _write(tmp_path, "about: x\nstages:\n  dedup:\n    treshold: 0.7\n    ngram: -1\n  cleen: {}\n")
+    with pytest.raises(ConfigError) as error:
+        recipe.load(path, ["pack.sede=1"])
+    told = str(error.value)
+    assert "line 4: dedup.treshold is not a setting; did you mean 'threshold'?" in told
+    assert "line 5: dedup.ngram = -1" in told
+    assert "line 6: stages.cleen is not known; did you mean 'clean'?" in told
+    assert "pack.sede is not a setting; did you mean 'seed'?" in told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("about: x\nabout: y\n", "line 2: 'about' stands twice"),
+        ("about: &a x\nprompts: [*a]\n", "aliases"),
+        ("about: [x\n", "is not YAML"),
+        ("- a\n", "is not a mapping"),
+        ("stagges: {}\n", "did you mean 'stages'?"),
+        ("extends: tinny\n", "did you mean 'tiny'?"),
+        ("stages: {crawl: !!python/object/apply:os.system [true]}\n", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_recipe_is_refused_with_the_reason(tmp_path, text, told):
+    with pytest.raises(ConfigError, match=told.replace("(", r"\(").replace("?", r"\?")):
+        recipe.load(_write(tmp_path, text))
+
+
+def test_a_recipe_that_extends_itself_is_refused(tmp_path):
+    path = tmp_path / "loop.yaml"
+    path.write_text(f"extends: {path}\n")
+    with pytest.raises(ConfigError, match="extends itself"):
+        recipe.load(str(path))
+
+
+def test_extends_merges_mappings_and_replaces_lists(tmp_path):
+    base = _write(tmp_path, "about: base\nprompts: [a, b]\nstages: {dedup: {threshold: 0.5, ngram: 3}}\n", "base.yaml")
+    loaded = recipe.load(_write(tmp_path, f"extends: {base}\nprompts: [c]\nstages: {{dedup: {{ngram: 7}}}}\n"))
+    assert loaded.prompts == ("c",)
+    assert (loaded.configs["dedup"].threshold, loaded.configs["dedup"].ngram) == (0.5, 7)
+
+
+def test_the_seed_of_a_recipe_reaches_every_stage_that_has_one(tmp_path):
+    loaded = recipe.load(_write(tmp_path, "seed: 77\nstages: {dedup: {seed: 5}}\n"))
+    assert loaded.configs["pretrain"].seed == 77
+    assert loaded.configs["dedup"].seed == 5
+
+
+def test_the_prompts_of_a_recipe_reach_the_stages_that_ask_the_model(tmp_path):
+    loaded = recipe.load(_write(tmp_path, "prompts: [who]\nstages: {export_gguf: {prompts: [what]}}\n"))
+    assert loaded.configs["evaluate"].prompts == ["who"]
+    assert loaded.configs["export_gguf"].prompts == ["what"]
+    assert loaded.configs["collect_preferences"].prompts == 256
+
+
+def _write(folder: Path, text: str, name: str = "mine.yaml") -> str:
+    path = folder / name
+    path.write_text(text)
+    return str(path)
