@@ -42,7 +42,7 @@ class Clusters:
 
 def find_clusters(signed: Signed, threshold: float, bands: int, rows: int, verify: bool = True) -> Clusters:
     """Clusters at `threshold`. Time is linear in documents times bands, but for sorting."""
-    order = np.lexsort((*_words_of(signed.ids), -signed.chars))
+    order = np.lexsort((*words_of(signed.ids), -signed.chars))
     leaders, group = _exact_groups(signed.digests[order])
     margin = 3 * float(np.sqrt(threshold * (1 - threshold) / signed.signatures.shape[1]))
     links = _Links(len(leaders))
@@ -102,7 +102,7 @@ class _Links:
         self._roots, self._waiting = first[component], []
 
 
-def _words_of(ids: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+def words_of(ids: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
     """Ids as two numbers, the less significant first, as np.lexsort wants its keys."""
     halves = ids.view(">u8").reshape(-1, 2).astype(np.uint64)
     return halves[:, 1], halves[:, 0]

@@ -15,6 +15,12 @@ class DedupConfig(StageConfig):
     permutations: int = Field(128, ge=16, le=1024, description="MinHash values per document; memory is 4 bytes each")
     bands: int = Field(0, ge=0, le=512, description="LSH bands; 0: as few as still find 99.9 % of the pairs at the threshold")
     verify: bool = Field(True, description="Link two documents of a band only if their signatures say that they reach the threshold")
+    paragraph_chars: int = Field(
+        0,
+        ge=0,
+        le=10**6,
+        description="Keep a paragraph of at least so many characters only where it comes first, over all documents; 0: all",
+    )
     heldout_share: float = Field(
         0.02, ge=0, le=0.5, description="Share of the document families held out, by hash; at least one if above 0"
     )

@@ -6,7 +6,7 @@ range is then sorted in memory and becomes one shard of each table.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,16 +37,20 @@ def ranges_for(text_bytes: int) -> int:
     return min(max(1, -(-text_bytes // RANGE_BYTES)), MAX_RANGES)
 
 
-def scatter(documents: Artifact, verdicts: pa.Table, count: int, out: Draft) -> Iterator[int]:
+def scatter(
+    documents: Artifact, verdicts: pa.Table, cut: Callable[[pa.ChunkedArray, int], pa.Array], count: int, out: Draft
+) -> Iterator[int]:
     """Rows of clean_documents with their verdicts into `count` scratch files; gives the rows done so far.
 
     verdicts: one row per document in the order of the artifact, with the columns table, cluster, cluster_size, reason, similarity.
+    cut: texts, number of the first → the texts as they are to be written.
     """
-    done = 0
+    done, text = 0, COLUMNS.index("text")
     with ExitStack() as stack:
         writers: dict[int, pq.ParquetWriter] = {}
         for batch in documents.batches("documents", COLUMNS, batch_size=1024):
             rows = pa.Table.from_batches([batch])
+            rows = rows.set_column(text, "text", cut(rows.column("text"), done))
             for name in verdicts.schema.names:
                 rows = rows.append_column(name, verdicts.column(name).slice(done, len(rows)))
             first_bytes = np.array([int(digits[:8], 16) for digits in rows.column("id").to_pylist()], np.uint64)

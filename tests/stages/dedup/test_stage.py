@@ -120,3 +120,52 @@ def test_nothing_to_compare_is_named(publish: Publish, run: Run) -> None:
 def test_shingles_of_a_short_text_are_one() -> None:
     assert len(signer().shingles("only three words")) == 1
     assert len(signer().shingles("")) == 1
+
+
+BLOCKS = [f"Paragraph {n} says something of its own about the number {n * 37}." for n in range(8)]
+
+
+def _text(*numbers: int) -> str:
+    return "\n\n".join(["Title", *(BLOCKS[n] for n in numbers)])
+
+
+def test_a_shared_paragraph_stays_in_one_document_only(publish: Publish, run: Run) -> None:
+    texts = {"a": _text(0, 1, 2), "b": _text(3, 1, 4), "c": _text(5, 6, 1, 7)}
+    made = run("dedup", {"workers": 1, "paragraph_chars": 20, "heldout_share": 0}, clean_documents=_clean(publish, texts))
+    kept = made.read("train", ["text"]).column("text").to_pylist()
+    assert sorted(p for text in kept for p in text.split("\n\n")) == sorted(["Title"] * 3 + BLOCKS)
+    assert made.manifest.facts["figures"]["paragraphs_cut"] == 2
+
+
+def test_case_and_white_space_do_not_make_a_paragraph_another_one(publish: Publish, run: Run) -> None:
+    texts = {"a": _text(0, 1), "b": _text(2, 3) + "\n \n" + BLOCKS[1].upper().replace(" ", "\n  ")}
+    made = run("dedup", {"workers": 1, "paragraph_chars": 20, "heldout_share": 0}, clean_documents=_clean(publish, texts))
+    assert made.manifest.facts["figures"]["paragraphs_cut"] == 1
+
+
+def test_heldout_documents_keep_only_what_no_training_document_says(publish: Publish, run: Run) -> None:
+    texts = {f"{n} {m}": _text(n, m) + f"\n\nOnly document {n} {m} has this line." for n in range(8) for m in range(8)}
+    made = run("dedup", {"workers": 1, "paragraph_chars": 20, "heldout_share": 0.3}, clean_documents=_clean(publish, texts))
+    train, heldout = (
+        {p for t in made.read(table, ["text"]).column("text").to_pylist() for p in t.split("\n\n")} for table in ("train", "heldout")
+    )
+    assert made.rows("heldout") >= 5
+    assert train & heldout == {"Title"}
+    assert train | heldout >= set(BLOCKS)
+
+
+def test_a_document_of_others_paragraphs_is_rejected_whole(publish: Publish, run: Run) -> None:
+    texts = {f"{n}": _text(n, n + 1).removeprefix("Title\n\n") for n in range(7)}
+    made = run("dedup", {"workers": 1, "paragraph_chars": 20, "heldout_share": 0}, clean_documents=_clean(publish, texts))
+    rejects = made.read("rejects").to_pylist()
+    assert len(rejects) >= 1
+    assert {row["reason"] for row in rejects} == {"repeated"}
+    assert {row["text"] for row in rejects} <= set(_clean(publish, texts).read("documents").column("text").to_pylist())
+    kept = [p for text in made.read("train", ["text"]).column("text").to_pylist() for p in text.split("\n\n")]
+    assert sorted(kept) == sorted(BLOCKS)
+
+
+def test_cutting_is_off_unless_asked_for(publish: Publish, run: Run) -> None:
+    texts = {"a": _text(0, 1, 2), "b": _text(3, 1, 4)}
+    made = run("dedup", {"workers": 1, "heldout_share": 0}, clean_documents=_clean(publish, texts))
+    assert sorted(made.read("train", ["text"]).column("text").to_pylist()) == sorted(texts.values())

@@ -42,8 +42,11 @@ def test_a_tiny_model_learns_to_add_and_says_how_well(run: Run, publish: Publish
     assert figures["heldout_bits_per_byte"] == evaluated[-1]["heldout_bits_per_byte"] < 1.0
     assert figures["skipped_steps"] == 0
     tokenizer = load_tokenizer(checkpoint)
-    (answer,) = generate(load_model(checkpoint), [tokenizer.encode("1 + 2 = 3.\n1 + 3 =").ids], max_new_tokens=8)
-    assert tokenizer.decode(answer).startswith(" 4.\n")
+    sums = [(a, b) for a in range(1, 49) for b in range(5, 10)]
+    prompts = [tokenizer.encode(f"{a} + {b} = {a + b}.\n{a} + {b + 1} =").ids for a, b in sums]
+    answers = generate(load_model(checkpoint), prompts, max_new_tokens=8)
+    right = sum(tokenizer.decode(answer).startswith(f" {a + b + 1}.\n") for (a, b), answer in zip(sums, answers, strict=True))
+    assert right > 5 * len(sums) / 50  # five times what guessing among fifty sums would give
 
 
 def test_twice_gives_the_same_bytes(run: Run, publish: Publish, store: Store, tmp_path: Path) -> None:
