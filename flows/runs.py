@@ -64,6 +64,7 @@ def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) 
     # prefect reads its settings when it is imported, so not before the server is chosen
     with server.running_server(home(), meanwhile=lambda: import_module("flows.build_llm")) as started_here:
         from prefect.logging.handlers import APILogHandler
+        from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
         from flows.build_llm import build_llm
 
@@ -71,7 +72,9 @@ def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) 
             out.print(f"[dim]watch it at {server.ui_url()}[/]")
         chosen: dict[str, Any] = {"recipe": what.name} if what.name in recipe.NAMES else {"recipe_file": absolute(what.name)}
         try:
-            build_llm(**chosen, name=name, overrides=overrides, as_of=as_of or "")
+            # heartbeats tell a server of workers that died; here a person sees it, and each would cost a second per stage
+            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+                build_llm(**chosen, name=name, overrides=overrides, as_of=as_of or "")
         finally:
             APILogHandler().flush()  # the server may be gone when the interpreter ends
 

@@ -14,6 +14,7 @@ python="${PYTHON:-python3}"
 # uv does not read pip's settings: hand over where else wheels may lie.
 links="${PIP_FIND_LINKS:-$(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true)}"
 [ -z "$links" ] || export UV_FIND_LINKS="${links// /,}"
+export UV_COMPILE_BYTECODE=1  # once here, not in every process of every run
 uv() { .venv/bin/uv pip install --python .venv/bin/python "$@"; }
 
 # Without an NVIDIA GPU, a CPU build of torch saves gigabytes: from find-links, then from the builds that uv knows.
