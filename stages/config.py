@@ -6,9 +6,10 @@ The description of each field is its help on the command line and its label in t
 from __future__ import annotations
 
 import difflib
-from typing import Any, Self, get_args
+import re
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts import ConfigError
 
@@ -16,6 +17,17 @@ from data_contracts import ConfigError
 def execution(default: Any, description: str, **bounds: Any) -> Any:
     """A field that says where or how a stage runs (workers, devices, micro-batch). It never changes what the result is."""
     return Field(default, description=description, json_schema_extra={"execution": True}, **bounds)
+
+
+def _checked_pattern(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"{value!r} is not a regular expression: {error}") from None
+    return value
+
+
+RegularExpression = Annotated[str, AfterValidator(_checked_pattern)]
 
 
 class Settings(BaseModel):

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data_contracts import ConfigError
-from stages.config import StageConfig, execution
+from stages.config import RegularExpression, StageConfig, execution
 
 Kind = Literal["module", "signature", "parameters", "lookup", "doctest", "section", "prose", "identity"]
 
@@ -21,6 +21,7 @@ class CollectChatsConfig(StageConfig):
         ("module", "signature", "parameters", "lookup", "doctest", "section", "prose", "identity"),
         description="Chats to make: module to doctest of API pages, section and prose of any page, identity of the settings",
     )
+    skip: tuple[RegularExpression, ...] = Field((), description="A page in whose address one of these is found gives no chats")
     files: tuple[str, ...] = Field((), description="Your own chats: .jsonl or .parquet with `messages`, or `prompt` and `response`")
     questions: str = Field("en", min_length=1, description="How questions are put: a language of the questions folder, or your own .yaml")
     assistant_name: str = Field("groundup", min_length=1, max_length=80, description="What the model calls itself in identity chats")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -37,7 +38,7 @@ def run(config: CollectChatsConfig, *, training_documents: Artifact, out: Draft,
             for document, found in made:
                 for one in found:
                     book.add(one, document["split"], document["url"], document["id"])
-            done += len(made)
+            done = min(done + SHARD, total)
             report.progress(done, total, "documents")
         for path in config.files:
             for row in read_chats(path):
@@ -68,6 +69,8 @@ def chats_of_shard(
     """For each document its id, url and split, and what it offers: at most per_document chats, chosen by hash."""
     made = []
     for document in documents:
+        if any(re.search(pattern, document["url"]) for pattern in config.skip):
+            continue
         found = [one for one in offers(document, config, questions) if one.kind in config.kinds]
         chats = sorted((one for one in found if isinstance(one, Chat)), key=lambda chat: seed_for(config.seed, chat.question))
         beyond = set(chats[config.per_document :])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import hashlib
 import platform
-import re
 from functools import lru_cache
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from data_contracts import InputError
-from stages.config import Settings, StageConfig, execution
+from stages.config import RegularExpression, Settings, StageConfig, execution
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
@@ -41,7 +40,7 @@ class WebSource(_Source):
     name: Name = Field(description="Name of the source; a column of every document")
     seeds: list[str] = Field(min_length=1, description="Addresses to start from")
     scope: list[str] = Field([], description="Address prefixes to stay within; empty: the hosts of the seeds")
-    skip: list[str] = Field([], description="Regular expressions; an address in which one is found is not followed")
+    skip: list[RegularExpression] = Field([], description="Regular expressions; an address in which one is found is not followed")
     allow_origins: list[str] = Field(
         [], description="Origins (http://127.0.0.1:8000) that may be private or loopback addresses; all others are refused"
     )
@@ -70,11 +69,6 @@ class WebSource(_Source):
                 raise ValueError(f"{value!r} {error}") from None
         return values
 
-    @field_validator("skip")
-    @classmethod
-    def _patterns(cls, values: list[str]) -> list[str]:
-        return _checked_patterns(values)
-
 
 class PydocSource(_Source):
     """Pages of the documentation server of the running Python, crawled over HTTP."""
@@ -82,18 +76,13 @@ class PydocSource(_Source):
     kind: Literal["pydoc"] = "pydoc"
     name: Name = Field("pydoc", description="Name of the source; a column of every document")
     packages: list[str] = Field([], description="Installed packages to document beside the standard library, by import name")
-    skip: list[str] = Field(PYDOC_SKIP, description="Regular expressions; a module in whose name one is found is left out")
+    skip: list[RegularExpression] = Field(PYDOC_SKIP, description="Regular expressions; a module in whose name one is found is left out")
     max_pages: int = Field(20_000, ge=1, le=1_000_000, description="Pages to ask for at most")
     max_depth: int = Field(10, ge=0, le=100, description="Links to follow from the index at most")
     max_page_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="Longer pages are cut here")
     max_minutes: float = Field(30, gt=0, le=1440, description="Time after which no new page is begun")
     timeout_seconds: float = Field(20, gt=0, le=600, description="Time for one page; importing its module may hang")
     servers: int = execution(0, "Server processes; 0: one per core, at most 4", ge=0, le=64)
-
-    @field_validator("skip")
-    @classmethod
-    def _patterns(cls, values: list[str]) -> list[str]:
-        return _checked_patterns(values)
 
     def identity(self) -> dict[str, Any]:
         """Settings, and the versions of what is documented. Raises InputError for a package that is not installed."""
@@ -198,12 +187,3 @@ def file_digest(path: Path) -> str:
 def _file_digest(path: Path, size: int, changed: int) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _checked_patterns(values: list[str]) -> list[str]:
-    for value in values:
-        try:
-            re.compile(value)
-        except re.error as error:
-            raise ValueError(f"{value!r} is not a regular expression: {error}") from None
-    return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Self
 
 from pydantic import Field, model_validator
 
@@ -33,11 +33,6 @@ class DedupConfig(StageConfig):
         if self.bands > self.permutations:
             raise ValueError(f"bands {self.bands} > permutations {self.permutations}")
         return self
-
-    def identity(self) -> dict[str, Any]:
-        """The split into bands as it will be, so that 0 and the number it stands for are the same result."""
-        bands, _ = self.bands_and_rows()
-        return super().identity() | {"bands": bands}
 
     def bands_and_rows(self) -> tuple[int, int]:
         """Bands and rows per band. Derived: the most rows (fewest false candidates) with recall 0.999 at the threshold.

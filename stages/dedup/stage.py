@@ -123,7 +123,7 @@ def _facts(config: DedupConfig, signed: Signed, clusters: Clusters, repeated: Re
             "bands": bands,
             "rows_per_band": rows,
         },
-        rejected={reason: because[reason] for reason in ("exact", "near", "repeated")},
+        rejected={reason: because[reason] for reason in ("exact", "near", "repeated") if because[reason]},
     )
 
 

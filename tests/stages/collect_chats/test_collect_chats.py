@@ -86,6 +86,11 @@ def test_a_document_gives_at_most_per_document_chats_and_the_rest_are_counted(ru
     assert "over_document_limit" in {reason for reason, _ in reasons(chats)}
 
 
+def test_a_page_whose_address_is_skipped_gives_no_chats(run, pages):
+    made = run("collect_chats", golden.SETTINGS | {"skip": ["/textwrap$"]}, training_documents=pages)
+    assert {row["url"] for row in made.read("conversations").to_pylist()} == {"http://example.org/bees", "about:assistant"}
+
+
 def test_own_chats_are_taken_and_each_bad_row_is_refused_by_name_with_its_file_and_row(run, pages, tmp_path):
     file = tmp_path / "chats.jsonl"
     good = {
