@@ -61,7 +61,7 @@ def build_llm(
     shards = made(pack, training_documents=corpus, unique_documents=unique, tokenizer=tokenizer)
     base = made(pretrain, token_shards=shards, tokenizer=tokenizer)
     chats = made(collect_chats, training_documents=corpus)
-    assistant = made(sft, checkpoint=base, conversations=chats)
+    assistant = made(sft, checkpoint=base, conversations=chats, token_shards=shards)
     pairs = made(collect_preferences, checkpoint=assistant, conversations=chats)
     aligned = made(dpo, checkpoint=assistant, preferences=pairs)
     scores = made(evaluate, checkpoint=aligned, base_checkpoint=base, eval_items=exam)

@@ -41,7 +41,8 @@ def of_entries(entries: list[Entry], config: CollectChatsConfig, questions: Ques
                 yield answer
             else:
                 form = "signature_class" if entry.kind == "class" else kind
-                yield Chat(kind, questions.put(form, name=entry.name), answer)
+                for question in questions.several(form, config.forms, name=entry.name):
+                    yield Chat(kind, question, answer)
         if entry.kind != "function":
             continue
         shown = reference.shown_signature(entry)

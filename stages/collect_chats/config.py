@@ -21,9 +21,10 @@ class CollectChatsConfig(StageConfig):
         ("module", "signature", "parameters", "lookup", "doctest", "section", "prose", "identity"),
         description="Chats to make: module to doctest of API pages, section and prose of any page, identity of the settings",
     )
-    skip: tuple[RegularExpression, ...] = Field((), description="A page in whose address one of these is found gives no chats")
+    pages: tuple[RegularExpression, ...] = Field((), description="Only pages in whose address one of these is found give chats; empty: all")
     files: tuple[str, ...] = Field((), description="Your own chats: .jsonl or .parquet with `messages`, or `prompt` and `response`")
     questions: str = Field("en", min_length=1, description="How questions are put: a language of the questions folder, or your own .yaml")
+    forms: int = Field(1, ge=1, le=100, description="In how many forms a question about a name is put, as far as there are so many")
     assistant_name: str = Field("groundup", min_length=1, max_length=80, description="What the model calls itself in identity chats")
     min_chars: int = Field(12, ge=1, le=100_000, description="Shortest answer taken from prose (a doctest's may be one character)")
     max_chars: int = Field(360, ge=20, le=1_000_000, description="Longest question or answer; prose is cut to whole sentences within it")

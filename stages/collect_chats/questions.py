@@ -48,8 +48,13 @@ class Questions:
 
     def put(self, kind: str, **fields: str) -> str:
         """One of the forms of `kind`, filled in; the same fields always get the same form."""
+        return self.several(kind, 1, **fields)[0]
+
+    def several(self, kind: str, count: int, **fields: str) -> list[str]:
+        """`count` of the forms of `kind`, or all of them if there are fewer, filled in."""
         forms = self._forms[kind]
-        return forms[seed_for(self._seed, kind, *fields.values()) % len(forms)].format(**fields)
+        first = seed_for(self._seed, kind, *fields.values())
+        return [forms[(first + n) % len(forms)].format(**fields) for n in range(min(count, len(forms)))]
 
 
 def _mistakes(values: Any) -> list[str]:

@@ -69,7 +69,7 @@ def chats_of_shard(
     """For each document its id, url and split, and what it offers: at most per_document chats, chosen by hash."""
     made = []
     for document in documents:
-        if any(re.search(pattern, document["url"]) for pattern in config.skip):
+        if config.pages and not any(re.search(pattern, document["url"]) for pattern in config.pages):
             continue
         found = [one for one in offers(document, config, questions) if one.kind in config.kinds]
         chats = sorted((one for one in found if isinstance(one, Chat)), key=lambda chat: seed_for(config.seed, chat.question))

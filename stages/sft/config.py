@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, model_validator
 
 from stages.config import StageConfig, execution
 from stages.lm.config import Compute, Training
@@ -28,8 +28,15 @@ class SftConfig(StageConfig):
     repeat: dict[str, NonNegativeInt] = Field(
         {"identity": 20}, description="How often the conversations of a kind occur in an epoch, by kind (others once; 0 leaves a kind out)"
     )
+    replay: float = Field(0, ge=0, le=0.9, description="Share of the rows of a batch that are pretraining text, against forgetting")
     heldout_conversations: int = Field(400, ge=0, le=1 << 30, description="Held-out conversations that an evaluation reads at most")
     answers: int = Field(64, ge=0, le=100_000, description="Held-out prompts that are answered at the end, to see whether answers stop")
     max_new_tokens: int = Field(96, ge=1, le=1 << 20, description="Tokens after which an answer that does not stop is cut")
     seed: int = Field(0, ge=0, le=1 << 62, description="Seed of the order of the conversations")
     compute: Compute = execution(Compute(), "Where and how the training runs")
+
+    @model_validator(mode="after")
+    def _conversations_have_rows(self) -> Self:
+        if self.replay and self.training.batch_rows < 2:
+            raise ValueError("replay needs training.batch_rows of 2 or more")
+        return self

@@ -6,7 +6,7 @@ from typing import Any
 
 from data_contracts import Artifact, Draft, InputError
 from stages.lm import parallel
-from stages.lm.batches import Batch
+from stages.lm.batches import Batch, Batches
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_model, special_ids, write_checkpoint
 from stages.lm.fit import Loss, LossFunction, fit
@@ -19,6 +19,7 @@ from stages.sft import examples
 from stages.sft.config import SftConfig
 from stages.sft.examples import Read
 from stages.sft.packing import PackedChats
+from stages.sft.replay import WithReplay, replayed_rows, windows
 
 BALANCE_WEIGHT = 0.01  # of the load-balancing loss, as in pretraining
 ROWS_AT_ONCE = 32  # of a held-out evaluation
@@ -26,10 +27,13 @@ SAMPLES = 3
 
 
 @parallel.distributed("sft")
-def run(config: SftConfig, *, checkpoint: Artifact, conversations: Artifact, out: Draft, report: Report) -> Facts:
+def run(
+    config: SftConfig, *, checkpoint: Artifact, conversations: Artifact, token_shards: Artifact | None = None, out: Draft, report: Report
+) -> Facts:
     """Train on the assistant's tokens only, conversations packed into rows that do not see each other.
 
-    Raises InputError if no conversation is left to train on.
+    token_shards: what `replay` takes its rows from; not read without it.
+    Raises InputError if no conversation is left to train on, ConfigError if there is nothing to replay.
     """
     chat = ChatFormat(checkpoint)
     model = load_model(checkpoint)
@@ -38,15 +42,21 @@ def run(config: SftConfig, *, checkpoint: Artifact, conversations: Artifact, out
     if not found.train:
         raise _nothing_left(conversations, found, sizes.context)
     heldout_rows = sorted(found.heldout, key=lambda row: row[0].name)[: config.heldout_conversations]
-    batches = PackedChats(found.train, sizes.context, config.training.batch_rows, config.seed, pad)
+    replayed = replayed_rows(config.replay, config.training.batch_rows)
+    chats = PackedChats(found.train, sizes.context, config.training.batch_rows - replayed, config.seed, pad)
+    batches: Batches = chats
+    if replayed:
+        with parallel.rank_0_first():
+            pages = windows(config.replay, replayed, token_shards, checkpoint, out.scratch, sizes.context, config.seed)
+        batches = WithReplay(chats, pages, config.training.batch_rows)
     heldout = PackedChats([example for example, _ in heldout_rows], sizes.context, 1, config.seed, pad)
-    steps = config.training.steps(sizes.context * batches.filled, batches.rows_per_epoch)
+    steps = config.training.steps(sizes.context * chats.filled, batches.rows_per_epoch)
 
     model = parallel.place(model, config.compute)
     result = fit(
         model, batches, answer_loss(config.training.z_loss), training=config.training, compute=config.compute, steps=steps,
         scratch=out.scratch, report=report, evaluate=(lambda model: score(model, heldout)) if heldout_rows else None,
-        guard={"seed": config.seed, "checkpoint": checkpoint.id, "conversations": conversations.id},
+        guard={"seed": config.seed, "checkpoint": checkpoint.id, "conversations": conversations.id, "replay": config.replay},
     )  # fmt: skip
     write_checkpoint(out, model, checkpoint, result.metrics, chat.stop_ids)
     if parallel.rank() > 0:
@@ -58,7 +68,7 @@ def run(config: SftConfig, *, checkpoint: Artifact, conversations: Artifact, out
     figures = {
         "heldout_loss": result.metrics[-1].get("heldout_loss"), "stops": stops, "answered": len(prompts),
         "conversations": len({example.name for example in found.train}), "heldout_conversations": len(heldout_rows),
-        "assistant_tokens": batches.answer_tokens, "rows": batches.rows_per_epoch, "filled": round(batches.filled, 3),
+        "assistant_tokens": chats.answer_tokens, "rows": chats.rows_per_epoch, "filled": round(chats.filled, 3),
         "shortened": found.shortened, "dropped": found.rejected.total(), **result.figures,
     }  # fmt: skip
     return Facts(figures=figures, rejected=dict(sorted(found.rejected.items())), samples=samples, notes=result.notes)

@@ -86,8 +86,14 @@ def test_a_document_gives_at_most_per_document_chats_and_the_rest_are_counted(ru
     assert "over_document_limit" in {reason for reason, _ in reasons(chats)}
 
 
-def test_a_page_whose_address_is_skipped_gives_no_chats(run, pages):
-    made = run("collect_chats", golden.SETTINGS | {"skip": ["/textwrap$"]}, training_documents=pages)
+def test_a_question_is_put_in_as_many_forms_as_asked_for(run, pages):
+    one, three = (asked(run("collect_chats", golden.SETTINGS | {"forms": n}, training_documents=pages), "signature") for n in (1, 3))
+    assert set(one) < set(three)
+    assert sorted(answer for answer in one.values() for _ in range(3)) == sorted(three.values())
+
+
+def test_only_the_pages_asked_for_give_chats(run, pages):
+    made = run("collect_chats", golden.SETTINGS | {"pages": ["/bees$"]}, training_documents=pages)
     assert {row["url"] for row in made.read("conversations").to_pylist()} == {"http://example.org/bees", "about:assistant"}
 
 

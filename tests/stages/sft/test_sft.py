@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import tempfile
+from pathlib import Path
 
 import pytest
 import torch
 
-from data_contracts import InputError
+from data_contracts import ConfigError, InputError
+from stages.digests import digest
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_model
 from stages.lm.generate import generate
 from stages.lm.loss import IGNORED
 from stages.sft import examples
 from stages.sft.packing import Example, PackedChats, best_fit
+from stages.sft.replay import WithReplay, windows
 from stages.sft.stage import answer_loss
 from tests.golden import sft as golden
 
@@ -107,3 +112,46 @@ def test_without_held_out_conversations_it_trains_all_the_same(run, publish):
     chats = publish("conversations", conversations=golden.colours(6, 0))
     figures = run("sft", golden.SETTINGS, checkpoint=golden.checkpoint(publish), conversations=chats).manifest.facts["figures"]
     assert (figures["heldout_loss"], figures["stops"]) == (None, None)
+
+
+def _shards(publish, checkpoint):
+    words = golden.tokenizer()
+    texts = [f"Page {n} says that number {n * 7} comes before number {n * 7 + 1}." for n in range(80)]
+    rows = [{"document": digest(text), "part": 0, "tokens": [*words.encode(text).ids, 0], "bytes": len(text.encode())} for text in texts]
+    stamp = f"{hashlib.sha256((checkpoint.path / 'tokenizer.json').read_bytes()).hexdigest()} {words.get_vocab_size()}"
+    return publish("token_shards", train=rows, heldout=rows[:2], files={"tokenizer.sha256": stamp.encode()})
+
+
+def test_replayed_rows_are_pages_and_the_others_conversations_however_a_batch_is_cut(publish):
+    checkpoint = golden.checkpoint(publish)
+    examples = [Example(f"c{n}", [2, 3, n % 50 + 5], [IGNORED, n % 50 + 5, 2]) for n in range(60)]
+    chats = PackedChats(examples, 96, 6, seed=0, pad=1)
+    with tempfile.TemporaryDirectory() as folder:
+        pages = windows(0.25, 2, _shards(publish, checkpoint), checkpoint, Path(folder), 96, seed=0)
+        mixed = WithReplay(chats, pages, 8)
+        whole = mixed.rows(3, 0, 8)
+        assert (whole["labels"][6:] >= 0).all()
+        assert (whole["labels"][:6] < 0).any(dim=1).all()
+        assert torch.equal(whole["ids"][6:], pages.rows(3, 0, 2)["ids"])
+        for size in (1, 2, 4):
+            parts = [mixed.rows(3, start, size) for start in range(0, 8, size)]
+            for name, tensor in whole.items():
+                assert torch.equal(torch.cat([part[name] for part in parts]), tensor)
+
+
+def test_replay_keeps_what_was_known_of_the_pages(run, publish):
+    inputs = golden.inputs(publish)
+    shards = _shards(publish, inputs["checkpoint"])
+    settings = golden.SETTINGS | {"training": golden.SETTINGS["training"] | {"batch_rows": 8}}
+    row = torch.tensor(shards.read("train", ["tokens"]).column("tokens")[0].as_py())
+    losses = []
+    for replay in (0, 0.5):
+        made = load_model(run("sft", settings | {"replay": replay}, **inputs, token_shards=shards))
+        with torch.no_grad():
+            losses.append(float(torch.nn.functional.cross_entropy(made(row[None, :-1])[0].float(), row[1:])))
+    assert losses[1] < 0.8 * losses[0]
+
+
+def test_replay_without_pages_is_an_error_that_names_them(run, publish):
+    with pytest.raises(ConfigError, match=r"sft\.replay: (?s:.)*token_shards=NAME/token_shards"):
+        run("sft", golden.SETTINGS | {"replay": 0.5}, **golden.inputs(publish))
