@@ -59,6 +59,7 @@ def run(
         return
     from flows import runs, summary
 
+    out.stderr = json_  # progress is for people
     built = runs.build(store, loaded, name, list(changes or []), as_of, steps)
     if json_:
         tables.as_json(built.as_json())
@@ -92,6 +93,7 @@ def stage(
         return
     from flows import runs
 
+    out.stderr = json_
     store = open_store()
     config = settings_for(store, row, name, recipe_, changes or [])
     given = dict(runs.parse_input(text) for text in inputs or [])

@@ -1,6 +1,6 @@
 """The demo from an empty home, as a user runs it: time, memory, orchestration, scores, and the rerun with nothing changed.
 
-    python -m tests.bench.demo_bench [--recipe tiny]
+    python -m tests.bench.demo_bench [--recipe tiny] [--home FOLDER, which is kept]
 
 One JSON line. `peak_gb` is the greatest sum of what all processes of the run hold at one time (proportional set size, read every
 half second); `orchestration_share` is the share of the time in which no stage worked, the start of the server included;
@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -66,8 +66,10 @@ def seconds_of(artifact: Artifact) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--recipe", default="tiny")
-    recipe = parser.parse_args().recipe
-    with tempfile.TemporaryDirectory() as folder:
+    parser.add_argument("--home")
+    given = parser.parse_args()
+    recipe = given.recipe
+    with nullcontext(given.home) if given.home else tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         first, seconds, peak = groundup(home, "run", "--recipe", recipe, "--name", "demo")
         again, rerun_seconds, _ = groundup(home, "run", "--recipe", recipe, "--name", "demo")
