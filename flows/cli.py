@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Annotated
 
 import typer
 
 import stages
 from data_contracts import GroundupError
-from flows import preview, recipe, tables
+from flows import console, preview, recipe, tables
 from flows.console import errors, headline, out
 from flows.home import home, open_store
 from flows.settings import settings_for
@@ -59,8 +59,8 @@ def run(
         return
     from flows import runs, summary
 
-    out.stderr = json_  # progress is for people
-    built = runs.build(store, loaded, name, list(changes or []), as_of, steps)
+    with console.only_json() if json_ else nullcontext():
+        built = runs.build(store, loaded, name, list(changes or []), as_of, steps)
     if json_:
         tables.as_json(built.as_json())
     else:
@@ -93,7 +93,6 @@ def stage(
         return
     from flows import runs
 
-    out.stderr = json_
     store = open_store()
     config = settings_for(store, row, name, recipe_, changes or [])
     given = dict(runs.parse_input(text) for text in inputs or [])
@@ -101,18 +100,22 @@ def stage(
     if preview_:
         tables.steps(steps, name, json_)
         return
-    made = runs.alone(store, steps, name, recipe_)
+    with console.only_json() if json_ else nullcontext():
+        made = runs.alone(store, steps, name, recipe_)
     if json_:
         tables.as_json([tables.artifact(store, artifact) for artifact in made])
 
 
 @app.command()
-def up(port: Annotated[int | None, typer.Option("--port", help="Port of the UI on 127.0.0.1 (default 4200).")] = None) -> None:
+def up(
+    port: Annotated[int | None, typer.Option("--port", help="Port of the UI on 127.0.0.1 (default 4200).")] = None,
+    at_once: Annotated[int, typer.Option("--at-once", min=1, help="How many runs the worker does at a time.")] = 1,
+) -> None:
     """Start the Prefect server, the deployments and a worker; print where the UI is."""
     from flows import server
 
     with out.status("starting Prefect: server, deployments, worker …"):
-        url = server.up(home(), port)
+        url = server.up(home(), port, at_once)
     out.print(f"[bold green]up[/]  {url}\nStart a model there: Deployments → build-llm → Run. Stop everything with: groundup down")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -31,6 +32,20 @@ class Finished:
     stage: str
     seconds: float
     made: bool
+
+
+@contextmanager
+def only_json() -> Iterator[None]:
+    """Keep standard output for JSON: progress, and whatever libraries print there, goes to standard error meanwhile."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 @contextmanager

@@ -105,8 +105,11 @@ def start_server(at: Home, port: int | None = None, meanwhile: Callable[[], obje
     _wait_until_up(at)
 
 
-def up(at: Home, port: int | None = None) -> str:
-    """Server, work pool, deployments, worker. Running it again repairs what is missing. Returns the address of the UI."""
+def up(at: Home, port: int | None = None, at_once: int = 1) -> str:
+    """Server, work pool, deployments, worker. Running it again repairs what is missing. Returns the address of the UI.
+
+    at_once: how many runs the worker does at a time. Two that train on the same cores take longer than one after the other.
+    """
     given = "PREFECT_API_URL" in os.environ
     os.environ.update(environment(at, port))
     if not given and not _alive(at, "server"):
@@ -114,7 +117,8 @@ def up(at: Home, port: int | None = None) -> str:
     _prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
     _prefect("deploy", "--prefect-file", str(REPOSITORY / "infra" / "prefect.yaml"), "--all")
     if not _alive(at, "worker"):
-        _spawn(at, "worker", ["prefect", "worker", "start", "--pool", POOL, "--name", "groundup", "--type", "process"])
+        command = ["prefect", "worker", "start", "--pool", POOL, "--name", "groundup", "--type", "process", "--limit", str(at_once)]
+        _spawn(at, "worker", command)
     return ui_url()
 
 

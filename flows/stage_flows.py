@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from prefect import State, flow
-from prefect.concurrency.sync import concurrency
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import BaseModel, Field, create_model
@@ -19,8 +18,6 @@ from flows.home import open_store
 from flows.settings import settings_for
 from flows.step import run_stage
 from stages import Stage
-
-HEAVY = ("pretrain", "sft", "collect_preferences", "dpo", "evaluate", "export_gguf")  # one at a time on one machine: they take all of it
 
 
 def changes_model(config: type[BaseModel]) -> type[BaseModel]:
@@ -46,7 +43,7 @@ def make(step: preview.Step, name: str, from_recipe: str | None) -> State[str]:
     """Run one step, let the name point at the result, and fill the run's page. The state carries "noun/id"."""
     store = open_store()
     inputs = {argument: store.open(*reference, verify=False) for argument, reference in step.inputs.items()}
-    with run_page.reporting(step.stage.name) as report, concurrency("heavy" if step.stage.name in HEAVY else [], occupy=1):
+    with run_page.reporting(step.stage.name) as report:
         artifact, made_now = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
         console.finish(step.stage.name, artifact, made_now)
     store.point(name, step.stage.role, artifact, run=f"{flow_run.name or step.stage.name}", recipe=from_recipe)
