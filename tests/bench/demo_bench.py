@@ -71,6 +71,7 @@ def main() -> None:
     recipe = given.recipe
     with nullcontext(given.home) if given.home else tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
+        (home / "prefect").mkdir(parents=True, exist_ok=True)
         prefect = [str(Path(sys.executable).with_name("prefect")), "server", "database", "upgrade", "--yes"]  # as set-up does
         subprocess.run(prefect, env=os.environ | {"PREFECT_HOME": str(home / "prefect")}, check=True, stdout=subprocess.DEVNULL)
         first, seconds, peak = groundup(home, "run", "--recipe", recipe, "--name", "demo")
