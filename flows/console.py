@@ -80,16 +80,17 @@ def finish(stage: str, artifact: Artifact, made: bool) -> None:
     seconds = time.monotonic() - _started
     _finished.append(Finished(stage, seconds, made))
     if made:
-        out.print(f"[green]✓[/] {stage:<20} {_clock(seconds):>6}  [dim]{headline(artifact)}[/]")
+        out.print(f"[green]✓[/] {stage:<20} {clock(seconds):>6}  [dim]{headline(artifact)}[/]", no_wrap=True, overflow="ellipsis")
     else:
         out.print(f"[green]✓[/] {stage:<20} {'':>6}  [dim]up to date[/]")
 
 
 def headline(artifact: Artifact) -> str:
-    """An artifact in one line: its rows, and the first figures that its stage found."""
-    rows = [f"{count:,} {table}" for table, count in artifact.manifest.rows.items() if table != "metrics"]
-    figures = list(artifact.manifest.facts.get("figures", {}).items())[:3]
-    return ", ".join(rows + [f"{name.replace('_', ' ')} {cell(value)}" for name, value in figures])
+    """An artifact in one line: its rows, and the first figures that its stage found beside them."""
+    counts = {table: count for table, count in artifact.manifest.rows.items() if table != "metrics"}
+    figures = [(n, v) for n, v in artifact.manifest.facts.get("figures", {}).items() if v not in counts.values() and v != artifact.id]
+    told = [f"{count:,} {table}" for table, count in counts.items()]
+    return ", ".join(told + [f"{name.replace('_', ' ')} {cell(value)}" for name, value in figures[:3]])
 
 
 def cell(value: Any) -> str:
@@ -168,5 +169,5 @@ def _short(number: float | None) -> str:
     return f"{number:.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

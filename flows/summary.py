@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 from rich.table import Table
 
-from data_contracts import Store
+from data_contracts import Artifact, Store
+from data_contracts.artifact import Manifest
 from flows import tables
-from flows.console import cell, out
+from flows.console import clock, out
 from flows.recipe import Recipe
 from flows.runs import Built
 from flows.talk import find
@@ -21,7 +25,8 @@ def show(store: Store, what: Recipe, built: Built) -> None:
         out.print(f"[green]{built.name} is up to date[/]: no stage had to run")
     out.rule("artifacts", style="dim")
     pointings = store.names.roles(built.name)
-    tables.rows([tables.pointing(store, row.role, pointings[row.role]) for row in STAGES if row.role in pointings], False, empty="")
+    made = [(row.role, store.open(p.noun, p.id, verify=False)) for row in STAGES if (p := pointings.get(row.role))]
+    tables.rows([_artifact(role, artifact) for role, artifact in made], False, empty="")
     out.rule("scores", style="dim")
     _scores(store, built.name)
     if what.prompts:
@@ -35,25 +40,42 @@ def show(store: Store, what: Recipe, built: Built) -> None:
     out.print(f"\nTry next:  [bold]groundup chat {built.name}[/]     or  [bold]groundup up[/]  for the Prefect UI")
 
 
+def _artifact(role: str, made: Artifact) -> dict[str, Any]:
+    return {"artifact": role, "rows": tables.counts(made.manifest), "MB": round(made.manifest.bytes / 1e6, 2), "took": _took(made.manifest)}
+
+
+def _took(manifest: Manifest) -> str:
+    """Minutes and seconds that the stage worked."""
+    started, finished = (datetime.fromisoformat(text) for text in (manifest.started, manifest.finished))
+    return clock((finished - started).total_seconds())
+
+
 def _scores(store: Store, name: str) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("task", "metric", "value", "± stderr", "items", "baseline", ""):
-        table.add_column(column)
+    for column in ("task", "metric", "value", "baseline", ""):
+        table.add_column(column, overflow="fold")
     artifact = store.find(f"{name}/scores")
     for row in artifact.read("scores").to_pylist():
-        baseline = "–" if row["baseline"] is None else f"{row['baseline']:.3f} ({row['baseline_name']})"
-        better = _better(row["value"], row["baseline"], row["higher_is_better"])
-        cells = (row["task"], row["metric"], cell(row["value"]), cell(row["stderr"]), cell(row["n"]), baseline, better)
-        table.add_row(*cells)
+        baseline = "–" if row["baseline"] is None else f"{row['baseline']:.3f} {row['baseline_name']}"
+        better = _better(row["value"], row["baseline"], row["stderr"], row["higher_is_better"])
+        table.add_row(row["task"], row["metric"], _measured(row["value"], row["stderr"]), baseline, better)
     out.print(table)
-    for note in artifact.manifest.facts.get("notes", []):
-        out.print(f"[dim]{note}[/]")
+    out.print("[dim]better: by more than two standard errors; unclear: by less[/]")
 
 
-def _better(value: float | None, baseline: float | None, higher_is_better: bool) -> str:
+def _measured(value: float | None, stderr: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if stderr is None else f"{value:.3f} ± {stderr:.3f}"
+
+
+def _better(value: float | None, baseline: float | None, stderr: float | None, higher_is_better: bool) -> str:
     if value is None or baseline is None:
         return ""
-    return "[green]better[/]" if (value > baseline) == higher_is_better and value != baseline else "[yellow]not better[/]"
+    lead = (value - baseline) * (1 if higher_is_better else -1)
+    if lead <= 0:
+        return "[yellow]not better[/]"
+    return "[green]better[/]" if lead > 2 * (stderr or 0) else "[yellow]unclear[/]"
 
 
 def _chats(store: Store, what: Recipe, name: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from data_contracts import Artifact, Store
+from data_contracts.artifact import Manifest
 from data_contracts.names import Pointing
 from flows.console import cell, out
 from flows.preview import Step
@@ -77,10 +78,15 @@ def pointing(store: Store, role: str, pointed: Pointing) -> dict[str, Any]:
         "artifact": role,
         "id": manifest.id[:12],
         "made by": manifest.stage,
-        "rows": ", ".join(f"{count:,} {table}" for table, count in manifest.rows.items()),
+        "rows": counts(manifest),
         "MB": round(manifest.bytes / 1e6, 2),
         "finished": manifest.finished,
     }
+
+
+def counts(manifest: Manifest) -> str:
+    """ "1,426 train, 66 heldout": the rows of each table."""
+    return ", ".join(f"{count:,} {table}" for table, count in manifest.rows.items())
 
 
 def artifact(store: Store, found: Artifact) -> dict[str, Any]:

@@ -9,11 +9,19 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data_contracts import ConfigError
-from stages.config import RegularExpression, StageConfig, execution
+from stages.config import RegularExpression, Settings, StageConfig, execution
 
 Kind = Literal["module", "signature", "parameters", "lookup", "doctest", "section", "prose", "identity"]
 
 QUESTIONS = Path(__file__).parent / "questions"
+
+
+class DoctestSettings(Settings):
+    """Of the sandbox that runs examples, so that only what they really print is learnt."""
+
+    sources: tuple[str, ...] = Field(("pydoc",), description="Crawl sources whose examples may be run; code of others is never run")
+    packages: bool = Field(False, description="Let examples import installed packages, not only the standard library")
+    seconds: float = Field(5.0, gt=0, le=600, description="Longest that the examples of one description may run")
 
 
 class CollectChatsConfig(StageConfig):
@@ -30,11 +38,7 @@ class CollectChatsConfig(StageConfig):
     max_chars: int = Field(360, ge=20, le=1_000_000, description="Longest question or answer; prose is cut to whole sentences within it")
     per_document: int = Field(1000, ge=1, le=1_000_000, description="Most chats from one document, chosen by hash")
     heldout_share: float = Field(0.05, ge=0, le=0.9, description="Share of documents (and of the rows of files) kept to measure sft")
-    doctest_sources: tuple[str, ...] = Field(
-        ("pydoc",), description="Crawl sources whose doctests may be run in the sandbox to verify them; code of others is never run"
-    )
-    doctest_packages: bool = Field(False, description="Let doctests import installed packages, not only the standard library")
-    doctest_seconds: float = Field(5.0, gt=0, le=600, description="Longest that the doctests of one description may run")
+    doctest: DoctestSettings = Field(DoctestSettings(), description="Which examples may be run, and with what")
     seed: int = Field(0, ge=0, description="Seed of the choice of question forms, of chats and of the held-out split")
     workers: int = execution(0, "Processes; 0: one per core", ge=0, le=4096)
 

@@ -45,7 +45,7 @@ def of_entries(entries: list[Entry], config: CollectChatsConfig, questions: Ques
                 yield one
             else:
                 found.append(one)
-    outcomes = run_sessions([session.statements for session in found], config.doctest_seconds, config.doctest_packages)
+    outcomes = run_sessions([session.statements for session in found], config.doctest.seconds, config.doctest.packages)
     for session, outcome in zip(found, outcomes, strict=True):
         if outcome.output is None:
             # no more than the kind of error: messages hold addresses and times, and the same input must give the same bytes

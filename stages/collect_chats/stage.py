@@ -93,7 +93,7 @@ def offers(document: dict[str, Any], config: CollectChatsConfig, questions: Ques
     entries = list(reference.entries(module, document["text"]))
     yield from candidates.of_entries(entries, config, questions)
     yield from candidates.of_sections(entries[0].name, entries[0].text, config, questions, marked=True)
-    if "doctest" in config.kinds and document["source"] in config.doctest_sources:
+    if "doctest" in config.kinds and document["source"] in config.doctest.sources:
         yield from doctests.of_entries(entries, config, questions)
 
 

@@ -157,10 +157,11 @@ def test_chat_streams_the_greedy_answer_and_leaves_no_thread_behind(model, capfd
     assert len(pieces) > 1
     threads = _threads()  # after the first time: llama.cpp keeps one thread for its log
     assert "".join(pieces) == "".join(chat(model, asked, max_tokens=12))
-    stopped = chat(model, asked, max_tokens=100)
-    next(stopped)
-    stopped.close()
-    assert _threads() == threads
+    for _ in range(4):
+        stopped = chat(model, asked, max_tokens=100)
+        next(stopped)
+        stopped.close()
+    assert _threads() < threads + 4  # llama.cpp may start one more of its own at any time, not one for each
     assert capfd.readouterr() == ("", "")
 
 
