@@ -30,7 +30,8 @@ check: $(TEST_INSTALLED)  ## lint, types, import rules, contracts, fast tests: s
 test: $(TEST_INSTALLED)  ## everything, the slow real tests too: at most 20 minutes on 2 cores
 	@infra/install_chromium.sh
 	@$(MAKE) --no-print-directory check
-	@$(BIN)/python -m pytest -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal --ignore tests/flows
+	@$(BIN)/python -m pytest -m slow tests/flows
 
 bench: $(TEST_INSTALLED)  ## our speed beside our peers', in the same run
 	@for bench in tests/bench/*_bench.py; do $(BIN)/python -m "tests.bench.$$(basename $$bench .py)" || exit 1; done

@@ -20,6 +20,10 @@ def store(tmp_path: Path) -> Store:
 
 @pytest.fixture
 def publish(store: Store) -> Callable[..., Artifact]:
+    return publisher(store)
+
+
+def publisher(store: Store) -> Callable[..., Artifact]:
     """publish("clean_documents", documents=[{…}], rejects=[…], files={"config.json": b"…"}) → a real artifact, checked as always.
 
     Conservation is satisfied by an input of the right size that is made up on the spot.

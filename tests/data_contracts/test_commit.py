@@ -17,6 +17,8 @@ from data_contracts.files import listing
 from data_contracts.names import Folder, Names
 from tests.data_contracts import publishing
 
+pytestmark = pytest.mark.slow
+
 PUBLISH = [sys.executable, "-m", "tests.data_contracts.publishing"]
 DRAFT = f"drafts/raw_documents-{publishing.IDENTITY.id}/files"
 TOUCHED = [

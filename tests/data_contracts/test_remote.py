@@ -19,6 +19,8 @@ from data_contracts import ArtifactError, ConfigError, Store, open_store
 from data_contracts.remote import RemoteStore
 from tests.data_contracts import publishing
 
+pytestmark = pytest.mark.slow
+
 CANARY = "canary-7c1f"
 KEY = ("raw_documents", publishing.IDENTITY.id)
 

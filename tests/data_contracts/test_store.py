@@ -119,6 +119,7 @@ def test_facts_that_are_no_json_are_refused_and_nothing_is_published(store):
     assert store.ids() == []
 
 
+@pytest.mark.slow
 def test_row_groups_stay_near_32_mb_and_batches_near_64_however_long_the_rows(store):
     def make(draft):
         with draft.writer("failures") as writer:

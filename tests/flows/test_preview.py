@@ -1,22 +1,31 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 import stages
 from data_contracts import ConfigError, Store
 from flows import preview
 from flows.step import run_stage
+from tests.conftest import publisher
 from tests.golden import clean as golden_clean
 
 
-@pytest.fixture
-def built(store, publish):
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
     """`demo` with raw_documents, clean_documents and unique_documents."""
-    raw = golden_clean.inputs(publish)["raw_documents"]
-    store.point("demo", "raw_documents", raw, run="test")
+    store = Store(tmp_path_factory.mktemp("original"))
+    store.point("demo", "raw_documents", golden_clean.inputs(publisher(store))["raw_documents"], run="test")
     for name in ("clean", "dedup"):
         _run(store, name)
     return store
+
+
+@pytest.fixture
+def built(original, tmp_path):
+    """A copy, to be changed."""
+    return Store(shutil.copytree(original.root, tmp_path / "store"))
 
 
 def _run(store: Store, name: str, settings: dict | None = None) -> None:
@@ -60,8 +69,6 @@ def test_a_result_made_before_is_reused_not_rebuilt(built):
 
 
 def test_a_removed_artifact_is_missing_and_rebuilt(built):
-    import shutil
-
     pointing = built.names.get("demo", "unique_documents")
     shutil.rmtree(built.path(pointing.noun, pointing.id))
     step = _dedup(built)

@@ -83,6 +83,7 @@ def test_both_extractors_give_text_and_title(precision: bool) -> None:
     assert text.startswith("A sentence of the article.")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [

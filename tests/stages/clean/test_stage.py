@@ -34,6 +34,7 @@ def test_every_page_is_kept_or_refused_with_a_reason(publish: Publish, run: Run)
     assert made.manifest.facts["figures"]["redactions"] == 1
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_the_number_of_workers(publish: Publish, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clean_stage, "SHARD_BYTES", 1)  # a shard per batch
     pages = [("text/plain", f"Number {n}. {GOOD}".encode(), None) for n in range(150)]
@@ -46,6 +47,7 @@ def test_the_result_does_not_depend_on_the_number_of_workers(publish: Publish, r
     assert len(contents) == 1
 
 
+@pytest.mark.slow
 def test_a_page_that_takes_too_long_costs_only_itself() -> None:
     slow = Page(" ".join(f"word{n}" for n in range(3_000_000)).encode(), "text/plain", "utf-8")
     config = CleanConfig.parse({"max_seconds": 1.0, "rules": []}, "clean")
@@ -55,6 +57,7 @@ def test_a_page_that_takes_too_long_costs_only_itself() -> None:
     guard.stop()
 
 
+@pytest.mark.slow
 def test_a_page_that_kills_the_extractor_costs_only_itself() -> None:
     guard, good = Guard(CleanConfig.parse({"rules": []}, "clean"), model_path()), Page(GOOD.encode(), "text/plain", "utf-8")
     guard.clean(good)
@@ -83,6 +86,7 @@ def test_an_empty_crawl_is_named(publish: Publish, run: Run) -> None:
         run("clean", raw_documents=publish("raw_documents", documents=[], failures=[]))
 
 
+@pytest.mark.slow
 def test_refusing_everything_is_a_result_that_dedup_explains(publish: Publish, run: Run) -> None:
     made = run("clean", {"workers": 1}, raw_documents=_raw(publish, ("text/plain", b"Short.", None), ("text/plain", b"Short too.", None)))
     assert (made.rows("documents"), made.rows("rejects")) == (0, 2)

@@ -57,6 +57,7 @@ def test_any_prose_gives_chats(run, pages):
     assert asked(chats, "section").popitem()[1] == "Bees make honey from nectar. They keep it in cells of wax."
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_does_not_change_a_byte(run, pages, tmp_path):
     contents = set()
     for workers in (1, 2):

@@ -88,6 +88,7 @@ def test_sentences_end_in_every_script(text: str, expected: list[str]) -> None:
     assert [s.text for s in segments(text)] == expected
 
 
+@pytest.mark.slow
 def test_all_three_tasks_come_from_pages_that_have_the_like(many: list[dict[str, Any]]) -> None:
     counts = Counter(row["task"] for row in many)
     assert counts["heldout_continuation"] == 400
@@ -159,6 +160,7 @@ def test_items_are_spread_over_the_pages(many: list[dict[str, Any]]) -> None:
     assert max(by_page.values()) - min(by_page.values()) <= 4
 
 
+@pytest.mark.slow
 def test_sentences_that_are_boilerplate_or_trained_on_are_not_used(collected: Any) -> None:
     heldout, train = made_up.documents(0, 12), made_up.documents(50, 2)
     boilerplate = "Nobody shall use this sentence for an item at all."
@@ -173,6 +175,7 @@ def test_sentences_that_are_boilerplate_or_trained_on_are_not_used(collected: An
     assert not known & {choice for row in rest for choice in row["choices"]}
 
 
+@pytest.mark.slow
 def test_pages_of_another_language_give_no_wrong_choices(collected: Any) -> None:
     german, latin = made_up.documents(0, 8, language="de"), made_up.documents(8, 8, language="la")
     pages = {row["id"]: row["language"] for row in german + latin}
@@ -182,6 +185,7 @@ def test_pages_of_another_language_give_no_wrong_choices(collected: Any) -> None
     assert all(home[choice] == pages[row["document"]] for row in rows for choice in row["choices"])
 
 
+@pytest.mark.slow
 def test_the_order_of_documents_does_not_matter_and_the_seed_does(collected: Any) -> None:
     heldout = made_up.documents(0, 12)
     first = collected(heldout).read("items")

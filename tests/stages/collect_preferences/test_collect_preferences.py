@@ -34,6 +34,7 @@ def test_chosen_is_the_human_answer_and_rejected_the_models_own(run, given):
     assert made.rows("pairs") + made.rows("rejects") == 24
 
 
+@pytest.mark.slow
 def test_the_batch_size_does_not_change_a_byte(given, tmp_path):
     row, contents = stage("collect_preferences"), set()
     for size in (1, 5, 64):

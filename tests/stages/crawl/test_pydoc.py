@@ -16,6 +16,8 @@ from data_contracts import InputError
 from stages.crawl.fetch import FetchError
 from stages.crawl.pydoc_source import ORIGIN, PydocFetcher
 
+pytestmark = pytest.mark.slow
+
 ONLY = r"^(?!(?:index|topics|keywords|json|textwrap|_tkinter)(?:\.|$))"  # leaves out all other modules
 HTML = frozenset({"text/html"})
 

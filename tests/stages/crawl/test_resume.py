@@ -18,6 +18,8 @@ import stages
 from data_contracts import Interrupted, Store
 from flows.step import run_stage
 
+pytestmark = pytest.mark.slow
+
 PAGES = 80
 AT_ONCE = 4
 

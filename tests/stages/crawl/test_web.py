@@ -125,6 +125,7 @@ def test_redirects_in_circles_in_long_chains_and_out_of_scope_are_failures(site,
     assert "/c6" not in site.asked  # five hops, not one more
 
 
+@pytest.mark.slow
 def test_slow_and_silent_pages_cost_their_deadline_and_nothing_else(site, crawl):
     async def drip(request):
         response = web.StreamResponse(headers={"Content-Type": "text/html"})
@@ -176,6 +177,7 @@ def test_an_endless_page_is_cut_at_the_limit_and_a_page_shorter_than_it_says_is_
     assert artifact.manifest.facts["figures"]["truncated"] == 2
 
 
+@pytest.mark.slow
 def test_a_server_that_asks_to_wait_is_asked_again_after_that_time(site, crawl):
     async def busy(request):
         if sum(path == "/busy" for path in site.asked) == 1:
@@ -246,6 +248,7 @@ def test_robots_txt_behind_five_redirects_counts_and_behind_six_does_not(site, c
     assert paths(crawl(), site) == ["/"]
 
 
+@pytest.mark.slow
 def test_crawl_delay_paces_the_requests_to_a_host(site, crawl):
     site.robots("User-agent: *\nCrawl-delay: 0.4")
     site.page("/", "/1", "/2")
@@ -285,6 +288,7 @@ def test_depth_is_the_shortest_way_even_if_that_way_is_found_last(site, crawl):
     assert depths == {"/": 0, "/late": 1, "/a": 1, "/b": 2, "/deep": 2, "/deeper": 3}
 
 
+@pytest.mark.slow
 def test_rows_do_not_depend_on_the_order_of_arrival(site, run, source, store):
     shuffled = random.Random(3)
 

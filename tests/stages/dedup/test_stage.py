@@ -45,6 +45,7 @@ def test_copies_are_rejected_and_point_at_what_is_kept(publish: Publish, run: Ru
     assert made.manifest.facts["rejected"] == {"exact": 1, "near": 1}
 
 
+@pytest.mark.slow
 def test_the_result_does_not_depend_on_order_shards_or_workers(publish: Publish, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = _texts(60)
     shuffled = dict(random.Random(1).sample(sorted(texts.items()), len(texts)))
@@ -66,6 +67,7 @@ def test_many_ranges_hold_what_one_holds(publish: Publish, run: Run, monkeypatch
         assert many.read(table).equals(one.read(table))
 
 
+@pytest.mark.slow
 def test_signatures_do_not_depend_on_the_hash_seed() -> None:
     code = (
         "from stages.dedup.minhash import Signer; print(Signer(5, 64, 0).signature(Signer(5, 64, 0).shingles('a b c d e f g h')).tolist())"

@@ -26,6 +26,7 @@ def scores(artifact):
     return {(row["task"], row["metric"]): row for row in artifact.read("scores").to_pylist()}
 
 
+@pytest.mark.slow
 def test_every_score_stands_beside_its_baseline_and_every_item_is_a_sample(publish, run, eval_items):
     made = run("evaluate", QUICK, checkpoint=tiny_checkpoint(publish), eval_items=eval_items)
     found = scores(made)
@@ -60,6 +61,7 @@ def test_log_likelihoods_are_those_of_the_model(publish, run, eval_items):
         assert found == pytest.approx(sum(float(logs[at - 1, whole[at]]) for at in range(len(question), len(whole))), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_bits_per_byte_of_whole_pages_are_those_of_the_model(publish, run, eval_items):
     checkpoint = tiny_checkpoint(publish)
     made = run("evaluate", QUICK, checkpoint=checkpoint, eval_items=eval_items)

@@ -102,12 +102,14 @@ def test_the_metadata_say_name_author_and_licence_and_where_a_turn_ends(publish,
     assert "generation" not in fields["tokenizer.chat_template"].contents().replace("add_generation_prompt", "")
 
 
+@pytest.mark.slow
 def test_a_special_token_that_llama_cpp_reads_out_of_plain_text_fails_the_stage(publish, run):
     special = (*SPECIAL[:2], "<|start|>", SPECIAL[3])  # a name that llama.cpp treats in its own way
     with pytest.raises(ContractError, match=r"tokenizes \d+ strings otherwise than torch, first '<\|start\|>'"):
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish, special=special))
 
 
+@pytest.mark.slow
 def test_a_chat_template_that_llama_cpp_renders_otherwise_fails_the_stage(publish, run, monkeypatch):
     wrong = "{% for message in messages %}{{ message.content }}{% endfor %}"
     monkeypatch.setattr(
@@ -151,6 +153,7 @@ def model(publish, run):
     return run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish)).file("model")
 
 
+@pytest.mark.slow
 def test_chat_streams_the_greedy_answer_and_leaves_no_thread_behind(model, capfd):
     asked = [{"role": "user", "content": "What is a string?"}]
     pieces = list(chat(model, asked, max_tokens=12))
@@ -165,6 +168,7 @@ def test_chat_streams_the_greedy_answer_and_leaves_no_thread_behind(model, capfd
     assert capfd.readouterr() == ("", "")
 
 
+@pytest.mark.slow
 def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(model):
     with pytest.raises(InputError, match=r"has \d{3,} tokens with the chat template, the model's context is 128"):
         list(chat(model, [{"role": "user", "content": "long " * 200}]))

@@ -66,6 +66,7 @@ def same_bits(a: LanguageModel, b: LanguageModel) -> bool:
     return all(torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values(), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_model_learns_a_few_sequences_by_heart(optimizer: str, tmp_path: Path) -> None:
     _, result = train(tmp_path, 60, optimizer=optimizer)
@@ -90,6 +91,7 @@ def test_the_table_has_a_row_for_each_logged_step_with_the_mean_loss_since_the_l
     assert some.metrics[-1]["tokens"] == 10 * 8 * 16 == some.figures["tokens"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
 def test_a_run_that_crashed_continues_to_the_same_bits(optimizer: str, tmp_path: Path) -> None:
     whole, result = train(tmp_path / "a", optimizer=optimizer, log_every=3)
@@ -102,6 +104,7 @@ def test_a_run_that_crashed_continues_to_the_same_bits(optimizer: str, tmp_path:
     assert continued.metrics == result.metrics
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_at_a_safe_point_and_the_next_run_continues_to_the_same_bits(number: int, tmp_path: Path) -> None:
     whole, _ = train(tmp_path / "a")
@@ -119,6 +122,7 @@ def damage(path: Path) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["flipped bit", "cut short", "missing file", "no state", "half state"])
 def test_a_damaged_safe_point_is_passed_over_with_a_note_and_the_one_before_is_used(fault: str, tmp_path: Path) -> None:
     whole, _ = train(tmp_path / "a")

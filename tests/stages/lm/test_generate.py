@@ -22,6 +22,7 @@ def one_by_one(model: LanguageModel, prompt: list[int], count: int) -> list[int]
     return ids[len(prompt) :]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", tiny.SHAPES.values(), ids=tiny.SHAPES)
 def test_cache_and_batch_do_not_change_greedy_text(shape: dict) -> None:
     model = tiny.model(**shape | {"tied_embeddings": False})

@@ -32,6 +32,7 @@ Run = Callable[..., Artifact]
 SMALL = golden.SETTINGS | {"compute": {"threads": 1, "precision": "float32"}}
 
 
+@pytest.mark.slow
 def test_a_tiny_model_learns_to_add_and_says_how_well(run: Run, publish: Publish) -> None:
     settings = SMALL | {"training": SMALL["training"] | {"duration": 210, "evaluate_every": 70}}
     checkpoint = run("pretrain", settings, **golden.inputs(publish))
@@ -49,6 +50,7 @@ def test_a_tiny_model_learns_to_add_and_says_how_well(run: Run, publish: Publish
     assert right > 5 * len(sums) / 50  # five times what guessing among fifty sums would give
 
 
+@pytest.mark.slow
 def test_twice_gives_the_same_bytes(run: Run, publish: Publish, store: Store, tmp_path: Path) -> None:
     inputs = golden.inputs(publish)
     first = run("pretrain", SMALL, **inputs)
@@ -60,6 +62,7 @@ def test_twice_gives_the_same_bytes(run: Run, publish: Publish, store: Store, tm
     assert second.manifest.content == content
 
 
+@pytest.mark.slow
 def test_settings_of_the_machine_do_not_change_the_identity(run: Run, publish: Publish) -> None:
     inputs = golden.inputs(publish)
     one = run("pretrain", SMALL, **inputs)
@@ -115,6 +118,7 @@ def test_an_empty_split_is_refused(run: Run, publish: Publish, train: int, heldo
         run("pretrain", SMALL, token_shards=shards, tokenizer=publish("tokenizer", files=files))
 
 
+@pytest.mark.slow
 def test_documents_can_be_kept_from_seeing_each_other(run: Run, publish: Publish) -> None:
     inputs = golden.inputs(publish)
     apart = run("pretrain", SMALL | {"attend_across_documents": False}, **inputs)

@@ -27,6 +27,7 @@ LEARNT = {
 }
 
 
+@pytest.mark.slow
 def test_a_model_learns_to_answer_and_to_stop(run, publish):
     chats = [golden.conversation(f"Which colour is thing number {n}?", "red.", "heldout" if n < 4 else "train") for n in range(24)]
     trained = run("sft", LEARNT, checkpoint=golden.checkpoint(publish), conversations=publish("conversations", conversations=chats))
@@ -139,6 +140,7 @@ def test_replayed_rows_are_pages_and_the_others_conversations_however_a_batch_is
                 assert torch.equal(torch.cat([part[name] for part in parts]), tensor)
 
 
+@pytest.mark.slow
 def test_replay_keeps_what_was_known_of_the_pages(run, publish):
     inputs = golden.inputs(publish)
     shards = _shards(publish, inputs["checkpoint"])
