@@ -104,6 +104,9 @@ def stage(
         made = runs.alone(store, steps, name, recipe_)
     if json_:
         tables.as_json([tables.artifact(store, artifact) for artifact in made])
+    else:
+        for artifact in made:
+            out.print(str(artifact.path), markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -254,11 +257,12 @@ def _told_plainly() -> Iterator[None]:
     try:
         yield
     except GroundupError as error:
-        errors.print(f"[bold red]error[/] {error.what}: ", end="")
-        errors.print(error.why, markup=False)
+        errors.print("[bold red]error[/] ", end="")
+        errors.print(f"{error.what}: {error.why}", markup=False)
         errors.print("  to repair: ", end="", style="bold")
         errors.print(error.fix, markup=False)
         sys.exit(2)
-    except KeyboardInterrupt:
-        errors.print("interrupted; run the same command again to go on")
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == 130:  # typer's answer to Ctrl-C
+            errors.print("interrupted; run the same command again to go on")
+        raise

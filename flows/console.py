@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
 from data_contracts import Artifact
@@ -80,7 +81,7 @@ def finish(stage: str, artifact: Artifact, made: bool) -> None:
     seconds = time.monotonic() - _started
     _finished.append(Finished(stage, seconds, made))
     if made:
-        out.print(f"[green]✓[/] {stage:<20} {clock(seconds):>6}  [dim]{headline(artifact)}[/]", no_wrap=True, overflow="ellipsis")
+        out.print(f"[green]✓[/] {stage:<20} {clock(seconds):>6}  [dim]{escape(headline(artifact))}[/]", no_wrap=True, overflow="ellipsis")
     else:
         out.print(f"[green]✓[/] {stage:<20} {'':>6}  [dim]up to date[/]")
 
@@ -106,21 +107,21 @@ def cell(value: Any) -> str:
     return str(value)
 
 
-class _Amount(ProgressColumn):
-    """Done of total, and the rate."""
+class _Pace(ProgressColumn):
+    """Done of total, the rate, and the time left: "140/400 steps  4.5/s  0:58 left"."""
 
     def render(self, task: Task) -> Text:
         total = f"/{_short(task.total)}" if task.total else ""
-        rate = f"  {_short(task.speed)}/s" if task.speed else ""
-        return Text(f"{_short(task.completed)}{total} {task.fields['unit']}{rate}")
+        told = [f"{_short(task.completed)}{total} {task.fields['unit']}"]
+        if task.speed:
+            told.append(f"{_short(task.speed)}/s")
+        told.append(f"{clock(task.elapsed or 0)} gone" if task.time_remaining is None else f"{clock(task.time_remaining)} left")
+        return Text("  ".join(told), no_wrap=True)
 
 
 class _LiveReport(Report):
     def __init__(self, stage: str):
-        columns = (
-            SpinnerColumn(finished_text="[green]✓"), TextColumn(f"{stage:<20}"), BarColumn(24), _Amount(),
-            TimeElapsedColumn(), TimeRemainingColumn(elapsed_when_finished=False), TextColumn("[dim]{task.fields[figure]}"),
-        )  # fmt: skip
+        columns = (SpinnerColumn(), TextColumn(f"{stage:<20}"), BarColumn(12), _Pace(), TextColumn("[dim]{task.fields[figure]}"))
         self._bar = Progress(*columns, console=out, transient=True)
         self._task = self._bar.add_task(stage, total=None, unit="", figure="")
 
@@ -139,7 +140,7 @@ class _LiveReport(Report):
         self._bar.update(self._task, figure=f"loss {loss:.3f}" if loss is not None else "")
 
     def note(self, text: str) -> None:
-        self._bar.console.print(f"  [dim]{text}")
+        self._bar.console.print(f"  [dim]{escape(text)}")
 
 
 class _PlainReport(Report):

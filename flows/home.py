@@ -18,8 +18,9 @@ class Home:
 
     @property
     def store(self) -> str:
-        """A folder or a URL: GROUNDUP_STORE, or `store` in here."""
-        return os.environ.get("GROUNDUP_STORE") or str(self.path / "store")
+        """A folder (absolute, so that every process means the same) or a URL: GROUNDUP_STORE, or `store` in here."""
+        given = os.environ.get("GROUNDUP_STORE") or str(self.path / "store")
+        return given if "://" in given else str(Path(given).expanduser().resolve())
 
     @property
     def prefect(self) -> Path:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import stages
 from data_contracts import ConfigError, Identity, Store
 from data_contracts.artifact import Manifest
+from flows import recipe
 from flows.step import identity_of
 from stages import Stage
 from stages.config import StageConfig
@@ -80,7 +81,8 @@ def last_config(store: Store, name: str, stage: Stage) -> StageConfig:
 
 def last_recipe(store: Store, name: str) -> str | None:
     """The recipe that `name` was last built with."""
-    newest = max(store.names.roles(name).values(), key=lambda pointing: pointing.at, default=None)
+    with_one = (pointing for pointing in store.names.roles(name).values() if pointing.recipe)
+    newest = max(with_one, key=lambda pointing: pointing.at, default=None)
     return newest.recipe if newest else None
 
 
@@ -93,10 +95,13 @@ def last_date(store: Store, name: str | None, stage: Stage) -> str | None:
 
 
 def last_settings(store: Store, name: str, stage: Stage) -> dict[str, Any]:
-    """The same as plain values; keys that the stage no longer knows are left out."""
+    """The same as plain values; keys that the stage no longer knows are left out. If the artifact is gone: its recipe's."""
     pointing = store.names.get(name, stage.role)
-    if pointing is None or not store.has(pointing.noun, pointing.id):
+    if pointing is None:
         return {}
+    if not store.has(pointing.noun, pointing.id):
+        known = pointing.recipe or last_recipe(store, name)
+        return recipe.load(known).configs[stage.name].model_dump(mode="json") if known else {}
     manifest = store.open(pointing.noun, pointing.id, verify=False).manifest
     if manifest.stage != stage.name:
         return {}

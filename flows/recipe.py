@@ -48,11 +48,12 @@ def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
     Raises ConfigError that lists every mistake of the file and of the changes.
     """
     values, lines = _read(reference, seen=())
-    settings: dict[str, dict[str, Any]] = {name: dict(values.get("stages", {}).get(name) or {}) for name in stages.NAMES}
-    mistakes = [_unknown(f"stages.{key}", key, stages.NAMES, lines) for key in values.get("stages", {}) if key not in stages.NAMES]
+    mistakes = [_unknown(f"stages.{key}", key, stages.NAMES, lines) for key in values["stages"] if key not in stages.NAMES]
+    settings: dict[str, dict[str, Any]] = {name: dict(values["stages"].get(name, {})) for name in stages.NAMES}
     for change in changes:
         stage, path, value = parse_change(change)
         put(settings[stage], path, value)
+        lines[("stages", stage, *path)] = "--set"
     configs = {}
     for name in stages.NAMES:
         config_class = stages.stage(name).config_class
@@ -75,7 +76,7 @@ def parse_change(text: str, stage: str | None = None) -> tuple[str, list[str], A
     """(stage, path of keys, value) of "stage.key.key=value"; with `stage` given, its name may be left out. Values are YAML."""
     keys, equals, value = text.partition("=")
     path = keys.strip().split(".")
-    if stage and path[0] != stage:
+    if stage and path[0] not in stages.NAMES:
         path = [stage, *path]
     if not equals or len(path) < 2 or not all(path):
         raise ConfigError(f"--set {text}", "is not of the form stage.key=value", "write e.g. --set dedup.threshold=0.7")
@@ -96,7 +97,8 @@ def put(settings: dict[str, Any], path: list[str], value: Any) -> None:
     settings[path[-1]] = value
 
 
-def _read(reference: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Where, int]]:
+def _read(reference: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Where, str]]:
+    """The values of a recipe over those it extends, and where each key was written."""
     path = FOLDER / f"{reference}.yaml" if reference in NAMES else Path(reference)
     if not path.is_file():
         near = difflib.get_close_matches(reference, NAMES, n=1)
@@ -109,8 +111,9 @@ def _read(reference: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[W
         raise ConfigError(f"recipe {reference}", "; ".join(mistakes), f"a recipe has the keys {', '.join(_KEYS)}")
     if base := values.pop("extends", None):
         beside = path.parent / str(base)
-        inherited, _ = _read(str(beside) if beside.is_file() else str(base), (*seen, reference))
+        inherited, elsewhere = _read(str(beside) if beside.is_file() else str(base), (*seen, reference))
         values = merged(inherited, values)
+        lines = {where: f"{base} {line}" for where, line in elsewhere.items()} | lines
     return values, lines
 
 
@@ -123,45 +126,58 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return both
 
 
-def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, int]]:
+def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, str]]:
     """The file as plain values, and the line of every key. Aliases are refused: they hide differences and can explode."""
-    text = path.read_text("utf-8")
     try:
+        text = path.read_text("utf-8")
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader)):
             raise ConfigError(f"recipe {path}", "uses YAML aliases", "write the values out, or use `extends`")
         root = yaml.compose(text, yaml.SafeLoader)
         values = yaml.safe_load(text) or {}
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"recipe {path}", f"is not YAML: {error}", "correct the file") from None
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {path}", "is not a mapping", f"a recipe has the keys {', '.join(_KEYS)}")
-    lines: dict[Where, int] = {}
+    lines: dict[Where, str] = {}
     _note_lines(root, (), lines, path)
+    values["stages"] = _mapping(values.get("stages"), ("stages",), lines, path)
+    for name, settings in values["stages"].items():
+        values["stages"][name] = _mapping(settings, ("stages", name), lines, path)
+    prompts = values.get("prompts", [])
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise ConfigError(f"recipe {path}", f"{_at(lines, ('prompts',))}prompts is {prompts!r}", "write a list of texts")
     return values, lines
 
 
-def _note_lines(node: yaml.Node | None, where: Where, lines: dict[Where, int], path: Path) -> None:
+def _mapping(value: Any, where: Where, lines: Mapping[Where, str], path: Path) -> dict[str, Any]:
+    if value is not None and not isinstance(value, dict):
+        written = f"{_at(lines, where)}{'.'.join(map(str, where))} is {value!r}"
+        raise ConfigError(f"recipe {path}", written, "write its settings below it, e.g. stages: {dedup: {threshold: 0.7}}")
+    return value or {}
+
+
+def _note_lines(node: yaml.Node | None, where: Where, lines: dict[Where, str], path: Path) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             here = (*where, key.value)
-            line = key.start_mark.line + 1
+            line = f"line {key.start_mark.line + 1}"
             if here in lines:
-                raise ConfigError(f"recipe {path}", f"line {line}: {key.value!r} stands twice (first in line {lines[here]})", "keep one")
+                raise ConfigError(f"recipe {path}", f"{line}: {key.value!r} stands twice (first in {lines[here]})", "keep one")
             lines[here] = line
             _note_lines(value, here, lines, path)
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
-            lines[(*where, number)] = value.start_mark.line + 1
+            lines[(*where, number)] = f"line {value.start_mark.line + 1}"
             _note_lines(value, (*where, number), lines, path)
 
 
-def _at(lines: Mapping[Where, int], where: Where) -> str:
+def _at(lines: Mapping[Where, str], where: Where) -> str:
     while where and where not in lines:
         where = where[:-1]
-    return f"line {lines[where]}: " if where else ""
+    return f"{lines[where]}: " if where else ""
 
 
-def _unknown(shown: str, key: str, known: Iterable[str], lines: Mapping[Where, int]) -> str:
+def _unknown(shown: str, key: str, known: Iterable[str], lines: Mapping[Where, str]) -> str:
     known = list(known)
     near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.4)
     return (

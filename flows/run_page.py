@@ -26,6 +26,7 @@ from data_contracts import Artifact, Store
 from flows import console, lineage
 from flows.console import cell
 from stages.describe import pictures
+from stages.describe.markdown import quotation
 from stages.report import Report
 
 EVERY_S = 2.0  # how often a run's page is refreshed while a stage works
@@ -128,7 +129,7 @@ def show_stage(artifact: Artifact, title: str, store: Store) -> None:
     parts.append(_table(("figure", "value"), list(facts.get("figures", {}).items())))
     parts.append(_table(("refused because", "rows"), list(facts.get("rejected", {}).items())))
     for sample in facts.get("samples", [])[:5]:
-        parts.append("\n".join(f"**{key}**\n```\n{str(value)[:1500]}\n```" for key, value in sample.items()))
+        parts.append("\n".join(f"**{key}**\n{quotation(str(value))}" for key, value in sample.items()))
     parts += ["## Made from", f"```mermaid\n{lineage.mermaid(store, artifact)}\n```"]
     _markdown(manifest.stage.replace("_", "-"), "\n\n".join(p for p in parts if p), title)
     if "metrics" in artifact.contract.tables:

@@ -82,6 +82,7 @@ def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) 
 def alone(store: Store, steps: Sequence[Step], name: str | None, from_recipe: str | None) -> list[Artifact]:
     """Run planned steps one after another, in this process, without Prefect."""
     made = []
+    from_recipe = absolute(from_recipe) if from_recipe else None
     with console.watched():
         for step in steps:
             inputs = {argument: store.open(*reference, verify=False) for argument, reference in step.inputs.items()}

@@ -79,11 +79,10 @@ def _stage_flow(stage_name: str) -> StageFlow:
     ) -> State[str]:
         config = settings_for(open_store(), stage, name, recipe or None, overrides, settings.model_dump(mode="json"))
         given = {key: value for key, value in inputs.model_dump().items() if value}
-        (step,) = preview.one(open_store(), name, stage, config, given, as_of=as_of or None)
+        step, *after = preview.one(open_store(), name, stage, config, given, and_after, as_of or None)
         state = make(step, name, recipe or None)
-        if and_after:
-            for later in preview.one(open_store(), name, stage, config, given, and_after=True, as_of=as_of or None)[1:]:
-                FLOWS[later.stage.name](name=name)
+        for later in after:
+            FLOWS[later.stage.name](name=name, inputs={argument: made for argument, (_, made) in later.inputs.items()}, as_of=as_of)
         return state
 
     run.__doc__ = _form_text(stage)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from datetime import datetime
 
 from data_contracts import Artifact, ConfigError, Draft, Identity, Store, current
 from stages import Stage
@@ -12,7 +13,14 @@ from stages.report import Report
 
 
 def identity_of(stage: Stage, config: StageConfig, inputs: Mapping[str, str], as_of: str | None = None) -> Identity:
-    """What the stage's result would be, for these settings and input ids. Needs none of the inputs to exist."""
+    """What the stage's result would be, for these settings and input ids. Needs none of the inputs to exist.
+
+    as_of: the logical date, ISO 8601. Raises ConfigError if it is none.
+    """
+    try:
+        datetime.fromisoformat(as_of or "2026-01-31")
+    except ValueError:
+        raise ConfigError(f"--as-of {as_of}", "is not a date", "write e.g. --as-of 2026-01-31") from None
     return Identity(
         stage=stage.name,
         stage_version=stage.version,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from data_contracts import Artifact, Store
@@ -84,5 +85,5 @@ def _chats(store: Store, what: Recipe, name: str) -> None:
     with loaded(find(store, name)) as model:
         for prompt in what.prompts:
             said = "".join(answer(model, [{"role": "user", "content": prompt}], max_tokens=MAX_ANSWER))
-            out.print(f"[bold]> {prompt}[/]")
+            out.print(f"[bold]> {escape(prompt)}[/]")
             out.print(f"  {said.strip()}\n", markup=False)

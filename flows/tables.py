@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from data_contracts import Artifact, Store
 from data_contracts.artifact import Manifest
@@ -33,7 +34,7 @@ def rows(found: Sequence[Mapping[str, Any]], json_: bool, empty: str) -> None:
         for column in found[0]:
             table.add_column(column, overflow="fold")
         for row in found:
-            table.add_row(*(cell(value) for value in row.values()))
+            table.add_row(*(Text(cell(value)) for value in row.values()))
         out.print(table)
 
 
@@ -46,7 +47,7 @@ def steps(planned: Sequence[Step], name: str | None, json_: bool) -> None:
     for column in ("stage", "", "why"):
         table.add_column(column, overflow="fold")
     for step in planned:
-        table.add_row(step.stage.name, f"[{_COLOURS[step.status]}]{step.status}[/]", "; ".join(step.reasons))
+        table.add_row(step.stage.name, f"[{_COLOURS[step.status]}]{step.status}[/]", Text("; ".join(step.reasons)))
     out.print(table)
     counts = {status: sum(step.status == status for step in planned) for status in _COLOURS}
     told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)

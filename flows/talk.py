@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data_contracts import ConfigError, Store
 from flows.console import out
 
+if TYPE_CHECKING:
+    from stages.export_gguf.llama_cpp import LlamaCpp
+
 
 def talk(store: Store, model: str, prompt: str | None, quantization: str | None) -> None:
-    """Answer one prompt, or talk until the person leaves with an empty line.
+    """Answer one prompt, or talk until the person leaves with an empty line or the end of the input.
 
     Raises ConfigError if `model` is neither a run with a gguf_model nor a GGUF file, or lacks the quantization.
     """
@@ -17,8 +21,9 @@ def talk(store: Store, model: str, prompt: str | None, quantization: str | None)
 
     messages: list[dict[str, str]] = []
     with loaded(find(store, model, quantization)) as llama:
-        while question := prompt or out.input("[bold]> [/]").strip():
+        while question := prompt or _asked():
             messages.append({"role": "user", "content": question})
+            _make_room(llama, messages)
             said = ""
             for piece in answer(llama, messages):
                 said += piece
@@ -27,6 +32,20 @@ def talk(store: Store, model: str, prompt: str | None, quantization: str | None)
             if prompt:
                 return
             messages.append({"role": "assistant", "content": said})
+
+
+def _asked() -> str:
+    try:
+        return out.input("[bold]> [/]").strip()
+    except EOFError:
+        print()
+        return ""
+
+
+def _make_room(llama: LlamaCpp, messages: list[dict[str, str]]) -> None:
+    """Forget the oldest turns, as far as half of the context is not free for the answer."""
+    while len(messages) > 1 and len(llama.tokenize(llama.render(messages), special=True)) > llama.context // 2:
+        del messages[:2]
 
 
 def find(store: Store, model: str, quantization: str | None = None) -> Path:

@@ -9,7 +9,10 @@ python="${PYTHON:-python3}"
     echo "groundup needs Python 3.11 or newer; $("$python" --version) was found. Name another: make setup PYTHON=python3.12" >&2
     exit 2
 }
-[ -x .venv/bin/python ] || "$python" -m venv .venv
+.venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv || {
+    echo "$python cannot make a virtual environment; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2
+    exit 2
+}
 [ -x .venv/bin/uv ] || .venv/bin/python -m pip install --quiet uv
 # uv does not read pip's settings: hand over where else wheels may lie.
 links="${PIP_FIND_LINKS:-$(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true)}"
@@ -19,8 +22,8 @@ uv() { .venv/bin/uv pip install --python .venv/bin/python "$@"; }
 
 # Without an NVIDIA GPU, a CPU build of torch saves gigabytes: from find-links, then from the builds that uv knows.
 if [ "$(uname)" = Linux ] && ! command -v nvidia-smi >/dev/null && ! .venv/bin/python -c 'import torch' 2>/dev/null; then
-    { [ -n "$links" ] && uv --quiet --no-index --no-deps "torch>=2.9" 2>/dev/null; } ||
-        uv --quiet --torch-backend=cpu "torch>=2.9" 2>/dev/null ||
+    { [ -n "$links" ] && uv --quiet --no-index --no-deps "torch>=2.11" 2>/dev/null; } ||
+        uv --quiet --torch-backend=cpu "torch>=2.11" 2>/dev/null ||
         echo "No CPU build of torch can be reached: the ordinary one follows, with gigabytes of CUDA." >&2
 fi
 uv --quiet -c constraints.txt -e ".${extras:+[$extras]}"

@@ -8,7 +8,7 @@ if ! command -v apt-get >/dev/null; then
     echo "No Chromium, and no apt-get to install it: the browser tests will be skipped." >&2
     exit 0
 fi
-run=()
+run=(env)
 if [ "$(id -u)" -ne 0 ]; then
     sudo -n true 2>/dev/null || {
         echo "No Chromium, and no right to install it (sudo apt-get install chromium): the browser tests will be skipped." >&2
@@ -16,6 +16,6 @@ if [ "$(id -u)" -ne 0 ]; then
     }
     run=(sudo -n)
 fi
-"${run[@]}" apt-get update -qq
-DEBIAN_FRONTEND=noninteractive "${run[@]}" apt-get install -y -qq --no-install-recommends chromium >/dev/null ||
+install=(apt-get install -y -qq --no-install-recommends chromium)
+{ "${run[@]}" apt-get update -qq && "${run[@]}" env DEBIAN_FRONTEND=noninteractive "${install[@]}" >/dev/null; } ||
     echo "Chromium could not be installed: the browser tests will be skipped." >&2

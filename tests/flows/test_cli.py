@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import Groundup
+from tests.flows.conftest import Groundup, free_port
 
 
 @pytest.mark.slow
@@ -18,3 +18,25 @@ def test_with_json_standard_output_is_json_alone_and_progress_is_told_beside_it(
     (row,) = json.loads(done.stdout)
     assert row["rows"] == {"documents": 1, "failures": 0}
     assert "1 documents" in done.stderr
+
+
+@pytest.mark.slow
+def test_your_own_pages_become_a_model_that_chats(tmp_path: Path) -> None:
+    groundup = Groundup(tmp_path, free_port())
+    pages = '["*.md", "docs/**/*.md", "stages/**/*.md", "data_contracts/**/*.md"]'
+    few_steps = ("--set", "pretrain.training.duration=10", "--set", "sft.training.duration=10")
+    told = groundup.run("run", "--name", "mine", "--recipe", "own", "--set", f"crawl.sources=[{{kind: files, paths: {pages}}}]", *few_steps)
+    assert "15 stages run" in told.stdout
+    assert groundup.run("chat", "mine", "--prompt", "What are you?").returncode == 0
+    assert groundup.run("down").stdout == "nothing was up\n", "a run takes its server with it"
+
+
+def test_a_setting_of_another_stage_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    done = Groundup(tmp_path, 4200).run("stage", "dedup", "--set", "clean.rules=[c4]", check=False)
+    assert done.returncode == 2
+    assert "error --set clean.rules=[c4]: is a setting of clean" in done.stderr
+
+
+def test_a_date_that_is_none_is_refused(tmp_path: Path) -> None:
+    done = Groundup(tmp_path, 4200).run("run", "--as-of", "tomorrow", "--preview", check=False)
+    assert "error --as-of tomorrow: is not a date" in done.stderr

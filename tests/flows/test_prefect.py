@@ -38,6 +38,8 @@ def test_a_page_from_elsewhere_cannot_start_a_run(groundup):
     identity = groundup.deployment("build-llm")["id"]
     answer = httpx.post(f"{groundup.url}/api/deployments/{identity}/create_flow_run", json={}, headers={"Origin": "http://evil.example"})
     assert answer.status_code == 403
+    token = httpx.get(f"{groundup.url}/api/csrf-token", params={"client": "x"}, headers={"Origin": "http://evil.example"})
+    assert "access-control-allow-origin" not in token.headers, "the browser would let that page read the token"
 
 
 def test_a_person_builds_a_model_from_the_form(groundup, browser_page, tmp_path):

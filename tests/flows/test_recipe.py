@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,17 @@ def test_all_mistakes_are_told_at_once_with_line_and_nearest_key(tmp_path):
     assert "line 4: dedup.treshold is not a setting; did you mean 'threshold'?" in told
     assert "line 5: dedup.ngram = -1" in told
     assert "line 6: stages.cleen is not known; did you mean 'clean'?" in told
-    assert "pack.sede is not a setting; did you mean 'seed'?" in told
+    assert "--set: pack.sede is not a setting; did you mean 'seed'?" in told
+
+
+def test_a_mistake_in_a_recipe_that_is_extended_is_told_with_that_file(tmp_path):
+    base = _write(tmp_path, "about: base\nstages:\n  dedup: {ngram: -1}\n", "base.yaml")
+    with pytest.raises(ConfigError, match=r"base\.yaml line 3: dedup\.ngram = -1"):
+        recipe.load(_write(tmp_path, f"extends: {base}\nstages:\n  dedup: {{threshold: 0.5}}\n"))
+
+
+def test_stages_may_be_left_empty(tmp_path):
+    assert recipe.load(_write(tmp_path, "extends: tiny\nstages:\n  dedup:\n")).configs == recipe.load("tiny").configs
 
 
 @pytest.mark.parametrize(
@@ -41,12 +52,15 @@ def test_all_mistakes_are_told_at_once_with_line_and_nearest_key(tmp_path):
         ("about: [x\n", "is not YAML"),
         ("- a\n", "is not a mapping"),
         ("stagges: {}\n", "did you mean 'stages'?"),
+        ("about: x\nstages: [dedup]\n", "line 2: stages is ['dedup']"),
+        ("stages:\n  dedup: 3\n", "line 2: stages.dedup is 3"),
+        ("prompts: who\n", "line 1: prompts is 'who'"),
         ("extends: tinny\n", "did you mean 'tiny'?"),
         ("stages: {crawl: !!python/object/apply:os.system [true]}\n", "is not YAML"),
     ],
 )
 def test_a_file_that_is_no_recipe_is_refused_with_the_reason(tmp_path, text, told):
-    with pytest.raises(ConfigError, match=told.replace("(", r"\(").replace("?", r"\?")):
+    with pytest.raises(ConfigError, match=re.escape(told)):
         recipe.load(_write(tmp_path, text))
 
 

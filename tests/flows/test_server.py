@@ -1,0 +1,70 @@
+"""The server of a run: shared by runs that overlap, and left to `groundup up` if that comes meanwhile."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.flows.conftest import REPOSITORY, Groundup, free_port
+
+pytestmark = pytest.mark.slow
+
+RUN = """
+import sys
+from flows.home import home
+from flows.server import is_up, running_server
+with running_server(home(), lambda: None) as started_here:
+    print(started_here, flush=True)
+    sys.stdin.readline()
+    print(is_up(), flush=True)
+"""
+
+
+class Run:
+    """A process that needs the server until it is told to leave."""
+
+    def __init__(self, groundup: Groundup):
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUN], env=groundup.environment, cwd=REPOSITORY, stdin=pipe, stdout=pipe, text=True
+        )
+
+    def started_the_server(self) -> bool:
+        assert self.process.stdout
+        return self.process.stdout.readline() == "True\n"
+
+    def leave(self) -> bool:
+        """Whether the server was up until then."""
+        told, _ = self.process.communicate("\n", timeout=120)
+        assert self.process.returncode == 0
+        return told == "True\n"
+
+
+@pytest.fixture
+def groundup(tmp_path: Path) -> Iterator[Groundup]:
+    new = Groundup(tmp_path, free_port())
+    yield new
+    new.run("down")
+
+
+def test_runs_that_overlap_share_one_server_and_the_last_stops_it(groundup: Groundup) -> None:
+    runs = [Run(groundup), Run(groundup)]
+    runs.sort(key=Run.started_the_server)
+    second, first = runs
+    assert first.leave()
+    assert second.leave()
+    assert groundup.run("down").stdout == "nothing was up\n"
+
+
+def test_up_takes_over_the_server_of_a_run_and_refuses_another_port_or_limit(groundup: Groundup) -> None:
+    run = Run(groundup)
+    assert run.started_the_server()
+    assert groundup.url in groundup.run("up").stdout
+    assert run.leave()
+    assert "groundup is up on port" in groundup.run("up", "--port", str(free_port()), check=False).stderr
+    assert "the worker that runs does 1 at once" in groundup.run("up", "--at-once", "3", check=False).stderr
+    assert groundup.run("down").stdout == "stopped worker and server\n"
