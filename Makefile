@@ -19,7 +19,7 @@ up: $(INSTALLED)  ## the Prefect server, its deployments and a worker
 down:  ## stop what up started
 	@$(BIN)/groundup down
 
-check: $(TEST_INSTALLED)  ## lint, types, import rules, contracts, fast tests: seconds
+check: $(TEST_INSTALLED)  ## lint, types, import rules, contracts, fast tests: a minute
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy
