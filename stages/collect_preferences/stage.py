@@ -61,7 +61,7 @@ def answered(
 ) -> Iterator[tuple[Asked, str, str]]:
     """(what was asked, the model's answer, why the answer cannot be used or "")."""
     set_threads(config.compute)
-    model, chat = load_model(checkpoint, device_of(config.compute)), ChatFormat(checkpoint)
+    model, chat = load_model(checkpoint, device_of()), ChatFormat(checkpoint)
     for done in range(0, len(asked), AT_ONCE):
         some = asked[done : done + AT_ONCE]
         prompts = chat.prompts([one.prompt for one in some])

@@ -6,6 +6,7 @@ Crawl does, because they no longer describe the bytes.
 
 from __future__ import annotations
 
+import re
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -41,12 +42,14 @@ class Archive:
         return self._folder / f"{self._name}-{number:05d}.warc.gz"
 
     @property
-    def paths(self) -> list[Path]:
-        return sorted(self._folder.glob(f"{self._name}-[0-9]*.warc.gz"))
+    def paths(self) -> dict[int, Path]:
+        """The files by their numbers, in order; none of another archive, though it be called `<name>-2`."""
+        form = re.compile(re.escape(self._name) + r"-([0-9]{5})\.warc\.gz")
+        return {int(match[1]): path for path in sorted(self._folder.iterdir()) if (match := form.fullmatch(path.name))}
 
     def cut(self, last: Record | None) -> None:
         """Continue after `last`: what a killed process wrote beyond it is taken away."""
-        for number, path in enumerate(self.paths):
+        for number, path in self.paths.items():
             if last is None or number > last.file:
                 path.unlink()
             elif number == last.file:

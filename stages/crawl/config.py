@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from data_contracts import InputError
-from stages.config import RegularExpression, Settings, StageConfig, execution
+from stages.config import RegularExpression, StageConfig, execution
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
@@ -25,12 +25,8 @@ PYDOC_SKIP = [
 ]
 
 
-class _Source(Settings):
-    def identity(self) -> dict[str, Any]:
-        """What of this source bears on the result, with digests of what it reads outside the store."""
-        fields = type(self).model_fields
-        hidden = {name for name, field in fields.items() if (field.json_schema_extra or {}) == {"execution": True}}
-        return self.model_dump(mode="json", exclude=hidden)
+class _Source(StageConfig):
+    """Settings of one source. Its identity is told as that of a stage, with digests of what it reads outside the store."""
 
 
 class WebSource(_Source):
@@ -102,12 +98,15 @@ class FilesSource(_Source):
     max_documents: int = Field(1_000_000_000, ge=1, le=1_000_000_000_000, description="Documents to take at most")
 
     def files(self) -> list[Path]:
-        """The files meant by `paths`, sorted, each once. Raises InputError for a path that leads to none."""
+        """The files meant by `paths`, sorted, each once. Raises InputError for a path that leads to none or may not be read."""
         found: set[Path] = set()
         for pattern in self.paths:
             path = Path(pattern).expanduser()
-            hits = [path] if path.exists() else [Path(hit) for hit in glob.glob(str(path), recursive=True)]
-            files = [file.resolve() for hit in hits for file in ([hit] if hit.is_file() else hit.rglob("*")) if file.is_file()]
+            try:
+                hits = [path] if path.exists() else [Path(hit) for hit in glob.glob(str(path), recursive=True)]
+                files = [file.resolve() for hit in hits for file in ([hit] if hit.is_file() else _visible(hit))]
+            except PermissionError as error:
+                raise unreadable(Path(error.filename or path), error) from None
             if not files:
                 what = f"crawl source {self.name}: {pattern}"
                 raise InputError(what, "there is no such file", f"correct the path; it starts at {Path.cwd()}")
@@ -177,10 +176,24 @@ def _distributions() -> dict[str, list[str]]:
     return {package: list(names) for package, names in packages_distributions().items()}
 
 
+def _visible(folder: Path) -> list[Path]:
+    """The files of a folder and of those in it, but for hidden ones (.DS_Store, .git): those must be named to be meant."""
+    inside = (path for path in folder.rglob("*") if path.is_file())
+    return [path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+
+
 def file_digest(path: Path) -> str:
-    """Hex sha256 of the file; asked again for an unchanged file it is not read again."""
-    stat = path.stat()
-    return _file_digest(path, stat.st_size, stat.st_mtime_ns)
+    """Hex sha256 of the file; asked again for an unchanged file it is not read again. Raises InputError if it cannot be read."""
+    try:
+        stat = path.stat()
+        return _file_digest(path, stat.st_size, stat.st_mtime_ns)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    fix = "make it readable for the user who runs this, or leave it out of crawl.sources"
+    return InputError(str(path), f"cannot be read: {error.strerror or error}", fix)
 
 
 @lru_cache(maxsize=65536)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -72,12 +73,11 @@ class Crawler:
         self._ready: list[tuple[float, str]] = []  # heap of hosts with something to do: when they may be asked
         self._under_way: dict[asyncio.Task[None], Host] = {}
         self._taken: set[str] = set()
-        self._locks: dict[str, asyncio.Lock] = {}
         self._writing = asyncio.Lock()
 
     async def run(self, seeds: Sequence[str]) -> None:
         """Raises Interrupted at a wish to stop, with everything that was settled on disk."""
-        self._begun = time.monotonic()
+        self._end = time.monotonic() + self.rules.seconds
         for seed in seeds:
             self._discover(seed, 0, 0)
         self._resume()
@@ -92,6 +92,17 @@ class Crawler:
     def left(self) -> int:
         """Addresses that are known and were not asked."""
         return len(self.known) - len(self.settled)
+
+    @property
+    def limits(self) -> str:
+        """The limits that cut the crawl short, for the reader; empty if none did."""
+        told = [self.cut_short] if self.cut_short else []
+        most = self.rules.max_pages_per_host
+        full = [host for host in self._hosts.values() if host.asked >= most and any(url not in self._taken for *_, url in host.waiting)]
+        if full and most < self.rules.max_pages:  # else it is the limit of the whole crawl
+            others = f" and {len(full) - 1:,} other hosts" if len(full) > 1 else ""
+            told.append(f"the limit of {most:,} pages per host at {min(host.origin for host in full)}{others}")
+        return " and ".join(told)
 
     def _resume(self) -> None:
         last: Record | None = None
@@ -140,14 +151,15 @@ class Crawler:
     def _schedule(self, host: Host) -> None:
         while host.waiting and host.waiting[0][2] in self._taken:
             host.take()
-        if host.waiting and not host.scheduled and host.active < host.at_once:
+        if host.waiting and not host.scheduled and not host.reading_rules and host.active < host.at_once:
             host.scheduled = True
             heapq.heappush(self._ready, (host.ready_at, host.origin))
 
     def _host(self, url: str) -> Host:
         name = origin(url)
         if name not in self._hosts:
-            self._hosts[name] = Host(name, self.rules.delay, self.rules.at_once)
+            rules_until = 0.0 if self.rules.respect_robots else math.inf
+            self._hosts[name] = Host(name, self.rules.delay, self.rules.at_once, rules_until)
         return self._hosts[name]
 
     def _settle(self, entry: Entry, offset: int) -> None:
@@ -159,7 +171,7 @@ class Crawler:
         if entry["kind"] == "page":
             self.pages += 1
             self.bytes += entry["bytes"]
-        if entry.get("reason") not in ("robots", "host_skipped"):
+        if entry.get("asked", True):
             self.asked += 1
             self._host(url).asked += 1
         for target in self._onward(entry, place):
@@ -168,7 +180,8 @@ class Crawler:
     def _start_what_may(self) -> bool:
         """Start every request that limits and politeness allow now. False if nothing waits that could be started ever."""
         now = time.monotonic()
-        if now - self._begun > self.rules.seconds and self._ready:
+        soonest = now if self._under_way or not self._ready else max(now, self._ready[0][0])  # a Crawl-delay may outlast the crawl
+        if soonest > self._end and self._ready:
             self.cut_short = f"the time limit of {self.rules.seconds / 60:g} minutes"
         elif self.asked >= self.rules.max_pages and self._ready:
             self.cut_short = f"the limit of {self.rules.max_pages:,} pages"
@@ -187,11 +200,21 @@ class Crawler:
         return not self.cut_short and under_way < self.rules.connections and self.asked + under_way < self.rules.max_pages
 
     def _start(self, host: Host, now: float) -> None:
-        url = host.take()
-        if url not in self._taken:
+        """The next step at a host: its robots.txt if that is due, else an address. Only requests cost it a pause."""
+        if host.rules_until <= now:
+            host.reading_rules = True
+            step = self._read_rules(host)
+        else:
+            url = host.take()
+            if url in self._taken:
+                return
             self._taken.add(url)
-            host.started(now)
-            self._under_way[asyncio.create_task(self._visit(url, host))] = host
+            refusal = host.refusal(url)
+            if refusal is None:
+                host.asked_now(now)
+            step = self._visit(url, host, refusal)
+        host.active += 1
+        self._under_way[asyncio.create_task(step)] = host
 
     async def _wait(self) -> None:
         """Until something is done, may be started, or is wished."""
@@ -216,52 +239,51 @@ class Crawler:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
-    async def _visit(self, url: str, host: Host) -> None:
-        """Settle one address: as a page, as a redirect, or as a failure."""
-        try:
-            rules = await self._rules_of(host) if self.rules.respect_robots else robots.NO_RULES
-            if not rules.allows(url):
-                raise FetchError("robots", "robots.txt disallows it")
-            answer = await self._get(url, host)
-            entry = await self._judge(answer, rules)
-        except FetchError as error:
-            entry = {"kind": "failed", "url": url, "reason": error.reason, "detail": error.detail, "status": error.status}
+    async def _read_rules(self, host: Host) -> None:
+        """robots.txt of the host, read once a day, with as many tries as a page."""
+        host.rules, answers = await robots.read(lambda url: self._get(url, host, robots.MAX_BYTES, None), host.origin)
+        now = time.monotonic()
+        host.rules_until = now + robots.MAX_AGE
+        host.asked_now(now)  # with the pause that the rules ask for
+        for answer in answers:
+            await self._store(answer)
+        host.reading_rules = False
+
+    async def _visit(self, url: str, host: Host, refusal: FetchError | None) -> None:
+        """Settle one address: as a page, as a redirect, or as a failure; without a request if there is a refusal."""
+        if refusal is not None:
+            entry = _failed(url, refusal) | {"asked": False}
+        else:
+            try:
+                answer = await self._get(url, host, self.rules.page_bytes, page.WANTED)
+                entry = await self._judge(answer, host.rules)
+            except FetchError as error:
+                entry = _failed(url, error)
         self._settle(entry, self._journal.append(entry))
 
-    async def _rules_of(self, host: Host) -> robots.Rules:
-        """robots.txt of the host, read once a day. Raises FetchError if it forbids everything by not being there."""
-        async with self._locks.setdefault(host.origin, asyncio.Lock()):
-            if host.rules is None or time.monotonic() - host.rules_read_at > robots.MAX_AGE:
-                host.rules, answers = await robots.read(self._fetcher, host.origin)
-                host.rules_read_at = time.monotonic()
-                for answer in answers:
-                    await self._store(answer)
-                pause = max(host.delay, host.rules.delay)  # robots.txt was a request too
-                host.ready_at = max(host.ready_at, host.rules_read_at + 2 * pause)
-                await asyncio.sleep(pause)
-        if host.rules.refusal is not None:
-            raise host.rules.refusal
-        return host.rules
-
-    async def _get(self, url: str, host: Host) -> Answer:
-        """Up to three tries, each when the host may be asked again."""
+    async def _get(self, url: str, host: Host, limit: int, wanted: Container[str] | None) -> Answer:
+        """Up to three tries, each when the host may be asked again. Of a server that is busy to the end, its last answer."""
         for attempt in range(1, TRIES + 1):
-            if host.skipped:
-                raise FetchError("host_skipped", f"{host.origin} failed {host.failures} times in a row")
             try:
-                answer = await self._fetcher.get(url, self.rules.page_bytes, page.WANTED)
-                if answer.status in TRY_LATER:
-                    wait = retry_after(answer, datetime.now(UTC))
-                    raise FetchError("http_status", f"{answer.status} {answer.phrase}", answer.status, again=True, wait=wait)
+                answer = await self._fetcher.get(url, limit, wanted)
             except FetchError as error:
-                host.failed(time.monotonic(), error.wait)
-                if attempt == TRIES or not error.again or host.skipped:
+                host.failed(time.monotonic(), None)
+                if not error.again or not self._may_try_again(host, attempt):
                     raise
-                await asyncio.sleep(max(0.0, host.ready_at - time.monotonic()))
-                continue
-            host.answered()
-            return answer
+            else:
+                if answer.status not in TRY_LATER:
+                    host.answered()
+                    return answer
+                host.failed(time.monotonic(), retry_after(answer, datetime.now(UTC)))
+                if not self._may_try_again(host, attempt):
+                    return answer
+            await host.turn()
+            if host.skipped:
+                raise host.given_up()
         raise AssertionError("unreachable")
+
+    def _may_try_again(self, host: Host, attempt: int) -> bool:
+        return attempt < TRIES and not host.skipped and host.ready_at <= self._end
 
     async def _judge(self, answer: Answer, rules: robots.Rules) -> Entry:
         if answer.status in REDIRECTS:
@@ -299,3 +321,7 @@ class Crawler:
     async def _store(self, answer: Answer) -> Record:
         async with self._writing:
             return await asyncio.to_thread(self._archive.write, answer)
+
+
+def _failed(url: str, error: FetchError) -> Entry:
+    return {"kind": "failed", "url": url, "reason": error.reason, "detail": error.detail, "status": error.status}

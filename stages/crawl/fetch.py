@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import re
 from collections.abc import Container
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -74,9 +75,9 @@ class Answer:
 class FetchError(Exception):
     """No answer that can be used. reason is one of the contract's; `again` says that a later try may do better."""
 
-    def __init__(self, reason: str, detail: str, status: int | None = None, *, again: bool = False, wait: float | None = None):
+    def __init__(self, reason: str, detail: str, status: int | None = None, *, again: bool = False):
         super().__init__(reason, detail)
-        self.reason, self.detail, self.status, self.again, self.wait = reason, detail, status, again, wait
+        self.reason, self.detail, self.status, self.again = reason, detail, status, again
 
 
 class Fetcher(Protocol):
@@ -157,10 +158,10 @@ class WebFetcher:
 def retry_after(answer: Answer, now: datetime) -> float | None:
     """Seconds that the server asks to wait (RFC 9110 section 10.2.3), or None."""
     value = (answer.header("retry-after") or "").strip()
-    if value.isdigit():
+    if re.fullmatch(r"[0-9]+", value):
         return float(value[:9])
     try:
         then = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # no date, or a year that no date has
         return None
     return max(0.0, ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -18,7 +19,7 @@ from warcio.exceptions import ArchiveLoadFailed
 from warcio.recordloader import ArcWarcRecord
 
 from data_contracts import InputError, Interrupted
-from stages.crawl.config import FilesSource
+from stages.crawl.config import FilesSource, unreadable
 from stages.crawl.fetch import Answer
 from stages.crawl.page import WANTED, Told, read
 from stages.crawl.rows import Rows
@@ -33,7 +34,7 @@ _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowInvalid, ArchiveLoadF
 def collect(source: FilesSource, rows: Rows, report: Report, stop: Callable[[], bool]) -> list[str]:
     """All documents of the files into `rows`; returns notes.
 
-    Raises InputError for a file of a kind that is not known or that is damaged, Interrupted at a wish to stop.
+    Raises InputError for a file of a kind that is not known, that is damaged or may not be read, Interrupted at a wish to stop.
     """
     files = source.files()
     seen: set[str] = set()  # addresses from archives: the only rows whose address is not their place
@@ -47,6 +48,8 @@ def collect(source: FilesSource, rows: Rows, report: Report, stop: Callable[[], 
                     return [f"{source.name}: cut short by the limit of {source.max_documents:,} documents, in {path}"]
         except _DAMAGE as error:
             raise InputError(str(path), f"is damaged: {error}", "replace the file, or leave it out of crawl.sources") from None
+        except PermissionError as error:
+            raise unreadable(path, error) from None
         report.progress(number + 1, len(files), "files")
     return []
 
@@ -142,16 +145,21 @@ def _read_warc(source: FilesSource, path: Path, rows: Rows, seen: set[str]) -> I
                 continue
             try:
                 url, began = canonical(address), datetime.fromisoformat(record.rec_headers.get_header("WARC-Date") or "")
-            except ValueError as error:
+                began = began.astimezone(UTC)
+            except (ValueError, OverflowError) as error:
                 rows.failure(source.name, address or path.as_uri(), "unreadable_row", f"WARC-Target-URI or WARC-Date: {error}")
                 continue
-            _take_response(source, rows, url, began.astimezone(UTC), record, seen)
+            _take_response(source, rows, url, began, record, seen)
             yield
 
 
 def _take_response(source: FilesSource, rows: Rows, url: str, began: datetime, record: ArcWarcRecord, seen: set[str]) -> None:
+    code = record.http_headers.get_statuscode() or "0"
+    if not re.fullmatch(r"[0-9]{1,9}", code):
+        rows.failure(source.name, url, "unreadable_row", f"the status is {code[:80]!r}, not a number")
+        return
+    status = int(code)
     body = record.content_stream().read(source.max_page_bytes + 1)
-    status = int(record.http_headers.get_statuscode() or 0)
     answer = Answer(
         url=url, status=status, phrase="", headers=tuple(record.http_headers.headers), asked_with=(), body=body[: source.max_page_bytes],
         truncated=len(body) > source.max_page_bytes or record.rec_headers.get_header("WARC-Truncated") is not None,

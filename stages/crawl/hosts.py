@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
+import time
 from dataclasses import dataclass, field
 
-from stages.crawl.robots import Rules
+from stages.crawl.fetch import FetchError
+from stages.crawl.robots import NO_RULES, Rules
 
 FAILURES_TO_SKIP = 8  # in a row
 FIRST_WAIT = 1.0  # seconds, doubled with every failure
@@ -14,19 +17,20 @@ LONGEST_WAIT = 300.0
 
 @dataclass
 class Host:
-    """One origin. `ready_at` is the monotonic time from which it may be asked again."""
+    """One origin. `ready_at` is the monotonic time from which it may be asked again, `rules_until` when robots.txt is due."""
 
     origin: str
     delay: float
     at_once: int
+    rules_until: float
     waiting: list[tuple[int, int, str]] = field(default_factory=list)
     scheduled: bool = False
     active: int = 0
     asked: int = 0
     ready_at: float = 0.0
     failures: int = 0
-    rules: Rules | None = None
-    rules_read_at: float = 0.0
+    rules: Rules = NO_RULES
+    reading_rules: bool = False
 
     def put(self, depth: int, number: int, url: str) -> None:
         heapq.heappush(self.waiting, (depth, number, url))
@@ -39,9 +43,26 @@ class Host:
     def skipped(self) -> bool:
         return self.failures >= FAILURES_TO_SKIP
 
-    def started(self, now: float) -> None:
-        self.active += 1
-        self.ready_at = max(self.ready_at, now + max(self.delay, self.rules.delay if self.rules else 0.0))
+    def refusal(self, url: str) -> FetchError | None:
+        """Why `url` is not to be asked, as far as that is known without asking."""
+        if self.rules.refusal is not None:
+            return FetchError(*self.rules.refusal)
+        if not self.rules.allows(url):
+            return FetchError("robots", "robots.txt disallows it")
+        return self.given_up() if self.skipped else None
+
+    def given_up(self) -> FetchError:
+        return FetchError("host_skipped", f"{self.origin} failed {self.failures} times in a row")
+
+    def asked_now(self, now: float) -> None:
+        """A request is made; the next is due a pause later."""
+        self.ready_at = max(self.ready_at, now + max(self.delay, self.rules.delay))
+
+    async def turn(self) -> None:
+        """Wait until the host may be asked again. Whoever returns from here has the turn and is expected to ask."""
+        while (wait := self.ready_at - time.monotonic()) > 0:
+            await asyncio.sleep(wait)
+        self.asked_now(time.monotonic())
 
     def answered(self) -> None:
         self.failures = 0

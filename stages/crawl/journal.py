@@ -14,7 +14,10 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 
 class Entry(TypedDict):
-    """page: fetched (columns of the row, place in the archive, links). moved: leads to `to`. failed: gave nothing."""
+    """page: fetched (columns of the row, place in the archive, links). moved: leads to `to`. failed: gave nothing.
+
+    asked: False if that was decided without a request (by robots.txt, or because the host was given up).
+    """
 
     kind: Literal["page", "moved", "failed"]
     url: str
@@ -26,6 +29,7 @@ class Entry(TypedDict):
     reason: NotRequired[str]
     detail: NotRequired[str]
     status: NotRequired[int | None]
+    asked: NotRequired[bool]
 
 
 class Journal:

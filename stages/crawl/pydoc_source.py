@@ -12,6 +12,7 @@ import html
 import os
 import re
 import signal
+import site
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from stages.crawl.fetch import Answer, FetchError, WebFetcher
 ORIGIN = "http://pydoc.localhost"
 SEEDS = [f"{ORIGIN}/{page}.html" for page in ("index", "topics", "keywords")]
 _STARTS_WITHIN = 30.0  # seconds
+_OF_HOST = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")  # without these a server may not start or import
 _ERROR_PAGE = re.compile(rb"<title>Pydoc: Error - [^<]*</title>")
 _PAGE = re.compile(re.escape(ORIGIN) + r"/(?:(?P<module>[A-Za-z_][\w.]*)\.html|topic\?key=[\w.%]+)")
 
@@ -57,14 +59,13 @@ class Server:
     """One documentation server in a process group of its own."""
 
     def __init__(self, folder: Path, number: int):
+        folder = folder.resolve()
         self._out = folder / f"server-{number}.txt"
-        environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "PYTHONSTARTUP")}
-        # one order of sets and one thread per library: pages should differ between runs only where they must
-        environment |= {"PYTHONHASHSEED": "0", "MPLBACKEND": "Agg", "TERM": "dumb", "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+        shown = _shown(folder)
         with self._out.open("wb") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", str(Path(__file__).with_name("pydoc_server.py"))],
-                stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=environment, start_new_session=True,
+                [sys.executable, "-P", str(Path(__file__).with_name("pydoc_server.py")), *shown],
+                stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=_of_host() | shown, start_new_session=True,
             )  # fmt: skip
         self.number, self.port = number, 0
 
@@ -94,6 +95,23 @@ class Server:
         self._process.wait()
         if self._process.stdin is not None:
             self._process.stdin.close()
+
+
+def _of_host() -> dict[str, str]:
+    """What a server needs of the user's environment to start. It forgets these before it shows a page."""
+    needed = {name: os.environ[name] for name in _OF_HOST if name in os.environ}
+    if site.ENABLE_USER_SITE:  # its home is another, and `pip install --user` puts packages below the user's
+        needed["PYTHONUSERBASE"] = site.getuserbase()
+    return needed
+
+
+def _shown(folder: Path) -> dict[str, str]:
+    """The environment that modules see, and that pages print: nothing of the user, the same on every machine.
+
+    One order of sets and one thread per library, too: pages should differ between runs only where they must.
+    """
+    own = {"HOME": str(folder), "TMPDIR": str(folder), "PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC", "PYTHONUTF8": "1"}
+    return own | {"PYTHONHASHSEED": "0", "MPLBACKEND": "Agg", "TERM": "dumb", "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
 
 
 class PydocFetcher:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from protego import Protego
 
-from stages.crawl.fetch import REDIRECTS, Answer, Fetcher, FetchError
+from stages.crawl.fetch import REDIRECTS, Answer, FetchError
 from stages.crawl.urls import canonical
 
 AGENT = "groundup"  # the product token that a site's robots.txt names
@@ -15,13 +17,21 @@ MAX_REDIRECTS = 5
 MAX_AGE = 24 * 3600.0  # seconds; section 2.4
 
 
+class Refusal(NamedTuple):
+    """Why nothing of a host may be fetched, in the words of a FetchError. Not one itself: a new one is due for every address."""
+
+    reason: str
+    detail: str
+    status: int | None
+
+
 @dataclass(frozen=True)
 class Rules:
     """What one host allows. verdict: "allowed" if there are rules, "absent" if there are none; refusal: why nothing may be fetched."""
 
     verdict: str
     delay: float = 0.0
-    refusal: FetchError | None = None
+    refusal: Refusal | None = None
     parsed: Protego | None = None
 
     def allows(self, url: str) -> bool:
@@ -31,16 +41,16 @@ class Rules:
 NO_RULES = Rules("not_applicable")
 
 
-async def read(fetcher: Fetcher, origin: str) -> tuple[Rules, list[Answer]]:
-    """The rules of `origin`, and the answers that say so, for the archive."""
+async def read(get: Callable[[str], Awaitable[Answer]], origin: str) -> tuple[Rules, list[Answer]]:
+    """The rules of `origin`, and the answers that say so, for the archive. How often an address is tried is up to `get`."""
     url = f"{origin}/robots.txt"
     answers: list[Answer] = []
     for _ in range(MAX_REDIRECTS + 1):
         try:
-            answer = await fetcher.get(url, MAX_BYTES, None)
+            answer = await get(url)
         except FetchError as error:
             detail = f"robots.txt cannot be had, so nothing may be fetched: {error.detail}"
-            return Rules("absent", refusal=FetchError(error.reason, detail, error.status)), answers
+            return Rules("absent", refusal=Refusal(error.reason, detail, error.status)), answers
         answers.append(answer)
         if answer.status not in REDIRECTS:
             return _judge(answer), answers
@@ -54,7 +64,7 @@ async def read(fetcher: Fetcher, origin: str) -> tuple[Rules, list[Answer]]:
 def _judge(answer: Answer) -> Rules:
     if answer.status >= 500 or answer.status == 429:
         detail = f"robots.txt answers {answer.status}, so nothing may be fetched"
-        return Rules("absent", refusal=FetchError("robots", detail, answer.status))
+        return Rules("absent", refusal=Refusal("robots", detail, answer.status))
     if answer.status != 200:
         return Rules("absent")
     text = answer.body

@@ -40,11 +40,13 @@ def collect(source: WebSource | PydocSource, out: Draft, rows: Rows, report: Rep
         else:
             seeds, crawler = asyncio.run(_crawl_pydoc(source, agent, journal, archive, report, stop))
         notes = _judge_seeds(source.name, seeds, crawler, journal, report)
-        if crawler.cut_short:
-            notes.append(f"{source.name}: cut short by {crawler.cut_short}; {crawler.left:,} known addresses were not asked")
+        if crawler.limits:
+            notes.append(f"{source.name}: cut short by {crawler.limits}; {crawler.left:,} known addresses were not asked")
         _write(source.name, crawler, journal, archive, rows)
-        for path in archive.paths:
+        for path in archive.paths.values():
             _link(path, out.path(f"warc/{path.name}"))
+        if not crawler.pages:  # the stage refuses an empty crawl, and a rerun must ask again, not repeat the failures
+            journal.discard()
         return notes
     finally:
         archive.close()
@@ -136,7 +138,7 @@ def _write(name: str, crawler: Crawler, journal: Journal, archive: Archive, rows
         depth = crawler.known[url].depth
         if cause is None:
             if end in crawler.known and end not in moved:
-                rows.failure(name, url, "redirect_refused", f"leads to {end}, which was not asked: {crawler.cut_short}", depth=depth)
+                rows.failure(name, url, "redirect_refused", f"leads to {end}, which was not asked: {crawler.limits}", depth=depth)
             else:
                 rows.failure(name, url, "too_many_redirects", f"more than {MAX_HOPS} redirects, or a circle", depth=depth)
         else:

@@ -13,10 +13,8 @@ from torch.nn.functional import logsigmoid
 
 from stages.lm.batches import Batch
 from stages.lm.fit import Loss, LossFunction
-from stages.lm.loss import IGNORED, row_logprobs
+from stages.lm.loss import IGNORED, balance_loss, row_logprobs
 from stages.lm.model import LanguageModel
-
-BALANCE_WEIGHT = 0.01  # of the load-balancing loss, as in pretraining
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ def preference_loss(beta: float, sft_weight: float, length_normalised: bool) -> 
         balance = model.balance
         found = compare(policy_B2, batch["reference"], counted(batch["labels"]), beta, length_normalised)
         pairs = len(policy_B2)
-        total = found.loss.sum() - sft_weight * found.chosen.sum() + BALANCE_WEIGHT * pairs * balance
+        total = found.loss.sum() - sft_weight * found.chosen.sum() + balance_loss(balance, pairs)
         figures = {"loss": found.loss.sum(), "reward_margin": found.margin.sum(), "reward_accuracy": (found.margin > 0).sum()}
         return Loss(total, pairs, int(batch["read"].sum()), {name: value.detach().float() for name, value in figures.items()})
 

@@ -9,14 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from data_contracts import Artifact
-from stages.digests import seed_for
 from stages.dpo.loss import answer_logprobs
-from stages.lm.batches import Batch, permuted
+from stages.lm.batches import Batch, visits
 from stages.lm.chat import ChatFormat
 from stages.lm.loss import IGNORED
 from stages.lm.model import LanguageModel
@@ -88,13 +86,7 @@ class PairBatches:
         return sorted({self._pairs[number].name for number in self._places(step, 0, self._batch_rows)})
 
     def _places(self, step: int, first: int, count: int) -> list[int]:
-        number = step * self._batch_rows + first + np.arange(count)
-        places = np.empty(count, np.int64)
-        for epoch in np.unique(number // self.rows_per_epoch):
-            mine = number // self.rows_per_epoch == epoch
-            order = seed_for(self._seed, "order", int(epoch))
-            places[mine] = permuted(number[mine] % self.rows_per_epoch, self.rows_per_epoch, order)
-        return places.tolist()
+        return visits(step * self._batch_rows + first, count, self.rows_per_epoch, self._seed)[1].tolist()
 
     @torch.no_grad()
     def remember_reference(self, model: LanguageModel, rows_at_once: int, report: Report) -> None:

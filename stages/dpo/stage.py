@@ -59,9 +59,9 @@ def run(config: DpoConfig, *, checkpoint: Artifact, preferences: Artifact, out: 
     )  # fmt: skip
     write_checkpoint(out, model, checkpoint, result.metrics, chat.stop_ids)
 
-    first, last = result.metrics[0]["loss"], result.metrics[-1]
+    first, last = result.metrics[0].get("loss"), result.metrics[-1]  # no loss: step 0 was skipped
     notes = list(result.notes)
-    if abs(first - math.log(2)) > ROUNDING:
+    if first is not None and abs(first - math.log(2)) > ROUNDING:
         notes.append(f"The first loss was {first:.4f}, not ln 2 = {math.log(2):.4f}: reference and policy did not compute the same.")
     figures = {
         "loss_at_step_0": first, "reward_accuracy": last.get("reward_accuracy"), "reward_margin": last.get("reward_margin"),

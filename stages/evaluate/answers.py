@@ -8,7 +8,7 @@ import torch
 
 
 @torch.inference_mode()
-def answer(model: Any, tokenizer: Any, prompt: str, new_tokens: int, length: int) -> dict[str, Any]:
+def greedy_answer(model: Any, tokenizer: Any, prompt: str, new_tokens: int, length: int) -> dict[str, Any]:
     """{"prompt", "answer", "ended"}; ended: the model stopped by itself, before new_tokens and the end of its context."""
     ids = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=False)
     room = min(new_tokens, length - len(ids))

@@ -68,15 +68,15 @@ def measure(
             open_pages[number] = Page(name, 0.0, len(text.encode("utf-8")))
             waiting += windows(number, first, tokenizer.encode(text, add_special_tokens=False).ids, length, stride)
         batch, waiting = waiting[:batch_size], waiting[batch_size:]
-        if not batch:
-            break
-        for window, nats in zip(batch, _nats(model, batch), strict=True):
+        for window, nats in zip(batch, _nats(model, batch) if batch else [], strict=True):
             before = open_pages[window.page]
             open_pages[window.page] = Page(before.id, before.nats + nats, before.bytes)
         still = waiting[0].page if waiting else math.inf
         while done in open_pages and done < still:
             yield open_pages.pop(done)
             done += 1
+        if not batch:  # only now: the last pages may have no tokens, and so no window
+            break
 
 
 def _nats(model: torch.nn.Module, batch: list[Window]) -> list[float]:

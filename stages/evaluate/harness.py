@@ -29,15 +29,20 @@ BOOTSTRAP = 1000  # lm-eval's standard error of a mean is exact; only other aggr
 
 
 class CountingModel(HFLM):
-    """Tells how many sequences it has seen so far."""
+    """Tells how many sequences it has seen so far, of how many that it has been asked for."""
 
-    seen = 0
-    heard: Callable[[int], None] | None = None
+    seen = total = 0
+    heard: Callable[[int, int], None] | None = None
+
+    def _loglikelihood_tokens(self, requests: list[tuple[Any, list[int], list[int]]], *args: Any, **settings: Any) -> Any:
+        # choices of one item that differ in their last token only are one sequence
+        self.total = self.seen + len({(*context, *choice[:-1]) for _, context, choice in requests})
+        return super()._loglikelihood_tokens(requests, *args, **settings)
 
     def _model_call(self, inps: torch.Tensor, *args: Any, **settings: Any) -> torch.Tensor:
         self.seen += len(inps)
         if self.heard:
-            self.heard(self.seen)
+            self.heard(self.seen, self.total)
         return super()._model_call(inps, *args, **settings)
 
 
@@ -53,8 +58,8 @@ class Harness:
         with self._quiet():
             self._model = CountingModel(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=length)
 
-    def hear(self, heard: Callable[[int], None]) -> None:
-        """Call `heard` with the number of sequences seen, after each batch."""
+    def hear(self, heard: Callable[[int, int], None]) -> None:
+        """Call `heard` with the number of sequences seen and the number asked for, at each batch. Each further task raises both."""
         self._model.heard = heard
 
     def local(self, names: list[str]) -> dict[str, Any]:

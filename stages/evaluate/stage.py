@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from transformers.utils import logging as transformers_logging
 
 from data_contracts import Artifact, Draft, InputError
 from stages.evaluate import tasks
-from stages.evaluate.answers import answer
+from stages.evaluate.answers import greedy_answer
 from stages.evaluate.bits_per_byte import Page, bits_per_byte, measure, standard_error, xz_bits_per_byte
 from stages.evaluate.config import EvaluateConfig
 from stages.report import Facts, Report
@@ -44,19 +45,22 @@ def run(
         raise InputError(f"{eval_items}", "0 items and 0 pages: there is nothing to evaluate on", fix)
     model, tokenizer = load(checkpoint.path, config.device)
     length = config.max_length or model.config.max_position_embeddings
-    answers = [answer(model, tokenizer, prompt, config.new_tokens, length) for prompt in config.prompts]
+    answers = [greedy_answer(model, tokenizer, prompt, config.new_tokens, length) for prompt in config.prompts]
     # from here on, text that spells a special token is text; transformers sets the second from the first at every call
     tokenizer.split_special_tokens = tokenizer.backend_tokenizer.encode_special_tokens = True
     choices = examine(config, model, tokenizer, length, eval_items, out.scratch / "tasks", report)
-    pages = read_pages(config, model, tokenizer, length, eval_items, report)
-    scores = choices.scores + page_scores(PAGES, pages, eval_items, config.limit)
-    samples = choices.samples + page_samples(PAGES, pages)
+    read = {PAGES: read_pages(config, model, tokenizer, length, eval_items, report)}
+    del model, tokenizer
+    gc.collect()  # lm-eval's objects refer to each other, and to the model: it would stay in memory beside the next
     if base_checkpoint is not None and base_checkpoint.id != checkpoint.id:
         base, base_tokenizer = load(base_checkpoint.path, config.device)
         base_tokenizer.backend_tokenizer.encode_special_tokens = True
-        pages = read_pages(config, base, base_tokenizer, config.max_length or base.config.max_position_embeddings, eval_items, report)
-        scores += page_scores(BASE_PAGES, pages, eval_items, config.limit)
-        samples += page_samples(BASE_PAGES, pages)
+        length = config.max_length or base.config.max_position_embeddings
+        read[BASE_PAGES] = read_pages(config, base, base_tokenizer, length, eval_items, report)
+        del base, base_tokenizer
+    xz = xz_bits_per_byte(text for _, text in islice(_texts(eval_items), config.limit)) if read[PAGES] else None
+    scores = choices.scores + [row for task, pages in read.items() for row in page_scores(task, pages, xz)]
+    samples = choices.samples + [row for task, pages in read.items() for row in page_samples(task, pages)]
     out.write("scores", scores)
     out.write("samples", samples)
     out.path("results.json").write_text(json.dumps(choices.results, indent=1, sort_keys=True, default=str) + "\n", "utf-8")
@@ -98,7 +102,7 @@ def examine(
     from stages.evaluate.harness import Harness, merge, pooled, sample_rows, score_rows  # lm-eval takes seconds to import
 
     exam = Harness(model, tokenizer, folder, length, config.batch_size, config.seed, config.limit)
-    exam.hear(lambda sequences: report.progress(sequences, None, "choices"))
+    exam.hear(lambda seen, total: report.progress(seen, total, "choices"))
     found = [exam.local(names)] if names else []
     for name in config.tasks:
         try:
@@ -129,7 +133,7 @@ def read_pages(config: EvaluateConfig, model: Any, tokenizer: Any, length: int, 
     return measured
 
 
-def page_scores(task: str, pages: list[Page], eval_items: Artifact, limit: int | None) -> list[dict[str, Any]]:
+def page_scores(task: str, pages: list[Page], xz: float | None) -> list[dict[str, Any]]:
     """Bits per byte, beside those of xz on the same bytes. No row if there are no pages."""
     if not pages:
         return []
@@ -138,8 +142,7 @@ def page_scores(task: str, pages: list[Page], eval_items: Artifact, limit: int |
         {
             "task": task, "metric": "bits_per_byte", "value": value, "stderr": standard_error(pages),
             "n": len(pages) if value is not None else 0,
-            "baseline": xz_bits_per_byte(text for _, text in islice(_texts(eval_items), limit)), "baseline_name": "xz -9e",
-            "higher_is_better": False,
+            "baseline": xz, "baseline_name": "xz -9e", "higher_is_better": False,
         }
     ]  # fmt: skip
 

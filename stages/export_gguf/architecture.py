@@ -13,6 +13,7 @@ import numpy as np
 from gguf import GGUFWriter
 
 from data_contracts import ContractError
+from stages.lm.config import beyond
 
 NAMES = {"llama": "llama", "qwen3": "qwen3", "qwen3_moe": "qwen3moe"}
 
@@ -36,20 +37,9 @@ class Source:
 
 def check(config: dict[str, Any]) -> None:
     """Raises ContractError if llama.cpp has no architecture that computes what config.json asks for."""
-    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    unable = [
-        reason
-        for reason, wrong in {
-            f"model_type {config['model_type']!r}, which is none of {', '.join(NAMES)}": config["model_type"] not in NAMES,
-            "a sliding window, which llama.cpp does not know for this architecture": config.get("use_sliding_window")
-            and (config.get("sliding_window") or config["max_position_embeddings"]) < config["max_position_embeddings"],
-            f"RoPE of type {rope.get('rope_type')!r}": rope.get("rope_type", "default") != "default",
-            "biases": config.get("attention_bias") or config.get("mlp_bias"),
-            "dense layers between sparse ones": config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1,
-            "router weights that do not sum to 1": config["model_type"] == "qwen3_moe" and not config.get("norm_topk_prob"),
-        }.items()
-        if wrong
-    ]
+    unable, context = beyond(config), config["max_position_embeddings"]
+    if config.get("use_sliding_window") and (config.get("sliding_window") or context) < context:
+        unable.append("a sliding window, which llama.cpp does not know for this architecture")
     if unable:
         raise ContractError("config.json of the checkpoint", f"asks for {'; '.join(unable)}", "train a model without it, then export that")
 

@@ -5,45 +5,39 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from data_contracts import ArtifactError, InputError
+from stages.export_gguf import llama_cpp
 from stages.export_gguf.llama_cpp import LlamaCpp, useful_threads
 from stages.shards import cores
 
 
-def chat(
-    gguf: Path, messages: Sequence[dict[str, str]], max_tokens: int = 256, temperature: float = 0.0, seed: int = 0, threads: int = 0
-) -> Iterator[str]:
-    """Pieces of the answer to `messages` ([{"role": "user", "content": …}, …]), as they are made, up to the end of the turn.
-
-    The prompt is made by the chat template in the file. Closing the iterator stops the model.
-    Raises ArtifactError if llama.cpp cannot load the file, InputError if the prompt leaves no room for an answer.
-    """
-    with loaded(gguf, threads) as model:
-        yield from answer(model, messages, max_tokens, temperature, seed)
-
-
 @contextmanager
 def loaded(gguf: Path, threads: int = 0) -> Iterator[LlamaCpp]:
-    """The file in llama.cpp, for several turns. threads 0: as many as the size of the file is worth."""
-    try:
-        model = LlamaCpp(Path(gguf), threads or useful_threads(Path(gguf), cores()))
-    except RuntimeError as error:
-        raise ArtifactError(
-            f"{gguf}", f"llama.cpp cannot load it: {error}", "groundup verify NAME/gguf_model, then export it again"
-        ) from None
-    try:
+    """llama_cpp.loaded for a person: threads 0 are as many as the size of the file is worth.
+
+    Raises ArtifactError if llama.cpp cannot load the file.
+    """
+    with ExitStack() as stack:
+        try:
+            model = stack.enter_context(llama_cpp.loaded(Path(gguf), threads or useful_threads(Path(gguf), cores())))
+        except RuntimeError as error:
+            raise ArtifactError(
+                f"{gguf}", f"llama.cpp cannot load it: {error}", "groundup verify NAME/gguf_model, then export it again"
+            ) from None
         yield model
-    finally:
-        model.close()
 
 
 def answer(
     model: LlamaCpp, messages: Sequence[dict[str, str]], max_tokens: int = 256, temperature: float = 0.0, seed: int = 0
 ) -> Iterator[str]:
-    """The same with a model that is loaded already, for several turns."""
+    """Pieces of the answer to `messages` ([{"role": "user", "content": …}, …]), as they are made, up to the end of the turn.
+
+    The prompt is made by the chat template in the file. Closing the iterator stops the model.
+    Raises InputError if the prompt leaves no room for an answer.
+    """
     prompt = len(model.tokenize(model.render(list(messages)), special=True))
     if prompt >= model.context:
         raise InputError(

@@ -69,9 +69,9 @@ class LlamaCpp:
         """[V] natural logarithms of the distribution over the whole vocabulary after `prompt`."""
         # What is told is the distribution before the sampler. The sampler is made to take a letter: after an end of turn or half a
         # character the server would tell nothing.
-        answer = self.complete(prompt, n_predict=1, n_probs=vocabulary, logit_bias=[[self.tokenize("a")[0], 1e4]])
+        told = self.complete(prompt, n_predict=1, n_probs=vocabulary, logit_bias=[[self.tokenize("a")[0], 1e4]])
         out_V = np.full(vocabulary, -np.inf)
-        for entry in answer["completion_probabilities"][0]["top_logprobs"]:
+        for entry in told["completion_probabilities"][0]["top_logprobs"]:
             # "no probability at all" is written as null
             out_V[entry["id"]] = -np.inf if entry["logprob"] is None else entry["logprob"]
         return out_V
@@ -79,10 +79,10 @@ class LlamaCpp:
     def stream(self, messages: list[dict[str, str]], tokens: int, settings: dict[str, Any], hear: Callable[[str], bool]) -> None:
         """Answer `messages`; `hear` gets each piece of text and returns True to stop."""
 
-        def chunk(answer: dict[str, Any]) -> bool:
-            if "error" in answer:
-                raise RuntimeError(answer["error"]["message"])
-            return hear("".join(choice["delta"].get("content") or "" for choice in answer.get("choices", [])))
+        def chunk(told: dict[str, Any]) -> bool:
+            if "error" in told:
+                raise RuntimeError(told["error"]["message"])
+            return hear("".join(choice["delta"].get("content") or "" for choice in told.get("choices", [])))
 
         self._server.handle_chat_completions({"messages": messages, "max_tokens": tokens, "stream": True} | settings, chunk)
 
@@ -94,15 +94,15 @@ class LlamaCpp:
         headers = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
         self._http.request(method, path, json.dumps(body) if body is not None else None, headers)
         response = self._http.getresponse()
-        answer = json.loads(response.read())
+        told = json.loads(response.read())
         if response.status != 200:
-            raise RuntimeError(f"llama.cpp refused {path}: {answer.get('error', answer)}")
-        return answer
+            raise RuntimeError(f"llama.cpp refused {path}: {told.get('error', told)}")
+        return told
 
 
 @contextmanager
 def loaded(gguf: Path, threads: int) -> Iterator[LlamaCpp]:
-    """The model, for as long as the block lasts."""
+    """The model, for as long as the block lasts. Raises RuntimeError, or ends the process, if llama.cpp cannot load the file."""
     model = LlamaCpp(gguf, threads)
     try:
         yield model
@@ -110,7 +110,7 @@ def loaded(gguf: Path, threads: int) -> Iterator[LlamaCpp]:
         model.close()
 
 
-def answer(questions: dict[str, Any], model: LlamaCpp) -> dict[str, np.ndarray]:
+def reply(questions: dict[str, Any], model: LlamaCpp) -> dict[str, np.ndarray]:
     """For each kind of question an array; lists of ids are kept as JSON."""
     ids = {
         "strings": [model.tokenize(text) for text in questions["strings"]],
@@ -126,7 +126,7 @@ def main(questions: str, answers: str) -> None:
     threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
     asked = json.loads(Path(questions).read_text("utf-8"))
     with loaded(Path(asked["gguf"]), asked["threads"]) as model:
-        np.savez(answers, **answer(asked, model))  # type: ignore[arg-type]
+        np.savez(answers, **reply(asked, model))  # type: ignore[arg-type]
     sys.stdout.flush()
     os._exit(0)  # the thread that waits on stdin holds a lock that the interpreter's shutdown would wait for
 

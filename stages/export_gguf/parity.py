@@ -19,7 +19,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from data_contracts import ContractError
+from data_contracts import ContractError, GroundupError
 from stages.digests import seed_for
 from stages.export_gguf import llama_cpp
 from stages.export_gguf.corpus import nasty_strings
@@ -115,17 +115,19 @@ class Reference:
         }  # fmt: skip
 
     def compare(self, ids: dict[str, list[list[int]]], other_PV: np.ndarray) -> Compared:
-        """Beside the answers of llama.cpp: `ids` as `llama_cpp.answer` gives them, `other_PV` natural logarithms."""
+        """Beside the answers of llama.cpp: `ids` as `llama_cpp.reply` gives them, `other_PV` natural logarithms."""
         mine_PV = self.log_probabilities_PV
         kl_P = (np.exp(mine_PV) * (mine_PV - np.maximum(other_PV, LEAST))).sum(-1)
         asked = [
             *zip(map(str, [*self.strings, *self.chats]), [*self.string_ids, *self.chat_ids], [*ids["strings"], *ids["chats"]], strict=True)
         ]
+        kl = float(kl_P.mean())
         mismatches = [f"{what!r}: torch {mine}, llama.cpp {other}" for what, mine, other in asked if mine != other]
         theirs = [list(takewhile(lambda token: token not in self._stops, text)) for text in ids["greedy"]]
         gaps = [self._gap(prompt, mine, other) for prompt, mine, other in zip(self.prompts, self.greedy, theirs, strict=True)]
         return Compared(
-            kl=max(0.0, float(kl_P.mean())), top1=float((mine_PV.argmax(-1) == other_PV.argmax(-1)).mean()), positions=len(kl_P),
+            kl=0.0 if kl < 0 else kl,  # rounding may end below 0; NaN must stay NaN, for a limit to refuse
+            top1=float((mine_PV.argmax(-1) == other_PV.argmax(-1)).mean()), positions=len(kl_P),
             same_greedy_text=self.greedy == theirs, beyond_a_tie=max(gaps) > TIE and not self._sparse, mismatches=mismatches,
         )  # fmt: skip
 
@@ -143,23 +145,32 @@ class Reference:
 def ask(questions: dict[str, Any], scratch: Path) -> tuple[dict[str, Any], np.ndarray]:
     """The answers of llama.cpp in a child process: (ids, log-probabilities [P, V]).
 
-    Raises ContractError with the end of its log if it refuses or dies.
+    Raises ContractError with the end of its log if it refuses or dies, GroundupError if it does not come to an end.
     """
     asked, answered = scratch / "questions.json", scratch / "answers.npz"
     asked.write_text(json.dumps(questions), "utf-8")
     command = [sys.executable, "-P", llama_cpp.__file__, str(asked), str(answered)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=(scratch / "llama.log").open("wb")) as child:
+    name, log = Path(questions["gguf"]).name, scratch / "llama.log"
+    with log.open("wb") as said, subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said) as child:
         try:
             status = child.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise GroundupError(
+                name,
+                f"llama.cpp (xllamacpp) was not done after {TIMEOUT:g} seconds: {_end(log)}",
+                "nothing was published; set export_gguf.positions and new_tokens lower, or threads higher",
+            ) from None
         except BaseException:
             child.kill()
             raise
     if status:
-        log = (scratch / "llama.log").read_text("utf-8", "replace").strip()[-800:]
         raise ContractError(
-            Path(questions["gguf"]).name,
-            f"llama.cpp (xllamacpp) ended with status {status}: {log}",
-            "nothing was published; report the log above",
+            name, f"llama.cpp (xllamacpp) ended with status {status}: {_end(log)}", "nothing was published; report the log above"
         )
     with np.load(answered) as answers:
         return json.loads(str(answers["ids"])), answers["log_probabilities_PV"]
+
+
+def _end(log: Path) -> str:
+    return log.read_text("utf-8", "replace").strip()[-800:] or "its log is empty"

@@ -15,6 +15,8 @@ from stages.export_gguf.writer import write
 from stages.report import Facts, Report
 from stages.shards import cores
 
+UNIT = "steps"  # each file is written, then compared
+
 
 def run(config: ExportGgufConfig, *, checkpoint: Artifact, out: Draft, report: Report) -> Facts:
     """Write, load, compare. A file that tokenizes otherwise or is too far from torch fails the stage."""
@@ -25,12 +27,12 @@ def run(config: ExportGgufConfig, *, checkpoint: Artifact, out: Draft, report: R
     paths = {quantization: out.path(f"{config.name.replace(' ', '-')}-{quantization}.gguf") for quantization in wanted}
     notes: list[str] = []
     for done, (quantization, path) in enumerate(paths.items()):
-        report.progress(done, 2 * len(wanted), "files written and compared")
+        report.progress(done, 2 * len(wanted), UNIT)
         notes += _fallen_back(quantization, write(path, checkpoint.path, sizes, vocabulary, quantization, _metadata(config)))
     reference = Reference(checkpoint.path, vocabulary, config.prompts, config.new_tokens, config.positions, config.seed)
     compared = {}
     for done, (quantization, path) in enumerate(paths.items(), len(wanted)):
-        report.progress(done, 2 * len(wanted), "files written and compared")
+        report.progress(done, 2 * len(wanted), UNIT)
         threads = config.threads or useful_threads(path, cores())
         compared[quantization] = reference.compare(*ask(reference.questions(path, threads), out.scratch))
         check(quantization, compared[quantization], config)
@@ -39,7 +41,7 @@ def run(config: ExportGgufConfig, *, checkpoint: Artifact, out: Draft, report: R
         "quantizations",
         [_row(quantization, paths[quantization], result, len(reference.strings)) for quantization, result in compared.items()],
     )
-    report.progress(2 * len(wanted), 2 * len(wanted), "files written and compared")
+    report.progress(2 * len(wanted), 2 * len(wanted), UNIT)
     for note in notes:
         report.note(note)
     return _facts(paths, compared, len(reference.strings), notes)

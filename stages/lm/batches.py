@@ -56,7 +56,8 @@ class TokenStream:
         """
         kind = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.int32)
         flat, ends, done = (cache / f"{table}.{name}" for name in ("tokens", "ends.npy", "json"))
-        if not done.exists():
+        if not (done.exists() and _is_whole(flat, ends, kind)):
+            done.unlink(missing_ok=True)
             cache.mkdir(parents=True, exist_ok=True)
             lengths = []
             with flat.open("wb") as file:
@@ -101,12 +102,10 @@ class Windows:
 
     def positions(self, step: int, first: int, count: int) -> np.ndarray:
         """[count, T + 1] places in the stream."""
-        number = step * self.batch_rows + first + np.arange(count)
-        starts = np.empty(count, np.int64)
-        for epoch in np.unique(number // self.rows_per_epoch):
-            mine = number // self.rows_per_epoch == epoch
-            window = permuted(number[mine] % self.rows_per_epoch, self.rows_per_epoch, seed_for(self.seed, "order", int(epoch)))
-            starts[mine] = seed_for(self.seed, "offset", int(epoch)) % len(self.stream) + window * self.context
+        epochs, windows = visits(step * self.batch_rows + first, count, self.rows_per_epoch, self.seed)
+        starts = windows * self.context
+        for epoch in np.unique(epochs):
+            starts[epochs == epoch] += seed_for(self.seed, "offset", int(epoch)) % len(self.stream)
         return (starts[:, None] + np.arange(self.context + 1)) % len(self.stream)
 
     def rows(self, step: int, first: int, count: int) -> Batch:
@@ -120,6 +119,15 @@ class Windows:
     def documents(self, step: int) -> list[str]:
         rows = self.stream.row_at(self.positions(step, 0, self.batch_rows).ravel())
         return self.stream.document_names({int(row) for row in np.unique(rows)})
+
+
+def visits(first: int, count: int, rows_per_epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """(epoch, row) of the `count` visits after the first `first` of a training: an epoch visits each row once, in an order of its own."""
+    epochs, rows = np.divmod(first + np.arange(count), rows_per_epoch)
+    for epoch in np.unique(epochs):
+        mine = epochs == epoch
+        rows[mine] = permuted(rows[mine], rows_per_epoch, seed_for(seed, "order", int(epoch)))
+    return epochs, rows
 
 
 def permuted(index: np.ndarray, size: int, seed: int) -> np.ndarray:
@@ -139,6 +147,15 @@ def permuted(index: np.ndarray, size: int, seed: int) -> np.ndarray:
         value[pending] = left << np.uint64(half) | right
         pending = value >= size
     return value.astype(np.int64)
+
+
+def _is_whole(flat: Path, ends: Path, kind: np.dtype) -> bool:
+    """Whether all tokens are there: nothing of the cache is synced, so after a power cut `done` may stand beside half a file."""
+    try:
+        row_ends = np.load(ends, mmap_mode="r")
+        return flat.stat().st_size == kind.itemsize * (int(row_ends[-1]) if len(row_ends) else 0)
+    except (OSError, ValueError):
+        return False
 
 
 def _mix(x: np.ndarray) -> np.ndarray:

@@ -134,27 +134,15 @@ class ModelConfig(ModelShape):
 
         Raises ArtifactError if the file asks for something that the model here does not do (another architecture, biases, scaled RoPE).
         """
-        kind = config.get("model_type")
-        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        unknown = [
-            reason
-            for reason, wrong in {
-                f"model_type {kind!r} is none of {', '.join(_CLASSES)}": kind not in _CLASSES,
-                "biases": config.get("attention_bias") or config.get("mlp_bias"),
-                f"hidden_act {config.get('hidden_act')!r}": config.get("hidden_act", "silu") != "silu",
-                f"RoPE of type {rope.get('rope_type')!r}": rope.get("rope_type", "default") != "default",
-                "router weights that do not sum to 1": kind == "qwen3_moe" and not config.get("norm_topk_prob"),
-                "dense layers between sparse ones": config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1,
-            }.items()
-            if wrong
-        ]
-        if unknown:
+        if missing := beyond(config):
             raise ArtifactError(
-                "config.json", f"asks for {'; '.join(unknown)}, which this model does not have", "give a checkpoint of groundup"
+                "config.json", f"asks for {'; '.join(missing)}, which this model does not have", "give a checkpoint of groundup"
             )
+        kind = config["model_type"]
+        rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
         sparse = kind == "qwen3_moe"
         return cls(
-            architecture=kind,  # type: ignore[arg-type]
+            architecture=kind,
             vocab_size=config["vocab_size"],
             width=config["hidden_size"],
             layers=config["num_hidden_layers"],
@@ -171,6 +159,21 @@ class ModelConfig(ModelShape):
             experts_per_token=config["num_experts_per_tok"] if sparse else 0,
             expert_width=config["moe_intermediate_size"] if sparse else 0,
         )
+
+
+def beyond(config: dict[str, Any]) -> list[str]:
+    """What a config.json of transformers asks for that none of the architectures here has, in words."""
+    kind = config.get("model_type")
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    reasons = {
+        f"model_type {kind!r}, which is none of {', '.join(_CLASSES)}": kind not in _CLASSES,
+        "biases": config.get("attention_bias") or config.get("mlp_bias"),
+        f"hidden_act {config.get('hidden_act')!r}": config.get("hidden_act", "silu") != "silu",
+        f"RoPE of type {rope.get('rope_type')!r}": rope.get("rope_type", "default") != "default",
+        "router weights that do not sum to 1": kind == "qwen3_moe" and not config.get("norm_topk_prob"),
+        "dense layers between sparse ones": config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1,
+    }
+    return [reason for reason, asked in reasons.items() if asked]
 
 
 class Parameters(Settings):

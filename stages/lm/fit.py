@@ -231,9 +231,13 @@ class _Run:
                 block.compile()
             try:
                 self._gradients(self.micro)
+            except torch.OutOfMemoryError:  # a RuntimeError too, but uncompiled blocks would need no less
+                _set_compiled(self.model, [None] * model.layers)
+                raise
             except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:  # no working C++ compiler, most often
                 self.compiles = False
-                self.notes.append(f"the blocks could not be compiled and run as they are: {str(error).splitlines()[0]}")
+                why = (str(error).strip() or type(error).__name__).splitlines()[0]
+                self.notes.append(f"the blocks could not be compiled and run as they are: {why}")
                 self.report.note(self.notes[-1])
                 _set_compiled(self.model, [None] * model.layers)
             self._forget_gradients()

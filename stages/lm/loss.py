@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 IGNORED = -100  # a label that does not count
+BALANCE_WEIGHT = 0.01  # of the load-balancing loss (Fedus et al. 2021)
 CHUNK_LOGITS = 1 << 22  # 16 MB of float32: about what stays in a cache
 
 
@@ -35,6 +36,11 @@ def row_logprobs(hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, chunk
     logprob_M = _LinearLogprob.apply(x_MD, weight_VD, labels_M, chunk or max(1, CHUNK_LOGITS // len(weight_VD)))
     rows = torch.div(kept_M, labels_BT.shape[1], rounding_mode="floor")
     return logprob_M.new_zeros(labels_BT.shape[0]).index_add(0, rows, logprob_M)
+
+
+def balance_loss(balance: Tensor | float, weight: Tensor | int) -> Tensor | float:
+    """What a micro-batch of `weight` tokens or pairs adds to its summed loss, so that sparse models use all experts; 0 for dense ones."""
+    return BALANCE_WEIGHT * weight * balance
 
 
 def _counted(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:

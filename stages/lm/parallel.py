@@ -1,8 +1,7 @@
 """Training on more than one device: the stage starts torchrun itself, weights are sharded with FSDP2, safe points fit any number of ranks.
 
-With `compute.devices` above 1 the stage writes a job file and runs `torchrun -m stages.lm.parallel JOB`; each rank then runs the
-whole stage function, and what is written is written by rank 0. On several nodes, start that same command on each of them with
-torchrun's own --nnodes and --rdzv-endpoint (store on a shared file system).
+With `compute.devices` above 1 the stage writes a job file and runs `torchrun --standalone -m stages.lm.parallel JOB`; each rank then
+runs the whole stage function, and what is written is written by rank 0. All ranks are on the machine that the stage was started on.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ def place(model: LanguageModel, compute: Compute) -> LanguageModel:
     Parameters stay float32; they are gathered in the matrix products' precision and their gradients are summed in float32.
     compute.replicas above 1 shards within a replica and averages between replicas (HSDP).
     """
-    device = precision.device_of(compute)
+    device = precision.device_of()
     model.to(device)
     if ranks() == 1:
         return model
@@ -135,7 +134,10 @@ def barrier() -> None:
 
 @contextmanager
 def rank_0_first() -> Iterator[None]:
-    """Rank 0 runs the body before the others, e.g. to fill a cache that they then find."""
+    """Rank 0 runs the body before the others, e.g. to fill a cache that they then find.
+
+    If the body fails on rank 0 the others are not let in, to what it left half done: rank 0 ends, and torchrun ends the rest.
+    """
     if rank() > 0:
         barrier()
     yield
@@ -200,8 +202,13 @@ def _torchrun(stage: str, config: Any, inputs: Mapping[str, Artifact], out: Draf
     job.write_text(json.dumps(values), "utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.compute.devices}",
                "-m", "stages.lm.parallel", str(job)]  # fmt: skip
-    search = os.pathsep.join([str(Path(stages.__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
-    environment = os.environ | {STARTER: str(os.getpid()), "PYTHONPATH": search, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
+    search = os.pathsep.join(filter(None, [str(Path(stages.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
+    environment = os.environ | {
+        STARTER: str(os.getpid()),
+        "PYTHONPATH": search,
+        "PYTHONSAFEPATH": "1",  # a random.py in the person's current folder is not what torch means by random
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
     other: list[str] = []
     # its own session: Ctrl-C reaches this process alone, which then asks the ranks to stop at a safe point
     with stop_requested() as stop, subprocess.Popen(
@@ -229,30 +236,36 @@ def _torchrun(stage: str, config: Any, inputs: Mapping[str, Artifact], out: Draf
 
 
 def main(job: Path) -> None:
-    """One rank of a job that `_torchrun` wrote."""
+    """One rank of a job that `_torchrun` wrote. A rank that fails leaves its error in the outcome file and ends with status 1."""
     values = json.loads(job.read_text("utf-8"))
     row = stages.stage(values["stage"])
     config = row.config_class.parse(values["config"], row.name)
-    compute: Compute = config.compute  # type: ignore[attr-defined]
-    device = precision.device_of(compute)
+    device = precision.device_of()
     if device.type == "cuda":
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", device_id=device if device.type == "cuda" else None)
     outcome = Path(values["place"]) / "scratch" / "outcome.json"
     inputs = {name: Artifact.at(Path(path)) for name, path in values["inputs"].items()}
-    told: dict[str, Any]
     try:
         facts = row.function(
             config, **inputs, out=Draft(values["noun"], Path(values["place"])), report=_Messages() if rank() == 0 else Report()
         )
-        told = {"facts": asdict(facts)}
         barrier()
     except GroundupError as error:
-        told = {"error": type(error).__name__, "arguments": [error.what, error.why, error.fix]}
+        if not outcome.exists():  # the first error is the one to tell: others follow from it
+            _write(outcome, {"error": type(error).__name__, "arguments": [error.what, error.why, error.fix]})
+        sys.stdout.flush()
+        os._exit(1)  # torchrun then stops the ranks that wait for this one; a tidy end might itself wait for them
     if rank() == 0:
-        outcome.write_text(json.dumps(told), "utf-8")
-    if "facts" in told:
-        dist.destroy_process_group()
+        _write(outcome, {"facts": asdict(facts)})
+    dist.destroy_process_group()
+
+
+def _write(outcome: Path, told: dict[str, Any]) -> None:
+    """At once: torchrun may stop this rank at any moment, for the fault of another."""
+    partial = outcome.with_name(f"{outcome.name}.{rank()}")
+    partial.write_text(json.dumps(told), "utf-8")
+    partial.replace(outcome)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from stages.shards import cores
 COMPILE_PAYS_FROM = {"cpu": 2e13, "cuda": 1e16}  # FLOPs of a run: compiling saves a quarter to a third and takes 10 to 40 s
 
 
-def device_of(compute: Compute) -> torch.device:
+def device_of() -> torch.device:
     """The device of this process: its own GPU if there are any, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())

@@ -8,14 +8,12 @@ from stages.lm.batches import Batch, TokenStream, Windows
 from stages.lm.checkpoint import check_tokenizer, write_checkpoint
 from stages.lm.config import ModelConfig
 from stages.lm.fit import Loss, LossFunction, fit
-from stages.lm.loss import token_loss
+from stages.lm.loss import balance_loss, token_loss
 from stages.lm.model import LanguageModel
 from stages.lm.parallel import distributed, place, rank_0_first
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.heldout import Heldout
 from stages.report import Facts, Report
-
-BALANCE_WEIGHT = 0.01  # of the load-balancing loss (Fedus et al. 2021)
 
 
 @distributed("pretrain")
@@ -54,6 +52,6 @@ def next_token_loss(z_loss: float) -> LossFunction:
         total, plain = model(
             batch["ids"], lambda hidden, table: token_loss(hidden, table, labels, z_loss), segments_BT=batch.get("segments")
         )
-        return Loss(total + BALANCE_WEIGHT * labels.numel() * model.balance, labels.numel(), labels.numel(), {"loss": plain})
+        return Loss(total + balance_loss(model.balance, labels.numel()), labels.numel(), labels.numel(), {"loss": plain})
 
     return loss

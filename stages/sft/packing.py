@@ -11,8 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stages.digests import seed_for
-from stages.lm.batches import Batch, permuted
+from stages.lm.batches import Batch, visits
 from stages.lm.loss import IGNORED
 
 
@@ -82,6 +81,11 @@ class PackedChats:
         """Share of the rows' tokens that is not padding."""
         return float((self._segments > 0).mean()) if self._segments.size else 0.0
 
+    @property
+    def tokens_per_row(self) -> float:
+        """Tokens that a row holds on average, padding not counted."""
+        return self._ids.shape[1] * self.filled
+
     def at(self, rows: np.ndarray | slice) -> Batch:
         """These rows of the table."""
         arrays: dict[str, np.ndarray] = {"ids": self._ids[rows], "labels": self._labels[rows], "segments": self._segments[rows]}
@@ -94,10 +98,4 @@ class PackedChats:
         return sorted({name for row in self._places(step, 0, self._batch_rows) for name in self._names[row]})
 
     def _places(self, step: int, first: int, count: int) -> np.ndarray:
-        number = step * self._batch_rows + first + np.arange(count)
-        places = np.empty(count, np.int64)
-        for epoch in np.unique(number // self.rows_per_epoch):
-            mine = number // self.rows_per_epoch == epoch
-            order = seed_for(self._seed, "order", int(epoch))
-            places[mine] = permuted(number[mine] % self.rows_per_epoch, self.rows_per_epoch, order)
-        return places
+        return visits(step * self._batch_rows + first, count, self.rows_per_epoch, self._seed)[1]

@@ -23,6 +23,13 @@ class WithReplay:
         self._chats, self._windows, self._rows_of_chats = chats, windows, batch_rows - windows.batch_rows
         self.rows_per_epoch = chats.rows_per_epoch * batch_rows // self._rows_of_chats  # an epoch of the conversations
 
+    @property
+    def tokens_per_row(self) -> float:
+        """Tokens that a row holds on average: windows are full, rows of conversations are not."""
+        windows = self._windows
+        read = self._chats.tokens_per_row * self._rows_of_chats + windows.context * windows.batch_rows
+        return read / (self._rows_of_chats + windows.batch_rows)
+
     def rows(self, step: int, first: int, count: int) -> Batch:
         border = min(max(self._rows_of_chats - first, 0), count)
         parts = []

@@ -6,12 +6,12 @@ from typing import Any
 
 from data_contracts import Artifact, Draft, InputError
 from stages.lm import parallel
-from stages.lm.batches import Batch, Batches
+from stages.lm.batches import Batch
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_model, special_ids, write_checkpoint
 from stages.lm.fit import Loss, LossFunction, fit
 from stages.lm.generate import generate
-from stages.lm.loss import token_loss
+from stages.lm.loss import balance_loss, token_loss
 from stages.lm.model import LanguageModel
 from stages.lm.precision import device_of
 from stages.report import Facts, Report
@@ -21,7 +21,6 @@ from stages.sft.examples import Read
 from stages.sft.packing import PackedChats
 from stages.sft.replay import WithReplay, replayed_rows, windows
 
-BALANCE_WEIGHT = 0.01  # of the load-balancing loss, as in pretraining
 ROWS_AT_ONCE = 32  # of a held-out evaluation
 SAMPLES = 3
 
@@ -44,13 +43,13 @@ def run(
     heldout_rows = sorted(found.heldout, key=lambda row: row[0].name)[: config.heldout_conversations]
     replayed = replayed_rows(config.replay, config.training.batch_rows)
     chats = PackedChats(found.train, sizes.context, config.training.batch_rows - replayed, config.seed, pad)
-    batches: Batches = chats
+    batches: PackedChats | WithReplay = chats
     if replayed:
         with parallel.rank_0_first():
             pages = windows(config.replay, replayed, token_shards, checkpoint, out.scratch, sizes.context, config.seed)
         batches = WithReplay(chats, pages, config.training.batch_rows)
     heldout = PackedChats([example for example, _ in heldout_rows], sizes.context, 1, config.seed, pad)
-    steps = config.training.steps(sizes.context * chats.filled, batches.rows_per_epoch)
+    steps = config.training.steps(batches.tokens_per_row, batches.rows_per_epoch)
 
     model = parallel.place(model, config.compute)
     result = fit(
@@ -62,7 +61,7 @@ def run(
     if parallel.rank() > 0:
         return Facts()
 
-    model = load_model(out.files, device_of(config.compute))
+    model = load_model(out.files, device_of())
     prompts = heldout_rows[: config.answers]
     stops, samples = answers(model, chat, [messages for _, messages in prompts], config.max_new_tokens)
     figures = {
@@ -81,7 +80,7 @@ def answer_loss(z_loss: float) -> LossFunction:
         labels, segments = batch["labels"], batch["segments"]
         total, plain = model(batch["ids"], lambda hidden, table: token_loss(hidden, table, labels, z_loss), segments_BT=segments)
         counted = (labels >= 0).sum()
-        return Loss(total + BALANCE_WEIGHT * counted * model.balance, counted, int((segments > 0).sum()), {"loss": plain})
+        return Loss(total + balance_loss(model.balance, counted), counted, int((segments > 0).sum()), {"loss": plain})
 
     return loss
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections import Counter
 
@@ -8,7 +9,7 @@ import torch
 
 from data_contracts import InputError
 from stages.dpo import pairs as pairs_of
-from stages.dpo.loss import answer_logprobs, compare
+from stages.dpo.loss import answer_logprobs, compare, preference_loss
 from stages.dpo.pairs import PairBatches
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_model
@@ -29,6 +30,23 @@ def test_the_first_loss_is_ln_2_and_training_raises_the_margin_on_held_out_pairs
     assert figures["reward_margin"] > 0.5
     assert figures["heldout_accuracy"] == 1.0
     assert figures["heldout_loss"] < math.log(2) - 0.1
+
+
+def test_a_first_step_that_is_skipped_leaves_the_first_loss_unknown(run, publish, monkeypatch):
+    def spoilt(*settings):
+        steps = [float("nan")]
+
+        def loss(model, batch):
+            found = preference_loss(*settings)(model, batch)
+            return dataclasses.replace(found, total=found.total * (steps.pop() if steps else 1.0))
+
+        return loss
+
+    monkeypatch.setattr("stages.dpo.stage.preference_loss", spoilt)
+    made = run("dpo", golden.SETTINGS, **golden.inputs(publish))
+    assert made.read("metrics").to_pylist()[0]["skipped"]
+    assert made.manifest.facts["figures"]["loss_at_step_0"] is None
+    assert [note for note in made.manifest.facts["notes"] if "first loss" in note] == []
 
 
 def test_metrics_tell_accuracy_and_margin_at_every_step(run, publish):

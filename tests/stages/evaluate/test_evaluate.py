@@ -4,13 +4,17 @@ import lzma
 import math
 import shutil
 import subprocess
+import weakref
+from typing import ClassVar
 
 import pytest
 import torch
 
 from data_contracts import ConfigError, InputError
 from stages.evaluate.bits_per_byte import Page, bits_per_byte, measure, standard_error, windows, xz_bits_per_byte
-from stages.evaluate.stage import load, verdict
+from stages.evaluate.config import EvaluateConfig
+from stages.evaluate.stage import examine, load, verdict
+from stages.report import Report
 from tests.checkpoints import tiny_checkpoint
 from tests.golden.evaluate import ITEMS, PAGES
 
@@ -99,6 +103,13 @@ def test_the_size_of_batches_does_not_change_what_a_page_costs(publish):
     one, many = (list(measure(model, tokenizer.backend_tokenizer, 0, pages, 32, 8, size)) for size in (1, 7))
     assert [page.id for page in one] == [page.id for page in many] == [page for page, _ in pages]
     assert [page.nats for page in one] == pytest.approx([page.nats for page in many], rel=1e-5)
+
+
+def test_pages_without_tokens_are_counted_wherever_they_stand(publish):
+    model, tokenizer = load(tiny_checkpoint(publish).path, "cpu")
+    pages = [("a", ""), ("b", "Text."), ("c", ""), ("d", "")]
+    for size in (1, 2, 7):
+        assert [page.id for page in measure(model, tokenizer.backend_tokenizer, 0, pages, 32, 8, size)] == ["a", "b", "c", "d"]
 
 
 def test_xz_is_the_program_of_that_name_on_all_pages_in_one_file(tmp_path):
@@ -196,3 +207,41 @@ def test_the_base_model_reads_the_same_pages_beside_the_tuned_one(publish, run, 
     alone = scores(run("evaluate", QUICK, checkpoint=base, eval_items=eval_items))
     assert made["heldout_pages_base", "bits_per_byte"]["value"] == alone["heldout_pages", "bits_per_byte"]["value"]
     assert made["heldout_pages", "bits_per_byte"]["value"] != alone["heldout_pages", "bits_per_byte"]["value"]
+
+
+def test_one_model_is_in_memory_at_a_time_and_xz_packs_the_pages_once(publish, run, eval_items, monkeypatch):
+    models, alive, packed = [], [], []
+
+    def watched(folder, device):
+        alive.append(sum(model() is not None for model in models))
+        model, tokenizer = load(folder, device)
+        models.append(weakref.ref(model))
+        return model, tokenizer
+
+    def counted(texts):
+        packed.append(list(texts))
+        return xz_bits_per_byte(packed[-1])
+
+    monkeypatch.setattr("stages.evaluate.stage.load", watched)
+    monkeypatch.setattr("stages.evaluate.stage.xz_bits_per_byte", counted)
+    tuned, base = tiny_checkpoint(publish), tiny_checkpoint(publish, "qwen3")
+    made = scores(run("evaluate", QUICK, checkpoint=tuned, base_checkpoint=base, eval_items=eval_items))
+    assert alive == [0, 0]
+    assert packed == [[page["text"] for page in PAGES]]
+    assert made["heldout_pages", "bits_per_byte"]["baseline"] == made["heldout_pages_base", "bits_per_byte"]["baseline"] > 0
+
+
+def test_progress_tells_how_many_choices_there_are(publish, eval_items, tmp_path):
+    class Ear(Report):
+        told: ClassVar[list[tuple[float, float | None]]] = []
+
+        def progress(self, done, total, unit):
+            assert unit == "choices"
+            self.told.append((done, total))
+
+    model, tokenizer = load(tiny_checkpoint(publish).path, "cpu")
+    config = EvaluateConfig.parse(QUICK | {"batch_size": 3}, "evaluate")
+    examine(config, model, tokenizer, 128, eval_items, tmp_path, Ear())
+    totals = {total for _, total in Ear.told}
+    assert len(totals) == 1
+    assert Ear.told[-1][0] == totals.pop() > 3

@@ -7,9 +7,9 @@ import gguf
 import numpy as np
 import pytest
 
-from data_contracts import ArtifactError, ContractError, InputError
+from data_contracts import ArtifactError, ContractError, GroundupError, InputError
 from stages.export_gguf import architecture, parity
-from stages.export_gguf.chat import chat
+from stages.export_gguf.chat import answer, loaded
 from stages.export_gguf.vocabulary import read_vocabulary, without_generation_marks
 from tests.checkpoints import SPECIAL, tiny_checkpoint
 
@@ -47,6 +47,17 @@ def test_rows_left_in_the_wrong_order_fail_the_stage_with_quantization_value_and
     ) as error:
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish))
     assert "export_gguf.max_kl_16bit" in error.value.fix
+
+
+def test_a_distance_that_is_no_number_fails_the_stage(publish, run, monkeypatch):
+    def spoilt(questions, scratch, ask=parity.ask):
+        ids, log_probabilities = ask(questions, scratch)
+        log_probabilities[3, 5] = np.nan
+        return ids, log_probabilities
+
+    monkeypatch.setattr("stages.export_gguf.stage.ask", spoilt)
+    with pytest.raises(ContractError, match=r"KL\(torch \|\| llama\.cpp\) is nan nats per position"):
+        run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish))
 
 
 def test_permuting_puts_the_halves_of_each_head_side_by_side():
@@ -133,6 +144,8 @@ def test_what_llama_cpp_does_not_compute_is_refused_before_any_work(publish, run
             QUICK,
             checkpoint=tiny_checkpoint(publish, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}),
         )
+    with pytest.raises(ContractError, match=r"asks for hidden_act 'gelu'"):
+        run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish, hidden_act="gelu"))
     with pytest.raises(ContractError, match="sliding window"):
         run(
             "export_gguf",
@@ -148,6 +161,12 @@ def test_a_file_that_llama_cpp_cannot_load_is_told_with_its_log(tmp_path):
         parity.ask({"gguf": str(broken), "threads": 1}, tmp_path)
 
 
+def test_a_file_that_keeps_llama_cpp_busy_for_too_long_is_told_by_name_and_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(parity, "TIMEOUT", 0.01)
+    with pytest.raises(GroundupError, match=r"slow\.gguf: llama\.cpp \(xllamacpp\) was not done after 0\.01 seconds"):
+        parity.ask({"gguf": "slow.gguf", "threads": 1}, tmp_path)
+
+
 @pytest.fixture
 def model(publish, run):
     return run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish)).file("model")
@@ -156,28 +175,30 @@ def model(publish, run):
 @pytest.mark.slow
 def test_chat_streams_the_greedy_answer_and_leaves_no_thread_behind(model, capfd):
     asked = [{"role": "user", "content": "What is a string?"}]
-    pieces = list(chat(model, asked, max_tokens=12))
+    with loaded(model) as llama:
+        pieces = list(answer(llama, asked, max_tokens=12))
     assert len(pieces) > 1
     threads = _threads()  # after the first time: llama.cpp keeps one thread for its log
-    assert "".join(pieces) == "".join(chat(model, asked, max_tokens=12))
     for _ in range(4):
-        stopped = chat(model, asked, max_tokens=100)
-        next(stopped)
-        stopped.close()
+        with loaded(model) as llama:
+            assert "".join(pieces) == "".join(answer(llama, asked, max_tokens=12))
+            stopped = answer(llama, asked, max_tokens=100)
+            next(stopped)
+            stopped.close()
     assert _threads() < threads + 4  # llama.cpp may start one more of its own at any time, not one for each
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow
 def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(model):
-    with pytest.raises(InputError, match=r"has \d{3,} tokens with the chat template, the model's context is 128"):
-        list(chat(model, [{"role": "user", "content": "long " * 200}]))
+    with loaded(model) as llama, pytest.raises(InputError, match=r"has \d{3,} tokens with the chat template, the model's context is 128"):
+        list(answer(llama, [{"role": "user", "content": "long " * 200}]))
 
 
 def test_chat_with_a_file_that_is_none_names_it(tmp_path):
     (tmp_path / "no.gguf").write_text("no")
-    with pytest.raises(ArtifactError, match=r"no\.gguf: llama\.cpp cannot load it"):
-        next(chat(tmp_path / "no.gguf", [{"role": "user", "content": "x"}]))
+    with pytest.raises(ArtifactError, match=r"no\.gguf: llama\.cpp cannot load it"), loaded(tmp_path / "no.gguf"):
+        pass
 
 
 def _threads() -> int:

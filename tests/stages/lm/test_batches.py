@@ -11,7 +11,7 @@ import torch
 
 from data_contracts import Artifact, InputError
 from stages.digests import digest
-from stages.lm.batches import TokenStream, Windows, permuted
+from stages.lm.batches import TokenStream, Windows, permuted, visits
 
 
 @pytest.fixture
@@ -84,6 +84,14 @@ def test_the_order_of_an_epoch_is_a_permutation(size: int) -> None:
     assert size < 100 or abs(np.corrcoef(order, np.arange(size))[0, 1]) < 0.2
 
 
+def test_visits_go_through_each_row_once_an_epoch_across_the_end_of_one() -> None:
+    epochs, rows = visits(8, 8, 10, seed=1)
+    assert epochs.tolist() == [0, 0, 1, 1, 1, 1, 1, 1]
+    before, after = visits(0, 8, 10, seed=1)[1], visits(16, 4, 10, seed=1)[1]
+    assert sorted([*before, *rows[:2]]) == sorted([*rows[2:], *after]) == list(range(10))
+    assert [*before, *rows[:2]] != [*rows[2:], *after]
+
+
 def test_too_few_tokens_for_one_window_are_refused_with_the_count(stream: TokenStream) -> None:
     with pytest.raises(InputError, match=r"has 1003 tokens, one window of the model takes 2049"):
         Windows(stream, 2048, 1, seed=0)
@@ -93,3 +101,13 @@ def test_a_cache_cut_short_by_a_kill_is_written_again(stream: TokenStream, tmp_p
     (tmp_path / "cache" / "train.json").unlink()
     (tmp_path / "cache" / "train.tokens").write_bytes(b"half")
     assert len(TokenStream.open(stream.source, "train", tmp_path / "cache", 2000)) == 1003
+
+
+@pytest.mark.parametrize("name", ["train.tokens", "train.ends.npy"])
+def test_a_cache_that_is_shorter_than_its_mark_says_is_written_again(name: str, stream: TokenStream, tmp_path: Path) -> None:
+    half = (tmp_path / "cache" / name).read_bytes()[:100]
+    (tmp_path / "cache" / name).unlink()  # the stream still maps the old file
+    (tmp_path / "cache" / name).write_bytes(half)
+    again = TokenStream.open(stream.source, "train", tmp_path / "cache", 2000)
+    assert again.tokens.tolist() == list(range(1003))
+    assert again.ends[-1] == 1003

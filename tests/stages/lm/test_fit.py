@@ -222,3 +222,26 @@ def test_compiled_blocks_learn_the_same(tmp_path: Path) -> None:
     assert compiled.figures["compile_seconds"], compiled.notes
     assert [row["loss"] for row in compiled.metrics] == pytest.approx([row["loss"] for row in plain.metrics], rel=1e-4)
     assert all(block._compiled_call_impl is None for block in model.model.layers)
+
+
+def failing_once(error: Exception) -> LossFunction:
+    """next_token, but for the first call."""
+    errors = [error]
+
+    def loss(model: LanguageModel, batch: Batch) -> Loss:
+        if errors:
+            raise errors.pop()
+        return tiny.next_token(model, batch)
+
+    return loss
+
+
+def test_out_of_memory_while_compiling_is_told_as_what_it_is(tmp_path: Path) -> None:
+    with pytest.raises(torch.OutOfMemoryError, match="9 GiB"):
+        train(tmp_path, 1, loss=failing_once(torch.OutOfMemoryError("tried to allocate 9 GiB")), compute={"compile": "on"})
+
+
+def test_blocks_that_cannot_be_compiled_run_as_they_are_even_if_no_reason_is_given(tmp_path: Path) -> None:
+    _, result = train(tmp_path, 2, loss=failing_once(RuntimeError()), compute={"compile": "on"})
+    assert result.notes == ["the blocks could not be compiled and run as they are: RuntimeError"]
+    assert result.figures["compile_seconds"] is None

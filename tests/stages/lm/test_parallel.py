@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from data_contracts import Artifact, ConfigError, Draft, GroundupError, Interrupted, Store
+from data_contracts import Artifact, ConfigError, Draft, GroundupError, InputError, Interrupted, Store
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.stage import run
 from stages.report import Report
@@ -71,6 +72,45 @@ def test_two_ranks_stop_at_a_safe_point_on_a_signal_and_one_rank_continues(store
 
 
 def test_an_error_of_the_ranks_is_told_as_it_is(store: Store, publish: Any) -> None:
+    with pytest.raises(ConfigError, match="8 rows cannot be shared by 3 devices"):
+        train(store, golden.inputs(publish), devices=3)
+
+
+FAILING = """
+import time
+from types import SimpleNamespace
+
+import stages
+from data_contracts import InputError
+
+
+def run(config, *, out, report, **inputs):
+    from stages.lm import parallel
+
+    if parallel.rank() == FAILS:
+        raise InputError("the seeds", "are rotten", "buy others")
+    time.sleep(600)  # as a rank that waits for the failed one in NCCL
+
+
+stages.stage = lambda name: SimpleNamespace(name=name, config_class=SimpleNamespace(parse=lambda *_: None), function=run)
+"""
+
+
+@pytest.mark.parametrize("fails", [0, 1])
+@pytest.mark.timeout(120)
+def test_an_error_of_one_rank_is_told_at_once_while_the_others_wait_for_it(
+    fails: int, store: Store, publish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(FAILING.replace("FAILS", str(fails)))  # in the ranks the stage is another
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with pytest.raises(InputError, match="the seeds: are rotten"):
+        train(store, golden.inputs(publish), devices=2)
+
+
+def test_ranks_import_nothing_from_the_current_folder(store: Store, publish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "random.py").write_text("raise SystemExit('a file of the person')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     with pytest.raises(ConfigError, match="8 rows cannot be shared by 3 devices"):
         train(store, golden.inputs(publish), devices=3)
 

@@ -140,6 +140,18 @@ def test_replayed_rows_are_pages_and_the_others_conversations_however_a_batch_is
                 assert torch.equal(torch.cat([part[name] for part in parts]), tensor)
 
 
+def test_a_duration_in_tokens_counts_replayed_rows_as_full(publish):
+    checkpoint = golden.checkpoint(publish)
+    examples = [Example(f"c{n}", [2] * 48, [5] * 48) for n in range(60)]
+    with tempfile.TemporaryDirectory() as folder:
+        pages = windows(0.25, 2, _shards(publish, checkpoint), checkpoint, Path(folder), 64, seed=0)
+        chats = PackedChats(examples, 64, 6, seed=0, pad=1)
+        assert chats.tokens_per_row == 48
+        mixed = WithReplay(chats, pages, 8)
+        read = [int((mixed.rows(step, 0, 8)["segments"] > 0).sum()) for step in range(3)]
+    assert read == [8 * mixed.tokens_per_row] * 3 == [6 * 48 + 2 * 64] * 3
+
+
 @pytest.mark.slow
 def test_replay_keeps_what_was_known_of_the_pages(run, publish):
     inputs = golden.inputs(publish)
