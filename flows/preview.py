@@ -172,6 +172,8 @@ def _differences(step: Step, old: Manifest, before: Mapping[str, Step]) -> list[
 
 def setting_differences(prefix: str, old: Any, new: Any) -> list[str]:
     """ "dedup.threshold 0.8 → 0.7" for every leaf that differs."""
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        return [line for at, pair in enumerate(zip(old, new, strict=True)) for line in setting_differences(f"{prefix}.{at}", *pair)]
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [*old, *(key for key in new if key not in old)]
         return [line for key in keys for line in setting_differences(f"{prefix}.{key}", old.get(key), new.get(key))]
@@ -180,4 +182,4 @@ def setting_differences(prefix: str, old: Any, new: Any) -> list[str]:
 
 def _short(value: Any) -> str:
     text = "unset" if value is None else str(value)
-    return text if len(text) <= 60 else text[:57] + "…"
+    return text if len(text) <= 40 else text[:39] + "…"

@@ -95,3 +95,26 @@ def test_a_missing_input_is_named_with_the_command(store):
     row = stages.stage("dedup")
     with pytest.raises(ConfigError, match=r"needs clean_documents"):
         preview.one(store, None, row, row.config_class.parse({}, "dedup"))
+
+
+def test_what_changed_inside_a_list_is_told_by_its_place():
+    old = {"sources": [{"kind": "files", "sha256": {"a.md": "1"}}, {"kind": "web", "seeds": ["a"]}]}
+    new = {"sources": [{"kind": "files", "sha256": {"a.md": "2"}}, {"kind": "web", "seeds": ["a", "b"]}]}
+    told = preview.setting_differences("crawl", old, new)
+    assert told == ["crawl.sources.0.sha256.a.md 1 → 2", "crawl.sources.1.seeds ['a'] → ['a', 'b']"]
+
+
+def test_the_recipe_of_a_name_outlives_single_stages_that_had_none(built):
+    raw = built.find("demo/raw_documents")
+    built.point("demo", "raw_documents", raw, run="test", recipe="laptop")
+    built.point("demo", "raw_documents", raw, run="test")
+    built.point("demo", "unique_documents", built.find("demo/unique_documents"), run="test", recipe="smoke")
+    _run(built, "clean")
+    assert preview.last_recipe(built, "demo") == "smoke"
+
+
+def test_settings_of_an_artifact_that_is_gone_are_those_of_its_recipe(built):
+    gone = built.find("demo/unique_documents")
+    built.point("demo", "unique_documents", gone, run="test", recipe="tiny")
+    shutil.rmtree(gone.path)
+    assert preview.last_config(built, "demo", stages.stage("dedup")).seed == 6
