@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from data_contracts import bundles, check, migrations
 from data_contracts.contract import SHIPPED, Contract, Contracts, Version
-from data_contracts.errors import ArtifactError, ContractError
+from data_contracts.errors import MAKE_AGAIN, ArtifactError, ContractError
 from data_contracts.files import batches, is_file, is_plain, listing, no_duplicates, refusal, sha256
 from data_contracts.identity import ID_DIGITS, canonical
 
@@ -253,4 +253,4 @@ class Artifact:
 
 
 def _rebuild(path: Path) -> str:
-    return f"rm -r {shlex.quote(str(path))}   and run the stage again: groundup run makes what is missing"
+    return f"rm -r {shlex.quote(str(path))}   then {MAKE_AGAIN}"

@@ -1,5 +1,7 @@
 """The one shape in which groundup says no: what, why, and the command that repairs it."""
 
+MAKE_AGAIN = "make it again: groundup run --name NAME, with the name that has it"
+
 
 class GroundupError(Exception):
     """Bad input, told once and clearly.

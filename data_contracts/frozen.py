@@ -36,6 +36,16 @@ def problems(contracts: Contracts = SHIPPED) -> list[str]:
     return found
 
 
+def require(noun: str, contracts: Contracts = SHIPPED) -> None:
+    """Raises ContractError if a released contract of the noun is not what was released: ids would stay, the data would differ."""
+    for name, digest in _read(contracts).items():
+        path = contracts.root / name
+        if name.startswith(f"{noun}/") and (not path.is_file() or sha256(path) != digest):
+            raise ContractError(
+                f"contract {name}", "was changed after its release", f"git checkout {path}, or write a new version beside it"
+            )
+
+
 def freeze(contracts: Contracts = SHIPPED) -> list[str]:
     """Add the digests of contracts that are not frozen yet; returns their names. Never changes an entry."""
     frozen, added = _read(contracts), []

@@ -21,7 +21,7 @@ _RULE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 
 
 class Pointing(BaseModel):
-    """What a name meant, since when, which run said so, and the recipe it followed if it followed one."""
+    """What a name meant, since when, which run said so, and the recipe it followed if it followed one, with what differed from it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -30,6 +30,7 @@ class Pointing(BaseModel):
     at: str
     run: str
     recipe: str | None = None
+    changes: tuple[str, ...] = ()
 
 
 class Place(Protocol):

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -24,7 +24,7 @@ import fsspec
 from data_contracts.artifact import MANIFEST, Artifact, Manifest
 from data_contracts.contract import SHIPPED, Contracts
 from data_contracts.disk import faults_told
-from data_contracts.errors import ArtifactError, ConfigError, GroundupError
+from data_contracts.errors import MAKE_AGAIN, ArtifactError, ConfigError, GroundupError
 from data_contracts.identity import Identity
 from data_contracts.names import Names
 from data_contracts.store import Make, Store
@@ -169,16 +169,16 @@ class RemoteStore(Store):
         """The artifact, fetched if the cache has not got it or has another. What was fetched is always compared with the manifest."""
         data = self.bucket.find(_manifest(noun, id))
         if data is None:
-            raise ArtifactError(f"artifact {noun}/{id}", f"is not in {self.location}", "groundup run makes what is missing")
+            raise ArtifactError(f"artifact {noun}/{id}", f"is not in {self.location}", MAKE_AGAIN)
         with self.cache.locked(id):
             place = self.path(noun, id)
             if not (place / MANIFEST).is_file() or (place / MANIFEST).read_bytes() != data:
                 self._fetch(noun, id, data)
         return self.cache.open(noun, id, verify)
 
-    def point(self, name: str, role: str, artifact: Artifact, run: str, recipe: str | None = None) -> bool:
+    def point(self, name: str, role: str, artifact: Artifact, run: str, recipe: str | None = None, changes: Sequence[str] = ()) -> bool:
         self._prove()
-        return super().point(name, role, artifact, run, recipe)
+        return super().point(name, role, artifact, run, recipe, changes)
 
     def publish(
         self, noun: str, identity: Identity, inputs: Mapping[str, Artifact], settings: dict[str, Any], make: Make
@@ -230,7 +230,7 @@ class RemoteStore(Store):
             self.cache.commit(place, noun, id, data)
 
     def _remake(self, noun: str, id: str) -> str:
-        return f"remove {self.location}/objects/{noun}/{id}   and run the stage again: groundup run makes what is missing"
+        return f"remove {self.location}/objects/{noun}/{id}   then {MAKE_AGAIN}"
 
     def _prove(self) -> None:
         """Before any work: the bucket is there, may be written, and refuses to create what exists (some stores ignore the condition)."""

@@ -10,7 +10,7 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -92,10 +92,11 @@ class Store:
         """`resolve` and `open` in one."""
         return self.open(*self.resolve(reference), verify=verify)
 
-    def point(self, name: str, role: str, artifact: Artifact, run: str, recipe: str | None = None) -> bool:
+    def point(self, name: str, role: str, artifact: Artifact, run: str, recipe: str | None = None, changes: Sequence[str] = ()) -> bool:
         """Let name/role mean `artifact` from now on. False if it already does."""
+        pointing = Pointing(noun=artifact.noun, id=artifact.id, at=_now(), run=run, recipe=recipe, changes=tuple(changes))
         with faults_told(f"name {name}/{role}", self.root):
-            return self.names.set(name, role, Pointing(noun=artifact.noun, id=artifact.id, at=_now(), run=run, recipe=recipe))
+            return self.names.set(name, role, pointing)
 
     def publish(
         self, noun: str, identity: Identity, inputs: Mapping[str, Artifact], settings: dict[str, Any], make: Make

@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 import stages
 from data_contracts import GroundupError
@@ -40,7 +41,8 @@ def run(
         typer.Option(
             "--recipe",
             metavar="R",
-            help=f"One of {', '.join(recipe.NAMES)}, or a YAML file. Default: the recipe of the last run under this name, else tiny.",
+            help=f"One of {', '.join(recipe.NAMES)}, or a YAML file. "
+            "Default: as in the last run under this name, its --set included, else tiny.",
         ),
     ] = None,
     name: Annotated[str, typer.Option("--name", metavar="N", help="What the results are called.")] = "demo",
@@ -51,8 +53,11 @@ def run(
 ) -> None:
     """Build a model: every stage that is missing or stale, and none that is not."""
     store = open_store()
-    chosen = recipe_ or preview.last_recipe(store, name) or "tiny"
-    loaded = recipe.load(chosen, changes or [])
+    last, kept = (None, []) if recipe_ else preview.last_recipe(store, name)
+    changes = [*kept, *(changes or [])]
+    loaded = recipe.load(recipe_ or last or "tiny", changes)
+    if last and not json_:
+        out.print(f"[dim]as last time: {escape(' '.join(['--recipe', last, *(f'--set {text!r}' for text in kept)]))}[/]")
     steps = preview.whole(store, name, loaded.configs, as_of)
     if preview_:
         tables.steps(steps, name, json_)
@@ -60,7 +65,7 @@ def run(
     from flows import runs, summary
 
     with console.only_json() if json_ else nullcontext():
-        built = runs.build(store, loaded, name, list(changes or []), as_of, steps)
+        built = runs.build(store, loaded, name, changes, as_of, steps)
     if json_:
         tables.as_json(built.as_json())
     else:
@@ -101,7 +106,7 @@ def stage(
         tables.steps(steps, name, json_)
         return
     with console.only_json() if json_ else nullcontext():
-        made = runs.alone(store, steps, name, recipe_)
+        made = runs.alone(store, steps, name, recipe_, [recipe.full(text, row.name) for text in changes or []])
     if json_:
         tables.as_json([tables.artifact(store, artifact) for artifact in made])
     else:
@@ -136,15 +141,14 @@ def ls(name: Annotated[str | None, typer.Argument(help="A run; none: all runs.")
     """The artifacts of a run, or all runs."""
     store = open_store()
     if name is None:
-        rows = [{"name": n, "artifacts": len(store.names.roles(n)), "recipe": preview.last_recipe(store, n)} for n in store.names.all()]
+        rows = [{"name": n, "artifacts": len(store.names.roles(n)), "recipe": preview.last_recipe(store, n)[0]} for n in store.names.all()]
         tables.rows(rows, json_, empty="No runs yet. Make one: groundup run")
         return
     pointings = store.names.roles(name)
     if not pointings:
         store.resolve(f"{name}/raw_documents")  # raises, and names what there is
     order = {row.role: number for number, row in enumerate(stages.STAGES)}
-    rows = [tables.pointing(store, role, pointings[role]) for role in sorted(pointings, key=lambda role: order.get(role, 99))]
-    tables.rows(rows, json_, empty="")
+    tables.pointings(store, name, {role: pointings[role] for role in sorted(pointings, key=lambda role: order.get(role, 99))}, json_)
 
 
 @app.command()

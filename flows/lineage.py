@@ -5,6 +5,7 @@ from __future__ import annotations
 from rich.tree import Tree
 
 from data_contracts import Artifact, ArtifactError, Store
+from data_contracts.errors import MAKE_AGAIN
 from stages.describe import lineage
 
 
@@ -22,7 +23,11 @@ def upstream(store: Store, artifact: Artifact) -> list[Artifact]:
         found[str(here)] = here
         for role, ref in here.manifest.inputs.items():
             if not store.has(ref.noun, ref.id):
-                raise ArtifactError(f"{ref.noun}/{ref.id}", f"{here} was made from it ({role}), it is not in the store", "groundup run")
+                raise ArtifactError(
+                    f"{ref.noun}/{ref.id}",
+                    f"{here} was made from it ({role}), it is not in the store",
+                    MAKE_AGAIN,
+                )
             waiting.append(store.open(ref.noun, ref.id, verify=False))
     return list(found.values())
 

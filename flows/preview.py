@@ -9,6 +9,7 @@ from typing import Any, Literal
 import stages
 from data_contracts import ConfigError, Identity, Store
 from data_contracts.artifact import Manifest
+from data_contracts.names import Pointing
 from flows import recipe
 from flows.step import identity_of
 from stages import Stage
@@ -79,11 +80,17 @@ def last_config(store: Store, name: str, stage: Stage) -> StageConfig:
     return stage.config_class.parse(last_settings(store, name, stage), stage.name)
 
 
-def last_recipe(store: Store, name: str) -> str | None:
-    """The recipe that `name` was last built with."""
-    with_one = (pointing for pointing in store.names.roles(name).values() if pointing.recipe)
-    newest = max(with_one, key=lambda pointing: pointing.at, default=None)
-    return newest.recipe if newest else None
+def last_recipe(store: Store, name: str) -> tuple[str | None, list[str]]:
+    """The recipe that `name` was last built with, and what differed from it. Single stages that followed none do not count."""
+    followed = [pointing for role in store.names.roles(name) if (pointing := _followed(store, name, role))]
+    if not followed:
+        return None, []
+    newest = max(followed, key=lambda pointing: pointing.at)
+    return newest.recipe, [change for pointing in followed if pointing.recipe == newest.recipe for change in pointing.changes]
+
+
+def _followed(store: Store, name: str, role: str) -> Pointing | None:
+    return next((pointing for pointing in reversed(store.names.history(name, role)) if pointing.recipe), None)
 
 
 def last_date(store: Store, name: str | None, stage: Stage) -> str | None:
@@ -100,8 +107,8 @@ def last_settings(store: Store, name: str, stage: Stage) -> dict[str, Any]:
     if pointing is None:
         return {}
     if not store.has(pointing.noun, pointing.id):
-        known = pointing.recipe or last_recipe(store, name)
-        return recipe.load(known).configs[stage.name].model_dump(mode="json") if known else {}
+        known, changes = last_recipe(store, name)
+        return recipe.load(known, changes).configs[stage.name].model_dump(mode="json") if known else {}
     manifest = store.open(pointing.noun, pointing.id, verify=False).manifest
     if manifest.stage != stage.name:
         return {}

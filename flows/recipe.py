@@ -88,6 +88,12 @@ def parse_change(text: str, stage: str | None = None) -> tuple[str, list[str], A
         ) from None
 
 
+def full(text: str, stage: str) -> str:
+    """ "dedup.threshold=0.7" of "threshold=0.7" and dedup."""
+    of, path, _ = parse_change(text, stage)
+    return ".".join((of, *path)) + "=" + text.partition("=")[2]
+
+
 def put(settings: dict[str, Any], path: list[str], value: Any) -> None:
     """Set a nested key, leaving its neighbours as they are."""
     for key in path[:-1]:

@@ -7,6 +7,8 @@ from typing import Literal
 from prefect import flow
 
 import stages
+from flows import run_page
+from flows.home import open_store
 from flows.stage_flows import FLOWS
 
 StageName = Literal[stages.NAMES]  # type: ignore[valid-type]
@@ -24,4 +26,6 @@ def rerun(stage: StageName, name: str = "demo", overrides: list[str] = [], and_a
         overrides: What to change, e.g. threshold=0.7
         and_after: Rebuild everything that depends on it, too.
     """
-    return FLOWS[stage](name=name, overrides=overrides, and_after=and_after)
+    made = FLOWS[stage](name=name, overrides=overrides, and_after=and_after)
+    run_page.show_whole(name, open_store())
+    return made

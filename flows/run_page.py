@@ -25,12 +25,14 @@ from prefect.runtime import flow_run
 from data_contracts import Artifact, Store
 from flows import console, lineage
 from flows.console import cell
+from stages import STAGES
 from stages.describe import pictures
 from stages.describe.markdown import quotation
 from stages.report import Report
 
 EVERY_S = 2.0  # how often a run's page is refreshed while a stage works
 PICTURE_EVERY_S = 20.0
+_shown: dict[tuple[UUID, str], UUID] = {}  # (run, kind) → what its page has; the page of a whole has one bar for all its stages
 MAX_BYTES = 900_000  # Prefect refuses events of more than 1.5 MB
 
 
@@ -42,11 +44,10 @@ class PageReport(Report):
 
     def __init__(self, stage: str):
         self._stage, self._log = stage, get_run_logger()
-        self._run = UUID(flow_run.id) if flow_run.id else None
+        self._run, self._root = UUID(flow_run.id), UUID(flow_run.root_flow_run_id)  # the stage, and the whole that it is a part of
         self._progress: tuple[float, float | None, str] | None = None
         self._metrics: list[dict[str, Any]] = []
         self._over = threading.Event()
-        self._artifacts: dict[str, UUID] = {}
         self._thread = threading.Thread(target=self._post, name=f"page of {stage}", daemon=True)
 
     def progress(self, done: float, total: float | None, unit: str) -> None:
@@ -76,22 +77,27 @@ class PageReport(Report):
                         sent = self._progress
                         done, total, unit = sent
                         share = 100.0 * min(1.0, done / total) if total else 0.0
-                        self._put(client, "progress", share, f"{self._stage}: {_amount(done, total, unit)}")
+                        told = f"{self._stage}: {_amount(done, total, unit)}"
+                        for run in {self._run, self._root}:
+                            self._put(client, run, "progress", share, told)
                     if len(self._metrics) > drawn and (last or time.monotonic() - drawn_at > PICTURE_EVERY_S):
                         drawn, drawn_at = len(self._metrics), time.monotonic()
-                        self._put(client, "image", data_uri(pictures.loss_svg(list(self._metrics))), f"{self._stage}: loss so far")
+                        self._put(
+                            client, self._run, "image", data_uri(pictures.loss_svg(list(self._metrics))), f"{self._stage}: loss so far"
+                        )
                 except (httpx.HTTPError, PrefectHTTPStatusError) as error:
                     self._log.warning("the run's page cannot be refreshed (%s); the work goes on", error)
                     return
                 if last:
                     return
 
-    def _put(self, client: SyncPrefectClient, kind: str, data: Any, description: str) -> None:
-        if kind in self._artifacts:
-            client.update_artifact(self._artifacts[kind], ArtifactUpdate(data=data, description=description))
+    @staticmethod
+    def _put(client: SyncPrefectClient, run: UUID, kind: str, data: Any, description: str) -> None:
+        if known := _shown.get((run, kind)):
+            client.update_artifact(known, ArtifactUpdate(data=data, description=description))
         else:
-            made = client.create_artifact(ArtifactCreate(type=kind, data=data, description=description, flow_run_id=self._run))
-            self._artifacts[kind] = made.id
+            made = client.create_artifact(ArtifactCreate(type=kind, data=data, description=description, flow_run_id=run))
+            _shown[run, kind] = made.id
 
 
 @contextmanager
@@ -138,8 +144,10 @@ def show_stage(artifact: Artifact, title: str, store: Store) -> None:
 
 
 def show_whole(name: str, store: Store) -> None:
-    """The page of a whole run: funnel, loss, scores, lineage."""
-    made = {role: store.open(p.noun, p.id, verify=False) for role, p in store.names.roles(name).items()}
+    """The page of a whole run: funnel, loss, scores, lineage. Nothing, if `name` holds no whole run."""
+    made = {role: store.open(p.noun, p.id, verify=False) for role, p in store.names.roles(name).items() if store.has(p.noun, p.id)}
+    if not {row.role for row in STAGES} <= set(made):
+        return
     manifests = [artifact.manifest for artifact in made.values()]
     create_image_artifact(image_url=data_uri(pictures.funnel_svg(manifests)), key="funnel", description="Documents kept and lost")
     base = made["base_checkpoint"].read("metrics").to_pylist()

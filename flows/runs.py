@@ -79,8 +79,8 @@ def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) 
             APILogHandler().flush()  # the server may be gone when the interpreter ends
 
 
-def alone(store: Store, steps: Sequence[Step], name: str | None, from_recipe: str | None) -> list[Artifact]:
-    """Run planned steps one after another, in this process, without Prefect."""
+def alone(store: Store, steps: Sequence[Step], name: str | None, from_recipe: str | None, changes: Sequence[str] = ()) -> list[Artifact]:
+    """Run planned steps one after another, in this process, without Prefect. changes: of the first one's settings."""
     made = []
     from_recipe = absolute(from_recipe) if from_recipe else None
     with console.watched():
@@ -90,7 +90,8 @@ def alone(store: Store, steps: Sequence[Step], name: str | None, from_recipe: st
                 artifact, new = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
                 console.finish(step.stage.name, artifact, new)
             if name:
-                store.point(name, step.stage.role, artifact, run=f"groundup stage {step.stage.name}", recipe=from_recipe)
+                store.point(name, step.stage.role, artifact, run=f"groundup stage {step.stage.name}", recipe=from_recipe, changes=changes)
+                changes = ()
             made.append(artifact)
     return made
 

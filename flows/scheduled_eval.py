@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows import run_page
+from flows.home import open_store
 from flows.stage_flows import evaluate
 
 
@@ -19,7 +21,9 @@ def scheduled_eval(name: str = "demo", overrides: list[str] = [], as_of: str = "
         overrides: Settings to change, e.g. tasks=[arc_easy]
         as_of: The logical date; empty: the time this run was scheduled for.
     """
-    return evaluate(name=name, overrides=overrides, as_of=as_of or logical_date())
+    made = evaluate(name=name, overrides=overrides, as_of=as_of or logical_date())
+    run_page.show_whole(name, open_store())
+    return made
 
 
 def logical_date() -> str:

@@ -39,8 +39,7 @@ def environment(at: Home, port: int | None = None) -> dict[str, str]:
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
-        "PREFECT_WORKER_QUERY_SECONDS": "2",
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "10",
+        "PREFECT_WORKER_QUERY_SECONDS": "5",
         "PREFECT_CLI_PROMPT": "false",
         "GROUNDUP_HOME": str(at.path),
         "GROUNDUP_STORE": at.store,
@@ -117,6 +116,11 @@ def up(at: Home, port: int | None = None, at_once: int = 1) -> str:
     if not _alive(at, "worker"):
         command = ["prefect", "worker", "start", "--pool", POOL, "--name", "groundup", "--type", "process", "--limit", str(at_once)]
         _spawn(at, "worker", command, at_once=at_once)
+        time.sleep(1)  # long enough to fail at once
+        if not _alive(at, "worker"):
+            raise GroundupError(
+                "the Prefect worker", f"ended; its log ends:\n{_log_end(at, 'worker')}", f"see {at.log('worker')}, then groundup up"
+            )
     return ui_url()
 
 
@@ -249,11 +253,16 @@ def _wait_until_up(at: Home) -> None:
     deadline = time.monotonic() + WAIT_S
     while not is_up():
         if not _alive(at, "server") or time.monotonic() > deadline:
-            told = at.log("server").read_text("utf-8", "replace")[-1500:]
             raise GroundupError(
-                "the Prefect server", f"did not come up; its log ends:\n{told}", f"see {at.log('server')}, then groundup up"
+                "the Prefect server",
+                f"did not come up; its log ends:\n{_log_end(at, 'server')}",
+                f"see {at.log('server')}, then groundup up",
             )
         time.sleep(0.1)
+
+
+def _log_end(at: Home, process: str) -> str:
+    return at.log(process).read_text("utf-8", "replace")[-1500:]
 
 
 def _prefect(*arguments: str) -> None:

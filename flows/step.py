@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 
-from data_contracts import Artifact, ConfigError, Draft, Identity, Store, current
+from data_contracts import Artifact, ConfigError, Draft, Identity, Store, current, frozen
 from stages import Stage
 from stages.config import StageConfig
 from stages.report import Report
@@ -15,8 +15,9 @@ from stages.report import Report
 def identity_of(stage: Stage, config: StageConfig, inputs: Mapping[str, str], as_of: str | None = None) -> Identity:
     """What the stage's result would be, for these settings and input ids. Needs none of the inputs to exist.
 
-    as_of: the logical date, ISO 8601. Raises ConfigError if it is none.
+    as_of: the logical date, ISO 8601. Raises ConfigError if it is none, ContractError if the contract is not the released one.
     """
+    frozen.require(stage.produces)
     try:
         datetime.fromisoformat(as_of or "2026-01-31")
     except ValueError:

@@ -57,9 +57,7 @@ def steps(planned: Sequence[Step], name: str | None, json_: bool) -> None:
 def keys(stage: Stage, json_: bool) -> None:
     """Inputs and settings of a stage."""
     schema = stage.config_class.model_json_schema()
-    settings = [
-        {"key": path, "default": default, "what": what} for path, default, what in _settings(stage.name, schema, schema.get("$defs", {}))
-    ]
+    settings = _settings(stage.name, schema, schema.get("$defs", {}))
     inputs = [{"input": i.name, "contract": f"{i.noun} {i.major}.x", "default": f"NAME/{i.role}"} for i in stage.consumes]
     if json_:
         as_json({"stage": stage.name, "produces": stage.produces, "inputs": inputs, "settings": settings})
@@ -67,22 +65,34 @@ def keys(stage: Stage, json_: bool) -> None:
     out.print(f"[bold]{stage.name}[/] makes {stage.produces} (NAME/{stage.role})\n")
     rows(inputs, False, empty="no inputs")
     out.print()
-    rows(settings, False, empty="no settings")
+    shown = [setting | {"default": json.dumps(setting["default"], ensure_ascii=False)[:60]} for setting in settings]
+    rows(shown, False, empty="no settings")
 
 
-def pointing(store: Store, role: str, pointed: Pointing) -> dict[str, Any]:
-    """One row of `groundup ls NAME`."""
-    if not store.has(pointed.noun, pointed.id):
-        return {"artifact": role, "id": pointed.id, "made by": "–", "rows": "missing: groundup run", "MB": "–", "finished": "–"}
-    manifest = store.open(pointed.noun, pointed.id, verify=False).manifest
-    return {
-        "artifact": role,
-        "id": manifest.id[:12],
-        "made by": manifest.stage,
-        "rows": counts(manifest),
-        "MB": round(manifest.bytes / 1e6, 2),
-        "finished": manifest.finished,
-    }
+def pointings(store: Store, name: str, found: Mapping[str, Pointing], json_: bool) -> None:
+    """`groundup ls NAME`."""
+    made = {role: store.open(p.noun, p.id, verify=False).manifest if store.has(p.noun, p.id) else None for role, p in found.items()}
+    if json_:
+        as_json([{"artifact": role, **found[role].model_dump(), **_sizes(manifest)} for role, manifest in made.items()])
+        return
+    shown = [
+        {
+            "artifact": role,
+            "id": found[role].id[:12],
+            "made by": manifest.stage if manifest else "–",
+            "rows": counts(manifest) if manifest else f"missing: groundup run --name {name}",
+            "MB": round(manifest.bytes / 1e6, 2) if manifest else "–",
+            "finished": manifest.finished if manifest else "–",
+        }
+        for role, manifest in made.items()
+    ]
+    rows(shown, False, empty="")
+
+
+def _sizes(manifest: Manifest | None) -> dict[str, Any]:
+    if manifest is None:
+        return {"missing": True}
+    return {"stage": manifest.stage, "rows": manifest.rows, "bytes": manifest.bytes, "finished": manifest.finished, "missing": False}
 
 
 def counts(manifest: Manifest) -> str:
@@ -95,12 +105,12 @@ def artifact(store: Store, found: Artifact) -> dict[str, Any]:
     return found.manifest.model_dump(mode="json", exclude={"files"}) | {"path": str(found.path), "content": found.manifest.content}
 
 
-def _settings(prefix: str, schema: Mapping[str, Any], defs: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _settings(prefix: str, schema: Mapping[str, Any], defs: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     for name, field in schema.get("properties", {}).items():
         inner = defs.get(field.get("$ref", "").rpartition("/")[2])
         if inner is not None and "properties" in inner:
             found += _settings(f"{prefix}.{name}", inner, defs)
         else:
-            found.append((f"{prefix}.{name}", json.dumps(field.get("default"), ensure_ascii=False)[:60], field.get("description", "")))
+            found.append({"key": f"{prefix}.{name}", "default": field.get("default"), "what": field.get("description", "")})
     return found

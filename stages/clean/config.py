@@ -93,7 +93,7 @@ class CleanConfig(StageConfig):
     c4: C4 = Field(C4(), description="The C4 rules")
     fineweb: FineWeb = Field(FineWeb(), description="Thresholds of the FineWeb rules")
     redact: tuple[Personal, ...] = Field(
-        ("email", "ip", "phone", "iban", "card", "secret"), description="Personal data and secrets replaced by placeholders"
+        ("email", "ip", "phone", "iban", "card", "secret"), description="Personal data and secrets replaced by placeholders, in titles too"
     )
     max_seconds: float = Field(20, gt=0, le=3600, description="Longest that one document may take; it is rejected then")
     workers: int = execution(0, "Worker processes; 0: one per core", ge=0, le=4096)

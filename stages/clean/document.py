@@ -20,7 +20,9 @@ from stages.clean.signals import measure
 HTML = ("text/html", "application/xhtml+xml")
 TEXT = ("text/plain", "text/markdown", "text/x-markdown", "text/x-rst")
 
-_TITLE = re.compile(r"^#\s+(\S.*)$", re.MULTILINE)
+TITLE_LENGTH = 1000  # characters of a title that are kept; a markdown heading is sought among so many of the text
+
+_HEADING = re.compile(r"^#\s+(\S[^\r\n]*)", re.MULTILINE)
 
 Row = dict[str, Any]
 
@@ -39,22 +41,20 @@ def cleaned(page: Page, config: CleanConfig, model_path: str) -> Row:
     row = blank()
     try:
         text, title = _text_of(page, config)
-        row["title"] = title
+        row["title"], row["redactions"] = _presentable(title, config)
         row["text"] = text = repaired(text, config.normal_form, config.normalise_addresses)
         if not text.strip():
             raise Refused("empty", f"no text in {len(page.body)} bytes of {page.media_type}")
         row["language"], row["language_confidence"] = identify(text, model_path)
         if "c4" in config.rules:
             text, row["removed_lines"] = kept_lines(text, config.c4)
-        row["text"], row["redactions"] = redact(text, config.redact)
-        row |= measure(row["text"], config.gopher_quality.stop_words.get(row["language"]))
+        _redact_and_measure(row, text, config)
         if failed := first_failing(row, config):
             raise Refused(*failed, text=row["text"])
     except Refused as refusal:
         row |= {"reason": refusal.reason, "detail": refusal.detail, "text": refusal.text or row["text"]}
         if row["text"] and not row["words"]:  # refused half-way: the text has its signals all the same
-            row["text"], row["redactions"] = redact(row["text"], config.redact)
-            row |= measure(row["text"], config.gopher_quality.stop_words.get(row["language"]))
+            _redact_and_measure(row, row["text"], config)
     return row
 
 
@@ -76,12 +76,25 @@ def blank(**values: Any) -> Row:
 _SIGNALS = [name for name in measure("one two", ()) if name != "words"]
 
 
+def _redact_and_measure(row: Row, text: str, config: CleanConfig) -> None:
+    row["text"], found = redact(text, config.redact)
+    row["redactions"] += found  # beside those of the title
+    row.update(measure(row["text"], config.gopher_quality.stop_words.get(row["language"])))
+
+
+def _presentable(title: str | None, config: CleanConfig) -> tuple[str | None, int]:
+    """The title on one line, repaired and redacted like the text, and how many placeholders were put in."""
+    line = repaired(" ".join((title or "").split()), config.normal_form, config.normalise_addresses)
+    shown, found = redact(" ".join(line.split()), config.redact)
+    return shown[:TITLE_LENGTH] or None, found  # cut last: half an address would not be recognised
+
+
 def _text_of(page: Page, config: CleanConfig) -> tuple[str, str | None]:
+    """Text and title as the page has them, neither repaired nor redacted."""
     if page.media_type in HTML:
-        text, title = extract(decode(page.body, page.charset), precision=config.extractor == "precision")
-        return text, repaired(" ".join(title.split()), config.normal_form) if title else None
+        return extract(decode(page.body, page.charset), precision=config.extractor == "precision")
     if page.media_type in TEXT:
         text = decode(page.body, page.charset)
-        heading = _TITLE.search(text[:1000]) if "markdown" in page.media_type else None
-        return text, heading[1].strip() if heading else None
+        heading = _HEADING.search(text) if "markdown" in page.media_type else None
+        return text, heading[1] if heading and heading.start() < TITLE_LENGTH else None
     raise Refused("unsupported_media_type", f"{page.media_type}; read are {', '.join(HTML + TEXT)}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from html import unescape
 
 from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
@@ -79,7 +80,7 @@ def _without_gutter(line: str) -> tuple[str, ...]:
 
 def _title(html: str) -> str | None:
     found = _TITLE.search(html)
-    return " ".join(found[1].split()) or None if found else None
+    return " ".join(unescape(found[1]).split()) or None if found else None
 
 
 def _with_levels(html: str) -> str:

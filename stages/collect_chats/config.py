@@ -19,7 +19,10 @@ QUESTIONS = Path(__file__).parent / "questions"
 class DoctestSettings(Settings):
     """Of the sandbox that runs examples, so that only what they really print is learnt."""
 
-    sources: tuple[str, ...] = Field(("pydoc",), description="Crawl sources whose examples may be run; code of others is never run")
+    sources: tuple[str, ...] = Field(
+        ("pydoc",),
+        description="Names of crawl sources whose examples may be run. A name is trusted, not a kind: a web source called pydoc is, too",
+    )
     packages: bool = Field(False, description="Let examples import installed packages, not only the standard library")
     seconds: float = Field(5.0, gt=0, le=600, description="Longest that the examples of one description may run")
 
@@ -51,7 +54,7 @@ class CollectChatsConfig(StageConfig):
     def questions_path(self) -> Path:
         """The YAML file of question forms. A name without suffix is one of the stage's own."""
         own = QUESTIONS / f"{self.questions}.yaml"
-        return Path(self.questions) if self.questions.endswith((".yaml", ".yml")) else own
+        return Path(self.questions).expanduser() if self.questions.endswith((".yaml", ".yml")) else own
 
 
 def file_sha256(path: str, setting: str) -> str:

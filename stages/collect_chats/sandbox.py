@@ -5,7 +5,8 @@ that forks one process per session with hard limits on processor time, wall time
 written to (file size limit 0) and, where the kernel has Landlock (Linux 5.13), none made, removed or executed; no network
 where a user may unshare it; and Python's audit events refuse files, processes and sockets a third time.
 What it is not: a jail for hostile code. Files of the user can be read, and on macOS only the limits and the audit events
-hold. Hence the setting `doctest.sources`: code of unnamed sources is never run.
+hold. Hence the setting `doctest.sources`: code of unnamed sources is never run. Documents carry their source's name, not its
+kind, so it is the name that is trusted.
 """
 
 from __future__ import annotations

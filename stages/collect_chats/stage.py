@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-from data_contracts import Artifact, Draft, InputError
+from data_contracts import Artifact, ConfigError, Draft, InputError
 from stages.collect_chats import candidates, doctests, reference
 from stages.collect_chats.candidates import Chat, Refused
 from stages.collect_chats.config import CollectChatsConfig
@@ -22,17 +22,25 @@ SHARD = 32  # documents; fixed, so that the result does not depend on the number
 SAMPLES = 6
 
 
-def run(config: CollectChatsConfig, *, training_documents: Artifact, out: Draft, report: Report) -> Facts:
+def run(config: CollectChatsConfig, *, training_documents: Artifact | None = None, out: Draft, report: Report) -> Facts:
     """Chats from pages, from files and about the model itself; each question once, refused candidates with their reason.
 
-    Raises InputError if nothing comes out but what the model says of itself.
+    training_documents: the pages; without them only files and the settings give chats.
+    Raises ConfigError if there are neither pages nor files, InputError if nothing comes out but what the model says of itself.
     Memory: 16 bytes per chat for duplicates, beside one shard per worker.
     """
+    if training_documents is None and not config.files:
+        raise ConfigError(
+            "stage collect_chats",
+            "has neither training_documents nor files of your own to make chats of",
+            "groundup stage collect_chats training_documents=NAME/training_documents   or: --set 'files=[\"chats.jsonl\"]'",
+        )
     book = _Book(out)
     questions = Questions.load(config.questions_path, config.seed)
-    total, done = training_documents.rows("documents"), 0
+    total, done = training_documents.rows("documents") if training_documents else 0, 0
     columns = ["id", "url", "source", "title", "text"]
-    shards = (batch.to_pylist() for batch in training_documents.batches("documents", columns, batch_size=SHARD))
+    batches = training_documents.batches("documents", columns, batch_size=SHARD) if training_documents else ()
+    shards = (batch.to_pylist() for batch in batches)
     with book:
         for made in map_shards(partial(chats_of_shard, config=config, questions=questions), shards, config.workers):
             for document, found in made:

@@ -21,14 +21,14 @@ from stages.collect_evals.items import TASKS
 from stages.digests import digest
 
 
-def read(paths: tuple[str, ...]) -> list[dict[str, Any]]:
+def read(paths: tuple[Path, ...]) -> list[dict[str, Any]]:
     """Rows of the items table, in the order of the files.
 
     Raises InputError naming file and row where a row is not as above, ConfigError if two files would have the same task name.
     """
     rows: list[dict[str, Any]] = []
     taken = set(TASKS)
-    for path in map(Path, paths):
+    for path in paths:
         task = task_name(path)
         if task in taken:
             raise ConfigError(f"benchmark file {path}", f"its task would be called {task!r}, which is taken", "rename the file")

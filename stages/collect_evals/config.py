@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, Self
 
@@ -39,7 +40,12 @@ class CollectEvalsConfig(StageConfig):
 
         Raises InputError if a file is not there.
         """
-        return super().identity() | {"benchmarks": [[Path(path).name, _sha256(Path(path))] for path in self.benchmarks]}
+        return super().identity() | {"benchmarks": [[path.name, _sha256(path)] for path in self.benchmark_files]}
+
+    @property
+    def benchmark_files(self) -> tuple[Path, ...]:
+        """Where the benchmarks lie; ~ is the user's home folder."""
+        return tuple(Path(expanduser(path)) for path in self.benchmarks)  # unlike Path's own, leaves an unknown ~name to be told as missing
 
 
 def _sha256(path: Path) -> str:

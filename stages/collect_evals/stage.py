@@ -16,7 +16,7 @@ def run(config: CollectEvalsConfig, *, unique_documents: Artifact, out: Draft, r
 
     Raises InputError if nothing is held out or a benchmark row is not in shape.
     """
-    examined = benchmarks.read(config.benchmarks)
+    examined = benchmarks.read(config.benchmark_files)
     if not unique_documents.rows("heldout"):
         raise InputError(
             f"{unique_documents}.heldout",

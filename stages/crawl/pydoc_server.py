@@ -20,11 +20,13 @@ if __name__ == "__main__":
     for name in set(os.environ) - set(sys.argv[1:]):
         del os.environ[name]
     home, cram = os.environ["HOME"], pydoc.cram  # type: ignore[attr-defined]
-    pydoc.cram = lambda text, maxlen: cram(text.replace(home, "~"), maxlen)  # type: ignore[attr-defined]  # before it is cut
+    # in long values before they are cut, which may be in the middle of the name; the rest in the whole page
+    pydoc.cram = lambda text, maxlen: cram(text.replace(home, "~"), maxlen)  # type: ignore[attr-defined]
+    page = pydoc._url_handler  # type: ignore[attr-defined]
     sys.argv = ["pydoc"]
     locate = pydoc.locate
     pydoc.locate = lambda path, forceload=0: locate(path)
-    server = pydoc._start_server(pydoc._url_handler, "127.0.0.1", 0)  # type: ignore[attr-defined]
+    server = pydoc._start_server(lambda *asked: page(*asked).replace(home, "~"), "127.0.0.1", 0)  # type: ignore[attr-defined]
     print(f"port {server.port}", flush=True)
     os.read(lifeline, 1)
     os._exit(0)

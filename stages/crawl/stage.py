@@ -17,16 +17,18 @@ def run(config: CrawlConfig, *, out: Draft, report: Report) -> Facts:
 
     Raises InputError if a source has nothing to offer, Interrupted at SIGTERM; a rerun then continues.
     """
-    began, notes = time.monotonic(), []
+    began = time.monotonic()
+    notes: list[str] = []
     with stop_requested() as stop, Rows(out) as rows:
         for source in config.sources:
             if isinstance(source, FilesSource):
-                notes += files_source.collect(source, rows, report, stop)
+                told = files_source.collect(source, rows, report, stop)
             elif isinstance(source, DatasetSource):
-                notes += dataset_source.collect(source, rows, report, stop)
+                told = dataset_source.collect(source, rows, report, stop)
             else:
-                notes += web_source.collect(source, out, rows, report, stop)
-            _refuse_nothing(source.name, rows)
+                told = web_source.collect(source, out, rows, report, stop)
+            _refuse_nothing(source.name, rows, told)
+            notes += told
     seconds = time.monotonic() - began
     rejected: dict[str, int] = {}
     for reasons in rows.failed.values():
@@ -43,9 +45,11 @@ def run(config: CrawlConfig, *, out: Draft, report: Report) -> Facts:
     )  # fmt: skip
 
 
-def _refuse_nothing(source: str, rows: Rows) -> None:
+def _refuse_nothing(source: str, rows: Rows, notes: list[str]) -> None:
     if rows.documents[source]:
         return
+    if notes and source not in rows.failed:  # a limit was reached before anything was asked
+        raise InputError(f"crawl source {source}", f"0 documents ({'; '.join(notes)})", "raise that limit; then run it again")
     counts = ", ".join(f"{reason} {count}" for reason, count in rows.failed.get(source, {}).items()) or "nothing was found to ask for"
     fix = {
         "robots": "ask the site's owner, or choose other seeds",

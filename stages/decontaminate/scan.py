@@ -25,7 +25,7 @@ _WORDS = WordHashes()  # one per process
 class Findings:
     """hits: number of a document in the table → numbers of n-grams it holds, in their order, boilerplate left out.
 
-    boilerplate: n-grams that occur in too many documents. spared: documents that hold boilerplate and nothing else.
+    boilerplate: n-grams of held-out pages alone that occur in too many documents. spared: documents that hold boilerplate and nothing else.
     """
 
     hits: dict[int, list[int]]
@@ -41,7 +41,11 @@ def index_of(items: Path, ngram: int, shortest: int) -> Index:
 
 
 def scan(documents: Artifact, eval_items: Artifact, config: DecontaminateConfig, report: Report) -> Findings:
-    """One pass over the training documents. Remembers at most max_document_frequency documents of each n-gram."""
+    """One pass over the training documents. An n-gram of a benchmark counts in however many it occurs: copies do not make it common.
+
+    Remembers every document that holds such an n-gram, and at most max_document_frequency of each other n-gram.
+    """
+    always = _of_benchmarks(eval_items, index_of(eval_items.path, config.ngram, config.shortest))
     hits: dict[int, list[int]] = {}
     frequency: Counter[int] = Counter()
     holders: dict[int, list[int]] = {}
@@ -54,6 +58,9 @@ def scan(documents: Artifact, eval_items: Artifact, config: DecontaminateConfig,
             document = done + offset
             touched += 1
             for number in numbers:
+                if number in always:
+                    hits.setdefault(document, []).append(number)
+                    continue
                 frequency[number] += 1
                 if frequency[number] <= config.max_document_frequency:
                     hits.setdefault(document, []).append(number)
@@ -67,6 +74,12 @@ def scan(documents: Artifact, eval_items: Artifact, config: DecontaminateConfig,
         report.progress(done, total, "documents")
     boilerplate = {number for number, count in frequency.items() if count > config.max_document_frequency}
     return Findings(hits, boilerplate, touched - len(hits))
+
+
+def _of_benchmarks(eval_items: Artifact, index: Index) -> set[int]:
+    """Numbers of the n-grams that an item of a benchmark owns, be it with others."""
+    origins = [origin for batch in eval_items.batches("items", ["origin"]) for origin in batch.column(0).to_pylist()]
+    return {number for number, owners in enumerate(index.owners) if any(origins[item] == "benchmark" for item in owners)}
 
 
 @dataclass(frozen=True)

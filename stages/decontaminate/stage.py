@@ -36,7 +36,7 @@ def run(config: DecontaminateConfig, *, unique_documents: Artifact, eval_items: 
         raise InputError(
             f"{unique_documents}.train",
             f"all {len(found.hits)} documents share {config.ngram} words in a row with an item, none is left to train on",
-            "raise decontaminate.ngram, lower decontaminate.max_document_frequency, or examine on other pages",
+            "raise decontaminate.ngram, lower decontaminate.max_document_frequency, or examine on other pages or benchmarks",
         )
     return _facts(index, items, found, kept)
 
@@ -78,8 +78,8 @@ def _facts(index: Index, items: list[str], found: Findings, kept: int) -> Facts:
     notes = []
     if found.boilerplate:
         notes.append(
-            f"{len(found.boilerplate)} of {len(index.grams)} n-grams occur in too many documents to mean anything and were left out; "
-            f"{found.spared} documents hold nothing else of an item and were kept."
+            f"{len(found.boilerplate)} of {len(index.grams)} n-grams occur in too many documents to mean anything and were left out, "
+            f"none of them of a benchmark; {found.spared} documents hold nothing else of an item and were kept."
         )
     samples = [{"item": items[item], "documents": count} for item, count in sorted(leaks.items(), key=lambda pair: (-pair[1], pair[0]))]
     return Facts(figures=figures, rejected={REASON: len(found.hits)} if found.hits else {}, samples=samples[:SHOWN], notes=notes)

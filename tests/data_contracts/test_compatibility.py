@@ -111,6 +111,8 @@ def test_a_released_contract_cannot_change_unnoticed(tmp_path):
     path.write_text(text + "# a note\n")
     told = ["pages/v1.yaml is frozen and was changed: restore it and write a new version beside it"]
     assert frozen.problems(contracts) == told
+    with pytest.raises(ContractError, match=r"contract pages/v1\.yaml: was changed after its release"):
+        frozen.require("pages", contracts)
     assert frozen.freeze(contracts) == [], "freezing again must not cover a change up"
     assert frozen.problems(contracts) == told
     path.unlink()

@@ -28,12 +28,12 @@ def built(original, tmp_path):
     return Store(shutil.copytree(original.root, tmp_path / "store"))
 
 
-def _run(store: Store, name: str, settings: dict | None = None) -> None:
+def _run(store: Store, name: str, settings: dict | None = None, **followed: object) -> None:
     row = stages.stage(name)
     config = row.config_class.parse((golden_clean.SETTINGS if name == "clean" else {}) | (settings or {}), name)
     (step,) = preview.one(store, "demo", row, config)
     inputs = {argument: store.open(*reference) for argument, reference in step.inputs.items()}
-    store.point("demo", row.role, run_stage(store, row, config, inputs)[0], run="test")
+    store.point("demo", row.role, run_stage(store, row, config, inputs)[0], run="test", **followed)
 
 
 def _dedup(store: Store, **settings: object) -> preview.Step:
@@ -105,16 +105,13 @@ def test_what_changed_inside_a_list_is_told_by_its_place():
 
 
 def test_the_recipe_of_a_name_outlives_single_stages_that_had_none(built):
-    raw = built.find("demo/raw_documents")
-    built.point("demo", "raw_documents", raw, run="test", recipe="laptop")
-    built.point("demo", "raw_documents", raw, run="test")
-    built.point("demo", "unique_documents", built.find("demo/unique_documents"), run="test", recipe="smoke")
-    _run(built, "clean")
-    assert preview.last_recipe(built, "demo") == "smoke"
+    _run(built, "dedup", {"threshold": 0.9}, recipe="smoke", changes=["dedup.threshold=0.9"])
+    _run(built, "dedup")
+    assert preview.last_recipe(built, "demo") == ("smoke", ["dedup.threshold=0.9"])
 
 
 def test_settings_of_an_artifact_that_is_gone_are_those_of_its_recipe(built):
-    gone = built.find("demo/unique_documents")
-    built.point("demo", "unique_documents", gone, run="test", recipe="tiny")
-    shutil.rmtree(gone.path)
-    assert preview.last_config(built, "demo", stages.stage("dedup")).seed == 6
+    _run(built, "dedup", {"seed": 6, "threshold": 0.9}, recipe="tiny", changes=["dedup.threshold=0.9"])
+    shutil.rmtree(built.find("demo/unique_documents").path)
+    config = preview.last_config(built, "demo", stages.stage("dedup"))
+    assert (config.seed, config.threshold) == (6, 0.9)

@@ -12,11 +12,11 @@ QUESTION = (
 )
 
 
-def item(question: str, answer: str = "eleven", task: str = "farm") -> dict[str, Any]:
+def item(question: str, answer: str = "eleven", task: str = "farm", origin: str = "benchmark") -> dict[str, Any]:
     choices = [answer, "thirteen"]
     return {
         "id": digest(task, question, *choices), "task": task, "question": question, "choices": choices, "answer": 0,
-        "evidence": f"{question} {answer}", "origin": "benchmark", "document": None, "url": "file://farm.jsonl",
+        "evidence": f"{question} {answer}", "origin": origin, "document": None, "url": "file://farm.jsonl",
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ import pytest
 from data_contracts import ConfigError, InputError, Store
 from flows.step import run_stage
 from stages import stage
+from stages.collect_chats.config import QUESTIONS
 from tests.golden import collect_chats as golden
 
 
@@ -134,6 +135,34 @@ def test_own_chats_may_be_parquet(run, pages, tmp_path):
     file = tmp_path / "chats.parquet"
     pq.write_table(pa.table({"prompt": ["2+2?"], "response": ["4"]}), file)
     assert asked(run("collect_chats", {"kinds": [], "files": [str(file)], "workers": 1}, training_documents=pages)) == {"2+2?": "4"}
+
+
+def test_own_chats_need_no_pages_and_kinds_of_pages_then_give_nothing(run, tmp_path):
+    file = tmp_path / "chats.jsonl"
+    file.write_text(json.dumps({"prompt": "2+2?", "response": "4"}))
+    chats = run("collect_chats", {"files": [str(file)]})
+    assert asked(chats, "user") == {"2+2?": "4"}
+    assert {row["kind"] for row in chats.read("conversations").to_pylist()} == {"user", "identity"}
+    assert chats.manifest.inputs == {}
+    chats.check()
+
+
+def test_without_pages_and_files_both_are_named(run, store):
+    with pytest.raises(ConfigError, match=r"neither training_documents nor files(.|\n)*training_documents=NAME/.*--set 'files="):
+        run("collect_chats", {"kinds": ["identity"]})
+    assert not store.ids()
+
+
+def test_pages_without_rows_are_told(run, publish):
+    with pytest.raises(InputError, match="0 conversations from 0 documents and 0 files: no candidate was found"):
+        run("collect_chats", golden.SETTINGS, training_documents=publish("training_documents", documents=[]))
+
+
+def test_own_files_may_lie_in_the_home_folder(run, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"prompt": "2+2?", "response": "4"}))
+    (tmp_path / "mine.yaml").write_text((QUESTIONS / "de.yaml").read_text("utf-8"))
+    assert asked(run("collect_chats", {"files": ["~/chats.jsonl"], "questions": "~/mine.yaml"}), "user") == {"2+2?": "4"}
 
 
 def test_another_content_of_a_file_is_another_result(run, pages, tmp_path):

@@ -233,6 +233,13 @@ def test_benchmarks_are_read_from_jsonl_and_parquet(collected: Any, tmp_path: Pa
     assert (rows[0]["origin"], rows[0]["url"]) == ("benchmark", "file://Sums-1.jsonl")
 
 
+def test_a_benchmark_may_lie_in_the_home_folder(collected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "sums.jsonl").write_text(json.dumps(ROWS[0]))
+    made = collected(made_up.documents(0, 2), max_items=0, benchmarks=["~/sums.jsonl"])
+    assert [(row["task"], row["url"]) for row in made.read("items").to_pylist()] == [("sums", "file://sums.jsonl")]
+
+
 def test_a_benchmark_counts_by_name_and_content(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     here, there = tmp_path / "a.jsonl", tmp_path / "elsewhere" / "a.jsonl"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -129,6 +130,52 @@ def test_files_that_cannot_be_used_are_named(read, folder, name, data, told):
     (folder / name).write_bytes(data)
     with pytest.raises(InputError, match=told):
         read()
+
+
+def test_hidden_files_of_a_folder_are_left_out_and_taken_if_they_are_named(read, folder):
+    (folder / ".git").mkdir()
+    for name in ("a.txt", ".b.txt", ".git/c.txt", ".DS_Store"):
+        (folder / name).write_bytes(b"text")
+    assert set(documents(read(), folder)) == {"a.txt"}
+    assert set(documents(read("a.txt", ".b.txt", ".git"), folder)) == {"a.txt", ".b.txt", ".git/c.txt"}
+
+
+@pytest.mark.parametrize("when", ["for its digest", "for its text"])
+def test_a_file_that_may_not_be_read_is_named(read, folder, monkeypatch, when):
+    (folder / "mine.txt").write_text("text")
+    opened = Path.open
+
+    def guarded(path, *args, **kwargs):
+        if path.name == "mine.txt":
+            raise PermissionError(13, "Permission denied", str(path))
+        return opened(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", guarded)  # chmod does not stop root, who runs the tests in many containers
+    if when == "for its text":
+        monkeypatch.setattr("stages.crawl.config.file_digest", lambda path: "0")
+    with pytest.raises(InputError, match=r"mine\.txt: cannot be read: Permission denied"):
+        read()
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        (b"HTTP/1.1 200 OK", b"HTTP/1.1 2oo OK"),
+        (b"HTTP/1.1 200 OK", "HTTP/1.1 \u00b2 OK".encode()),
+        (b"WARC-Date: 2", b"WARC-Date: x"),
+        (b"WARC-Date: ", b"WARC-Date: 0001-01-01T00:00:00+23:00\r\nX-Date: "),
+    ],
+    ids=["status", "superscript status", "date", "date before the first year"],
+)
+def test_a_record_of_an_archive_with_a_broken_head_is_one_failure(site, crawl, read, folder, good, bad):
+    site.page("/", "/a")
+    site.page("/a")
+    data = gzip.decompress((crawl().path / "warc/site-00000.warc.gz").read_bytes())
+    start = data.rindex(b"WARC/1.1", 0, data.rindex(b"WARC-Type: response"))  # the last page
+    (folder / "a.warc").write_bytes(data[:start] + data[start:].replace(good, bad, 1))
+    artifact = read()
+    assert artifact.rows("documents") == 1
+    assert artifact.manifest.facts["rejected"]["unreadable_row"] == 1
 
 
 def test_a_missing_column_is_told_with_those_that_are_there(read, folder):

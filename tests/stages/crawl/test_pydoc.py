@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
+import re
 import subprocess
 import sys
+import tempfile
 import time
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 import stages
 from data_contracts import InputError
 from stages.crawl.fetch import FetchError
-from stages.crawl.pydoc_source import ORIGIN, PydocFetcher
+from stages.crawl.pydoc_source import ORIGIN, PydocFetcher, _of_host
 
 pytestmark = pytest.mark.slow
 
@@ -23,16 +25,17 @@ HTML = frozenset({"text/html"})
 
 
 @pytest.fixture
-def servers(monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
-    """How many documentation servers of this test live."""
+def servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], int]:
+    """How many documentation servers of this test live: those that work in its folder for temporary files."""
     if not Path("/proc").is_dir():
         pytest.skip("needs /proc to look for processes")
-    mark = f"GROUNDUP_TEST={uuid.uuid4()}"
-    monkeypatch.setenv(*mark.split("="))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # of this process
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # of those that it starts
 
     def alive(process: Path) -> bool:
         try:
-            return b"pydoc_server.py" in (process / "cmdline").read_bytes() and mark.encode() in (process / "environ").read_bytes()
+            works_in = os.readlink(process / "cwd")
+            return b"pydoc_server.py" in (process / "cmdline").read_bytes() and works_in.startswith(f"{tmp_path.resolve()}/")
         except OSError:  # gone meanwhile, or somebody else's
             return False
 
@@ -55,6 +58,36 @@ def test_the_documentation_server_is_really_crawled_and_stopped(run, servers):
     assert len(rows) > 100
     assert artifact.files("warc")
     assert servers() == 0
+
+
+def test_no_page_shows_the_environment_of_the_user_and_pages_do_not_depend_on_it(run, tmp_path, monkeypatch):
+    shown = ("cgi", "os", "posix", "site", "time", "wsgiref.simple_server")  # values of variables, or made of them
+    only = rf"^(?!(?:index|topics|keywords|wsgiref|{'|'.join(map(re.escape, shown))})$)"
+
+    def pages(day, zone, language):
+        (tmp_path / day).mkdir()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / day))
+        changed = {"A_SECRET": f"secret-{day}", "HOME": str(tmp_path), "PATH": f"/secret-{day}:{os.environ['PATH']}", "TZ": zone}
+        for name, value in (changed | {"LANG": language, "LC_ALL": language, "PYTHONSTARTUP": f"secret-{day}"}).items():
+            monkeypatch.setenv(name, value)
+        artifact = run("crawl", {"sources": [{"kind": "pydoc", "skip": [only], "servers": 1, "max_depth": 2}]}, as_of=day)
+        rows = artifact.read("documents", ["url", "body"]).to_pylist()
+        return {row["url"].removeprefix(f"{ORIGIN}/"): re.sub(rb"at 0x[0-9a-f]+", b"", row["body"]) for row in rows}  # of objects
+
+    one, other = pages("2026-01-01", "Asia/Tokyo", "C"), pages("2026-01-02", "America/New_York", "en_US.UTF-8")
+    assert {"os.html", "posix.html", "site.html"} <= set(one)
+    assert b"environ" in one["posix.html"]
+    for url, body in one.items():
+        assert not [value for value in (b"secret-", str(tmp_path).encode(), b"groundup-pydoc-") if value in body], url
+    assert {url for url in one | other if one.get(url) != other.get(url)} == set()
+
+
+def test_packages_of_the_user_are_found_though_the_home_is_another(tmp_path, monkeypatch):
+    monkeypatch.setattr("site.ENABLE_USER_SITE", True)
+    monkeypatch.setattr("site.USER_BASE", str(tmp_path))
+    assert _of_host()["PYTHONUSERBASE"] == str(tmp_path)
+    monkeypatch.setattr("site.ENABLE_USER_SITE", False)
+    assert "PYTHONUSERBASE" not in _of_host()
 
 
 def test_a_page_that_hangs_or_kills_its_server_costs_that_page_alone(tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ import random
 import ssl
 import time
 from datetime import UTC, datetime, timedelta
-from itertools import pairwise
 
 import pytest
 from aiohttp import web
@@ -177,30 +176,6 @@ def test_an_endless_page_is_cut_at_the_limit_and_a_page_shorter_than_it_says_is_
     assert artifact.manifest.facts["figures"]["truncated"] == 2
 
 
-@pytest.mark.slow
-def test_a_server_that_asks_to_wait_is_asked_again_after_that_time(site, crawl):
-    async def busy(request):
-        if sum(path == "/busy" for path in site.asked) == 1:
-            return web.Response(status=429, headers={"Retry-After": "2"})
-        return web.Response(text="here", content_type="text/html")
-
-    site.page("/", "/busy")
-    site.handlers["/busy"] = busy
-    assert paths(crawl(per_host=1), site) == ["/", "/busy"]
-    first, second = (at for path, at in site.log if path == "/busy")
-    assert 1.9 < second - first < 4
-
-
-def test_a_host_that_asks_to_wait_for_hours_is_skipped_and_the_others_go_on(site, crawl):
-    site.page("/", "/a", "/b")
-    for path in ("/a", "/b"):
-        site.page(path, status=503, headers={"Retry-After": "7200"})
-    begun = time.monotonic()
-    artifact = crawl(per_host=1)
-    assert time.monotonic() - begun < 5
-    assert sorted(failures(artifact, site).values()) == ["host_skipped", "http_status"]
-
-
 @pytest.mark.parametrize(
     ("robots", "status", "kept"),
     [
@@ -225,7 +200,30 @@ def test_robots_txt_is_obeyed_as_rfc_9309_reads_it(site, crawl, robots, status, 
     assert {row["robots"] for row in artifact.read("documents").to_pylist()} == {"allowed" if status == 200 else "absent"}
 
 
-def test_a_robots_txt_that_cannot_be_had_forbids_everything(site, crawl):
+@pytest.mark.parametrize("trouble", ["busy", "broken"])
+def test_robots_txt_is_tried_as_often_as_a_page(site, crawl, monkeypatch, trouble):
+    monkeypatch.setattr("stages.crawl.hosts.FIRST_WAIT", 0.01)
+    tries = []
+
+    async def shaky(request):
+        tries.append(request.path)
+        if len(tries) == 3:
+            return web.Response(text="User-agent: *\nDisallow: /private")
+        if trouble == "busy":
+            return web.Response(status=503)
+        request.transport.close()
+        return web.Response()
+
+    site.handlers["/robots.txt"] = shaky
+    site.page("/", "/private")
+    artifact = crawl()
+    assert len(tries) == 3
+    assert paths(artifact, site) == ["/"]
+    assert failures(artifact, site) == {"/private": "robots"}
+
+
+def test_a_robots_txt_that_cannot_be_had_forbids_everything(site, crawl, monkeypatch):
+    monkeypatch.setattr("stages.crawl.hosts.FIRST_WAIT", 0.01)
     site.page("/")
     site.robots("", 503)
     with pytest.raises(InputError, match=r"robots: robots.txt answers 503, so nothing may be fetched"):
@@ -246,30 +244,6 @@ def test_robots_txt_behind_five_redirects_counts_and_behind_six_does_not(site, c
         crawl()
     site.redirect("/robots.txt", "/r1")
     assert paths(crawl(), site) == ["/"]
-
-
-@pytest.mark.slow
-def test_crawl_delay_paces_the_requests_to_a_host(site, crawl):
-    site.robots("User-agent: *\nCrawl-delay: 0.4")
-    site.page("/", "/1", "/2")
-    site.page("/1")
-    site.page("/2")
-    crawl()
-    times = [at for _, at in site.log]
-    assert all(later - earlier > 0.35 for earlier, later in pairwise(times))
-
-
-def test_a_spider_trap_ends_at_the_page_cap_or_the_depth_cap(site, crawl):
-    async def calendar(request):
-        month = int(request.path.rpartition("/")[2] or 0)
-        return web.Response(text=f'<a href="/{month + 1}">next</a><a href="/{month + 1}?s={month}">also</a>', content_type="text/html")
-
-    for month in range(200):
-        site.handlers[f"/{month or ''}"] = calendar
-    artifact = crawl(max_pages=25, max_depth=1000)
-    assert len(site.asked) == 25
-    assert any("cut short by the limit of 25 pages" in note for note in artifact.manifest.facts["notes"])
-    assert max(row["depth"] for row in crawl(max_depth=3).read("documents").to_pylist()) == 3
 
 
 def test_depth_is_the_shortest_way_even_if_that_way_is_found_last(site, crawl):
@@ -371,10 +345,12 @@ def test_a_seed_that_does_not_resolve_is_named_and_one_of_several_is_a_note(site
     assert any(lost in note for note in artifact.manifest.facts["notes"])
 
 
-def test_an_empty_crawl_is_an_error_with_counts(site, crawl):
-    site.redirect("/", "/nothing")
+def test_an_empty_crawl_is_an_error_with_counts_and_a_rerun_asks_again(site, crawl):
+    site.redirect("/", "/home")
     with pytest.raises(InputError, match=r"0 documents \(http_status 2\)"):
         crawl()
+    site.page("/home")
+    assert paths(crawl(), site) == ["/home"]
 
 
 def test_a_certificate_that_nobody_vouches_for_is_refused(crawl, tmp_path):

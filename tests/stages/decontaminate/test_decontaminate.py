@@ -85,10 +85,10 @@ def test_in_scripts_without_spaces_characters_are_words(cleaned: Any) -> None:
     assert len(refused(made)) == 1
 
 
-def test_boilerplate_is_set_aside_and_told(cleaned: Any) -> None:
+def test_boilerplate_of_heldout_pages_is_set_aside_and_told(cleaned: Any) -> None:
     licence = "this page may be copied by anyone for any purpose as long as this very sentence stays in it"
     texts = [f"{made_up.page(100 + n)}\n{licence}" for n in range(6)] + [f"{licence}\n{QUESTION}"]
-    items = [item(licence), item(QUESTION)]
+    items = [item(licence, origin="heldout"), item(QUESTION)]
     strict, loose = cleaned(texts, items, max_document_frequency=7), cleaned(texts, items, max_document_frequency=3)
     assert len(refused(strict)) == 7
     assert refused(loose) == [texts[-1]]
@@ -98,6 +98,15 @@ def test_boilerplate_is_set_aside_and_told(cleaned: Any) -> None:
     assert figures["documents_spared"] == 6
     assert figures["boilerplate_ngrams"] == len(licence.split()) - 12
     assert "6 documents hold nothing else" in loose.manifest.facts["notes"][0]
+
+
+@pytest.mark.parametrize("also", [[], [item(QUESTION, task="page", origin="heldout")]], ids=["alone", "shared with a held-out item"])
+def test_a_benchmark_question_is_no_boilerplate_however_often_it_was_copied(cleaned: Any, also: list[dict[str, Any]]) -> None:
+    copies = [f"{made_up.page(100 + n)}\n{QUESTION}" for n in range(21)]
+    made = cleaned(copies, [*also, item(QUESTION)])
+    assert refused(made) == copies
+    figures = made.manifest.facts["figures"]
+    assert (figures["boilerplate_ngrams"], figures["documents_spared"], figures["most_documents_of_an_item"]) == (0, 0, 21)
 
 
 def test_the_first_item_hit_and_all_hits_are_told(cleaned: Any) -> None:
