@@ -111,7 +111,7 @@ def _signed(run: Callable[..., Any], stage: Stage) -> Callable[..., Any]:
 
 
 def _form_text(stage: Stage) -> str:
-    takes = ", ".join(i.name for i in stage.consumes if not i.optional) or "the sources in its settings"
+    takes = ", ".join(i.name for i in stage.consumes if not i.optional) or "what its settings name"
     return f"""Makes {stage.produces} from {takes}.
 
     Args:

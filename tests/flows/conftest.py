@@ -27,10 +27,10 @@ class Groundup:
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "GROUNDUP_"))}
         self.environment = kept | {"GROUNDUP_HOME": str(home), "GROUNDUP_PORT": str(port), "COLUMNS": "160"}
 
-    def run(self, *arguments: str, check: bool = True, timeout: float = 900) -> subprocess.CompletedProcess[str]:
-        """`groundup …`; both outputs as text."""
+    def run(self, *arguments: str, check: bool = True, typed: str = "", timeout: float = 900) -> subprocess.CompletedProcess[str]:
+        """`groundup …`; both outputs as text. typed: what the person types, and then the end of the input."""
         command = [str(Path(sys.executable).with_name("groundup")), *arguments]
-        done = subprocess.run(command, env=self.environment, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(command, env=self.environment, cwd=REPOSITORY, input=typed, capture_output=True, text=True, timeout=timeout)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
