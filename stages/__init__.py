@@ -92,7 +92,8 @@ STAGES: tuple[Stage, ...] = (
     _stage("sft",                 ["checkpoint=base_checkpoint:checkpoint", "conversations", "token_shards"],
                                                                                                    "sft_checkpoint:checkpoint",
                                                                                                    optional=("token_shards",)),
-    _stage("collect_preferences", ["checkpoint=sft_checkpoint:checkpoint", "conversations"],       "preferences"),
+    _stage("collect_preferences", ["checkpoint=sft_checkpoint:checkpoint", "conversations"],       "preferences", optional=(
+        "sft_checkpoint", "conversations")),
     _stage("dpo",                 ["checkpoint=sft_checkpoint:checkpoint", "preferences"],         "dpo_checkpoint:checkpoint"),
     _stage("evaluate",            ["checkpoint=dpo_checkpoint:checkpoint", "base_checkpoint:checkpoint", "eval_items"],
                                                                                                    "scores", reads_the_world=True,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
-from data_contracts import Artifact, Draft, InputError
+from data_contracts import Artifact, ConfigError, Draft, InputError
 from stages.collect_preferences.config import CollectPreferencesConfig
 from stages.collect_preferences.prompts import Asked, choose
 from stages.collect_preferences.user_pairs import Turns, read_pairs
@@ -14,22 +16,37 @@ from stages.digests import digest, seed_for
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_model
 from stages.lm.generate import generate
+from stages.lm.model import LanguageModel
 from stages.lm.precision import device_of, set_threads
 from stages.report import Facts, Report
 
-AT_ONCE = 1024  # prompts between two reports of progress; fixed, so that seeds do not depend on batch_size
+AT_ONCE = 1024  # prompts of one call of generate; fixed, so that seeds do not depend on batch_size
 SAMPLES = 3
 
 
-def run(config: CollectPreferencesConfig, *, checkpoint: Artifact, conversations: Artifact, out: Draft, report: Report) -> Facts:
+def run(
+    config: CollectPreferencesConfig,
+    *,
+    checkpoint: Artifact | None = None,
+    conversations: Artifact | None = None,
+    out: Draft,
+    report: Report,
+) -> Facts:
     """Chosen is the human answer, rejected the model's own; pairs whose answers are too alike are refused and counted.
 
-    Raises InputError if no pair comes out.
+    checkpoint, conversations: who is asked, and what; not read if `prompts` is 0.
+    Raises ConfigError if the model is to be asked and one of them is missing, InputError if no pair comes out.
     """
-    asked = choose(conversations, config.prompts, config.kinds, config.heldout_share, config.seed)
+    asked: list[Asked] = []
+    answers: Iterator[tuple[Asked, str, str]] = iter(())
+    if config.prompts:
+        if checkpoint is None or conversations is None:
+            raise _nobody_to_ask(config.prompts, {"checkpoint": checkpoint, "conversations": conversations})
+        asked = choose(conversations, config.prompts, config.kinds, config.heldout_share, config.seed)
+        answers = answered(asked, checkpoint, config, report)
     book = _Book(out, config.similarity)
     with book:
-        for one, said, reason in answered(asked, checkpoint, config, report) if asked else ():
+        for one, said, reason in answers:
             if reason:
                 book.refuse(
                     one.conversation, said or one.prompt[-1]["content"], reason, f"the model's answer to: {one.prompt[-1]['content'][:200]}"
@@ -59,7 +76,9 @@ def run(config: CollectPreferencesConfig, *, checkpoint: Artifact, conversations
 def answered(
     asked: list[Asked], checkpoint: Artifact, config: CollectPreferencesConfig, report: Report
 ) -> Iterator[tuple[Asked, str, str]]:
-    """(what was asked, the model's answer, why the answer cannot be used or "")."""
+    """(what was asked, the model's answer, why the answer cannot be used or ""). Progress is told at every batch."""
+    if not asked:
+        return
     set_threads(config.compute)
     model, chat = load_model(checkpoint, device_of()), ChatFormat(checkpoint)
     for done in range(0, len(asked), AT_ONCE):
@@ -68,13 +87,14 @@ def answered(
         refused = [
             _unaskable(one, prompt, chat, model.config.context - config.max_new_tokens) for one, prompt in zip(some, prompts, strict=True)
         ]
-        said = iter(
-            generate(
-                model, [prompt for prompt, reason in zip(prompts, refused, strict=True) if not reason],
-                max_new_tokens=config.max_new_tokens, stop=chat.stop_ids, temperature=config.temperature, top_p=config.top_p,
-                seed=seed_for(config.seed, "answers", done), batch_size=config.batch_size,
-            )
-        )  # fmt: skip
+        with _progress_at_every_batch(model, report, done + sum(map(bool, refused)), len(asked)):
+            said = iter(
+                generate(
+                    model, [prompt for prompt, reason in zip(prompts, refused, strict=True) if not reason],
+                    max_new_tokens=config.max_new_tokens, stop=chat.stop_ids, temperature=config.temperature, top_p=config.top_p,
+                    seed=seed_for(config.seed, "answers", done), batch_size=config.batch_size,
+                )
+            )  # fmt: skip
         for one, reason in zip(some, refused, strict=True):
             if reason:
                 yield one, "", reason
@@ -83,6 +103,37 @@ def answered(
             cut = len(ids) == config.max_new_tokens and not config.keep_unfinished
             yield one, chat.text(ids), "unfinished" if cut else ""
         report.progress(done + len(some), len(asked), "prompts")
+
+
+@contextmanager
+def _progress_at_every_batch(model: LanguageModel, report: Report, done: int, total: int) -> Iterator[None]:
+    """While generate() runs, which tells nothing itself: how many prompts are answered, whenever it turns to the next batch.
+
+    What the model reads first of a batch is whole prompts, and from then on one token of each row.
+    """
+
+    def hear(_: Any, read: tuple[Any, ...]) -> None:
+        nonlocal done
+        rows, tokens = read[0].shape
+        if tokens > 1:
+            report.progress(done, total, "prompts")
+            done += rows
+
+    hook = model.register_forward_pre_hook(hear)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def _nobody_to_ask(prompts: int, inputs: dict[str, Artifact | None]) -> ConfigError:
+    missing = " and ".join(name for name, given in inputs.items() if given is None)
+    return ConfigError(
+        "stage collect_preferences",
+        f"prompts is {prompts}, so the model is asked; that needs {missing}",
+        "add checkpoint=NAME/sft_checkpoint conversations=NAME/conversations   or, for pairs of your own alone: --set prompts=0 "
+        "--set 'files=[\"pairs.jsonl\"]'",
+    )
 
 
 def _unaskable(one: Asked, prompt: list[int], chat: ChatFormat, room: int) -> str:

@@ -46,14 +46,20 @@ def read_pairs(path: str) -> Iterator[UserPair]:
 
 
 def pair_of(row: Any) -> tuple[Turns, str, str]:
-    """(turns before the answer, chosen, rejected). Without `prompt`, chosen and rejected are whole conversations that share it."""
+    """(turns before the answer, chosen, rejected).
+
+    chosen and rejected are answers to `prompt`, or whole conversations that share all turns but the last; these may have `prompt`
+    beside them too, as the end of what they share (the shape of ultrafeedback_binarized).
+    """
     if not isinstance(row, dict):
         raise _BadRowError("not_an_object", f"is a {type(row).__name__}, wanted an object with prompt, chosen and rejected")
     chosen, rejected = _turns(row.get("chosen"), "assistant", "chosen"), _turns(row.get("rejected"), "assistant", "rejected")
     if row.get("prompt") is not None:
         prompt = _turns(row["prompt"], "user", "prompt")
-        if len(chosen) != 1 or len(rejected) != 1:
-            raise _BadRowError("wrong_order", "chosen and rejected have more than one turn beside a prompt")
+        shared = chosen[:-1]
+        if shared != rejected[:-1] or (shared and shared[-len(prompt) :] != prompt):
+            raise _BadRowError("wrong_order", "chosen and rejected are longer than an answer, and do not both end with the prompt and one")
+        prompt = shared or prompt
     else:
         prompt = chosen[:-1]
         if prompt != rejected[:-1]:

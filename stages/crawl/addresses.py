@@ -7,12 +7,15 @@ its meaning between two look-ups (DNS rebinding) gains nothing by it.
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.resolver import ThreadedResolver
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_NUMBER = r"(?:0x[0-9a-f]*|[0-9]*)"
+_LIKE_AN_ADDRESS = re.compile(rf"{_NUMBER}(?:\.{_NUMBER})*|.*:.*", re.IGNORECASE)  # 127.1, 2130706433, 0177.0.0.1, 0x7f.1
 
 
 class NotPublicError(OSError):
@@ -38,10 +41,15 @@ class Guard(AbstractResolver):
             raise NotPublicError(f"{host} is {address}, which is not a public address")
 
     def check_literal(self, host: str, port: int) -> None:
-        """The same for a host that is an address already: those are never resolved."""
+        """The same for a host that is an address already: those are never resolved.
+
+        An address in a spelling of its own is refused whatever it means: no name looks like that, and readers differ about it.
+        """
         try:
             ipaddress.ip_address(host)
         except ValueError:
+            if _LIKE_AN_ADDRESS.fullmatch(host) and (host, port) not in self.allowed:
+                raise NotPublicError(f"{host} is neither a name nor an address as addresses are written") from None
             return
         self.check(host, port, host)
 

@@ -28,7 +28,7 @@ def collect(source: DatasetSource, rows: Rows, report: Report, stop: Callable[[]
                 fix = f"set text_field to one of: {', '.join(row)}"
                 raise InputError(where, f"{source.dataset} has no column {source.text_field!r}", fix)
             take_text(source, rows, f"{base}/{source.subset or 'default'}/{source.split}#{number}", row[source.text_field], "")
-            report.progress(number, None, "rows")
+            report.progress(number, source.max_documents, "rows")
             if number >= source.max_documents:
                 return [f"{source.name}: cut short by the limit of {source.max_documents:,} rows"]
     except (OSError, ValueError, RuntimeError) as error:  # what `datasets` raises for absent, private and broken data sets

@@ -13,7 +13,7 @@ class EvaluateConfig(StageConfig):
     """What to examine the model on. All items and pages of eval_items are always part of it."""
 
     tasks: list[str] = Field([], description="Further lm-eval tasks by name, e.g. arc_easy; their data come from the Hugging Face hub")
-    unreachable: Literal["note", "error"] = Field("note", description="What to do about a further task whose data cannot be had")
+    unreachable: Literal["note", "error"] = Field("note", description="What to do about a further task that cannot be had or evaluated")
     limit: int | None = Field(None, ge=1, description="Only the first so many items of each task, and pages")
     max_length: int | None = Field(None, ge=2, le=1 << 20, description="Tokens that the model sees at once; none: its context")
     stride: int | None = Field(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import difflib
 import json
 import logging
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
 from importlib.metadata import version
 from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import datasets
@@ -21,17 +23,23 @@ from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from data_contracts import ConfigError, InputError
+from data_contracts import ConfigError, GroundupError, InputError
 
 KEPT = ("results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
 POOLED = "all_items"
 BOOTSTRAP = 1000  # lm-eval's standard error of a mean is exact; only other aggregations are bootstrapped
+ANSWER_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # what tasks call the length of an answer
+OURS = ("stages.", "flows.", "data_contracts.")
 
 
 class CountingModel(HFLM):
-    """Tells how many sequences it has seen so far, of how many that it has been asked for."""
+    """Tells how many sequences it has seen so far, of how many that it has been asked for.
+
+    An answer takes at most half of what the model sees at once: the question needs room, and lm-eval stops where it has none.
+    """
 
     seen = total = 0
+    cut = 0  # requests for a longer answer than there is room for
     heard: Callable[[int, int], None] | None = None
 
     def _loglikelihood_tokens(self, requests: list[tuple[Any, list[int], list[int]]], *args: Any, **settings: Any) -> Any:
@@ -44,6 +52,25 @@ class CountingModel(HFLM):
         if self.heard:
             self.heard(self.seen, self.total)
         return super()._model_call(inps, *args, **settings)
+
+    @property
+    def max_gen_toks(self) -> int:
+        """For tasks that do not say how long an answer may be."""
+        return min(super().max_gen_toks, self.max_length // 2)
+
+    def generate_until(self, requests: list[Any], *args: Any, **settings: Any) -> Any:
+        return super().generate_until([self._with_room(request) for request in requests], *args, **settings)
+
+    def _with_room(self, request: Any) -> Any:
+        prompt, wishes = request.args
+        if not isinstance(wishes, dict):
+            return request  # lm-eval refuses it in its own words
+        told = [int(wishes[name]) for name in ANSWER_TOKENS if wishes.get(name) is not None]
+        self.cut += (told or [super().max_gen_toks])[0] > self.max_length // 2
+        most = dict.fromkeys(ANSWER_TOKENS, self.max_length // 2) | {"max_length": self.max_length}
+        made = copy.copy(request)  # the samples show what the task wished for
+        made.arguments = (prompt, {k: min(int(v), most[k]) if k in most and v is not None else v for k, v in wishes.items()})
+        return made
 
 
 class Harness:
@@ -68,24 +95,28 @@ class Harness:
             return self._evaluate(self._ours.load(names))
 
     def library(self, name: str) -> dict[str, Any]:
-        """What lm-eval finds on a task of its own.
+        """What lm-eval finds on a task of its own, and `notes` that a reader of it must know.
 
-        Raises ConfigError with the nearest name if there is none, InputError if its data cannot be had.
+        name: a task, group or tag of lm-eval, or the path of a task file.
+        Raises ConfigError with the nearest name if there is none, InputError if it or its data cannot be had or it cannot be evaluated.
         """
         self._library = self._library or TaskManager()  # reads some 14,000 task files: 10 seconds
-        try:
-            with self._quiet():
-                loaded = self._library.load([name])
-        except KeyError:
+        if name not in self._library.task_index and not Path(name).expanduser().is_file():
             near = difflib.get_close_matches(name, self._library.all_tasks, n=1, cutoff=0.5)
             fix = f"did you mean {near[0]!r}?" if near else "lm-eval ls tasks shows all"
-            raise ConfigError(f"evaluate.tasks {name!r}", "lm-eval has no task of that name", fix) from None
-        except (OSError, ImportError) as error:  # what datasets raises when offline, not found or gated; a task's own requirements
-            raise InputError(
-                f"lm-eval task {name!r}", f"its data cannot be had: {error}", "go online, or leave it out of evaluate.tasks"
-            ) from error
-        with self._quiet():
-            return self._evaluate(loaded)
+            raise ConfigError(f"evaluate.tasks {name!r}", "lm-eval has no task of that name", fix)
+        with self._quiet(), told_as_input(name, "it or its data cannot be had", "go online, or leave it out of evaluate.tasks"):
+            loaded = self._library.load([name])
+        if any(getattr(task, "UNSAFE_CODE", False) for task in loaded["tasks"].values()):
+            why = "it runs the code that the model writes, which this stage never does"
+            raise InputError(f"lm-eval task {name!r}", why, "leave it out of evaluate.tasks")
+        self._model.cut = 0
+        with self._quiet(), told_as_input(name, "it cannot be evaluated", "leave it out of evaluate.tasks"):
+            found = self._evaluate(loaded)
+        if self._model.cut:
+            told = f"{self._model.cut} answers had room for {self._model.max_length // 2} tokens, half of what the model sees at once"
+            found["notes"] = [f"lm-eval task {name!r}: {told}; the task allows more."]
+        return found
 
     def _evaluate(self, loaded: Any) -> dict[str, Any]:
         random.seed(self._seed)
@@ -103,6 +134,24 @@ class Harness:
         """Progress bars go to a log in the scratch folder."""
         with self._log.open("a", encoding="utf-8") as log, redirect_stderr(log):
             yield
+
+
+@contextmanager
+def told_as_input(name: str, why: str, fix: str) -> Iterator[None]:
+    """What tasks, their data sets and metrics raise inside, which may be anything, becomes an InputError.
+
+    What our own code raised goes through as it is: our wish to stop, and our mistakes.
+    """
+    try:
+        yield
+    except GroundupError:
+        raise
+    except Exception as error:
+        *_, (raised_in, _) = walk_tb(error.__traceback__)
+        if raised_in.f_globals.get("__name__", "").startswith(OURS):
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:600]
+        raise InputError(f"lm-eval task {name!r}", f"{why}: {said}", fix) from error
 
 
 @contextmanager
@@ -167,7 +216,8 @@ def sample_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def likelihoods(sample: dict[str, Any]) -> list[float]:
     """Log-likelihood of each choice, in nats; empty for tasks that generate text."""
-    return [float(response[0]) for response in sample["filtered_resps"] if isinstance(response, tuple | list) and len(response) == 2]
+    pairs = [response for response in sample["filtered_resps"] if isinstance(response, tuple | list) and len(response) == 2]
+    return [float(value) for value, _ in pairs if not isinstance(value, str)]  # two texts: a task that draws two answers
 
 
 def merge(found: list[dict[str, Any]], folder: Path) -> dict[str, Any]:

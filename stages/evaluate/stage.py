@@ -107,6 +107,7 @@ def examine(
     for name in config.tasks:
         try:
             found.append(exam.library(name))
+            told.notes += found[-1].get("notes", [])
         except InputError as error:
             if config.unreachable == "error":
                 raise

@@ -29,12 +29,15 @@ def device_of() -> torch.device:
 def matmul_dtype(compute: Compute, device: torch.device) -> torch.dtype:
     """bfloat16 or float32.
 
+    On ARM, `auto` is float32 also where the CPU has bfloat16: whether that is faster there has not been measured. It must be asked for.
     Raises ConfigError if bfloat16 is demanded of a CPU that has no instructions for it: it would be slower than float32.
     """
     native = _native_bfloat16(device)
-    if compute.precision == "bfloat16" and not native:
+    if compute.precision == "bfloat16" and (native or _arm_bfloat16(device)):
+        return torch.bfloat16
+    if compute.precision == "bfloat16":
         raise ConfigError("compute.precision = 'bfloat16'", f"this {device.type} has no bfloat16 instructions", "use auto or float32")
-    return torch.bfloat16 if native and compute.precision != "float32" else torch.float32
+    return torch.bfloat16 if native and compute.precision == "auto" else torch.float32
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
@@ -60,5 +63,14 @@ def should_compile(compute: Compute, flops: float, device: torch.device) -> bool
 def _native_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    able = torch.cpu.get_capabilities()
-    return bool(able.get("amx_bf16") or able.get("avx512_bf16"))
+    return _able(device, "amx_bf16", "avx512_bf16")
+
+
+def _arm_bfloat16(device: torch.device) -> bool:
+    return _able(device, "bf16", "sve_bf16")
+
+
+def _able(device: torch.device, *instructions: str) -> bool:
+    """Whether the CPU has one of these; the names are those of torch."""
+    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return any(able.get(name) for name in instructions)

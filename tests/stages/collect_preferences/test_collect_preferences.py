@@ -6,10 +6,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_contracts import InputError, Store
+from data_contracts import ConfigError, InputError, Store
 from flows.step import run_stage
 from stages import stage
 from stages.collect_preferences.prompts import choose
+from stages.report import Report
 from tests.golden import collect_preferences as golden
 from tests.golden import sft
 
@@ -77,6 +78,48 @@ def test_own_pairs_are_taken_in_every_usual_shape(run, given, tmp_path):
         ("Sky?", "Blue.", "user"), ("Sea?", "Wet.", "user"), ("Grass?", "Green.", "user"),
     }  # fmt: skip
     assert made.rows("pairs") == 4
+
+
+def test_whole_conversations_may_have_their_last_question_beside_them(run, tmp_path):
+    wrong = {"role": "assistant", "content": "Dry as dust."}
+    before = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Blue."}]
+    usual = {"prompt": "Sea?", "chosen": [USER, ASSISTANT], "rejected": [USER, wrong]}  # ultrafeedback_binarized
+    longer = {"prompt": " Sea?\n", "chosen": [*before, USER, ASSISTANT], "rejected": [*before, USER, wrong]}
+    bad = [usual | {"prompt": "Lake?"}, usual | {"rejected": [*before, USER, wrong]}, usual | {"rejected": [wrong]}]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in (usual, longer, *bad)))
+    made = run("collect_preferences", {"prompts": 0, "files": [str(file)]})
+    assert sorted(len(row["prompt"]) for row in rows(made)) == [1, 4]
+    assert {(row["prompt"][-1]["content"], row["chosen"], row["rejected"]) for row in rows(made)} == {("Sea?", "Wet.", "Dry as dust.")}
+    assert [(row["reason"], row["conversation"].rsplit("#")[-1]) for row in rows(made, "rejects")] == [("wrong_order", n) for n in "345"]
+
+
+def test_own_pairs_alone_need_neither_a_model_nor_conversations(run, given, tmp_path):
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps(PAIR))
+    made = run("collect_preferences", {"prompts": 0, "files": [str(file)]})
+    assert made.rows("pairs") == 1
+    for inputs, missing in (({}, "checkpoint and conversations"), ({"checkpoint": given["checkpoint"]}, "conversations")):
+        with pytest.raises(ConfigError, match=rf"prompts is 256, so the model is asked; that needs {missing}\n.*--set prompts=0"):
+            run("collect_preferences", {"files": [str(file)]}, **inputs)
+
+
+def test_conversations_without_rows_give_no_pairs(run, given, publish):
+    with pytest.raises(InputError, match="0 pairs from 0 prompts and 0 files: no prompt was found"):
+        run("collect_preferences", golden.SETTINGS, **given | {"conversations": publish("conversations")})
+
+
+def test_progress_is_told_at_every_batch_of_prompts(given, tmp_path):
+    told = []
+
+    class Ear(Report):
+        def progress(self, done, total, unit):
+            told.append((done, total, unit))
+
+    row = stage("collect_preferences")
+    config = row.config_class.parse(golden.SETTINGS | {"prompts": 12, "batch_size": 5}, row.name)
+    run_stage(Store(tmp_path), row, config, given, Ear())
+    assert told == [(done, 12, "prompts") for done in (0, 5, 10, 12)]
 
 
 def test_each_bad_row_is_refused_by_name_with_its_file_and_row(run, given, tmp_path):

@@ -4,6 +4,7 @@ import gzip
 import json
 import shutil
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -11,6 +12,8 @@ import pytest
 
 import stages
 from data_contracts import ConfigError, InputError
+from flows.step import run_stage
+from stages.report import Report
 
 
 @pytest.fixture
@@ -211,6 +214,21 @@ def test_where_and_how_to_run_is_no_part_of_the_identity():
 def test_mistakes_in_the_settings_are_told(sources, told):
     with pytest.raises(ConfigError, match=told):
         stages.stage("crawl").config_class.parse({"sources": sources}, "crawl")
+
+
+@pytest.mark.slow  # importing datasets takes seconds
+def test_progress_through_a_data_set_is_told_of_the_limit(store, folder):
+    class Ear(Report):
+        told: ClassVar[list[tuple[float, float | None, str]]] = []
+
+        def progress(self, done, total, unit):
+            self.told.append((done, total, unit))
+
+    (folder / "rows.jsonl").write_text("\n".join(json.dumps({"text": f"row {n}"}) for n in range(9)))
+    source = {"kind": "dataset", "dataset": "json", "data_files": [str(folder / "rows.jsonl")], "max_documents": 3}
+    row = stages.stage("crawl")
+    run_stage(store, row, row.config_class.parse({"sources": [source]}, "crawl"), {}, Ear())
+    assert Ear.told == [(1, 3, "rows"), (2, 3, "rows"), (3, 3, "rows")]
 
 
 @pytest.mark.slow  # importing datasets takes seconds

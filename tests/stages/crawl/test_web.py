@@ -96,6 +96,22 @@ def test_a_redirect_to_a_private_address_is_refused_even_in_scope(site, crawl):
     assert failures(artifact, site) == {"/out": "address_refused", "http://127.0.0.1:9/metadata": "address_refused"}
 
 
+@pytest.mark.parametrize("spelling", ["127.1", "2130706433", "0177.0.0.1", "0x7f.1", "0x7F000001"])
+def test_loopback_in_another_spelling_is_refused_before_anybody_reads_it(site, crawl, spelling):
+    site.page("/")
+    with pytest.raises(InputError, match=r"address_refused.*neither a name nor an address"):
+        crawl(seeds=[f"http://{spelling}:{site.port}/"])
+    assert site.log == []
+
+
+def test_robots_txt_that_leads_to_loopback_in_another_spelling_is_refused(site, crawl):
+    site.page("/")
+    site.redirect("/robots.txt", f"http://2130706433:{site.port}/rules")
+    with pytest.raises(InputError, match=r"address_refused: robots\.txt cannot be had.*neither a name nor an address"):
+        crawl()
+    assert [path for path, _ in site.log] == ["/robots.txt"]
+
+
 def test_redirects_are_followed_in_scope_and_recorded(site, crawl):
     site.page("/", "/1")
     for hop in range(1, 4):
