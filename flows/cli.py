@@ -124,7 +124,8 @@ def up(
 
     with out.status("starting Prefect: server, deployments, worker …"):
         url = server.up(home(), port, at_once)
-    out.print(f"[bold green]up[/]  {url}\nStart a model there: Deployments → build-llm → Run → Custom run\nStop everything with: groundup down")
+    out.print(f"[bold green]up[/]  {url}")
+    out.print("Start a model there: Deployments → build-llm → Run → Custom run\nStop everything with: groundup down")
 
 
 @app.command()
