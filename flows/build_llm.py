@@ -50,6 +50,7 @@ def build_llm(
         recipe_file: A recipe of your own, as the path of a YAML file on the worker; used instead of `recipe`.
         as_of: A date that makes the crawl and the evaluation new results, e.g. 2026-01-31.
     """
+    run_page.whole()
     made = _Run(recipe_file or recipe, name, overrides, as_of)
 
     pages = made(crawl)

@@ -22,6 +22,7 @@ import yaml
 
 import stages
 from data_contracts import ConfigError
+from data_contracts.contract import FastLoader
 from stages.config import StageConfig
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -136,10 +137,10 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, str]]:
     """The file as plain values, and the line of every key. Aliases are refused: they hide differences and can explode."""
     try:
         text = path.read_text("utf-8")
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, yaml.SafeLoader)):
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, FastLoader)):
             raise ConfigError(f"recipe {path}", "uses YAML aliases", "write the values out, or use `extends`")
-        root = yaml.compose(text, yaml.SafeLoader)
-        values = yaml.safe_load(text) or {}
+        root = yaml.compose(text, FastLoader)
+        values = yaml.load(text, FastLoader) or {}
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise ConfigError(f"recipe {path}", f"is not YAML: {error}", "correct the file") from None
     if not isinstance(values, dict):

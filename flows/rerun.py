@@ -26,6 +26,7 @@ def rerun(stage: StageName, name: str = "demo", overrides: list[str] = [], and_a
         overrides: What to change, e.g. threshold=0.7
         and_after: Rebuild everything that depends on it, too.
     """
+    run_page.whole()
     made = FLOWS[stage](name=name, overrides=overrides, and_after=and_after)
     run_page.show_whole(name, open_store())
     return made

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
@@ -33,7 +34,13 @@ from stages.report import Report
 EVERY_S = 2.0  # how often a run's page is refreshed while a stage works
 PICTURE_EVERY_S = 20.0
 _shown: dict[tuple[UUID, str], UUID] = {}  # (run, kind) → what its page has; the page of a whole has one bar for all its stages
+_whole: ContextVar[UUID | None] = ContextVar("whole", default=None)  # Prefect would have to be asked for it, stage by stage
 MAX_BYTES = 900_000  # Prefect refuses events of more than 1.5 MB
+
+
+def whole() -> None:
+    """The flow that runs now consists of stages: their progress is shown on its page, too."""
+    _whole.set(UUID(flow_run.id))
 
 
 class PageReport(Report):
@@ -44,7 +51,8 @@ class PageReport(Report):
 
     def __init__(self, stage: str):
         self._stage, self._log = stage, get_run_logger()
-        self._run, self._root = UUID(flow_run.id), UUID(flow_run.root_flow_run_id)  # the stage, and the whole that it is a part of
+        self._run = UUID(flow_run.id)
+        self._whole = _whole.get() or self._run
         self._progress: tuple[float, float | None, str] | None = None
         self._metrics: list[dict[str, Any]] = []
         self._over = threading.Event()
@@ -78,13 +86,12 @@ class PageReport(Report):
                         done, total, unit = sent
                         share = 100.0 * min(1.0, done / total) if total else 0.0
                         told = f"{self._stage}: {_amount(done, total, unit)}"
-                        for run in {self._run, self._root}:
+                        for run in {self._run, self._whole}:
                             self._put(client, run, "progress", share, told)
                     if len(self._metrics) > drawn and (last or time.monotonic() - drawn_at > PICTURE_EVERY_S):
                         drawn, drawn_at = len(self._metrics), time.monotonic()
-                        self._put(
-                            client, self._run, "image", data_uri(pictures.loss_svg(list(self._metrics))), f"{self._stage}: loss so far"
-                        )
+                        picture = data_uri(pictures.loss_svg(list(self._metrics)))
+                        self._put(client, self._run, "image", picture, f"{self._stage}: loss", key=f"{self._stage}-loss")
                 except (httpx.HTTPError, PrefectHTTPStatusError) as error:
                     self._log.warning("the run's page cannot be refreshed (%s); the work goes on", error)
                     return
@@ -92,11 +99,11 @@ class PageReport(Report):
                     return
 
     @staticmethod
-    def _put(client: SyncPrefectClient, run: UUID, kind: str, data: Any, description: str) -> None:
+    def _put(client: SyncPrefectClient, run: UUID, kind: str, data: Any, description: str, key: str | None = None) -> None:
         if known := _shown.get((run, kind)):
             client.update_artifact(known, ArtifactUpdate(data=data, description=description))
         else:
-            made = client.create_artifact(ArtifactCreate(type=kind, data=data, description=description, flow_run_id=run))
+            made = client.create_artifact(ArtifactCreate(key=key, type=kind, data=data, description=description, flow_run_id=run))
             _shown[run, kind] = made.id
 
 
@@ -138,7 +145,7 @@ def show_stage(artifact: Artifact, title: str, store: Store) -> None:
         parts.append("\n".join(f"**{key}**\n{quotation(str(value))}" for key, value in sample.items()))
     parts += ["## Made from", f"```mermaid\n{lineage.mermaid(store, artifact)}\n```"]
     _markdown(manifest.stage.replace("_", "-"), "\n\n".join(p for p in parts if p), title)
-    if "metrics" in artifact.contract.tables:
+    if "metrics" in artifact.contract.tables and (UUID(flow_run.id), "image") not in _shown:
         rows = artifact.read("metrics").to_pylist()
         create_image_artifact(image_url=data_uri(pictures.loss_svg(rows)), key=f"{manifest.stage}-loss", description=f"{title}: loss")
 

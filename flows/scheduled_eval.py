@@ -21,6 +21,7 @@ def scheduled_eval(name: str = "demo", overrides: list[str] = [], as_of: str = "
         overrides: Settings to change, e.g. tasks=[arc_easy]
         as_of: The logical date; empty: the time this run was scheduled for.
     """
+    run_page.whole()
     made = evaluate(name=name, overrides=overrides, as_of=as_of or logical_date())
     run_page.show_whole(name, open_store())
     return made
