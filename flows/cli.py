@@ -117,7 +117,7 @@ def stage(
 @app.command()
 def up(
     port: Annotated[int | None, typer.Option("--port", help="Port of the UI on 127.0.0.1 (default 4200).")] = None,
-    at_once: Annotated[int, typer.Option("--at-once", min=1, help="How many runs the worker does at a time.")] = 1,
+    at_once: Annotated[int | None, typer.Option("--at-once", min=1, help="How many runs the worker does at a time (default 1).")] = None,
 ) -> None:
     """Start the Prefect server, the deployments and a worker; print where the UI is."""
     from flows import server

@@ -90,8 +90,8 @@ def alone(store: Store, steps: Sequence[Step], name: str | None, from_recipe: st
                 artifact, new = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
                 console.finish(step.stage.name, artifact, new)
             if name:
-                store.point(name, step.stage.role, artifact, run=f"groundup stage {step.stage.name}", recipe=from_recipe, changes=changes)
-                changes = ()
+                told = changes if step is steps[0] else ()
+                store.point(name, step.stage.role, artifact, run=f"groundup stage {step.stage.name}", recipe=from_recipe, changes=told)
             made.append(artifact)
     return made
 

@@ -97,16 +97,16 @@ def running_server(at: Home, meanwhile: Callable[[], object]) -> Iterator[bool]:
                     stop(at, "server")
 
 
-def up(at: Home, port: int | None = None, at_once: int = 1) -> str:
+def up(at: Home, port: int | None = None, at_once: int | None = None) -> str:
     """Server, work pool, deployments, worker. Running it again repairs what is missing. Returns the address of the UI.
 
-    at_once: how many runs the worker does at a time. Two that train on the same cores take longer than one after the other.
+    at_once: how many runs the worker does at a time, by default 1: two that train on the same cores take longer than one after the other.
     Raises GroundupError if the port is taken, or if what already runs was started with other arguments.
     """
     given = "PREFECT_API_URL" in os.environ
     if (running := _recorded_port(at)) and port and port != running:
         raise GroundupError(f"--port {port}", f"groundup is up on port {running}", "groundup down, then groundup up again")
-    if _alive(at, "worker") and (limit := _record(at, "worker").get("at_once")) != at_once:
+    if at_once and _alive(at, "worker") and (limit := _record(at, "worker").get("at_once")) != at_once:
         raise GroundupError(f"--at-once {at_once}", f"the worker that runs does {limit} at once", "groundup down, then groundup up again")
     os.environ.update(environment(at, port))
     if not given:
@@ -116,8 +116,9 @@ def up(at: Home, port: int | None = None, at_once: int = 1) -> str:
     _prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
     _prefect("deploy", "--prefect-file", str(REPOSITORY / "infra" / "prefect.yaml"), "--all")
     if not _alive(at, "worker"):
-        command = ["prefect", "worker", "start", "--pool", POOL, "--name", "groundup", "--type", "process", "--limit", str(at_once)]
-        _spawn(at, "worker", command, at_once=at_once)
+        limit = at_once or 1
+        command = ["prefect", "worker", "start", "--pool", POOL, "--name", "groundup", "--type", "process", "--limit", str(limit)]
+        _spawn(at, "worker", command, at_once=limit)
         time.sleep(1)  # long enough to fail at once
         if not _alive(at, "worker"):
             raise GroundupError(
