@@ -40,7 +40,10 @@ def environment(at: Home, port: int | None = None) -> dict[str, str]:
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "5",
-        # a client that finds its connection closed tries again after two seconds, and stages take longer than the usual five
+        # SQLite has one writer. When two meet, a run waits two seconds and a person reads "unknown error", so what Prefect
+        # writes for its own records goes in batches (every five seconds) and connections stay open.
+        "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+        "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "500",
         "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "3600",
         "PREFECT_CLI_PROMPT": "false",
         "GROUNDUP_HOME": str(at.path),
