@@ -5,8 +5,7 @@ from __future__ import annotations
 import difflib
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 from data_contracts import Artifact, ConfigError, Draft, InputError
 from stages.collect_preferences.config import CollectPreferencesConfig
@@ -16,7 +15,6 @@ from stages.digests import digest, seed_for
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_model
 from stages.lm.generate import generate
-from stages.lm.model import LanguageModel
 from stages.lm.precision import device_of, set_threads
 from stages.report import Facts, Report
 
@@ -87,14 +85,14 @@ def answered(
         refused = [
             _unaskable(one, prompt, chat, model.config.context - config.max_new_tokens) for one, prompt in zip(some, prompts, strict=True)
         ]
-        with _progress_at_every_batch(model, report, done + sum(map(bool, refused)), len(asked)):
-            said = iter(
-                generate(
-                    model, [prompt for prompt, reason in zip(prompts, refused, strict=True) if not reason],
-                    max_new_tokens=config.max_new_tokens, stop=chat.stop_ids, temperature=config.temperature, top_p=config.top_p,
-                    seed=seed_for(config.seed, "answers", done), batch_size=config.batch_size,
-                )
-            )  # fmt: skip
+        tell = partial(_tell, report, len(asked), done + sum(map(bool, refused)))
+        said = iter(
+            generate(
+                model, [prompt for prompt, reason in zip(prompts, refused, strict=True) if not reason],
+                max_new_tokens=config.max_new_tokens, stop=chat.stop_ids, temperature=config.temperature, top_p=config.top_p,
+                seed=seed_for(config.seed, "answers", done), batch_size=config.batch_size, heard=tell,
+            )
+        )  # fmt: skip
         for one, reason in zip(some, refused, strict=True):
             if reason:
                 yield one, "", reason
@@ -102,28 +100,11 @@ def answered(
             ids = next(said)
             cut = len(ids) == config.max_new_tokens and not config.keep_unfinished
             yield one, chat.text(ids), "unfinished" if cut else ""
-        report.progress(done + len(some), len(asked), "prompts")
+        _tell(report, len(asked), done, len(some))
 
 
-@contextmanager
-def _progress_at_every_batch(model: LanguageModel, report: Report, done: int, total: int) -> Iterator[None]:
-    """While generate() runs, which tells nothing itself: how many prompts are answered, whenever it turns to the next batch.
-
-    What the model reads first of a batch is whole prompts, and from then on one token of each row.
-    """
-
-    def hear(_: Any, read: tuple[Any, ...]) -> None:
-        nonlocal done
-        rows, tokens = read[0].shape
-        if tokens > 1:
-            report.progress(done, total, "prompts")
-            done += rows
-
-    hook = model.register_forward_pre_hook(hear)
-    try:
-        yield
-    finally:
-        hook.remove()
+def _tell(report: Report, total: int, before: int, answered: int) -> None:
+    report.progress(before + answered, total, "prompts")
 
 
 def _nobody_to_ask(prompts: int, inputs: dict[str, Artifact | None]) -> ConfigError:

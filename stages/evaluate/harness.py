@@ -94,7 +94,7 @@ class Harness:
         with offline(), self._quiet():
             return self._evaluate(self._ours.load(names))
 
-    def library(self, name: str) -> dict[str, Any]:
+    def further(self, name: str) -> dict[str, Any]:
         """What lm-eval finds on a task of its own, and `notes` that a reader of it must know.
 
         name: a task, group or tag of lm-eval, or the path of a task file.

@@ -106,7 +106,7 @@ def examine(
     found = [exam.local(names)] if names else []
     for name in config.tasks:
         try:
-            found.append(exam.library(name))
+            found.append(exam.further(name))
             told.notes += found[-1].get("notes", [])
         except InputError as error:
             if config.unreachable == "error":

@@ -5,7 +5,7 @@ Shapes: B rows, T tokens, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -19,12 +19,13 @@ from stages.lm.model import LanguageModel
 @torch.inference_mode()
 def generate(
     model: LanguageModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int = 128, stop: Collection[int] = (),
-    temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, batch_size: int = 32,
+    temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, batch_size: int = 32, heard: Callable[[int], None] = lambda done: None,
 ) -> list[list[int]]:  # fmt: skip
     """The continuation of each prompt, without the prompt and without the stop token.
 
     A row ends at a token of `stop`, after `max_new_tokens`, or when the context is full. temperature 0 is greedy; otherwise
     row n draws from its own generator, seeded by (seed, n), among the fewest tokens whose probabilities reach top_p.
+    heard: is told at every batch how many prompts are answered by then.
     Raises InputError if a prompt is empty or leaves no room in the context.
     """
     for number, prompt in enumerate(prompts):
@@ -33,6 +34,7 @@ def generate(
     answers: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))  # rows of like length share a batch: less padding
     for start in range(0, len(order), batch_size):
+        heard(start)
         _fill(model, prompts, answers, order[start : start + batch_size], max_new_tokens, frozenset(stop), temperature, top_p, seed)
     return answers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,9 @@ def test_your_own_pages_become_a_model_that_chats(tmp_path: Path) -> None:
     assert "15 stages run" in told.stdout
     assert groundup.run("chat", "mine", "--prompt", "What are you?").returncode == 0
     talk = groundup.run("chat", "mine", typed="What are you?\n" * 20)
-    assert talk.stdout.count("> ") == 21, "a talk longer than the context goes on, and the end of the input ends it"
+    assert len(re.findall(r"^> ", talk.stdout, re.MULTILINE)) == 21, (
+        "a talk longer than the context goes on, and the end of the input ends it"
+    )
     assert groundup.run("down").stdout == "nothing was up\n", "a run takes its server with it"
 
 

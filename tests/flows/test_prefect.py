@@ -165,6 +165,8 @@ def _start_from_form(groundup, page, deployment, overrides=(), and_after=False, 
         if page.get_by_text("View run").count():
             break
         failed.first.wait_for(state="hidden")
+    else:
+        pytest.fail("no run came of the form")
     identity = groundup.deployment(deployment)["id"]
     newest = groundup.api("/flow_runs/filter", deployments={"id": {"any_": [identity]}}, sort="EXPECTED_START_TIME_DESC", limit=1)
     return newest[0]

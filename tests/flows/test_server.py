@@ -53,10 +53,11 @@ def groundup(tmp_path: Path) -> Iterator[Groundup]:
 
 def test_runs_that_overlap_share_one_server_and_the_last_stops_it(groundup: Groundup) -> None:
     runs = [Run(groundup), Run(groundup)]
-    runs.sort(key=Run.started_the_server)
-    second, first = runs
-    assert first.leave()
-    assert second.leave()
+    started = [run.started_the_server() for run in runs]
+    assert sorted(started) == [False, True], "one of them started the server, the other joined"
+    first = started.index(True)
+    assert runs[first].leave()
+    assert runs[1 - first].leave()
     assert groundup.run("down").stdout == "nothing was up\n"
 
 
