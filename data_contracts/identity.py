@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
 ID_DIGITS = 24  # 96 bits
@@ -28,7 +29,7 @@ class Identity:
     inputs: dict[str, str] = field(default_factory=dict)
     as_of: str | None = None
 
-    @property
+    @cached_property
     def id(self) -> str:
         """The first 96 bits of sha256 over the canonical JSON of all fields, in hex."""
         return hashlib.sha256(canonical(asdict(self)).encode()).hexdigest()[:ID_DIGITS]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+
+from pydantic import BaseModel
 
 from data_contracts import ConfigError, Store
 from flows import recipe
@@ -13,23 +15,15 @@ from stages import Stage
 from stages.config import StageConfig
 
 
-def settings_for(
-    store: Store,
-    stage: Stage,
-    name: str | None,
-    from_recipe: str | None,
-    changes: Iterable[str] = (),
-    form: Mapping[str, Any] | None = None,
-) -> StageConfig:
-    """From the recipe if there is one, else from the last run under `name`, else the defaults; then form fields, then changes.
+def settings_for(store: Store, stage: Stage, name: str | None, from_recipe: str | None, changes: Iterable[str] = ()) -> StageConfig:
+    """From the recipe if there is one, else from the last run under `name`, else the defaults; then changes in their order.
 
-    form: field → value; None means untouched. changes: "key=value" or "stage.key=value".
+    changes: "key=value" or "stage.key=value".
     """
     if from_recipe:
         values = recipe.load(from_recipe).configs[stage.name].model_dump(mode="json")
     else:
         values = last_settings(store, name, stage) if name else {}
-    values = recipe.merged(values, filled(form or {}))
     for text in changes:
         of, path, value = recipe.parse_change(text, stage.name)
         if of != stage.name:
@@ -38,10 +32,15 @@ def settings_for(
     return stage.config_class.parse(values, stage.name)
 
 
-def filled(form: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a form that somebody filled in, group by group."""
-    values = {key: filled(value) if isinstance(value, Mapping) else value for key, value in form.items()}
-    return {key: value for key, value in values.items() if value is not None and value != {}}
+def filled_in(form: BaseModel, place: str) -> Iterator[str]:
+    """The fields of a form that somebody filled in, as changes: "place.key=value". An empty field is None."""
+    plain = form.model_dump(mode="json")
+    for key in type(form).model_fields:
+        value = getattr(form, key)
+        if isinstance(value, BaseModel):
+            yield from filled_in(value, f"{place}.{key}")
+        elif value is not None:
+            yield f"{place}.{key}={json.dumps(plain[key], ensure_ascii=False)}"
 
 
 def absolute(reference: str) -> str:

@@ -9,16 +9,18 @@ from typing import Any, Protocol
 from prefect import State, flow
 from prefect.runtime import flow_run
 from prefect.states import Completed
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 import stages
 from data_contracts import Artifact
 from flows import console, preview, run_page
 from flows import recipe as recipes
 from flows.home import open_store
-from flows.settings import settings_for
+from flows.settings import filled_in, settings_for
 from flows.step import run_stage
 from stages import Stage
+
+_STRICT = ConfigDict(extra="forbid")  # a misspelt setting is an error, not ignored
 
 
 def changes_model(config: type[BaseModel]) -> type[BaseModel]:
@@ -31,13 +33,13 @@ def changes_model(config: type[BaseModel]) -> type[BaseModel]:
         else:
             annotation: Any = field.annotation
             fields[name] = (annotation | None, Field(None, description=field.description))
-    return create_model(config.__name__.replace("Config", "") + "Changes", **fields)
+    return create_model(config.__name__.replace("Config", "") + "Changes", __config__=_STRICT, **fields)
 
 
 def inputs_model(stage: Stage) -> type[BaseModel]:
     """One optional text per input of the stage."""
     fields: dict[str, Any] = {i.name: (str | None, Field(None, description=f"{i.noun}; empty: NAME/{i.role}")) for i in stage.consumes}
-    return create_model(stage.config_class.__name__.replace("Config", "Inputs"), **fields)
+    return create_model(stage.config_class.__name__.replace("Config", "Inputs"), __config__=_STRICT, **fields)
 
 
 def make(step: preview.Step, name: str, from_recipe: str | None, changes: list[str]) -> State[str]:
@@ -78,10 +80,11 @@ def _stage_flow(stage_name: str) -> StageFlow:
         and_after: bool,
         as_of: str,
     ) -> State[str]:
-        config = settings_for(open_store(), stage, name, recipe or None, overrides, settings.model_dump(mode="json"))
+        changes = [*filled_in(settings, stage.name), *(recipes.full(text, stage.name) for text in overrides)]
+        config = settings_for(open_store(), stage, name, recipe or None, changes)
         given = {key: value for key, value in inputs.model_dump().items() if value}
         step, *after = preview.one(open_store(), name, stage, config, given, and_after, as_of or None)
-        state = make(step, name, recipe or None, [recipes.full(text, stage.name) for text in overrides])
+        state = make(step, name, recipe or None, changes)
         for later in after:
             FLOWS[later.stage.name](name=name, inputs={argument: made for argument, (_, made) in later.inputs.items()}, as_of=as_of)
         return state

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,15 @@ import pytest
 import stages
 from data_contracts import Artifact, Identity, Store, current
 from flows.step import run_stage
+
+IN_MEMORY = Path("/dev/shm")
+ROOM = 4 << 30  # bytes
+
+
+def pytest_configure() -> None:
+    """Temporary folders go to memory where there is room for that: tests write thousands of small files, and a disk takes its time."""
+    if IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
 
 
 @pytest.fixture

@@ -244,7 +244,10 @@ class Crawler:
         host.rules, answers = await robots.read(lambda url: self._get(url, host, robots.MAX_BYTES, None), host.origin)
         now = time.monotonic()
         host.rules_until = now + robots.MAX_AGE
-        host.asked_now(now)  # with the pause that the rules ask for
+        if host.rules.refusal is None:
+            host.asked_now(now)  # with the pause that the rules ask for
+        else:
+            host.ready_at = now  # nothing more is asked of it
         for answer in answers:
             await self._store(answer)
         host.reading_rules = False

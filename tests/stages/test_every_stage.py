@@ -17,14 +17,14 @@ import stages
 from data_contracts import Artifact, ArtifactError, ConfigError, GroundupError, Store, current
 from flows.step import run_stage
 
-MODEL_STAGES = ("pretrain", "sft", "collect_preferences", "dpo", "evaluate", "export_gguf")
+HEAVY = ("pretrain", "sft", "collect_preferences", "dpo", "evaluate", "export_gguf", "describe")
 READ_DATA = [stage.name for stage in stages.STAGES if any(not wanted.optional for wanted in stage.consumes)]
 WHOLE = ("tokenizer", "checkpoint")  # nouns that cannot be empty
 
 
 def marked(names: Any) -> list[Any]:
-    """The names as parameters; those that load a model are slow."""
-    return [pytest.param(name, marks=[pytest.mark.slow] if name in MODEL_STAGES else []) for name in names]
+    """The names as parameters; those that load a model or draw pictures are slow."""
+    return [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else []) for name in names]
 
 
 def golden(name: str) -> ModuleType:

@@ -72,12 +72,20 @@ def test_only_requests_cost_a_pause(site, crawl):
     for n in range(200):
         site.page(f"/busy/{n}", status=503, headers={"Retry-After": "7200"})
     begun = time.monotonic()
-    artifact = crawl(delay_seconds=0.5, per_host=1)
+    artifact = crawl(delay_seconds=0.2, per_host=1)
     assert time.monotonic() - begun < 10
     assert artifact.manifest.facts["rejected"] == {"robots": 200, "host_skipped": 199, "http_status": 1}
     times = [at for _, at in site.log]
     assert len(times) == 4
-    assert all(later - earlier > 0.45 for earlier, later in pairwise(times))
+    assert all(later - earlier > 0.18 for earlier, later in pairwise(times))
+
+
+def test_a_host_whose_robots_txt_may_not_be_read_is_not_waited_for(site, crawl, monkeypatch):
+    monkeypatch.setattr("stages.crawl.hosts.FIRST_WAIT", 60)
+    begun = time.monotonic()
+    with pytest.raises(InputError, match="address_refused"):
+        crawl(seeds=[f"http://127.1:{site.port}/"])
+    assert time.monotonic() - begun < 30
 
 
 def test_a_spider_trap_ends_at_the_page_cap_or_the_depth_cap(site, crawl):

@@ -34,12 +34,14 @@ def text(release, name):
     return (release.path / name).read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_release_holds_cards_lineage_and_pictures(release):
     names = {"README.md", "DATA.md", "lineage.json", "lineage.mmd", "funnel.svg", "loss.svg"}
     assert {entry.path for entry in release.manifest.files} == names
     assert release.manifest.facts["figures"]["artifacts"] == 7
 
 
+@pytest.mark.slow
 def test_the_front_matter_is_yaml_with_what_is_known_and_says_what_is_not(release, run, given):
     front = yaml.safe_load(text(release, "README.md").split("---")[1])
     assert front["language"] == ["en"]
@@ -50,6 +52,7 @@ def test_the_front_matter_is_yaml_with_what_is_known_and_says_what_is_not(releas
     assert yaml.safe_load(text(named, "README.md").split("---")[1])["license"] == "apache-2.0"
 
 
+@pytest.mark.slow
 def test_no_card_holds_a_number_that_is_not_in_the_inputs(release, given):
     known = set()
     for artifact in given.values():
@@ -77,6 +80,7 @@ def test_no_card_holds_a_number_that_is_not_in_the_inputs(release, given):
         assert NUMBER.findall(prose)
 
 
+@pytest.mark.slow
 def test_the_data_card_tells_sources_robots_licences_and_what_was_taken_out(release):
     card = text(release, "DATA.md")
     for line in (
@@ -89,6 +93,7 @@ def test_the_data_card_tells_sources_robots_licences_and_what_was_taken_out(rele
     assert card.count(UNKNOWN) >= 4
 
 
+@pytest.mark.slow
 def test_the_model_card_shows_scores_beside_baselines_and_a_dash_for_what_is_missing(release):
     card = text(release, "README.md")
     assert "| heldout_mc | acc | 0.4062 | 0.0217 | 512 | 0.25 | chance |" in card
@@ -97,6 +102,7 @@ def test_the_model_card_shows_scores_beside_baselines_and_a_dash_for_what_is_mis
     assert "| Pretraining | 4 | 4,000 | 6.25 | 2.25 | 2.5 | – |" in card
 
 
+@pytest.mark.slow
 def test_equal_inputs_give_equal_bytes(release, run, given, tmp_path):
     again = {name: text(release, name) for name in ("README.md", "DATA.md", "lineage.json", "lineage.mmd", "funnel.svg", "loss.svg")}
     manifests = {role: artifact.manifest.model_copy(update={"started": "x", "finished": "y"}) for role, artifact in given.items()}
@@ -105,6 +111,7 @@ def test_equal_inputs_give_equal_bytes(release, run, given, tmp_path):
     assert not re.search(r"20\d\d-\d\d-\d\d", "".join(again.values()))
 
 
+@pytest.mark.slow
 def test_every_input_may_be_absent_but_not_all(run, given):
     for role, artifact in given.items():
         alone = run("describe", **{role: artifact})
@@ -138,6 +145,7 @@ def test_text_from_the_data_cannot_break_out_of_a_table_or_a_quotation():
     assert quoted.endswith("\n`````")
 
 
+@pytest.mark.slow
 def test_pictures_take_rows_with_columns_missing_and_values_that_are_no_numbers():
     rows = [{"step": 0, "loss": 3.0}, {"step": 1, "loss": float("nan")}, {"step": 2}, {"step": 3, "loss": None, "heldout_loss": 2.0}]
     for svg in (
@@ -151,6 +159,7 @@ def test_pictures_take_rows_with_columns_missing_and_values_that_are_no_numbers(
         assert svg.rstrip().endswith("</svg>")
 
 
+@pytest.mark.slow
 def test_pictures_and_lineage_are_usable_without_torch():
     code = (
         "import sys; sys.modules['torch'] = None; from stages.describe import lineage, pictures, stage; print(len(pictures.loss_svg([])))"

@@ -52,6 +52,7 @@ def test_every_score_stands_beside_its_baseline_and_every_item_is_a_sample(publi
     assert str(made.path.parent.parent.parent) not in (made.path / "results.json").read_text()
 
 
+@pytest.mark.slow
 def test_log_likelihoods_are_those_of_the_model(publish, run, eval_items):
     checkpoint = tiny_checkpoint(publish)
     made = run("evaluate", QUICK | {"batch_size": 3}, checkpoint=checkpoint, eval_items=eval_items)
@@ -129,6 +130,7 @@ def test_the_standard_error_shrinks_with_pages_and_is_unknown_for_one():
     assert bits_per_byte([]) is None
 
 
+@pytest.mark.slow
 def test_weights_that_give_no_numbers_make_scores_missing_and_not_0_or_1(publish, run, eval_items):
     def spoil(weights):
         weights["model.norm.weight"].fill_(float("nan"))
@@ -139,6 +141,7 @@ def test_weights_that_give_no_numbers_make_scores_missing_and_not_0_or_1(publish
     assert any("heldout_mc acc: not measured" in note for note in made.manifest.facts["notes"])
 
 
+@pytest.mark.slow
 def test_nothing_to_evaluate_on_is_an_error_and_items_without_pages_are_not(publish, run):
     checkpoint = tiny_checkpoint(publish)
     with pytest.raises(InputError, match="0 items and 0 pages"):
@@ -150,6 +153,7 @@ def test_nothing_to_evaluate_on_is_an_error_and_items_without_pages_are_not(publ
     assert ("heldout_pages", "bits_per_byte") not in scores(only_items)
 
 
+@pytest.mark.slow
 def test_a_limit_takes_the_first_items_and_may_exceed_what_there_is(publish, run, eval_items):
     checkpoint = tiny_checkpoint(publish)
     few = run("evaluate", QUICK | {"limit": 2}, checkpoint=checkpoint, eval_items=eval_items)
@@ -201,6 +205,7 @@ def test_a_task_whose_data_cannot_be_reached_is_missing_with_a_note_or_an_error_
         run("evaluate", QUICK | {"tasks": ["arc_easi"]}, checkpoint=checkpoint, eval_items=eval_items)
 
 
+@pytest.mark.slow
 def test_the_base_model_reads_the_same_pages_beside_the_tuned_one(publish, run, eval_items):
     tuned, base = tiny_checkpoint(publish), tiny_checkpoint(publish, "qwen3")
     made = scores(run("evaluate", QUICK, checkpoint=tuned, base_checkpoint=base, eval_items=eval_items))
@@ -209,6 +214,7 @@ def test_the_base_model_reads_the_same_pages_beside_the_tuned_one(publish, run, 
     assert made["heldout_pages", "bits_per_byte"]["value"] != alone["heldout_pages", "bits_per_byte"]["value"]
 
 
+@pytest.mark.slow
 def test_one_model_is_in_memory_at_a_time_and_xz_packs_the_pages_once(publish, run, eval_items, monkeypatch):
     models, alive, packed = [], [], []
 

@@ -49,6 +49,7 @@ def values(artifact):
     return {row["task"]: row["value"] for row in artifact.read("scores").to_pylist() if row["metric"] in ("acc", "exact_match")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", [48, 256])
 def test_tasks_that_write_text_leave_room_for_the_question_whatever_they_wish_for(evaluate, context):
     wishes = {
@@ -72,6 +73,7 @@ FAILING = {
 }
 
 
+@pytest.mark.slow
 def test_tasks_that_fail_cost_their_own_score_and_no_other(evaluate, tmp_path):
     script = tmp_path / "data.py"
     script.write_text("")
@@ -90,6 +92,7 @@ def test_tasks_that_fail_cost_their_own_score_and_no_other(evaluate, tmp_path):
     assert "runs the code that the model writes" in notes["unsafe"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["odd", "undefined", "unsafe"])
 def test_a_task_that_fails_stops_the_stage_if_the_settings_say_so_and_the_cause_is_kept(evaluate, name):
     with pytest.raises(InputError, match=rf"lm-eval task '{name}'(?s:.)*To repair: leave it out of|go online") as error:
@@ -97,6 +100,7 @@ def test_a_task_that_fails_stops_the_stage_if_the_settings_say_so_and_the_cause_
     assert (type(error.value.__cause__).__name__ in str(error.value)) == (name != "unsafe")
 
 
+@pytest.mark.slow
 def test_our_own_mistakes_and_a_wish_to_stop_are_no_notes_about_a_task(evaluate, monkeypatch):
     chooses = WRITES | {"output_type": "multiple_choice", "doc_to_choice": ["0", "1", "2"], "metric_list": [{"metric": "acc"}]}
 

@@ -16,6 +16,7 @@ from tests.checkpoints import SPECIAL, tiny_checkpoint
 QUICK = {"quantizations": ["F16"], "positions": 6, "new_tokens": 6, "prompts": ["What is a string?"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "tied"), [("llama", True), ("qwen3", True), ("qwen3_moe", False)])
 def test_every_architecture_is_the_same_model_in_llama_cpp(kind, tied, publish, run):
     made = run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish, kind, tied=tied))
@@ -40,6 +41,7 @@ def test_every_quantization_loads_and_more_bits_are_never_much_worse(kind, tied,
     assert kl["F16"] < kl["Q8_0"] < min(kl["Q5_0"], kl["Q4_0"])
 
 
+@pytest.mark.slow
 def test_rows_left_in_the_wrong_order_fail_the_stage_with_quantization_value_and_limit(publish, run, monkeypatch):
     monkeypatch.setattr("stages.export_gguf.writer.permute", lambda weight, heads: weight)
     with pytest.raises(
@@ -49,6 +51,7 @@ def test_rows_left_in_the_wrong_order_fail_the_stage_with_quantization_value_and
     assert "export_gguf.max_kl_16bit" in error.value.fix
 
 
+@pytest.mark.slow
 def test_a_distance_that_is_no_number_fails_the_stage(publish, run, monkeypatch):
     def spoilt(questions, scratch, ask=parity.ask):
         ids, log_probabilities = ask(questions, scratch)
@@ -83,6 +86,7 @@ def test_a_weight_beyond_16_bits_is_refused_rather_than_made_infinite(publish, r
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish, change=enlarge))
 
 
+@pytest.mark.slow
 def test_an_odd_vocabulary_and_rows_that_are_no_whole_blocks_are_exported_with_a_note(publish, run):
     checkpoint = tiny_checkpoint(publish, unused_rows=3, tied=False, intermediate_size=90)
     made = run("export_gguf", QUICK | {"quantizations": ["Q8_0"], "max_kl_8bit": 1}, checkpoint=checkpoint)
@@ -93,12 +97,14 @@ def test_an_odd_vocabulary_and_rows_that_are_no_whole_blocks_are_exported_with_a
     assert types["blk.0.ffn_norm.weight"] == "F32"
 
 
+@pytest.mark.slow
 def test_the_output_table_of_a_four_bit_file_has_eight(publish, run):
     made = run("export_gguf", QUICK | {"quantizations": ["Q4_0"], "max_kl_4bit": 100}, checkpoint=tiny_checkpoint(publish))
     types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(made.file("model")).tensors}
     assert (types["token_embd.weight"], types["blk.0.attn_q.weight"]) == ("Q8_0", "Q4_0")
 
 
+@pytest.mark.slow
 def test_the_metadata_say_name_author_and_licence_and_where_a_turn_ends(publish, run):
     made = run("export_gguf", QUICK | {"name": "py doc", "author": "A. N. Author", "license": "mit"}, checkpoint=tiny_checkpoint(publish))
     fields = gguf.GGUFReader(made.file("model")).fields
@@ -154,6 +160,7 @@ def test_what_llama_cpp_does_not_compute_is_refused_before_any_work(publish, run
         )
 
 
+@pytest.mark.slow
 def test_a_file_that_llama_cpp_cannot_load_is_told_with_its_log(tmp_path):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(100))

@@ -236,11 +236,13 @@ def failing_once(error: Exception) -> LossFunction:
     return loss
 
 
+@pytest.mark.slow
 def test_out_of_memory_while_compiling_is_told_as_what_it_is(tmp_path: Path) -> None:
     with pytest.raises(torch.OutOfMemoryError, match="9 GiB"):
         train(tmp_path, 1, loss=failing_once(torch.OutOfMemoryError("tried to allocate 9 GiB")), compute={"compile": "on"})
 
 
+@pytest.mark.slow
 def test_blocks_that_cannot_be_compiled_run_as_they_are_even_if_no_reason_is_given(tmp_path: Path) -> None:
     _, result = train(tmp_path, 2, loss=failing_once(RuntimeError()), compute={"compile": "on"})
     assert result.notes == ["the blocks could not be compiled and run as they are: RuntimeError"]

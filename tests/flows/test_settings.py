@@ -1,0 +1,46 @@
+"""What is typed into the form of a stage is a change like any other, so that its name remembers it with the recipe."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+
+import stages
+from flows import recipe
+from flows.settings import filled_in, settings_for
+from flows.stage_flows import changes_model
+
+
+def form(stage_name: str, **values: object) -> object:
+    return changes_model(stages.stage(stage_name).config_class).model_validate(values)
+
+
+def test_an_untouched_form_changes_nothing():
+    for name in stages.NAMES:
+        assert list(filled_in(form(name), name)) == []
+
+
+def test_fields_of_a_form_are_changes_that_give_the_same_values_again(store):
+    typed = form("pretrain", seed=6, training={"learning_rate": 1e-05, "warmup_share": 0}, model={"width": 64, "heads": 4, "kv_heads": 2})
+    changes = list(filled_in(typed, "pretrain"))
+    assert sorted(text.partition("=")[0] for text in changes) == [
+        "pretrain.model.heads", "pretrain.model.kv_heads", "pretrain.model.width",
+        "pretrain.seed", "pretrain.training.learning_rate", "pretrain.training.warmup_share",
+    ]  # fmt: skip
+    config = settings_for(store, stages.stage("pretrain"), None, "tiny", changes)
+    assert recipe.load("tiny", changes).configs["pretrain"] == config
+    assert (config.seed, config.training.learning_rate, config.model.width) == (6, 1e-05, 64)
+    assert config.model.layers == recipe.load("tiny").configs["pretrain"].model.layers
+
+
+def test_lists_and_texts_survive_as_they_were_typed(store):
+    sources = [{"kind": "files", "paths": ["C:\\a = b", "é: [x]"], "name": "mine"}]
+    changes = list(filled_in(form("crawl", sources=sources), "crawl"))
+    config = settings_for(store, stages.stage("crawl"), None, None, changes)
+    assert config.sources[0].paths == sources[0]["paths"]
+
+
+@pytest.mark.parametrize("values", [{"sed": 6}, {"training": {"learning_ratee": 1.0}}])
+def test_a_misspelt_field_is_refused_not_ignored(values):
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        form("pretrain", **values)
