@@ -40,8 +40,7 @@ def environment(at: Home, port: int | None = None) -> dict[str, str]:
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_WORKER_QUERY_SECONDS": "5",
-        # SQLite has one writer. When two meet, a run waits two seconds and a person reads "unknown error", so what Prefect
-        # writes for its own records goes in batches (every five seconds) and connections stay open.
+        # SQLite has one writer (see prefect_server.py): what Prefect writes for its own records goes in batches, every five seconds.
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
         "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "500",
         "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "3600",
@@ -174,7 +173,7 @@ def _ensure_server(at: Home, port: int | None, meanwhile: Callable[[], object] =
             if not or_any_port:
                 raise GroundupError(f"port {_port()}", "is taken by another program", f"groundup up --port {_port() + 1}")
             _address(at, _any_port())
-        _spawn(at, "server", ["prefect", "server", "start", "--host", "127.0.0.1", "--port", str(_port())], port=_port())
+        _spawn(at, "server", ["flows.prefect_server", "server", "start", "--host", "127.0.0.1", "--port", str(_port())], port=_port())
     meanwhile()
     _wait_until_up(at)
     return not alive

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -39,7 +40,7 @@ class Groundup:
         with httpx.Client(base_url=f"{self.url}/api") as client:
             if not body:
                 return client.get(path).raise_for_status().json()
-            me = "tests"
+            me = str(uuid4())
             token = client.get("/csrf-token", params={"client": me}).raise_for_status().json()["token"]
             headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": me}
             return client.post(path, json=body, headers=headers).raise_for_status().json()

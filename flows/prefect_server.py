@@ -1,0 +1,26 @@
+"""`python -m flows.prefect_server server start …`: Prefect's command line with one repair of its server on SQLite.
+
+SQLite has one writer. Prefect opens most transactions as readers that become writers later; if another has written in
+between, SQLite refuses at once, whatever the time-out. A run then waits two seconds before it asks again, and a person who
+submits the form reads "unknown error". A transaction that asks for the writer's lock when it begins waits its turn
+instead, some milliseconds: https://www.sqlite.org/lang_transaction.html. Prefect knows both ways; here it takes the second.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from prefect.cli import app
+from prefect.server.database.configurations import AioSqliteConfiguration
+
+_begin = AioSqliteConfiguration.begin_transaction
+
+
+def _begin_as_writer(configuration: AioSqliteConfiguration, session: Any, with_for_update: bool = True) -> AbstractAsyncContextManager[Any]:
+    return _begin(configuration, session, with_for_update=True)
+
+
+if __name__ == "__main__":
+    AioSqliteConfiguration.begin_transaction = _begin_as_writer  # type: ignore[assignment, method-assign]
+    app()
