@@ -106,9 +106,7 @@ class Archive:
 
 
 def _response_headers(answer: Answer) -> StatusAndHeaders:
-    headers = []
-    for name, value in answer.headers:
-        value = value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # header bytes may be anything
-        headers.append((f"X-Crawl-{name}" if name.lower() in _OF_TRANSIT else name, value))
+    headers = [(f"X-Crawl-{name}" if name.lower() in _OF_TRANSIT else name, value) for name, value in answer.headers]
     headers.append(("Content-Length", str(len(answer.body))))
-    return StatusAndHeaders(f"{answer.status} {answer.phrase}".strip(), headers, protocol="HTTP/1.1")
+    phrase = answer.phrase.encode("ascii", "replace").decode()  # warcio writes no other status line
+    return StatusAndHeaders(f"{answer.status} {phrase}".strip(), headers, protocol="HTTP/1.1")

@@ -134,8 +134,8 @@ class WebFetcher:
             answer = Answer(
                 url=url,
                 status=response.status,
-                phrase=response.reason or "",
-                headers=tuple(response.headers.items()),
+                phrase=_text(response.reason or ""),
+                headers=tuple((name, _text(value)) for name, value in response.headers.items()),
                 asked_with=tuple(response.request_info.headers.items()),
                 body=b"",
                 truncated=False,
@@ -153,6 +153,11 @@ class WebFetcher:
             if cut:
                 response.close()  # the rest may never end
             return Answer(**{**answer.__dict__, "body": bytes(body[:limit]), "truncated": cut})
+
+
+def _text(told: str) -> str:
+    """Bytes that are not UTF-8, which aiohttp keeps as surrogates, as U+FFFD: text that can be written anywhere."""
+    return told.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def retry_after(answer: Answer, now: datetime) -> float | None:

@@ -166,7 +166,7 @@ def _take_response(source: FilesSource, rows: Rows, url: str, began: datetime, r
         began=began,
     )  # fmt: skip
     if status != 200:
-        rows.failure(source.name, url, "http_status", str(status), status=status if 100 <= status <= 599 else None)
+        rows.failure(source.name, url, "http_status", str(status), status=status)
     elif answer.media_type not in WANTED:
         rows.failure(source.name, url, "media_type", answer.media_type[:100], status=200)
     elif not body.strip():

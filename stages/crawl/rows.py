@@ -57,7 +57,9 @@ class Rows:
         self.truncated += bool(evidence.get("truncated"))
 
     def failure(self, source: str, url: str, reason: str, detail: str, *, depth: int = 0, status: int | None = None) -> None:
-        """A row of `failures`."""
-        row = {"url": url, "source": source, "reason": reason, "detail": detail[:500], "depth": depth, "status": status}
+        """A row of `failures`. `detail` and `status` may be what a server or a file made up: half a surrogate pair, 999."""
+        detail = detail[:500].encode("utf-8", "replace").decode()
+        status = status if status is None or 100 <= status <= 599 else None
+        row = {"url": url, "source": source, "reason": reason, "detail": detail, "depth": depth, "status": status}
         self._failures.write([row])
         self.failed.setdefault(source, Counter())[reason] += 1

@@ -48,6 +48,17 @@ class Site:
     def redirect(self, path: str, to: str, status: int = 302) -> None:
         self.page(path, status=status, headers={"Location": to})
 
+    def raw(self, path: str, answer: bytes) -> None:
+        """An answer byte for byte, as no library would send it."""
+
+        async def send(request: web.Request) -> web.StreamResponse:
+            assert request.transport is not None
+            request.transport.write(answer)
+            request.transport.close()
+            return web.Response()
+
+        self.handlers[path] = send
+
     def robots(self, text: str | bytes, status: int = 200) -> None:
         body = text.encode() if isinstance(text, str) else text
         self.page("/robots.txt", body=body, status=status, content_type="text/plain")

@@ -331,6 +331,23 @@ def test_what_is_no_document_is_a_failure_with_its_reason(site, crawl):
     assert artifact.manifest.facts["rejected"] == {"http_status": 2, "media_type": 1, "empty": 1}
 
 
+def test_a_status_that_http_does_not_know_is_a_failure_without_a_status(site, crawl):
+    site.page("/", "/denied")
+    site.page("/denied", status=999, reason="Request denied")
+    (row,) = crawl().read("failures").to_pylist()
+    assert (row["reason"], row["detail"], row["status"]) == ("http_status", "999 Request denied", None)
+
+
+def test_headers_and_reason_phrases_may_be_any_bytes(site, crawl):
+    site.raw("/robots.txt", b"HTTP/1.1 404 Introuvable \xe9\r\nContent-Length: 0\r\n\r\n")
+    site.page("/", "/a", "/b")
+    site.raw("/a", b'HTTP/1.1 200 \xe9\r\nContent-Type: text/plain\r\nETag: "\xe9"\r\nContent-Length: 4\r\n\r\nhere')
+    site.raw("/b", b"HTTP/1.1 404 Pas trouv\xe9\r\nContent-Length: 0\r\n\r\n")
+    artifact = crawl()
+    assert row_of(artifact, site, "/a")["etag"] == '"\N{REPLACEMENT CHARACTER}"'
+    assert [row["detail"] for row in artifact.read("failures").to_pylist()] == ["404 Pas trouv\N{REPLACEMENT CHARACTER}"]
+
+
 @pytest.mark.parametrize(
     ("body", "declared"),
     [
