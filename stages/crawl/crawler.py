@@ -18,10 +18,10 @@ from datetime import UTC, datetime
 from data_contracts import Interrupted
 from stages.crawl import page, robots
 from stages.crawl.archive import Archive, Record
-from stages.crawl.fetch import REDIRECTS, TRY_LATER, Answer, Fetcher, FetchError, retry_after
+from stages.crawl.fetch import REDIRECTS, TRY_LATER, Answer, Fetcher, FetchError, redirect_target, retry_after
 from stages.crawl.hosts import Host
 from stages.crawl.journal import Entry, Journal
-from stages.crawl.urls import canonical, origin
+from stages.crawl.urls import origin
 from stages.report import Report
 
 MAX_HOPS = 5
@@ -174,8 +174,8 @@ class Crawler:
         if entry.get("asked", True):
             self.asked += 1
             self._host(url).asked += 1
-        for target in self._onward(entry, place):
-            self._discover(*target)
+        for way in self._onward(entry, place):
+            self._discover(*way)
 
     def _start_what_may(self) -> bool:
         """Start every request that limits and politeness allow now. False if nothing waits that could be started ever."""
@@ -300,26 +300,20 @@ class Crawler:
         if refusal := self.rules.refused(answer):
             raise FetchError("empty", refusal, 200)
         told = page.read(answer)
-        if told.opt_out and self.rules.honour_opt_out:
-            raise FetchError("robots", f"the page asks not to be used: {told.opt_out}", 200)
-        record = await self._store(answer)
         links = [link for link in told.links if self.rules.within(link)]
+        if told.opt_out and self.rules.honour_opt_out:
+            return _failed(answer.url, FetchError("robots", f"the page asks not to be used: {told.opt_out}", 200)) | {"links": links}
+        record = await self._store(answer)
         row = answer.evidence(told.meta_robots, told.license) | {"robots": rules.verdict}
         row["fetched_at"] = row["fetched_at"].isoformat()
         return {"kind": "page", "url": answer.url, "row": row, "record": list(record), "links": links, "bytes": len(answer.body)}
 
     def _target(self, answer: Answer) -> str:
         """Where a redirect leads. Raises FetchError if it may not be followed."""
-        location = answer.header("location") or ""
-        try:
-            target = canonical(location, answer.url)
-        except ValueError as error:
-            raise FetchError("redirect_refused", f"to {location[:80]!r}, which {error}", answer.status) from None
-        if answer.url.startswith("https:") and not target.startswith("https:"):
-            raise FetchError("redirect_refused", f"to {target}, which is not encrypted", answer.status)
-        if not self.rules.within(target):
-            raise FetchError("redirect_refused", f"to {target}, which is out of scope", answer.status)
-        return target
+        to = redirect_target(answer)
+        if not self.rules.within(to):
+            raise FetchError("redirect_refused", f"to {to}, which is out of scope", answer.status)
+        return to
 
     async def _store(self, answer: Answer) -> Record:
         async with self._writing:

@@ -14,7 +14,7 @@ import aiohttp
 from yarl import URL
 
 from stages.crawl.addresses import Guard, NotPublicError
-from stages.crawl.urls import host_and_port
+from stages.crawl.urls import canonical, host_and_port
 
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 TRY_LATER = frozenset({429, 503})
@@ -158,6 +158,18 @@ class WebFetcher:
 def _text(told: str) -> str:
     """Bytes that are not UTF-8, which aiohttp keeps as surrogates, as U+FFFD: text that can be written anywhere."""
     return told.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+def redirect_target(answer: Answer) -> str:
+    """Where a redirect leads. Raises FetchError if that is no address, or leaves encryption."""
+    location = answer.header("location") or ""
+    try:
+        found = canonical(location, answer.url)
+    except ValueError as error:
+        raise FetchError("redirect_refused", f"to {location[:80]!r}, which {error}", answer.status) from None
+    if answer.url.startswith("https:") and not found.startswith("https:"):
+        raise FetchError("redirect_refused", f"to {found}, which is not encrypted", answer.status)
+    return found
 
 
 def retry_after(answer: Answer, now: datetime) -> float | None:

@@ -14,7 +14,8 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 
 class Entry(TypedDict):
-    """page: fetched (columns of the row, place in the archive, links). moved: leads to `to`. failed: gave nothing.
+    """page: fetched (columns of the row, place in the archive, links). moved: leads to `to`.
+    failed: gave no document; a page that opts out may have links all the same.
 
     asked: False if that was decided without a request (by robots.txt, or because the host was given up).
     """

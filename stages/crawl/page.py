@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from stages.crawl.urls import canonical
 HTML = frozenset({"text/html", "application/xhtml+xml"})
 WANTED = HTML | {"text/plain", "text/markdown"}
 _BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+_WITH_VALUE = frozenset({"max-image-preview", "max-snippet", "max-video-preview", "unavailable_after"})  # directives, not robots
 _FIRST_BYTES = 1 << 14  # enough to guess a character set
 
 
@@ -32,23 +34,23 @@ class Told:
 
 def read(answer: Answer) -> Told:
     """What the page of `answer` tells. A page that is not HTML has only its headers."""
-    header = answer.header("x-robots-tag")
+    directives = {found for name, value in answer.headers if name.lower() == "x-robots-tag" for found in _for_us(value)}
     reserved = answer.header("tdm-reservation") == "1"
     if answer.media_type not in HTML:
-        return Told(opt_out=_opt_out(header, None, reserved))
+        return Told(opt_out=_opt_out(directives, reserved))
     elements = _elements(answer)
     metas: list[str] = []
     for meta in elements["meta"]:
         name, content = (meta.get("name") or "").strip().lower(), meta.get("content") or ""
         if name in ("robots", AGENT):
             metas.append(content)
+            directives.update(_directives(content))
         reserved = reserved or (name == "tdm-reservation" and content.strip() == "1")
-    meta_robots = ", ".join(metas) or None
     return Told(
-        links=() if "nofollow" in _words(header, meta_robots) else tuple(_links(elements, answer.url)),
-        meta_robots=meta_robots,
+        links=() if directives & {"nofollow", "none"} else tuple(_links(elements, answer.url)),
+        meta_robots=", ".join(metas) or None,
         license=_license(elements),
-        opt_out=_opt_out(header, meta_robots, reserved),
+        opt_out=_opt_out(directives, reserved),
     )
 
 
@@ -90,13 +92,25 @@ def _license(elements: dict[str, list[Any]]) -> str | None:
     return None
 
 
-def _words(*values: str | None) -> set[str]:
-    return {word for value in values if value for word in re.split(r"[\s,:;]+", value.lower())}
+def _directives(value: str) -> list[str]:
+    """noindex, max-image-preview:none"""
+    return re.split(r"[\s,;]+", re.sub(r"\s*:\s*", ":", value.strip().lower()))
 
 
-def _opt_out(header: str | None, meta: str | None, reserved: bool) -> str | None:
+def _for_us(header: str) -> Iterator[str]:
+    """Directives of an X-Robots-Tag header, without those for other robots: a robot's name holds for all that follows it."""
+    agent = AGENT
+    for directive in _directives(header):
+        name, colon, rest = directive.partition(":")
+        if colon and name[:1].isalpha() and name not in _WITH_VALUE:  # else the time of a date
+            agent, directive = name, rest
+        if agent == AGENT:
+            yield directive
+
+
+def _opt_out(directives: set[str], reserved: bool) -> str | None:
     """The words with which a page asks not to be indexed or learned from, if any."""
-    words = sorted(_words(header, meta) & {"noai", "noindex", "none"})
+    words = sorted(directives & {"noai", "noindex", "none"})
     if reserved:
         words.append("tdm-reservation: 1")
     return ", ".join(words) or None

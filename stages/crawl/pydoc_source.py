@@ -38,13 +38,13 @@ class Scope:
 
     def __init__(self, source: PydocSource):
         self._names = sys.stdlib_module_names | set(source.packages) | {"index", "topics", "keywords"}
-        self._skip = re.compile("|".join(f"(?:{pattern})" for pattern in source.skip) or r"(?!)")
+        self._skip = [re.compile(pattern) for pattern in source.skip]
 
     def __call__(self, url: str) -> bool:
         match = _PAGE.fullmatch(url)
         if match is None or (module := match["module"]) is None:
             return match is not None
-        return module.partition(".")[0] in self._names and not self._skip.search(module)
+        return module.partition(".")[0] in self._names and not any(pattern.search(module) for pattern in self._skip)
 
 
 def refusal(answer: Answer) -> str | None:

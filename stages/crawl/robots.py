@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from protego import Protego
 
-from stages.crawl.fetch import REDIRECTS, Answer, FetchError
-from stages.crawl.urls import canonical
+from stages.crawl.fetch import REDIRECTS, Answer, FetchError, redirect_target
 
 AGENT = "groundup"  # the product token that a site's robots.txt names
 MAX_BYTES = 500 << 10
@@ -48,16 +47,13 @@ async def read(get: Callable[[str], Awaitable[Answer]], origin: str) -> tuple[Ru
     for _ in range(MAX_REDIRECTS + 1):
         try:
             answer = await get(url)
+            answers.append(answer)
+            if answer.status not in REDIRECTS:
+                return _judge(answer), answers
+            url = redirect_target(answer)
         except FetchError as error:
             detail = f"robots.txt cannot be had, so nothing may be fetched: {error.detail}"
             return Rules("absent", refusal=Refusal(error.reason, detail, error.status)), answers
-        answers.append(answer)
-        if answer.status not in REDIRECTS:
-            return _judge(answer), answers
-        try:
-            url = canonical(answer.header("location") or "", url)
-        except ValueError:
-            break
     return Rules("absent"), answers  # section 2.3.1.2: beyond five redirects it counts as unavailable
 
 

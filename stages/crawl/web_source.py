@@ -58,10 +58,10 @@ async def _crawl_web(
 ) -> tuple[list[str], Crawler]:
     seeds = sorted({canonical(seed) for seed in source.seeds})
     prefixes = tuple(sorted({canonical(s) for s in source.scope} or {f"{origin(seed)}/" for seed in seeds}))
-    skip = re.compile("|".join(f"(?:{pattern})" for pattern in source.skip) or r"(?!)")
+    skip = [re.compile(pattern) for pattern in source.skip]
     start = frozenset(seeds)
     rules = Rules(
-        within=lambda url: url in start or (url.startswith(prefixes) and not skip.search(url)),
+        within=lambda url: url in start or (url.startswith(prefixes) and not any(pattern.search(url) for pattern in skip)),
         max_pages=source.max_pages, max_pages_per_host=source.max_pages_per_host, max_depth=source.max_depth,
         page_bytes=source.max_page_bytes, seconds=source.max_minutes * 60, delay=source.delay_seconds, at_once=source.per_host,
         connections=source.connections, respect_robots=source.respect_robots, honour_opt_out=source.honour_opt_out,

@@ -38,6 +38,14 @@ def test_links_in_scope_are_followed_once_however_they_are_spelt(site, crawl):
     assert artifact.rows("failures") == 0
 
 
+def test_each_pattern_of_skip_is_a_regular_expression_of_its_own(site, crawl):
+    site.page("/", "/a.PDF", "/b/b", "/c/d")
+    site.page("/c/d")
+    artifact = crawl(skip=["x", r"(?i)\.pdf$", r"(b)/\1"])
+    assert paths(artifact, site) == ["/", "/c/d"]
+    assert artifact.rows("failures") == 0
+
+
 def test_a_row_holds_the_untouched_bytes_and_the_evidence_of_the_fetch(site, crawl):
     body = "<meta name=ROBOTS content='noarchive'><link rel='license' href='/cc'><p>caf\xe9 \0 \x80</p>".encode("latin-1")
     headers = {"Content-Type": "text/html; charset=ISO-8859-1", "ETag": '"1"', "X-Robots-Tag": "noarchive", "Last-Modified": "yesterday"}
@@ -313,6 +321,15 @@ def test_a_page_that_opts_out_is_a_failure_and_is_kept_only_if_the_settings_say_
     kept = row_of(crawl(honour_opt_out=False), site, "/no")
     assert kept["meta_robots" if how == "meta" else "url"]
     assert kept["x_robots_tag"] == ("noindex" if how == "header" else None)
+
+
+def test_links_of_a_page_that_opts_out_are_followed(site, crawl):
+    site.page("/", "/no")
+    site.page("/no", "/a", '/never" rel="nofollow', head="<meta name=robots content='noindex, follow'>")
+    site.page("/a")
+    artifact = crawl()
+    assert paths(artifact, site) == ["/", "/a"]
+    assert failures(artifact, site) == {"/no": "robots"}
 
 
 def test_nofollow_is_obeyed(site, crawl):
