@@ -35,7 +35,7 @@ class WebSource(_Source):
     kind: Literal["web"] = "web"
     name: Name = Field(description="Name of the source; a column of every document")
     seeds: list[str] = Field(min_length=1, description="Addresses to start from")
-    scope: list[str] = Field([], description="Address prefixes to stay within; empty: the hosts of the seeds")
+    scope: list[str] = Field([], description="Address prefixes to stay within; empty: the hosts of the seeds, http and https")
     skip: list[RegularExpression] = Field([], description="Regular expressions; an address in which one is found is not followed")
     allow_origins: list[str] = Field(
         [], description="Origins (http://127.0.0.1:8000) that may be private or loopback addresses; all others are refused"

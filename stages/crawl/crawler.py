@@ -270,7 +270,8 @@ class Crawler:
             try:
                 answer = await self._fetcher.get(url, limit, wanted)
             except FetchError as error:
-                host.failed(time.monotonic(), None)
+                if not error.of_page:
+                    host.failed(time.monotonic(), None)
                 if not error.again or not self._may_try_again(host, attempt):
                     raise
             else:

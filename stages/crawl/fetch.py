@@ -73,11 +73,13 @@ class Answer:
 
 
 class FetchError(Exception):
-    """No answer that can be used. reason is one of the contract's; `again` says that a later try may do better."""
+    """No answer that can be used. reason is one of the contract's; `again` says that a later try may do better,
+    `of_page` that the host is not to blame.
+    """
 
-    def __init__(self, reason: str, detail: str, status: int | None = None, *, again: bool = False):
+    def __init__(self, reason: str, detail: str, status: int | None = None, *, again: bool = False, of_page: bool = False):
         super().__init__(reason, detail)
-        self.reason, self.detail, self.status, self.again = reason, detail, status, again
+        self.reason, self.detail, self.status, self.again, self.of_page = reason, detail, status, again, of_page
 
 
 class Fetcher(Protocol):

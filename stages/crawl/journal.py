@@ -46,8 +46,8 @@ class Journal:
         with self._path.open("rb") as file:
             for line in file:
                 try:
-                    entry = json.loads(line)
-                except ValueError:  # written by half when the process or the machine died
+                    entry = json.loads(line[: line.index(b"\n")])
+                except ValueError:  # written by half when the process or the machine died, be it only for the line's end
                     return
                 end = offset + len(line)
                 yield offset, end, cast(Entry, entry)

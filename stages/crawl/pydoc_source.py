@@ -153,7 +153,7 @@ class PydocFetcher:
             return answer
         except FetchError as error:
             server = await self._replace(server)
-            raise FetchError(error.reason, f"{error.detail}; the server was started anew", error.status) from None
+            raise FetchError(error.reason, f"{error.detail}; the server was started anew", error.status, of_page=True) from None
         finally:
             self._free.put_nowait(server)
 

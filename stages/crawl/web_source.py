@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from data_contracts import Draft, InputError
 from stages.crawl import pydoc_source
@@ -57,7 +58,8 @@ async def _crawl_web(
     source: WebSource, agent: str, journal: Journal, archive: Archive, report: Report, stop: Callable[[], bool]
 ) -> tuple[list[str], Crawler]:
     seeds = sorted({canonical(seed) for seed in source.seeds})
-    prefixes = tuple(sorted({canonical(s) for s in source.scope} or {f"{origin(seed)}/" for seed in seeds}))
+    hosts = {f"{scheme}://{urlsplit(seed).netloc}/" for seed in seeds for scheme in ("http", "https")}  # sites move to https
+    prefixes = tuple({canonical(prefix) for prefix in source.scope} or hosts)
     skip = [re.compile(pattern) for pattern in source.skip]
     start = frozenset(seeds)
     rules = Rules(
@@ -112,8 +114,8 @@ def _write(name: str, crawler: Crawler, journal: Journal, archive: Archive, rows
     moved: dict[str, str] = {}
     failed: dict[str, Entry] = {}
     pages: list[tuple[str, str, int]] = []
-    for offset, _, entry in journal.replay():
-        url = entry["url"]
+    for url, offset in crawler.settled.items():
+        entry = journal.at(offset)
         if entry["kind"] == "page":
             pages.append((document_id(name, url), url, offset))
         elif entry["kind"] == "moved":

@@ -113,6 +113,20 @@ def test_a_page_that_hangs_or_kills_its_server_costs_that_page_alone(tmp_path, m
     assert b"<title>Pydoc: module asks" in told["asks"]
 
 
+def test_modules_that_kill_their_server_one_after_the_other_neither_slow_the_others_down_nor_end_the_crawl(run, tmp_path, monkeypatch):
+    names = [f"dies{n}" for n in range(9)]  # one more than a host may fail in a row
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("import os\nos._exit(1)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("stages.crawl.config.installed_version", lambda package: "1")
+    monkeypatch.setattr("stages.crawl.hosts.FIRST_WAIT", 600)
+    only = rf"^(?!(?:index|topics|keywords|json|{'|'.join(names)})$)"
+    artifact = crawl_some(run, servers=1, max_depth=1, packages=names, skip=[only])
+    failed = artifact.read("failures").to_pylist()
+    assert {row["url"]: row["reason"] for row in failed} == {f"{ORIGIN}/{name}.html": "connection" for name in names}
+    assert f"{ORIGIN}/json.html" in artifact.read("documents", ["url"]).column(0).to_pylist()
+
+
 def test_an_extension_module_has_its_page_more_than_once():
     async def visit():
         async with PydocFetcher("test", 30, 1) as fetcher:

@@ -148,6 +148,15 @@ def test_redirects_in_circles_in_long_chains_and_out_of_scope_are_failures(site,
     assert "/c6" not in site.asked  # five hops, not one more
 
 
+def test_both_schemes_of_the_host_of_a_seed_are_in_scope(site, crawl, monkeypatch):
+    monkeypatch.setattr("stages.crawl.hosts.FIRST_WAIT", 0.01)
+    secure = site.origin.replace("http:", "https:")
+    site.page("/", f"{secure}/linked", "/moved")
+    site.redirect("/moved", f"{secure}/moved")
+    wanted = {"/moved": "connection", f"{secure}/moved": "connection", f"{secure}/linked": "connection"}
+    assert failures(crawl(), site) == wanted  # that server speaks no TLS, but it was asked
+
+
 @pytest.mark.slow
 def test_slow_and_silent_pages_cost_their_deadline_and_nothing_else(site, crawl):
     async def drip(request):
