@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from data_contracts import ConfigError
 
+_PASSWORD = re.compile(r"://[^/?#\s]*@")  # user and password of an address
+
 
 def execution(default: Any, description: str, **bounds: Any) -> Any:
     """A field that says where or how a stage runs (workers, devices, micro-batch). It never changes what the result is."""
@@ -71,7 +73,7 @@ class StageConfig(Settings):
 def _mistake(cls: type[BaseModel], prefix: str, where: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
     path = ".".join([prefix, *map(str, where)])
     if kind != "extra_forbidden":
-        return f"{path} = {value!r}: {message[0].lower()}{message[1:]}"
+        return _PASSWORD.sub("://***@", f"{path} = {value!r}: {message[0].lower()}{message[1:]}")
     known = _keys_at(cls, where[:-1])
     near = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
     return f"{path} is not a setting; " + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}")

@@ -7,6 +7,7 @@ import hashlib
 import platform
 from functools import lru_cache
 from importlib.metadata import packages_distributions, version
+from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,6 +24,9 @@ PYDOC_SKIP = [
     r"^(test|idlelib|turtledemo|lib2to3|antigravity|this)(\.|$)",
     r"\.(tests?|testing|conftest|externals|vendored|_vendor|experimental)(\.|$)",
 ]
+
+
+_BUILDERS = frozenset({"arrow", "csv", "json", "pandas", "parquet", "text", "xml"})  # of `datasets`: their data_files are local
 
 
 class _Source(StageConfig):
@@ -99,19 +103,11 @@ class FilesSource(_Source):
 
     def files(self) -> list[Path]:
         """The files meant by `paths`, sorted, each once. Raises InputError for a path that leads to none or may not be read."""
-        found: set[Path] = set()
-        for pattern in self.paths:
-            path = Path(pattern).expanduser()
-            try:
-                hits = [path] if path.exists() else [Path(hit) for hit in glob.glob(str(path), recursive=True)]
-                files = [file.resolve() for hit in hits for file in ([hit] if hit.is_file() else _visible(hit))]
-            except PermissionError as error:
-                raise unreadable(Path(error.filename or path), error) from None
-            if not files:
-                what = f"crawl source {self.name}: {pattern}"
-                raise InputError(what, "there is no such file", f"correct the path; it starts at {Path.cwd()}")
-            found.update(files)
-        return sorted(found)
+        named = {file.parent.resolve() / file.name for pattern in self.paths for file in _meant(self.name, pattern)}
+        once: dict[Path, Path] = {}
+        for file in sorted(named):  # a link keeps its name: what it leads to may have none that tells its kind
+            once.setdefault(file.resolve(), file)
+        return list(once.values())
 
     def identity(self) -> dict[str, Any]:
         """Settings, and the sha256 of every file."""
@@ -119,11 +115,11 @@ class FilesSource(_Source):
 
 
 class DatasetSource(_Source):
-    """A data set that Hugging Face `datasets` can stream, by name, or a builder such as json with local files."""
+    """A data set that Hugging Face `datasets` can stream: by name, in a local folder, or local files by a builder such as json."""
 
     kind: Literal["dataset"] = "dataset"
     name: Name = Field("dataset", description="Name of the source; a column of every document")
-    dataset: str = Field(min_length=1, description="Name on the Hugging Face Hub, or json, parquet, csv, text with data_files")
+    dataset: str = Field(min_length=1, description="Name on the Hugging Face Hub, a folder, or json, parquet, csv, text with data_files")
     subset: str = Field("", description="Configuration of the data set, if it has several")
     split: str = Field("train", min_length=1, description="Split to read")
     revision: str = Field("", description="Commit of the data set; name one to be able to repeat the run")
@@ -133,10 +129,25 @@ class DatasetSource(_Source):
     max_page_bytes: int = Field(16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here")
     max_documents: int = Field(100_000, ge=1, le=1_000_000_000_000, description="Rows to take at most")
 
+    @property
+    def folder(self) -> Path | None:
+        """The folder that `dataset` names, if it is none of the Hub's and no builder."""
+        path = Path(expanduser(self.dataset))
+        named = self.dataset.startswith((".", "/", "~")) or (path.is_dir() and self.dataset not in _BUILDERS)
+        return path.absolute() if named else None
+
+    def files(self) -> list[Path]:
+        """The local files that are read, sorted. Raises InputError for a path or pattern that leads to none."""
+        patterns = [expanduser(pattern) for pattern in self.data_files if "://" not in pattern]
+        if self.folder is not None:
+            patterns = [str(self.folder / pattern) for pattern in patterns] or [str(self.folder)]
+        elif self.dataset not in _BUILDERS:  # relative ones are of a repository on the Hub
+            patterns = [pattern for pattern in patterns if Path(pattern).is_absolute()]
+        return sorted({file for pattern in patterns for file in _meant(self.name, pattern)})
+
     def identity(self) -> dict[str, Any]:
-        """Settings, and the sha256 of those data files that are local."""
-        local = [Path(file) for file in self.data_files if Path(file).is_file()]
-        return super().identity() | {"sha256": {str(path): file_digest(path) for path in local}}
+        """Settings, and the sha256 of every local file."""
+        return super().identity() | {"sha256": {str(path): file_digest(path) for path in self.files()}}
 
 
 Source = Annotated[WebSource | PydocSource | FilesSource | DatasetSource, Field(discriminator="kind")]
@@ -174,6 +185,19 @@ def installed_version(package: str) -> str:
 @lru_cache(maxsize=1)
 def _distributions() -> dict[str, list[str]]:
     return {package: list(names) for package, names in packages_distributions().items()}
+
+
+def _meant(source: str, pattern: str) -> list[Path]:
+    """The files that a file, a folder or a pattern leads to. Raises InputError if there are none or they may not be read."""
+    path = Path(expanduser(pattern))  # unlike Path's own, leaves an unknown ~name to be told as missing
+    try:
+        hits = [path] if path.exists() else [Path(hit) for hit in glob.glob(str(path), recursive=True)]
+        files = [file for hit in hits for file in ([hit] if hit.is_file() else _visible(hit))]
+    except PermissionError as error:
+        raise unreadable(Path(error.filename or path), error) from None
+    if not files:
+        raise InputError(f"crawl source {source}: {pattern}", "there is no such file", f"correct the path; it starts at {Path.cwd()}")
+    return files
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -47,11 +47,15 @@ def collect(source: FilesSource, rows: Rows, report: Report, stop: Callable[[], 
                 if rows.documents[source.name] >= source.max_documents:
                     return [f"{source.name}: cut short by the limit of {source.max_documents:,} documents, in {path}"]
         except _DAMAGE as error:
-            raise InputError(str(path), f"is damaged: {error}", "replace the file, or leave it out of crawl.sources") from None
+            raise _damaged(path, error) from None
         except PermissionError as error:
             raise unreadable(path, error) from None
         report.progress(number + 1, len(files), "files")
     return []
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(str(path), f"is damaged: {error}", "replace the file, or leave it out of crawl.sources")
 
 
 Reader = Callable[[FilesSource, Path, Rows], Iterator[None]]
@@ -109,11 +113,18 @@ def _read_parquet(source: FilesSource, path: Path, rows: Rows) -> Iterator[None]
             fix = f"set text_field of crawl.sources {source.name} to one of: {', '.join(names[:20])}"
             raise InputError(str(path), f"has no column {source.text_field!r}", fix)
         number = 0
-        for batch in file.iter_batches(256, columns=[source.text_field]):
+        for batch in _batches(path, file, source.text_field):
             for value in batch.column(0):
                 number += 1
                 take_text(source, rows, f"{path.as_uri()}#{number}", value.as_py(), "")
                 yield
+
+
+def _batches(path: Path, file: pq.ParquetFile, column: str) -> Iterator[pa.RecordBatch]:
+    try:
+        yield from file.iter_batches(256, columns=[column])
+    except (OSError, pa.ArrowException) as error:  # of pages that are damaged; only of reading, not of what is done with the rows
+        raise _damaged(path, error) from None
 
 
 def take_text(source: Any, rows: Rows, url: str, text: Any, wrong: str) -> None:

@@ -7,8 +7,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-_FOLDER = Path(tempfile.gettempdir()) / "groundup-golden-crawl"
-_FOLDER.mkdir(exist_ok=True)
+_TEMPORARY = tempfile.TemporaryDirectory(prefix="groundup-golden-crawl-")  # one per process, removed when it ends
+_FOLDER = Path(_TEMPORARY.name)
 (_FOLDER / "rows.jsonl").write_text("".join(json.dumps({"text": f"Row {n} of a file.", "n": n}) + "\n" for n in range(20)) + '{"n": 21}\n')
 
 

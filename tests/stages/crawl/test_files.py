@@ -1,9 +1,12 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pyarrow as pa
@@ -11,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import stages
-from data_contracts import ConfigError, InputError
+from data_contracts import ArtifactError, ConfigError, InputError
 from flows.step import run_stage
 from stages.report import Report
 
@@ -115,6 +118,13 @@ def test_bodies_are_spread_over_shards(read, folder, monkeypatch):
     assert artifact.rows("documents") == 40
 
 
+def _with_a_damaged_page():
+    out = io.BytesIO()
+    pq.write_table(pa.table({"text": [f"row {n}" for n in range(1000)]}), out, compression="snappy", use_dictionary=False)
+    data = out.getvalue()
+    return data[:200] + b"\xff" * 200 + data[400:]
+
+
 @pytest.mark.parametrize(
     ("name", "data", "told"),
     [
@@ -122,12 +132,13 @@ def test_bodies_are_spread_over_shards(read, folder, monkeypatch):
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}' * 100, mtime=0)[:-20], "is damaged"),
         ("a.txt.gz", b"not gzip", "is damaged"),
         ("a.warc.gz", gzip.compress(b"nothing of the kind\n\n", mtime=0), "is damaged"),
+        ("b.parquet", _with_a_damaged_page(), "is damaged"),
         ("a.zip", b"PK", r"files ending in \.zip are not known"),
         ("a", b"x", "files ending in nothing are not known"),
         ("a.txt", b" ", r"0 documents \(empty 1\)"),
         ("a.jsonl", b'{"content": "x"}', r"0 documents \(unreadable_row 1\)(?s:.)*text_field"),
     ],
-    ids=["parquet", "jsonl.gz", "txt.gz", "warc.gz", "zip", "no ending", "blank", "unreadable rows"],
+    ids=["parquet", "page of parquet", "jsonl.gz", "txt.gz", "warc.gz", "zip", "no ending", "blank", "unreadable rows"],
 )
 def test_files_that_cannot_be_used_are_named(read, folder, name, data, told):
     (folder / name).write_bytes(data)
@@ -193,6 +204,70 @@ def test_a_path_that_leads_nowhere_is_named_before_anything_is_done(folder):
         config.identity()
 
 
+def test_a_link_has_the_kind_and_the_address_of_its_own_name_and_a_file_is_read_once(read, folder):
+    for name in ("blobs", "snapshot"):
+        (folder / name).mkdir()
+    (folder / "blobs" / "1f2e").write_text('{"text": "one"}')
+    for name in ("rows.jsonl", "same.jsonl"):
+        (folder / "snapshot" / name).symlink_to("../blobs/1f2e")
+    assert set(documents(read("snapshot"), folder)) == {"snapshot/rows.jsonl#1"}
+
+
+def identity(**source):
+    return stages.stage("crawl").config_class.parse({"sources": [source]}, "crawl").identity()
+
+
+@pytest.mark.parametrize("source", [{"kind": "files", "paths": ["~nobody-i-know/x"]}, {"kind": "dataset", "dataset": "~nobody-i-know/x"}])
+def test_the_home_of_an_unknown_user_is_no_such_file(source):
+    with pytest.raises(InputError, match=r"~nobody-i-know/x: there is no such file"):
+        identity(**source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"dataset": "json", "data_files": ["in/*.jsonl"]},
+        {"dataset": "json", "data_files": ["~/in/rows.jsonl"]},
+        {"dataset": "./in"},
+        {"dataset": "in"},
+        {"dataset": "~/in", "data_files": ["*.jsonl"]},
+        {"dataset": "somebody/something", "data_files": ["~/in/*.jsonl", "data/of-the-hub.jsonl", "https://example.org/x.jsonl"]},
+    ],
+)
+def test_changed_files_of_a_data_set_make_another_artifact(folder, monkeypatch, source):
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setenv("HOME", str(folder.parent))
+    (folder / "rows.jsonl").write_text("one")
+    one = identity(kind="dataset", **source)
+    (folder / "rows.jsonl").write_text("other")
+    other = identity(kind="dataset", **source)
+    assert [len(told["sources"][0]["sha256"]) for told in (one, other)] == [1, 1]
+    assert one != other
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ({"dataset": "json", "data_files": ["nowhere/*.jsonl"]}, r"nowhere/\*\.jsonl: there is no such file"),
+        ({"dataset": "somebody/something", "data_files": ["/nowhere/*.jsonl"]}, r"/nowhere/\*\.jsonl: there is no such file"),
+        ({"dataset": "./nowhere"}, r"/nowhere: there is no such file"),
+    ],
+)
+def test_a_data_set_that_is_to_be_local_and_is_not_there_is_named(source, told):
+    with pytest.raises(InputError, match=told):
+        identity(kind="dataset", **source)
+
+
+def test_an_error_of_writing_is_not_told_as_one_of_the_data_set(run, folder, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=lambda *_, **__: iter([{"text": "row"}])))
+    monkeypatch.setattr("stages.crawl.rows.Rows.document", full)
+    with pytest.raises(ArtifactError, match="the disk is full"):
+        run("crawl", {"sources": [{"kind": "dataset", "dataset": "somebody/something"}]})
+
+
 def test_where_and_how_to_run_is_no_part_of_the_identity():
     crawl = stages.stage("crawl").config_class
     web = {"kind": "web", "name": "w", "seeds": ["https://example.org/"]}
@@ -240,5 +315,9 @@ def test_rows_of_a_data_set_are_streamed_up_to_the_limit(run, folder):
     assert "limit of 7 rows" in artifact.manifest.facts["notes"][0]
     with pytest.raises(InputError, match=r"has no column 'text'(?s:.)*content"):
         run("crawl", {"sources": [source | {"text_field": "text"}]})
+    (folder / "rows.jsonl").write_text("{broken")
     with pytest.raises(InputError, match="cannot be read at row 1"):
-        run("crawl", {"sources": [source | {"dataset": str(folder / "nowhere")}]})
+        run("crawl", {"sources": [source]})
+    (folder / "rows.jsonl").write_text('{"content": "row of a folder"}')
+    artifact = run("crawl", {"sources": [source | {"dataset": str(folder), "data_files": []}]})
+    assert artifact.read("documents", ["url"]).column(0).to_pylist() == [f"{folder.as_uri()}/default/train#1"]

@@ -462,3 +462,9 @@ def test_settings_that_cannot_work_are_refused_before_any_request(site, crawl, s
     with pytest.raises(ConfigError, match=told):
         crawl(**settings)
     assert site.log == []
+
+
+def test_a_password_in_an_address_is_not_told(crawl):
+    with pytest.raises(ConfigError, match=r"'https://\*\*\*@x/' has a user name or password in it") as error:
+        crawl(seeds=["https://u:hunter2@x/"])
+    assert "hunter2" not in str(error.value)
