@@ -11,6 +11,7 @@ import asyncio
 import heapq
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ from stages.report import Report
 
 MAX_HOPS = 5
 TRIES = 3
+NO_ANSWER = frozenset({"host_skipped", "connection", "timeout"})  # reasons for which a host is given up
 _POLL = 0.2  # seconds between looks at the wish to stop
 
 
@@ -68,6 +70,7 @@ class Crawler:
         self.settled: dict[str, int] = {}  # address → offset in the journal
         self.asked = self.pages = self.resumed = 0
         self.bytes = 0
+        self.lost: Counter[str] = Counter()  # by host that was given up: addresses that were therefore not asked
         self.cut_short = ""
         self._hosts: dict[str, Host] = {}
         self._ready: list[tuple[float, str]] = []  # heap of hosts with something to do: when they may be asked
@@ -174,6 +177,8 @@ class Crawler:
         if entry.get("asked", True):
             self.asked += 1
             self._host(url).asked += 1
+        elif entry["reason"] in NO_ANSWER:
+            self.lost[origin(url)] += 1
         for way in self._onward(entry, place):
             self._discover(*way)
 

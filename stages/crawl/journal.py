@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
@@ -60,13 +60,22 @@ class Journal:
     def append(self, entry: Entry) -> int:
         """The offset of the new line."""
         offset = self._file.seek(0, os.SEEK_END)
-        self._file.write(json.dumps(entry, ensure_ascii=True, separators=(",", ":")).encode() + b"\n")
+        self._file.write(_line(entry))
         self._file.flush()
         return offset
 
     def at(self, offset: int) -> Entry:
         self._file.seek(offset)
         return cast(Entry, json.loads(self._file.readline()))
+
+    def forget(self, unwanted: Callable[[Entry], bool]) -> None:
+        """Drop entries, so that a rerun asks for their addresses again. All offsets are void then."""
+        kept = self._path.with_suffix(".kept")
+        with kept.open("wb") as file:
+            file.writelines(_line(entry) for _, _, entry in self.replay() if not unwanted(entry))
+        self._file.close()
+        kept.replace(self._path)
+        self._file = self._path.open("a+b")
 
     def close(self) -> None:
         if self._file.closed:
@@ -78,3 +87,7 @@ class Journal:
     def discard(self) -> None:
         self._file.close()
         self._path.unlink(missing_ok=True)
+
+
+def _line(entry: Entry) -> bytes:
+    return json.dumps(entry, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"

@@ -31,7 +31,7 @@ MAX_SERVERS = 4  # more only load the same modules once more each
 def collect(source: WebSource | PydocSource, out: Draft, rows: Rows, report: Report, stop: Callable[[], bool]) -> list[str]:
     """Crawl `source` into `rows` and the archive of `out`; returns notes for the reader of the artifact.
 
-    Raises InputError if no seed can be had, Interrupted at a wish to stop.
+    Raises InputError if no seed can be had or most addresses are lost with their host, Interrupted at a wish to stop.
     """
     agent = f"{AGENT}/{version('groundup')}" + (f" (+{source.contact})" if isinstance(source, WebSource) and source.contact else "")
     journal, archive = Journal(out.scratch / f"{source.name}.jsonl"), Archive(out.scratch, source.name, agent)
@@ -41,6 +41,7 @@ def collect(source: WebSource | PydocSource, out: Draft, rows: Rows, report: Rep
         else:
             seeds, crawler = asyncio.run(_crawl_pydoc(source, agent, journal, archive, report, stop))
         notes = _judge_seeds(source.name, seeds, crawler, journal, report)
+        notes += _judge_hosts(source.name, crawler, journal, report)
         if crawler.limits:
             notes.append(f"{source.name}: cut short by {crawler.limits}; {crawler.left:,} known addresses were not asked")
         _write(source.name, crawler, journal, archive, rows)
@@ -107,6 +108,21 @@ def _judge_seeds(name: str, seeds: Sequence[str], crawler: Crawler, journal: Jou
     for note in notes:
         report.note(note)
     return notes
+
+
+def _judge_hosts(name: str, crawler: Crawler, journal: Journal, report: Report) -> list[str]:
+    """A note on the hosts that were given up. Raises InputError if most addresses are lost with them; a rerun asks for those again."""
+    if not crawler.lost:
+        return []
+    hosts = ", ".join(f"{host} ({count:,} addresses not asked)" for host, count in crawler.lost.most_common())
+    if 2 * crawler.lost.total() > len(crawler.known):
+        journal.forget(lambda entry: entry["kind"] == "failed" and origin(entry["url"]) in crawler.lost)
+        why = f"most of its {len(crawler.known):,} known addresses are lost with hosts that do not answer: {hosts}"
+        fix = f"run the same command again when they do: it keeps the {crawler.pages:,} pages it has; or leave those hosts out of its scope"
+        raise InputError(f"crawl source {name}", why, fix)
+    note = f"{name}: gave up hosts that do not answer: {hosts}"
+    report.note(note)
+    return [note]
 
 
 def _write(name: str, crawler: Crawler, journal: Journal, archive: Archive, rows: Rows) -> None:

@@ -129,10 +129,10 @@ def _with_a_damaged_page():
     ("name", "data", "told"),
     [
         ("a.parquet", b"not parquet", "is damaged"),
+        ("a.parquet", _with_a_damaged_page(), "is damaged"),
         ("a.jsonl.gz", gzip.compress(b'{"text": "x"}' * 100, mtime=0)[:-20], "is damaged"),
         ("a.txt.gz", b"not gzip", "is damaged"),
         ("a.warc.gz", gzip.compress(b"nothing of the kind\n\n", mtime=0), "is damaged"),
-        ("b.parquet", _with_a_damaged_page(), "is damaged"),
         ("a.zip", b"PK", r"files ending in \.zip are not known"),
         ("a", b"x", "files ending in nothing are not known"),
         ("a.txt", b" ", r"0 documents \(empty 1\)"),

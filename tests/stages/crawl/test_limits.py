@@ -43,6 +43,25 @@ def test_a_host_that_asks_to_wait_for_hours_is_skipped_and_the_others_go_on(site
     artifact = crawl(per_host=1)
     assert time.monotonic() - begun < 5
     assert sorted(failures(artifact, site).values()) == ["host_skipped", "http_status"]
+    (note,) = artifact.manifest.facts["notes"]
+    assert note == f"site: gave up hosts that do not answer: {site.origin} (1 addresses not asked)"
+
+
+def test_an_outage_that_costs_most_pages_is_an_error_and_a_rerun_asks_for_those_alone(site, crawl, monkeypatch):
+    monkeypatch.setattr("stages.crawl.hosts.FIRST_WAIT", 0.001)
+    site.page("/", *[f"/{n}" for n in range(20)])
+    for n in range(20):
+        site.raw(f"/{n}", b"")  # closes the connection
+    for n in range(3):
+        site.page(f"/{n}")
+    with pytest.raises(InputError, match=rf"most of its 21 known addresses .*{site.origin} \(14 addresses(?s:.)*keeps the 4 pages"):
+        crawl(per_host=1)
+    for n in range(3, 20):
+        site.page(f"/{n}")
+    site.log.clear()
+    artifact = crawl(per_host=1)
+    assert (artifact.rows("documents"), artifact.rows("failures")) == (21, 0)
+    assert sorted(site.asked) == sorted(f"/{n}" for n in range(3, 20))
 
 
 def test_a_server_with_a_hostile_wish_to_wait_costs_its_page_alone(site, crawl, monkeypatch):
