@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ def read_rows(path: str) -> Iterator[tuple[int, Any, str | None]]:
 
     Raises InputError if the file cannot be read at all or is of another kind.
     """
-    file = Path(expanduser(path))  # unlike Path's own, leaves an unknown ~name to be told as missing
+    file = Path(path).expanduser()
     try:
         if file.suffix == ".parquet":
             yield from _parquet(file)
@@ -35,7 +34,7 @@ def read_rows(path: str) -> Iterator[tuple[int, Any, str | None]]:
 
 def row_address(path: str, row: int) -> str:
     """file:///… #row"""
-    return f"{Path(expanduser(path)).absolute().as_uri()}#{row}"
+    return f"{Path(path).expanduser().absolute().as_uri()}#{row}"
 
 
 def _jsonl(file: Path) -> Iterator[tuple[int, Any, str | None]]:
