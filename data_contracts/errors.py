@@ -1,6 +1,6 @@
 """The one shape in which groundup says no: what, why, and the command that repairs it."""
 
-MAKE_AGAIN = "make it again: groundup run --name NAME, with the name that has it"
+MAKE_AGAIN = "make it again: groundup stage STAGE --name NAME, the stage that makes it and a name that has it"
 
 
 class GroundupError(Exception):

@@ -1,7 +1,8 @@
 """Names point at artifacts, as in git: `names/<name>/<role>` says which id a person means, and keeps what it meant before.
 
 Each pointing is an entry of its own, numbered from 1 and created only if nobody has: two writers can never both win, and the
-number serves as a fencing token. The newest number counts.
+number serves as a fencing token. The newest number counts. The recipe that whole runs of a name follow is kept beside its roles in
+the same way.
 """
 
 from __future__ import annotations
@@ -9,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 import uuid
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -18,19 +20,33 @@ from data_contracts.errors import ArtifactError, ConfigError
 from data_contracts.files import flush
 
 _RULE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_RECIPE = ".recipe"  # no role is called so
 
 
-class Pointing(BaseModel):
-    """What a name meant, since when, which run said so, and the recipe it followed if it followed one, with what differed from it."""
+class _Entry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer release may say more
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+class Pointing(_Entry):
+    """What a name meant, since when, and which run said so; and how it was made, so that it can be made again when it is gone."""
 
     noun: str
     id: str
     at: str
     run: str
-    recipe: str | None = None
+    stage: str
+    settings: dict[str, Any]
+    as_of: str | None
+
+
+class Followed(_Entry):
+    """The recipe of a whole run, and the settings that differed from it, each as "stage.key=value"."""
+
+    recipe: str
     changes: tuple[str, ...] = ()
+
+
+E = TypeVar("E", bound=_Entry)
 
 
 class Place(Protocol):
@@ -93,22 +109,24 @@ class Names:
 
     def history(self, name: str, role: str) -> list[Pointing]:
         """Everything that name/role has meant, oldest first."""
-        return [self._entry(name, role, number) for number in self._numbers(name, role)]
+        key = _key(name, role)
+        return [self._entry(key, number, Pointing) for number in self._numbers(key)]
 
     def get(self, name: str, role: str) -> Pointing | None:
         """What name/role means now."""
-        numbers = self._numbers(name, role)
-        return self._entry(name, role, numbers[-1]) if numbers else None
+        return self._newest(_key(name, role), Pointing)
 
     def set(self, name: str, role: str, pointing: Pointing) -> bool:
         """Let name/role mean something else from now on. False if it already means that."""
-        while True:
-            numbers = self._numbers(name, role)
-            if numbers and self._entry(name, role, numbers[-1]).id == pointing.id:
-                return False
-            number = numbers[-1] + 1 if numbers else 1
-            if self._place.create(_key(name, role, number), pointing.model_dump_json().encode()):
-                return True  # else another writer was first: look again
+        return self._append(_key(name, role), pointing, lambda newest: (newest.id, newest.settings) == (pointing.id, pointing.settings))
+
+    def recipe(self, name: str) -> Followed | None:
+        """What the last whole run of `name` followed."""
+        return self._newest(f"{checked(name)}/{_RECIPE}", Followed)
+
+    def follow(self, name: str, followed: Followed) -> None:
+        """Remember what the whole run follows that begins now."""
+        self._append(f"{checked(name)}/{_RECIPE}", followed, lambda newest: newest == followed)
 
     def roles(self, name: str) -> dict[str, Pointing]:
         """Every role of `name` with what it means now."""
@@ -118,18 +136,35 @@ class Names:
     def all(self) -> list[str]:
         return [name for name in self._place.children("") if _RULE.fullmatch(name)]
 
-    def _numbers(self, name: str, role: str) -> list[int]:
-        found = self._place.children(f"{checked(name)}/{checked(role)}")
+    def _newest(self, key: str, kind: type[E]) -> E | None:
+        numbers = self._numbers(key)
+        return self._entry(key, numbers[-1], kind) if numbers else None
+
+    def _append(self, key: str, entry: E, said: Callable[[E], bool]) -> bool:
+        """Add an entry unless the newest has `said` the same."""
+        while True:
+            numbers = self._numbers(key)
+            if numbers and said(self._entry(key, numbers[-1], type(entry))):
+                return False
+            number = numbers[-1] + 1 if numbers else 1
+            if self._place.create(_numbered(key, number), entry.model_dump_json().encode()):
+                return True  # else another writer was first: look again
+
+    def _numbers(self, key: str) -> list[int]:
+        found = self._place.children(key)
         return sorted(int(entry.removesuffix(".json")) for entry in found if re.fullmatch(r"[0-9]{8,}\.json", entry))
 
-    def _entry(self, name: str, role: str, number: int) -> Pointing:
-        key = _key(name, role, number)
+    def _entry(self, key: str, number: int, kind: type[E]) -> E:
         try:
-            return Pointing.model_validate_json(self._place.read(key))
-        except ValidationError as error:
-            fix = f"remove names/{key} from the store: the name then means what it meant before"
-            raise ArtifactError(f"name {name}/{role}", f"its entry {number} cannot be read: {error}", fix) from None
+            return kind.model_validate_json(self._place.read(_numbered(key, number)))
+        except (ValidationError, OSError) as error:
+            fix = f"make names/{_numbered(key, number)} readable or remove it from the store: the name then means what it meant before"
+            raise ArtifactError(f"name {key}", f"its entry {number} cannot be read: {error}", fix) from None
 
 
-def _key(name: str, role: str, number: int) -> str:
-    return f"{name}/{role}/{number:08d}.json"
+def _key(name: str, role: str) -> str:
+    return f"{checked(name)}/{checked(role)}"
+
+
+def _numbered(key: str, number: int) -> str:
+    return f"{key}/{number:08d}.json"

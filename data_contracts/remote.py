@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -176,9 +176,9 @@ class RemoteStore(Store):
                 self._fetch(noun, id, data)
         return self.cache.open(noun, id, verify)
 
-    def point(self, name: str, role: str, artifact: Artifact, run: str, recipe: str | None = None, changes: Sequence[str] = ()) -> bool:
+    def _naming(self, name: str) -> AbstractContextManager[None]:
         self._prove()
-        return super().point(name, role, artifact, run, recipe, changes)
+        return super()._naming(name)
 
     def publish(
         self, noun: str, identity: Identity, inputs: Mapping[str, Artifact], settings: dict[str, Any], make: Make

@@ -10,8 +10,8 @@ import fcntl
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from data_contracts.draft import Draft, settle
 from data_contracts.errors import ArtifactError, ConfigError, ContractError
 from data_contracts.files import flush
 from data_contracts.identity import ID_DIGITS, Identity
-from data_contracts.names import Folder, Names, Pointing, checked
+from data_contracts.names import Folder, Followed, Names, Pointing, checked
 
 Make = Callable[[Draft], dict[str, Any]]
 
@@ -92,11 +92,19 @@ class Store:
         """`resolve` and `open` in one."""
         return self.open(*self.resolve(reference), verify=verify)
 
-    def point(self, name: str, role: str, artifact: Artifact, run: str, recipe: str | None = None, changes: Sequence[str] = ()) -> bool:
+    def point(self, name: str, role: str, artifact: Artifact, run: str) -> bool:
         """Let name/role mean `artifact` from now on. False if it already does."""
-        pointing = Pointing(noun=artifact.noun, id=artifact.id, at=_now(), run=run, recipe=recipe, changes=tuple(changes))
-        with faults_told(f"name {name}/{role}", self.root):
+        made = artifact.manifest
+        pointing = Pointing(
+            noun=made.noun, id=made.id, at=_now(), run=run, stage=made.stage, settings=made.settings, as_of=made.as_of
+        )  # fmt: skip
+        with self._naming(name):
             return self.names.set(name, role, pointing)
+
+    def follow(self, name: str, recipe: str, changes: Iterable[str]) -> None:
+        """Remember the recipe that a whole run of `name` follows, and what differs from it."""
+        with self._naming(name):
+            self.names.follow(name, Followed(recipe=recipe, changes=tuple(changes)))
 
     def publish(
         self, noun: str, identity: Identity, inputs: Mapping[str, Artifact], settings: dict[str, Any], make: Make
@@ -153,6 +161,9 @@ class Store:
         files.rename(target)
         for folder in (target.parent, target.parent.parent, self.root):
             flush(folder)
+
+    def _naming(self, name: str) -> AbstractContextManager[None]:
+        return faults_told(f"name {name}", self.root)
 
     @contextmanager
     def locked(self, id: str) -> Iterator[None]:

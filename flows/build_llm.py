@@ -9,6 +9,7 @@ from prefect import flow
 from flows import recipe as recipes
 from flows import run_page
 from flows.home import open_store
+from flows.settings import absolute
 from flows.stage_flows import (
     StageFlow,
     clean,
@@ -93,6 +94,7 @@ class _Run:
 
     def __init__(self, recipe: str, name: str, overrides: list[str], as_of: str):
         self.recipe = recipes.load(recipe, overrides).name
+        open_store().follow(name, absolute(self.recipe), overrides)
         self.name, self.as_of = name, as_of
         self.overrides: dict[str, list[str]] = {}
         for text in overrides:

@@ -53,11 +53,11 @@ def run(
 ) -> None:
     """Build a model: every stage that is missing or stale, and none that is not."""
     store = open_store()
-    last, kept = (None, []) if recipe_ else preview.last_recipe(store, name)
-    changes = [*kept, *(changes or [])]
-    loaded = recipe.load(recipe_ or last or "tiny", changes)
+    last = None if recipe_ else store.names.recipe(name)
+    changes = recipe.latest([*(last.changes if last else ()), *(changes or [])])
+    loaded = recipe.load(recipe_ or (last.recipe if last else "tiny"), changes)
     if last and not json_:
-        out.print(f"[dim]as last time: {escape(' '.join(['--recipe', last, *(f'--set {text!r}' for text in kept)]))}[/]")
+        out.print(f"[dim]as last time: {escape(' '.join(['--recipe', last.recipe, *(f'--set {text!r}' for text in last.changes)]))}[/]")
     steps = preview.whole(store, name, loaded.configs, as_of)
     if preview_:
         tables.steps(steps, name, json_)
@@ -106,7 +106,7 @@ def stage(
         tables.steps(steps, name, json_)
         return
     with console.only_json() if json_ else nullcontext():
-        made = runs.alone(store, steps, name, recipe_, [recipe.full(text, row.name) for text in changes or []])
+        made = runs.alone(store, steps, name)
     if json_:
         tables.as_json([tables.artifact(store, artifact) for artifact in made])
     else:
@@ -142,7 +142,8 @@ def ls(name: Annotated[str | None, typer.Argument(help="A run; none: all runs.")
     """The artifacts of a run, or all runs."""
     store = open_store()
     if name is None:
-        rows = [{"name": n, "artifacts": len(store.names.roles(n)), "recipe": preview.last_recipe(store, n)[0]} for n in store.names.all()]
+        followed = {n: store.names.recipe(n) for n in store.names.all()}
+        rows = [{"name": n, "artifacts": len(store.names.roles(n)), "recipe": f.recipe if f else None} for n, f in followed.items()]
         tables.rows(rows, json_, empty="No runs yet. Make one: groundup run")
         return
     pointings = store.names.roles(name)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 import stages
 from data_contracts import ConfigError, Identity, Store
 from data_contracts.artifact import Manifest
-from data_contracts.names import Pointing
-from flows import recipe
 from flows.step import identity_of
 from stages import Stage
 from stages.config import StageConfig
@@ -80,39 +80,21 @@ def last_config(store: Store, name: str, stage: Stage) -> StageConfig:
     return stage.config_class.parse(last_settings(store, name, stage), stage.name)
 
 
-def last_recipe(store: Store, name: str) -> tuple[str | None, list[str]]:
-    """The recipe that `name` was last built with, and what differed from it. Single stages that followed none do not count."""
-    followed = [pointing for role in store.names.roles(name) if (pointing := _followed(store, name, role))]
-    if not followed:
-        return None, []
-    newest = max(followed, key=lambda pointing: pointing.at)
-    return newest.recipe, [change for pointing in followed if pointing.recipe == newest.recipe for change in pointing.changes]
-
-
-def _followed(store: Store, name: str, role: str) -> Pointing | None:
-    return next((pointing for pointing in reversed(store.names.history(name, role)) if pointing.recipe), None)
-
-
 def last_date(store: Store, name: str | None, stage: Stage) -> str | None:
-    """The logical date of what `name` holds, so that a run without a date does not undo one that had one."""
+    """The logical date of what `name` means, so that a run without a date does not undo one that had one."""
     pointing = store.names.get(name, stage.role) if name else None
-    if pointing is None or not store.has(pointing.noun, pointing.id):
-        return None
-    return store.open(pointing.noun, pointing.id, verify=False).manifest.as_of
+    return pointing.as_of if pointing else None
 
 
 def last_settings(store: Store, name: str, stage: Stage) -> dict[str, Any]:
-    """The same as plain values; keys that the stage no longer knows are left out. If the artifact is gone: its recipe's."""
+    """The same as plain values; keys that the stage no longer knows are left out."""
     pointing = store.names.get(name, stage.role)
-    if pointing is None:
+    if pointing is None or pointing.stage != stage.name:
         return {}
-    if not store.has(pointing.noun, pointing.id):
-        known, changes = last_recipe(store, name)
-        return recipe.load(known, changes).configs[stage.name].model_dump(mode="json") if known else {}
-    manifest = store.open(pointing.noun, pointing.id, verify=False).manifest
-    if manifest.stage != stage.name:
-        return {}
-    return {key: value for key, value in manifest.settings.items() if key in stage.config_class.model_fields}
+    try:
+        return stage.config_class.model_validate(pointing.settings, extra="ignore").model_dump(mode="json")
+    except ValidationError:  # a value that is no longer allowed: whoever uses the settings is told, unless it is changed first
+        return pointing.settings
 
 
 def _steps(
@@ -124,6 +106,7 @@ def _steps(
     as_of: str | None,
 ) -> list[Step]:
     steps: list[Step] = []
+    made_here: set[tuple[str, str]] = set()
     bound = dict(bound)
     for stage in chosen:
         inputs = {i.name: bound[i.role] for i in stage.consumes if i.role in bound}
@@ -134,12 +117,25 @@ def _steps(
                 f"groundup stage {stage.name} " + " ".join(f"{i.name}=ARTIFACT" for i in missing) + "   or name a finished run with --name"
             )
             raise ConfigError(f"stage {stage.name}", f"needs {what}" + (f", which {name} does not hold" if name else ""), fix)
+        _check_inputs(store, stage, {argument: made for argument, made in inputs.items() if made not in made_here})
         date = as_of or (last_date(store, name, stage) if stage.reads_the_world else None)
         identity = identity_of(stage, configs[stage.name], {argument: made for argument, (_, made) in inputs.items()}, date)
         step = Step(stage, configs[stage.name], inputs, identity, "build", ())
         steps.append(_judged(store, name, step, {s.stage.role: s for s in steps}))
         bound[stage.role] = step.output
+        made_here.add(step.output)
     return steps
+
+
+def _check_inputs(store: Store, stage: Stage, inputs: Mapping[str, tuple[str, str]]) -> None:
+    """Refuse, before any work, what is not there, is another noun, or was written under a contract that the stage cannot read."""
+    for wanted in stage.consumes:
+        if wanted.name not in inputs:
+            continue
+        noun, given = inputs[wanted.name]
+        if noun != wanted.noun:
+            raise ConfigError(f"stage {stage.name}", f"{wanted.name} must be {wanted.noun}, {noun}/{given} is not", f"give a {wanted.noun}")
+        store.open(noun, given, verify=False).require(wanted.major)
 
 
 def _judged(store: Store, name: str | None, step: Step, before: Mapping[str, Step]) -> Step:
@@ -174,7 +170,8 @@ def _differences(step: Step, old: Manifest, before: Mapping[str, Step]) -> list[
         if (was.id if was else None) != (now[1] if now else None):
             by = f" ({before[wanted.role].stage.name})" if wanted.role in before else ""
             told.append(f"{wanted.role} changes{by}")
-    return told
+    taken = {wanted.name for wanted in stage.consumes}
+    return told + [f"{name} is no longer taken" for name in old.inputs if name not in taken]
 
 
 def setting_differences(prefix: str, old: Any, new: Any) -> list[str]:
@@ -182,8 +179,9 @@ def setting_differences(prefix: str, old: Any, new: Any) -> list[str]:
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         return [line for at, pair in enumerate(zip(old, new, strict=True)) for line in setting_differences(f"{prefix}.{at}", *pair)]
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [line for key in keys for line in setting_differences(f"{prefix}.{key}", old.get(key), new.get(key))]
+        told = [line for key in old if key in new for line in setting_differences(f"{prefix}.{key}", old[key], new[key])]
+        told += [f"{prefix}.{key} {_short(old[key])} is no longer there" for key in old if key not in new]
+        return told + [f"{prefix}.{key} {_short(new[key])} is new" for key in new if key not in old]
     return [] if old == new else [f"{prefix} {_short(old)} → {_short(new)}"]
 
 

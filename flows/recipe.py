@@ -58,19 +58,29 @@ def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
     configs = {}
     for name in stages.NAMES:
         config_class = stages.stage(name).config_class
-        if "seed" in values and "seed" in config_class.model_fields:
-            settings[name].setdefault("seed", values["seed"])
-        if "prompts" in values and name in ASKING:
-            settings[name].setdefault("prompts", values["prompts"])
+        shared = {key for key in _shared(name) if key in values and key not in settings[name]}
+        settings[name] |= {key: values[key] for key in shared}
         config, told = config_class.check(settings[name], name)
         if config is not None:
             configs[name] = config
-        mistakes += [_at(lines, ("stages", name, *where)) + text for where, text in told.items()]
+        for where, text in told.items():
+            if where[0] in shared:
+                mistakes.append(_at(lines, where) + text.removeprefix(f"{name}."))
+            else:
+                mistakes.append(_at(lines, ("stages", name, *where)) + text)
     if mistakes:
         raise ConfigError(
-            f"recipe {reference}", "\n  " + "\n  ".join(mistakes), "correct these; groundup stage STAGE --keys shows every key"
+            f"recipe {reference}",
+            "\n  " + "\n  ".join(dict.fromkeys(mistakes)),
+            "correct these; groundup stage STAGE --keys shows every key",
         )
     return Recipe(reference, str(values.get("about", "")), tuple(values.get("prompts", ())), configs)
+
+
+def _shared(stage: str) -> set[str]:
+    """The settings of a stage that a recipe may say once for all."""
+    seed = {"seed"} & stages.stage(stage).config_class.model_fields.keys()
+    return seed | {"prompts"} if stage in ASKING else seed
 
 
 def parse_change(text: str, stage: str | None = None) -> tuple[str, list[str], Any]:
@@ -83,16 +93,20 @@ def parse_change(text: str, stage: str | None = None) -> tuple[str, list[str], A
         raise ConfigError(f"--set {text}", "is not of the form stage.key=value", "write e.g. --set dedup.threshold=0.7")
     try:
         return stages.stage(path[0]).name, path[1:], yaml.safe_load(value)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a ValueError: 2026-02-30 is taken for a date
         raise ConfigError(
             f"--set {text}", f"the value is not YAML: {error}", "quote it, e.g. --set 'crawl.sources=[{kind: files}]'"
         ) from None
 
 
-def full(text: str, stage: str) -> str:
-    """ "dedup.threshold=0.7" of "threshold=0.7" and dedup."""
-    of, path, _ = parse_change(text, stage)
-    return ".".join((of, *path)) + "=" + text.partition("=")[2]
+def latest(changes: Iterable[str]) -> list[str]:
+    """Of several changes of one key the last, where it stands."""
+    found: dict[str, str] = {}
+    for text in changes:
+        key = text.partition("=")[0].strip()
+        found.pop(key, None)
+        found[key] = text
+    return list(found.values())
 
 
 def put(settings: dict[str, Any], path: list[str], value: Any) -> None:
@@ -141,7 +155,7 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, str]]:
             raise ConfigError(f"recipe {path}", "uses YAML aliases", "write the values out, or use `extends`")
         root = yaml.compose(text, FastLoader)
         values = yaml.load(text, FastLoader) or {}
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError) as error:
         raise ConfigError(f"recipe {path}", f"is not YAML: {error}", "correct the file") from None
     if not isinstance(values, dict):
         raise ConfigError(f"recipe {path}", "is not a mapping", f"a recipe has the keys {', '.join(_KEYS)}")
@@ -168,6 +182,8 @@ def _note_lines(node: yaml.Node | None, where: Where, lines: dict[Where, str], p
         for key, value in node.value:
             here = (*where, key.value)
             line = f"line {key.start_mark.line + 1}"
+            if key.tag != "tag:yaml.org,2002:str":
+                raise ConfigError(f"recipe {path}", f"{line}: YAML does not take the key {key.value!r} for text", "put it in quotes")
             if here in lines:
                 raise ConfigError(f"recipe {path}", f"{line}: {key.value!r} stands twice (first in {lines[here]})", "keep one")
             lines[here] = line

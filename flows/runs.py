@@ -54,6 +54,8 @@ def build(store: Store, what: Recipe, name: str, overrides: list[str], as_of: st
     if any(step.status != "up to date" for step in steps):
         with console.watched() as finished:
             _run_flow(what, name, overrides, as_of)
+    else:
+        store.follow(name, absolute(what.name), overrides)
     artifacts = {role: f"{p.noun}/{p.id}" for role, p in store.names.roles(name).items()}
     made = [one for one in finished if one.made]
     return Built(name, artifacts, time.monotonic() - started, sum(one.seconds for one in finished), len(made))
@@ -79,10 +81,9 @@ def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) 
             APILogHandler().flush()  # the server may be gone when the interpreter ends
 
 
-def alone(store: Store, steps: Sequence[Step], name: str | None, from_recipe: str | None, changes: Sequence[str] = ()) -> list[Artifact]:
-    """Run planned steps one after another, in this process, without Prefect. changes: of the first one's settings."""
+def alone(store: Store, steps: Sequence[Step], name: str | None) -> list[Artifact]:
+    """Run planned steps one after another, in this process, without Prefect."""
     made = []
-    from_recipe = absolute(from_recipe) if from_recipe else None
     with console.watched():
         for step in steps:
             inputs = {argument: store.open(*reference, verify=False) for argument, reference in step.inputs.items()}
@@ -90,8 +91,7 @@ def alone(store: Store, steps: Sequence[Step], name: str | None, from_recipe: st
                 artifact, new = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
                 console.finish(step.stage.name, artifact, new)
             if name:
-                told = changes if step is steps[0] else ()
-                store.point(name, step.stage.role, artifact, run=f"groundup stage {step.stage.name}", recipe=from_recipe, changes=told)
+                store.point(name, step.stage.role, artifact, run=f"groundup stage {step.stage.name}")
             made.append(artifact)
     return made
 

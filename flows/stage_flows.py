@@ -14,7 +14,6 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 import stages
 from data_contracts import Artifact
 from flows import console, preview, run_page
-from flows import recipe as recipes
 from flows.home import open_store
 from flows.settings import filled_in, settings_for
 from flows.step import run_stage
@@ -42,14 +41,14 @@ def inputs_model(stage: Stage) -> type[BaseModel]:
     return create_model(stage.config_class.__name__.replace("Config", "Inputs"), __config__=_STRICT, **fields)
 
 
-def make(step: preview.Step, name: str, from_recipe: str | None, changes: list[str]) -> State[str]:
+def make(step: preview.Step, name: str) -> State[str]:
     """Run one step, let the name point at the result, and fill the run's page. The state carries "noun/id"."""
     store = open_store()
     inputs = {argument: store.open(*reference, verify=False) for argument, reference in step.inputs.items()}
     with run_page.reporting(step.stage.name) as report:
         artifact, made_now = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
         console.finish(step.stage.name, artifact, made_now)
-    store.point(name, step.stage.role, artifact, run=f"{flow_run.name or step.stage.name}", recipe=from_recipe, changes=changes)
+    store.point(name, step.stage.role, artifact, run=f"{flow_run.name or step.stage.name}")
     run_page.show_stage(artifact, f"{name}/{step.stage.role}", store)
     if made_now:
         return Completed(message=console.headline(artifact), data=reference(artifact))
@@ -80,11 +79,10 @@ def _stage_flow(stage_name: str) -> StageFlow:
         and_after: bool,
         as_of: str,
     ) -> State[str]:
-        changes = [*filled_in(settings, stage.name), *(recipes.full(text, stage.name) for text in overrides)]
-        config = settings_for(open_store(), stage, name, recipe or None, changes)
+        config = settings_for(open_store(), stage, name, recipe or None, [*filled_in(settings, stage.name), *overrides])
         given = {key: value for key, value in inputs.model_dump().items() if value}
         step, *after = preview.one(open_store(), name, stage, config, given, and_after, as_of or None)
-        state = make(step, name, recipe or None, changes)
+        state = make(step, name)
         for later in after:
             FLOWS[later.stage.name](name=name, inputs={argument: made for argument, (_, made) in later.inputs.items()}, as_of=as_of)
         return state

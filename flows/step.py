@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 
-from data_contracts import Artifact, ConfigError, Draft, Identity, Store, current, frozen
+from data_contracts import Artifact, ConfigError, ContractError, Draft, Identity, Store, current, frozen
 from stages import Stage
 from stages.config import StageConfig
 from stages.report import Report
@@ -15,9 +15,15 @@ from stages.report import Report
 def identity_of(stage: Stage, config: StageConfig, inputs: Mapping[str, str], as_of: str | None = None) -> Identity:
     """What the stage's result would be, for these settings and input ids. Needs none of the inputs to exist.
 
-    as_of: the logical date, ISO 8601. Raises ConfigError if it is none, ContractError if the contract is not the released one.
+    as_of: the logical date, ISO 8601. Raises ConfigError if it is none, ContractError if a contract is not the released one or not
+    the one that the stage reads.
     """
     frozen.require(stage.produces)
+    for wanted in stage.consumes:
+        frozen.require(wanted.noun)
+        if (written := current(wanted.noun).version).major != wanted.major:
+            why = f"reads {wanted.noun} {wanted.major}.x, and {wanted.noun} is now at {written}"
+            raise ContractError(f"stage {stage.name}", why, "adapt the stage, and say in stages/__init__.py what it reads")
     try:
         datetime.fromisoformat(as_of or "2026-01-31")
     except ValueError:

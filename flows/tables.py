@@ -80,7 +80,7 @@ def pointings(store: Store, name: str, found: Mapping[str, Pointing], json_: boo
             "artifact": role,
             "id": found[role].id[:12],
             "made by": manifest.stage if manifest else "–",
-            "rows": counts(manifest) if manifest else f"missing: groundup run --name {name}",
+            "rows": counts(manifest) if manifest else f"missing: groundup stage {found[role].stage} --name {name}",
             "MB": round(manifest.bytes / 1e6, 2) if manifest else "–",
             "finished": manifest.finished if manifest else "–",
         }

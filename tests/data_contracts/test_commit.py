@@ -216,7 +216,8 @@ from data_contracts.files import listing
 from data_contracts.names import Folder, Names, Pointing
 names = Names(Folder(Path(sys.argv[1])))
 for n in range(40):
-    assert names.set("demo", "role", Pointing(noun="tokenizer", id=f"{sys.argv[2]}-{n}", at="now", run="r"))
+    pointing = Pointing(noun="tokenizer", id=f"{sys.argv[2]}-{n}", at="now", run="r", stage="s", settings={}, as_of=None)
+    assert names.set("demo", "role", pointing)
 """
 
 

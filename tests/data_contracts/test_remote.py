@@ -266,7 +266,8 @@ from data_contracts.names import Names, Pointing
 from data_contracts.remote import Bucket
 names = Names(Bucket(sys.argv[1]))
 for n in range(8):
-    assert names.set("demo", "role", Pointing(noun="tokenizer", id=f"{sys.argv[2]}-{n}", at="now", run="r"))
+    pointing = Pointing(noun="tokenizer", id=f"{sys.argv[2]}-{n}", at="now", run="r", stage="s", settings={}, as_of=None)
+    assert names.set("demo", "role", pointing)
 """
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from data_contracts import ArtifactError, ConfigError, ContractError, Identity, current
 from data_contracts.contract import STAMP
-from data_contracts.names import Names
+from data_contracts.names import Followed, Names
 from tests.data_contracts.samples import good_rows
 
 CHAT = {
@@ -212,15 +212,29 @@ def test_a_name_keeps_what_it_meant_before(publish, store):
     one, other = publish("conversations", conversations=[CHAT]), publish("conversations", conversations=[])
     assert store.point("demo", "chats", one, "run-1")
     assert not store.point("demo", "chats", one, "run-2")
-    assert store.point("demo", "chats", other, "run-3", recipe="tiny")
+    assert store.point("demo", "chats", other, "run-3")
     assert store.point("demo", "chats", one, "run-4")
-    assert [(p.id, p.run, p.recipe) for p in store.names.history("demo", "chats")] == [
-        (one.id, "run-1", None),
-        (other.id, "run-3", "tiny"),
-        (one.id, "run-4", None),
-    ]
+    assert [(p.id, p.run) for p in store.names.history("demo", "chats")] == [(one.id, "run-1"), (other.id, "run-3"), (one.id, "run-4")]
     assert store.names.all() == ["demo"]
     assert {role: p.id for role, p in store.names.roles("demo").items()} == {"chats": one.id}
+
+
+def test_a_name_keeps_the_recipe_of_its_last_whole_run(store):
+    assert store.names.recipe("demo") is None
+    store.follow("demo", "tiny", ["dedup.threshold=0.7"])
+    store.follow("demo", "tiny", ["dedup.threshold=0.7"])
+    assert store.names.recipe("demo") == Followed(recipe="tiny", changes=("dedup.threshold=0.7",))
+    store.follow("demo", "tiny", [])
+    assert store.names.recipe("demo").changes == ()
+    assert len(list((store.root / "names" / "demo" / ".recipe").iterdir())) == 2
+    assert store.names.roles("demo") == {}
+
+
+def test_an_entry_of_a_newer_release_that_says_more_is_read(publish, store):
+    store.point("demo", "chats", publish("conversations", conversations=[CHAT]), "run-1")
+    path = store.root / "names" / "demo" / "chats" / "00000001.json"
+    path.write_text(path.read_text().replace("{", '{"more": 1, ', 1))
+    assert store.names.get("demo", "chats").run == "run-1"
 
 
 def test_a_name_with_a_damaged_entry_says_so_and_strangers_among_the_names_are_passed_over(publish, store):
@@ -233,4 +247,7 @@ def test_a_name_with_a_damaged_entry_says_so_and_strangers_among_the_names_are_p
     assert store.names.all() == ["demo"]
     (folder / "demo" / "chats" / "00000002.json").write_text("{")
     with pytest.raises(ArtifactError, match="name demo/chats: its entry 2 cannot be read"):
+        store.find("demo/chats")
+    (folder / "demo" / "chats" / "00000003.json").mkdir()
+    with pytest.raises(ArtifactError, match=r"name demo/chats: its entry 3 cannot be read: .*Is a directory"):
         store.find("demo/chats")

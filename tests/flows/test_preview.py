@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 import stages
-from data_contracts import ConfigError, Store
-from flows import preview
-from flows.step import run_stage
+from data_contracts import ArtifactError, ConfigError, ContractError, Store, frozen
+from data_contracts.names import Followed
+from flows import cli, preview, recipe, runs
+from flows.settings import settings_for
+from flows.step import identity_of, run_stage
 from tests.conftest import publisher
 from tests.golden import clean as golden_clean
 
@@ -28,12 +32,13 @@ def built(original, tmp_path):
     return Store(shutil.copytree(original.root, tmp_path / "store"))
 
 
-def _run(store: Store, name: str, settings: dict | None = None, **followed: object) -> None:
+def _run(store: Store, name: str, settings: dict | None = None, as_of: str | None = None) -> None:
     row = stages.stage(name)
-    config = row.config_class.parse({"workers": 1} | (settings or {}), name)
-    (step,) = preview.one(store, "demo", row, config)
+    here = {"workers": 1} if "workers" in row.config_class.model_fields else {}
+    config = row.config_class.parse(here | (settings or {}), name)
+    (step,) = preview.one(store, "demo", row, config, as_of=as_of)
     inputs = {argument: store.open(*reference) for argument, reference in step.inputs.items()}
-    store.point("demo", row.role, run_stage(store, row, config, inputs)[0], run="test", **followed)
+    store.point("demo", row.role, run_stage(store, row, config, inputs, as_of=step.identity.as_of)[0], run="test")
 
 
 def _dedup(store: Store, **settings: object) -> preview.Step:
@@ -77,8 +82,6 @@ def test_a_removed_artifact_is_missing_and_rebuilt(built):
 
 
 def test_two_dates_are_two_evaluations_and_no_date_keeps_the_last():
-    from flows.step import identity_of
-
     row = stages.stage("evaluate")
     config = row.config_class.parse({}, "evaluate")
     ids = {identity_of(row, config, {"checkpoint": "a", "eval_items": "b"}, date).id for date in ("2026-01-01", "2026-01-02", None)}
@@ -104,14 +107,98 @@ def test_what_changed_inside_a_list_is_told_by_its_place():
     assert told == ["crawl.sources.0.sha256.a.md 1 → 2", "crawl.sources.1.seeds ['a'] → ['a', 'b']"]
 
 
-def test_the_recipe_of_a_name_outlives_single_stages_that_had_none(built):
-    _run(built, "dedup", {"threshold": 0.9}, recipe="smoke", changes=["dedup.threshold=0.9"])
-    _run(built, "dedup")
-    assert preview.last_recipe(built, "demo") == ("smoke", ["dedup.threshold=0.9"])
+def test_a_setting_that_is_new_or_gone_is_a_reason_even_if_it_is_unset():
+    told = preview.setting_differences("dedup", {"old": None, "same": 1}, {"new": None, "same": 1})
+    assert told == ["dedup.old unset is no longer there", "dedup.new unset is new"]
 
 
-def test_settings_of_an_artifact_that_is_gone_are_those_of_its_recipe(built):
-    _run(built, "dedup", {"seed": 6, "threshold": 0.9}, recipe="tiny", changes=["dedup.threshold=0.9"])
-    shutil.rmtree(built.find("demo/unique_documents").path)
-    config = preview.last_config(built, "demo", stages.stage("dedup"))
-    assert (config.seed, config.threshold) == (6, 0.9)
+def test_an_input_that_is_no_longer_taken_is_a_reason(built):
+    manifest = built.find("demo/unique_documents").path / "manifest.json"
+    manifest.write_text(
+        manifest.read_text().replace('"clean_documents": {', '"lists": {"noun": "tokenizer", "id": "0"}, "clean_documents": {')
+    )
+    step = _dedup(built, threshold=0.7)
+    assert step.reasons == ("dedup.threshold 0.8 → 0.7", "lists is no longer taken")
+
+
+def test_a_missing_artifact_is_made_again_with_the_same_settings_and_gets_the_same_id(built):
+    _run(built, "dedup", {"threshold": 0.9})
+    before = built.find("demo/unique_documents")
+    shutil.rmtree(before.path)
+    row = stages.stage("dedup")
+    (step,) = preview.one(built, "demo", row, preview.last_config(built, "demo", row))
+    assert step.output == ("unique_documents", before.id)
+
+
+def test_a_missing_crawl_is_made_again_with_its_date(store, tmp_path):
+    (tmp_path / "page.txt").write_text("A page of text.")
+    _run(store, "crawl", {"sources": [{"kind": "files", "paths": [f"{tmp_path}/*.txt"]}]}, as_of="2026-01-31")
+    before = store.find("demo/raw_documents")
+    assert before.manifest.as_of == "2026-01-31"
+    shutil.rmtree(before.path)
+    row = stages.stage("crawl")
+    (step,) = preview.one(store, "demo", row, preview.last_config(store, "demo", row))
+    assert step.output == ("raw_documents", before.id)
+
+
+def test_only_whole_runs_set_the_recipe_of_a_name(built):
+    runs.build(built, recipe.load("smoke"), "demo", ["dedup.threshold=0.9"], None, steps=[])
+    command = ["stage", "dedup", "--name", "demo", "--recipe", "tiny", "--set", "threshold=0.6", "--set", "workers=1"]
+    assert CliRunner().invoke(cli.app, command, env={"GROUNDUP_STORE": str(built.root)}).exit_code == 0
+    assert built.find("demo/unique_documents").manifest.settings["threshold"] == 0.6
+    assert built.names.recipe("demo") == Followed(recipe="smoke", changes=("dedup.threshold=0.9",))
+
+
+def test_a_setting_that_the_stage_no_longer_knows_is_left_out_however_deep_it_lies(built):
+    row = stages.stage("clean")
+    pointing = built.names.get("demo", row.role)
+    older = pointing.settings | {"gone": 1, "language": pointing.settings["language"] | {"gone": 1}}
+    built.names.set("demo", row.role, pointing.model_copy(update={"id": "0" * 24, "settings": older}))
+    assert preview.last_settings(built, "demo", row) == pointing.settings
+
+
+def test_a_value_that_is_no_longer_allowed_is_told_unless_it_is_changed(built):
+    row = stages.stage("dedup")
+    pointing = built.names.get("demo", row.role)
+    built.names.set("demo", row.role, pointing.model_copy(update={"id": "0" * 24, "settings": pointing.settings | {"ngram": -1}}))
+    with pytest.raises(ConfigError, match=r"dedup\.ngram = -1"):
+        settings_for(built, row, "demo", None)
+    assert settings_for(built, row, "demo", None, ["ngram=5"]).ngram == 5
+
+
+def test_an_input_of_another_noun_is_refused_before_any_work(built):
+    row = stages.stage("dedup")
+    with pytest.raises(ConfigError, match=r"stage dedup: clean_documents must be clean_documents, raw_documents/\w+ is not"):
+        preview.one(built, "demo", row, row.config_class.parse({}, "dedup"), {"clean_documents": "demo/raw_documents"})
+
+
+def test_an_input_that_is_gone_is_told_before_any_work_with_the_command_that_makes_it(built):
+    shutil.rmtree(built.find("demo/clean_documents").path)
+    with pytest.raises(ArtifactError, match=r"does not exist.*\n.*groundup stage STAGE --name NAME"):
+        _dedup(built, threshold=0.7)
+
+
+def test_an_input_under_a_contract_that_cannot_be_read_is_told_before_any_work(built):
+    manifest = built.find("demo/clean_documents").path / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"contract": "1.0.0"', '"contract": "2.0.0"'))
+    with pytest.raises(ContractError, match=r"this release reads clean_documents up to 1\.x"):
+        _dedup(built, threshold=0.7)
+    row, inputs = stages.stage("dedup"), {"clean_documents": built.find("demo/clean_documents")}
+    with pytest.raises(ContractError, match=r"this release reads clean_documents up to 1\.x"):
+        run_stage(built, row, row.config_class.parse({"threshold": 0.7}, "dedup"), inputs)
+
+
+def test_a_stage_that_reads_another_major_version_than_is_written_is_refused_before_any_work():
+    row = stages.stage("dedup")
+    later = replace(row, consumes=(replace(row.consumes[0], major=2),))
+    with pytest.raises(ContractError, match=r"stage dedup: reads clean_documents 2\.x, and clean_documents is now at 1\."):
+        identity_of(later, row.config_class.parse({}, "dedup"), {"clean_documents": "a"})
+
+
+@pytest.mark.parametrize("noun", ["clean_documents", "unique_documents"])
+def test_a_released_contract_that_was_changed_is_refused_before_any_work(noun, monkeypatch):
+    sound = frozen.sha256
+    monkeypatch.setattr(frozen, "sha256", lambda path: "0" * 64 if path.parent.name == noun else sound(path))
+    row = stages.stage("dedup")
+    with pytest.raises(ContractError, match=rf"contract {noun}/v1\.yaml: was changed after its release"):
+        identity_of(row, row.config_class.parse({}, "dedup"), {"clean_documents": "a"})

@@ -56,6 +56,9 @@ def test_stages_may_be_left_empty(tmp_path):
         ("stages:\n  dedup: 3\n", "line 2: stages.dedup is 3"),
         ("prompts: who\n", "line 1: prompts is 'who'"),
         ("extends: tinny\n", "did you mean 'tiny'?"),
+        ("1: x\n", "line 1: YAML does not take the key '1' for text"),
+        ("stages:\n  dedup: {no: 1}\n", "line 2: YAML does not take the key 'no' for text"),
+        ("about: 2026-02-30\n", "is not YAML: day is out of range"),
         ("stages: {crawl: !!python/object/apply:os.system [true]}\n", "is not YAML"),
     ],
 )
@@ -82,6 +85,25 @@ def test_the_seed_of_a_recipe_reaches_every_stage_that_has_one(tmp_path):
     loaded = recipe.load(_write(tmp_path, "seed: 77\nstages: {dedup: {seed: 5}}\n"))
     assert loaded.configs["pretrain"].seed == 77
     assert loaded.configs["dedup"].seed == 5
+
+
+def test_a_bad_seed_of_a_recipe_is_told_once_with_its_line(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        recipe.load(_write(tmp_path, "about: x\nseed: one\nstages: {dedup: {seed: two}}\n"))
+    first, *more = error.value.why.strip().splitlines()
+    assert sorted([first.strip(), *map(str.strip, more)]) == [
+        "line 2: seed = 'one': input should be a valid integer, unable to parse string as an integer",
+        "line 3: dedup.seed = 'two': input should be a valid integer, unable to parse string as an integer",
+    ]
+
+
+def test_a_value_that_yaml_takes_for_a_date_that_there_is_not_is_refused():
+    with pytest.raises(ConfigError, match="the value is not YAML: day is out of range"):
+        recipe.load("tiny", ["dedup.threshold=2026-02-30"])
+
+
+def test_of_several_changes_of_one_key_the_last_counts():
+    assert recipe.latest(["a.b=1", "a.c=2", "a.b =3"]) == ["a.c=2", "a.b =3"]
 
 
 def test_the_prompts_of_a_recipe_reach_the_stages_that_ask_the_model(tmp_path):
