@@ -8,17 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from data_contracts.bundles import RULES
 from data_contracts.errors import ContractError
+from data_contracts.files import matches
 from data_contracts.migrations import MAJOR_STEPS, Migration
 
 ROOT = Path(__file__).parent
@@ -76,18 +77,22 @@ class FileRule:
         return matches(path, self.glob)
 
 
-def matches(path: str, glob: str) -> bool:
-    """Whether a relative path falls under a glob. `*` does not cross a slash, unlike fnmatch's."""
-    parts, patterns = path.split("/"), glob.split("/")
-    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
+class Conservation(BaseModel):
+    """Rows of `source` ("noun.table") must all be found again, once, in the tables `into`: the same primary keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str = Field(alias="from", pattern=r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$")
+    into: tuple[str, ...] = Field(min_length=1)
 
 
-@dataclass(frozen=True)
-class Conservation:
-    """Rows of `source` ("noun.table") must all be found again, once, in the tables `into`."""
+class _Custom(BaseModel):
+    """The custom properties that a contract may have."""
 
-    source: str
-    into: tuple[str, ...]
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rules: tuple[str, ...] = ()
+    conservation: Conservation | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +117,10 @@ class Contract:
     def columns(self, table: str) -> list[SchemaProperty]:
         return self.tables[table].properties or []
 
+    def primary_key(self, table: str) -> str | None:
+        """The column that tells the rows of `table` apart, if one does."""
+        return next((str(prop.name) for prop in self.columns(table) if prop.primaryKey), None)
+
 
 FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every command reads all contracts: libyaml takes a tenth of the time
 
@@ -126,9 +135,12 @@ def load(path: Path) -> Contract:
         odcs = OpenDataContractStandard(**yaml.load(path.read_text("utf-8"), FastLoader))
     except (ValueError, TypeError, OSError, yaml.YAMLError) as error:  # pydantic's errors are ValueErrors
         raise ContractError(str(path), f"is not an ODCS v3.1 contract: {error}", f"run: datacontract lint {path}") from error
-    custom: dict[str, Any] = {str(prop.property): prop.value for prop in odcs.customProperties or []}
+    try:
+        custom = _Custom.model_validate({str(prop.property): prop.value for prop in odcs.customProperties or []})
+    except ValidationError as error:
+        told = [f"custom property {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        raise ContractError(str(path), "; ".join(told), "correct the contract") from None
     objects = odcs.schema_ or []
-    conservation = custom.get("conservation")
     contract = Contract(
         noun=str(odcs.name),
         version=Version.parse(str(odcs.version)),
@@ -141,11 +153,11 @@ def load(path: Path) -> Contract:
             if obj.physicalType == "files"
             for prop in obj.properties or []
         ),
-        rules=tuple(custom.get("rules") or ()),
-        conservation=Conservation(conservation["from"], tuple(conservation["into"])) if conservation else None,
+        rules=custom.rules,
+        conservation=custom.conservation,
         path=path,
     )
-    if told := [*_faults(contract), *(f"{obj.name}: physicalType is neither table nor files" for obj in objects if not _known(obj))]:
+    if told := [*_faults(contract), *(line for obj in objects for line in _object_faults(obj))]:
         raise ContractError(str(path), "; ".join(told), "correct the contract")
     return contract
 
@@ -166,7 +178,7 @@ class Contracts:
 
     def versions(self, noun: str) -> list[Contract]:
         """Every released version of `noun`, oldest first."""
-        found = sorted((_load_once(path) for path in (self.root / noun).glob("v*.yaml")), key=lambda c: c.version)
+        found = sorted((_released(path) for path in (self.root / noun).glob("v*.yaml")), key=lambda c: c.version)
         if not found:
             raise ContractError(f"contract {noun!r}", "there is none of that name", f"choose one of: {', '.join(self.nouns)}")
         return found
@@ -177,7 +189,20 @@ class Contracts:
 
 
 SHIPPED = Contracts()
-_load_once = cache(load)  # worker processes ask for the same contract at every shard
+
+
+@cache  # worker processes ask for the same contract at every shard
+def _released(path: Path) -> Contract:
+    """A contract that lies where its noun and version belong. Raises ContractError if it does not."""
+    contract = load(path)
+    major, _, minor = path.stem.removeprefix("v").partition(".")
+    if path.parent.name != contract.noun:
+        why = f"name {contract.noun!r} is not that of the folder"
+    elif (major, minor or "0") != (str(contract.version.major), str(contract.version.minor)):
+        why = f"version {contract.version} does not fit the file's name"
+    else:
+        return contract
+    raise ContractError(str(path), why, "correct the contract, or move the file")
 
 
 def current(noun: str) -> Contract:
@@ -185,16 +210,17 @@ def current(noun: str) -> Contract:
     return SHIPPED.current(noun)
 
 
-def _known(obj: SchemaObject) -> bool:
-    return obj.physicalType in ("table", "files")
+def _object_faults(obj: SchemaObject) -> Iterator[str]:
+    if obj.physicalType not in ("table", "files"):
+        yield f"{obj.name}: physicalType is neither table nor files"
+    if obj.quality:
+        yield f"{obj.name}: quality rules are not checked"
 
 
 def _faults(contract: Contract) -> Iterator[str]:
-    if contract.path.parent.name != contract.noun:
-        yield f"name {contract.noun!r} is not that of the folder"
-    major, _, minor = contract.path.stem.removeprefix("v").partition(".")
-    if (major, minor or "0") != (str(contract.version.major), str(contract.version.minor)):
-        yield f"version {contract.version} does not fit the file's name"
+    for name in contract.rules:
+        if name not in RULES:
+            yield f"rule {name!r} is not known, choose from: {', '.join(RULES)}"
     for table in contract.tables:
         columns = contract.columns(table)
         if not _NAME.fullmatch(table):
@@ -209,8 +235,11 @@ def _faults(contract: Contract) -> Iterator[str]:
             yield f"table {table}: a primary key of several columns is not checked"
         for prop in columns:
             yield from _column_faults(f"{table}.{prop.name}", prop)
-    if contract.conservation and (lost := set(contract.conservation.into) - contract.tables.keys()):
-        yield f"conservation: no tables {sorted(lost)}"
+    if contract.conservation:
+        if lost := set(contract.conservation.into) - contract.tables.keys():
+            yield f"conservation: no tables {sorted(lost)}"
+        elif len(keys := {contract.primary_key(table) for table in contract.conservation.into}) > 1 or None in keys:
+            yield f"conservation: {' and '.join(contract.conservation.into)} need a primary key of one name, to tell rows by"
 
 
 def _column_faults(where: str, prop: SchemaProperty) -> Iterator[str]:

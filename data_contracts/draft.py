@@ -17,7 +17,7 @@ from data_contracts import bundles, check
 from data_contracts.artifact import MANIFEST, Artifact, FileEntry
 from data_contracts.contract import SHIPPED, Contract, Contracts
 from data_contracts.errors import ContractError
-from data_contracts.files import flush, is_plain, listing, refusal, sha256
+from data_contracts.files import CORRECT, flush, is_plain, listing, refusal, sha256
 from data_contracts.writer import TableWriter
 
 MAX_SHARDS = 100_000  # five digits, so that the order of names is the order of shards
@@ -85,7 +85,7 @@ def settle(draft: Draft, inputs: Mapping[str, Artifact]) -> tuple[list[FileEntry
     if not told:
         told = _lost_rows(contract, rows, inputs)
     if told:
-        raise refusal(f"{draft.noun} (contract {contract.version})", told, draft.files)
+        raise refusal(f"{draft.noun} (contract {contract.version})", told, f"{CORRECT} (see {draft.files})")
     entries = []
     for name in listing(draft.files):
         path = draft.files / name

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from data_contracts.errors import ContractError
 
+CORRECT = "nothing was published; correct the stage or its settings and run it again"
 BATCH_BYTES = 64 << 20  # most that a batch should take in memory, however long the rows are
 
 
@@ -20,6 +22,12 @@ def is_plain(path: str) -> bool:
     """True for a relative path with forward slashes that stays inside its folder and has no invisible characters."""
     parts = path.split("/")
     return path.isprintable() and "\\" not in path and all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
+
+
+def matches(path: str, glob: str) -> bool:
+    """Whether a relative path falls under a glob. `*` does not cross a slash, unlike fnmatch's."""
+    parts, patterns = path.split("/"), glob.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def listing(folder: Path) -> list[str]:
@@ -59,10 +67,15 @@ def flush(path: Path) -> None:
 
 
 def batches(file: pq.ParquetFile, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
-    """Batches of at most `rows` rows, fewer where rows are so long that a batch would pass 64 MB."""
-    groups = [file.metadata.row_group(n) for n in range(file.num_row_groups)]
-    longest = max((group.total_byte_size / group.num_rows for group in groups if group.num_rows), default=0)
-    return file.iter_batches(max(1, min(rows, int(BATCH_BYTES / max(longest, 1)))), columns=columns)
+    """Batches of at most `rows` rows, fewer where rows are so long that a batch would pass 64 MB.
+
+    None crosses a row group: a writer keeps those to 32 MB of what rows take in memory, which their size in the file does not tell
+    (a text that is repeated is there once).
+    """
+    for number in range(file.num_row_groups):
+        group = file.metadata.row_group(number)
+        most = max(1, min(rows, group.num_rows * BATCH_BYTES // max(group.total_byte_size, 1)))
+        yield from file.iter_batches(most, row_groups=[number], columns=columns)
 
 
 def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -73,8 +86,7 @@ def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def refusal(what: str, told: list[str], place: Path | None = None, most: int = 20) -> ContractError:
-    """One error that tells every violation (at most `most`); `place` is where the refused files lie."""
+def refusal(what: str, told: list[str], fix: str = CORRECT, most: int = 20) -> ContractError:
+    """One error that tells every violation (at most `most`)."""
     shown = "\n  ".join(told[:most]) + (f"\n  … and {len(told) - most} more" if len(told) > most else "")
-    fix = "nothing was published; correct the stage or its settings and run it again"
-    return ContractError(what, f"the contract does not allow what is there:\n  {shown}", fix + (f" (see {place})" if place else ""))
+    return ContractError(what, f"the contract does not allow what is there:\n  {shown}", fix)

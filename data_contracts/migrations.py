@@ -24,9 +24,13 @@ MAJOR_STEPS: dict[tuple[str, str, int], Migration] = {}
 
 
 def reaches(contracts: Contracts, noun: str, old: Version, new: Version) -> bool:
-    """True if every table of `noun` has a migration for each major step from `old` to `new`."""
-    tables = contracts.current(noun).tables
-    return bool(tables) and all((noun, table, major) in contracts.steps for table in tables for major in range(old.major, new.major))
+    """True if each table of `noun` has a migration for each major step from `old` to `new` before which it was there already."""
+    newest = {contract.version.major: contract for contract in contracts.versions(noun)}
+    majors = range(old.major, new.major)
+    if not newest.keys() >= set(majors):
+        return False
+    steps = [(noun, table, major) for table in newest[new.major].tables for major in majors if table in newest[major].tables]
+    return bool(steps) and all(step in contracts.steps for step in steps)
 
 
 def upgrade(contracts: Contracts, noun: str, table: str, batch: pa.RecordBatch, old: Version) -> pa.RecordBatch:

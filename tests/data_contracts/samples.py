@@ -84,7 +84,10 @@ def _bad_values(prop: SchemaProperty, name: str) -> Iterator[tuple[str, str, Any
         yield name, "maximum", options["maximum"] + 1
     if prop.logicalType == "number":
         yield name, "finite", float("nan")
-        yield name, "finite", float("-inf") if "maximum" in options and "minimum" not in options else float("nan")
+        if "maximum" not in options:
+            yield name, "finite", float("inf")
+        if "minimum" not in options:
+            yield name, "finite", float("-inf")
     if "minLength" in options:
         yield name, "minLength", "é" * (options["minLength"] - 1)
     if "maxLength" in options:

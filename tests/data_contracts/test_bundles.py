@@ -129,6 +129,10 @@ def test_tensors_must_be_those_that_the_config_calls_for(change, message, tmp_pa
 CONFIGS = [
     ({"vocab_size": samples.VOCABULARY - 1}, "the tokenizer has 258 tokens, the model 257"),
     ({"num_hidden_layers": 10**12}, "num_hidden_layers is 1000000000000, wanted 1..10000"),
+    (
+        {"model_type": "qwen3_moe", "num_hidden_layers": 10_000, "num_experts": 10_000, "moe_intermediate_size": 8},
+        "num_experts is 10000, wanted 1..10",
+    ),
     ({"num_attention_heads": 0}, "num_attention_heads is 0, wanted 1.."),
     ({"hidden_size": "8"}, "hidden_size is '8', wanted 1.."),
     ({"hidden_size": None}, "hidden_size is None, wanted 1.."),

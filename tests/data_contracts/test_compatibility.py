@@ -23,6 +23,11 @@ def choices(*values):
     return lambda c: columns(c)[KIND].update(enum=[{"value": value} for value in values])
 
 
+def conserved(contract):
+    columns(contract)[0].update(primaryKey=True)
+    custom("conservation", {"from": "a.b", "into": ["rows"]})(contract)
+
+
 TABLE = [
     # change                                                      where               what                        breaking
     (lambda c: None,                                              None,               None,                       None),
@@ -57,7 +62,7 @@ TABLE = [
     (lambda c: c["schema"][1]["properties"][0].update(physicalName="*.md"), "file notes", "*.txt → *.md",         True),
     (lambda c: c["schema"][1]["properties"][0].update(required=True), "file notes",   "now required",             True),
     (custom("rules", ["gguf_header_is_readable"]),                "rule gguf_header_is_readable", "added",        True),
-    (custom("conservation", {"from": "a.b", "into": ["rows"]}),   "conservation",     "changed",                  True),
+    (conserved,                                                   "conservation",     "changed",                  True),
 ]  # fmt: skip
 
 
@@ -92,6 +97,8 @@ def test_a_contract_is_found_by_noun_by_version_and_by_file(tmp_path):
     assert str(find("pages", contracts).version) == "1.1.0"
     assert str(find("pages@1.0.0", contracts).version) == "1.0.0"
     assert str(find(str(path), contracts).version) == "1.1.0"
+    assert str(find(str(path.rename(tmp_path / "old.yaml")), contracts).version) == "1.1.0"
+    release(tmp_path, "1.1.0")
     with pytest.raises(ContractError, match=r"choose from: pages@1\.0\.0, pages@1\.1\.0"):
         find("pages@3.0.0", contracts)
 
@@ -142,6 +149,17 @@ def test_a_major_version_needs_a_migration(tmp_path):
         "pages 1.0.0 → 2.0.0 has no migration: register one in data_contracts/migrations.py"
     ]
     assert frozen.problems(Contracts(tmp_path, {("pages", "rows", 1): lambda batch: batch})) == []
+
+
+def test_a_table_that_a_major_version_adds_needs_no_migration(tmp_path):
+    def with_a_table(contract):
+        contract["schema"].append(contract["schema"][0] | {"name": "more", "physicalName": "more/*.parquet"})
+
+    release(tmp_path)
+    release(tmp_path, "2.0.0", with_a_table)
+    contracts = Contracts(tmp_path, {("pages", "rows", 1): lambda batch: batch})
+    frozen.freeze(contracts)
+    assert frozen.problems(contracts) == []
 
 
 def test_a_frozen_list_that_cannot_be_read_is_one_clear_error(tmp_path):

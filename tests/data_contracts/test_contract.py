@@ -15,7 +15,8 @@ import pytest
 import yaml
 
 from data_contracts import ContractError
-from data_contracts.contract import ROOT, SHIPPED, load, matches
+from data_contracts.contract import ROOT, SHIPPED, Contracts, load
+from data_contracts.files import matches
 from tests.data_contracts.made_up import KIND, SIZE, TAGS, columns, custom, release
 
 YAMLS = sorted(ROOT.glob("*/v*.yaml"))
@@ -93,8 +94,6 @@ def column(index: int, **values):
 
 
 FAULTS = [
-    (lambda c: c.update(name="sheets"), "name 'sheets' is not that of the folder"),
-    (lambda c: c.update(version="1.3.0"), "version 1.3.0 does not fit the file's name"),
     (lambda c: c.update(version="one"), "is not of the form MAJOR.MINOR.PATCH"),
     (lambda c: c["schema"][0].update(physicalType="view"), "rows: physicalType is neither table nor files"),
     (lambda c: c["schema"][0].update(physicalName="rows.parquet"), r"physicalName must be rows/\*.parquet"),
@@ -112,10 +111,14 @@ FAULTS = [
     (option(SIZE, pattern="^1"), "rows.size: pattern is not checked on integer"),
     (option(KIND, format="uuid"), "rows.kind: format is not checked on string"),
     (option(KIND, pattern="(?<=a)b"), "rows.kind: .*regular expression|rows.kind: .*Invalid"),
-    (
-        custom("conservation", {"from": "a.b", "into": ["lost"]}),
-        r"no tables \['lost'\]",
-    ),
+    (lambda c: c["schema"][0].update(quality=[{"type": "sql", "query": "select 1"}]), "rows: quality rules are not checked"),
+    (custom("rules", ["rows_are_nice"]), "rule 'rows_are_nice' is not known, choose from: .*gguf_header_is_readable"),
+    (custom("rules", "gguf_header_is_readable"), "custom property rules: Input should be a valid tuple"),
+    (custom("conservations", {"from": "a.b", "into": ["rows"]}), "custom property conservations: Extra inputs are not permitted"),
+    (custom("conservation", {"into": ["rows"]}), "custom property conservation.from: Field required"),
+    (custom("conservation", {"from": "abc", "into": ["rows"]}), "custom property conservation.from: String should match"),
+    (custom("conservation", {"from": "a.b", "into": ["lost"]}), r"no tables \['lost'\]"),
+    (custom("conservation", {"from": "a.b", "into": ["rows"]}), "conservation: rows need a primary key of one name"),
 ]
 
 
@@ -123,6 +126,19 @@ FAULTS = [
 def test_a_contract_that_promises_what_nobody_checks_is_refused(change, message, tmp_path):
     with pytest.raises(ContractError, match=message):
         load(release(tmp_path, change=change))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c.update(name="sheets"), "name 'sheets' is not that of the folder"),
+        (lambda c: c.update(version="1.3.0"), "version 1.3.0 does not fit the file's name"),
+    ],
+)
+def test_a_released_contract_lies_where_its_noun_and_version_belong(change, message, tmp_path):
+    release(tmp_path, change=change)
+    with pytest.raises(ContractError, match=message):
+        Contracts(tmp_path).versions("pages")
 
 
 def test_all_faults_of_a_contract_are_told_at_once(tmp_path):

@@ -138,6 +138,22 @@ def test_row_groups_stay_near_32_mb_and_batches_near_64_however_long_the_rows(st
     assert max(sizes) < 70 << 20
 
 
+@pytest.mark.slow
+def test_batches_stay_under_64_mb_though_the_file_holds_a_text_once_that_all_rows_repeat(store):
+    row = good_rows(current("raw_documents"), "failures", 1)[0] | {"detail": "x" * (1 << 16)}
+
+    def make(draft):
+        with draft.writer("failures") as writer:
+            for _ in range(40):
+                writer.write([row] * 80)
+        return {}
+
+    artifact, _ = store.publish("raw_documents", Identity("test", 1, "raw_documents", {}), {}, {}, make)
+    sizes = [batch.nbytes for batch in artifact.batches("failures")]
+    assert sum(sizes) > 200 << 20
+    assert max(sizes) < 64 << 20
+
+
 def test_conservation_of_rows_is_held_at_commit(publish, store):
     contract = current("clean_documents")
     source = publish("raw_documents", documents=good_rows(current("raw_documents"), "documents", 5))

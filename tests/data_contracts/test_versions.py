@@ -21,9 +21,10 @@ def with_note(contract):
 
 
 def in_bytes(contract):
-    """Version 2: `size` became `bytes`, in another unit."""
+    """Version 2: `size` became `bytes`, in another unit, and there is a table more."""
     with_note(contract)
     columns(contract)[SIZE + 1] = {"name": "bytes", "logicalType": "integer", "physicalType": "int64", "required": True}
+    contract["schema"].append(contract["schema"][0] | {"name": "more", "physicalName": "more/*.parquet"})
 
 
 def to_bytes(batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -77,6 +78,7 @@ def test_a_major_version_is_read_through_its_registered_migration(tmp_path):
         release(tmp_path / "new", version, change)
     found = read_by(store, tmp_path / "new", STEPS)
     assert found.require(2) is None
+    assert found.rows("more") == found.read("more").num_rows == 0
     table = found.read("rows")
     assert table.schema == found.contract.arrow_schema("rows").remove_metadata()
     assert table["bytes"].to_pylist() == [0, 1024, 2048] * 2
@@ -104,7 +106,7 @@ def test_a_migration_that_forgets_a_column_is_told(tmp_path):
         found.read("rows")
 
 
-def newer_artifact(tmp_path: Path, version: str, change) -> Store:
+def newer_artifact(tmp_path: Path, version: str, change, **more: object) -> Store:
     store = old_artifact(tmp_path)
     release(tmp_path / "new", version, change)
     newer = Store(store.root, Contracts(tmp_path / "new", {}))
@@ -115,7 +117,7 @@ def newer_artifact(tmp_path: Path, version: str, change) -> Store:
             if "size" in draft.contract.arrow_schema("rows").names
             else {"bytes": 1, **{k: v for k, v in ROW.items() if k != "size"}}
         )
-        draft.write("rows", [row | {"note": "new"}])
+        draft.write("rows", [row | {"note": "new"} | more])
         return {}
 
     artifact, _ = newer.publish("pages", Identity("test", 1, "pages", {"newer": True}), {}, {}, make)
@@ -129,6 +131,14 @@ def test_a_newer_minor_version_is_read_without_its_new_columns_and_with_a_note(t
     assert found.require(1) == f"{found} was written under contract 1.1.0, newer than 1.0.0: columns that it added are left out"
     assert found.read("rows").to_pylist() == [ROW]
     assert found.check() == 1
+
+
+def test_what_a_newer_minor_version_allows_is_no_fault_of_its_artifacts(tmp_path):
+    def with_more_sizes(contract):
+        columns(contract)[SIZE]["logicalTypeOptions"]["maximum"] = 1000
+        with_note(contract)
+
+    assert newer_artifact(tmp_path, "1.1.0", with_more_sizes, size=999).find("new/pages", verify=True).check() == 1
 
 
 def test_a_newer_major_version_is_refused(tmp_path):
