@@ -115,7 +115,8 @@ class TableWriter:
             return
         table, total = pa.concat_tables(self._tables), self._table_bytes
         self._tables, self._table_bytes = [], 0
-        self._file.write_table(table, row_group_size=max(1, table.num_rows * ROW_GROUP_BYTES // max(total, 1)))
+        groups = max(1, round(total / ROW_GROUP_BYTES))  # of equal size: no batch crosses one, so that a small rest would be a small batch
+        self._file.write_table(table, row_group_size=max(1, -(-table.num_rows // groups)))
 
     def _wrong_values(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
         """Of each column that Arrow refuses, the first row that it refuses."""
