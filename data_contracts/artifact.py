@@ -6,14 +6,14 @@ import hashlib
 import json
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from data_contracts import bundles, check, migrations
 from data_contracts.contract import SHIPPED, Contract, Contracts, Version
@@ -96,8 +96,9 @@ class Manifest(_Frozen):
 class Artifact:
     """A published artifact, for reading. Readers see what the manifest lists and nothing else."""
 
-    def __init__(self, path: Path, manifest: Manifest, contracts: Contracts = SHIPPED):
-        self.path, self.manifest, self.contracts = path, manifest, contracts
+    def __init__(self, place: Path, manifest: Manifest, contracts: Contracts = SHIPPED, fetch: Callable[[], None] | None = None):
+        """place: the folder of the files. fetch: puts them there, if they are elsewhere until somebody wants them."""
+        self.place, self.manifest, self.contracts, self._fetch = place, manifest, contracts, fetch
 
     @classmethod
     def at(cls, path: Path, contracts: Contracts = SHIPPED) -> Artifact:
@@ -106,9 +107,17 @@ class Artifact:
             manifest = Manifest.parse((path / MANIFEST).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             raise ArtifactError(f"artifact {path}", "has no manifest: it does not exist or was never finished", _rebuild(path)) from None
-        except (ValidationError, ValueError) as error:
+        except (ValueError, OSError) as error:  # pydantic's errors are ValueErrors
             raise ArtifactError(f"artifact {path}", f"its {MANIFEST} cannot be read: {error}", _rebuild(path)) from None
         return cls(path, manifest, contracts)
+
+    @property
+    def path(self) -> Path:
+        """The folder with its files in it; those of a store behind a URL are fetched now."""
+        if self._fetch:
+            self._fetch()
+            self._fetch = None
+        return self.place
 
     @property
     def id(self) -> str:
@@ -153,7 +162,7 @@ class Artifact:
         for path in self.table_paths(table):
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 if not older and (lost := set(wanted.names) - set(file.schema_arrow.names)):
-                    raise ContractError(f"{self} {table}/{path.name}", f"has no columns {sorted(lost)}", _rebuild(self.path))
+                    raise ContractError(f"{self} {table}/{path.name}", f"has no columns {sorted(lost)}", _rebuild(self.place))
                 for batch in batches(file, batch_size, None if older else wanted.names):
                     if older:
                         batch = migrations.upgrade(self.contracts, self.noun, table, batch, self.version)
@@ -174,7 +183,7 @@ class Artifact:
         """The one file that falls under the file rule `name`."""
         found = self.files(name)
         if len(found) != 1:
-            raise ArtifactError(f"{self}", f"{len(found)} files fall under {name!r}, wanted one", _rebuild(self.path))
+            raise ArtifactError(f"{self}", f"{len(found)} files fall under {name!r}, wanted one", _rebuild(self.place))
         return found[0]
 
     def verify(self) -> None:
@@ -182,12 +191,15 @@ class Artifact:
 
         Raises ArtifactError naming each file that is missing, extra, cut short, changed, or a link.
         """
-        listed = {entry.path for entry in self.manifest.files}
+        listed = {MANIFEST, *(entry.path for entry in self.manifest.files)}
+        try:
+            wrong = [f"{name} is not in the manifest" for name in listing(self.path) if name not in listed]
+        except OSError as error:
+            wrong = [f"its folder cannot be read: {error}"]
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing lets go of the interpreter
-            wrong = [told for told in pool.map(self._damage, self.manifest.files) if told]
-        wrong += [f"{name} is not in the manifest" for name in listing(self.path) if name not in listed and name != MANIFEST]
+            wrong += [told for told in pool.map(self._damage, self.manifest.files) if told]
         if wrong:
-            raise ArtifactError(f"artifact {self}", "; ".join(wrong), _rebuild(self.path))
+            raise ArtifactError(f"artifact {self}", "; ".join(wrong), _rebuild(self.place))
 
     def check(self) -> int:
         """Hold the content against its contract once more, as at publish; returns the rows. (`verify` shows that nothing changed since.)
@@ -208,7 +220,7 @@ class Artifact:
             rows += count
             told += violations
         if told:
-            raise refusal(f"artifact {self} (contract {contract.version})", told, _rebuild(self.path))
+            raise refusal(f"artifact {self} (contract {contract.version})", told, _rebuild(self.place))
         return rows
 
     def require(self, accepts: int) -> str | None:
@@ -221,7 +233,7 @@ class Artifact:
             raise ContractError(f"artifact {self}", why, "install a newer groundup")
         if self.version.major < accepts and not migrations.reaches(self.contracts, self.noun, self.version, self.contract.version):
             why = f"was written under contract {self.version} and no migration leads to {accepts}.x"
-            raise ContractError(f"artifact {self}", why, _rebuild(self.path))
+            raise ContractError(f"artifact {self}", why, _rebuild(self.place))
         if self.version > self.contract.version:
             return (
                 f"{self} was written under contract {self.version}, newer than {self.contract.version}: columns that it added are left out"
@@ -239,6 +251,12 @@ class Artifact:
         return pa.schema([schema.field(name) for name in columns])
 
     def _damage(self, entry: FileEntry) -> str | None:
+        try:
+            return self._difference(entry)
+        except OSError as error:
+            return f"{entry.path} cannot be read: {error.strerror}"
+
+    def _difference(self, entry: FileEntry) -> str | None:
         path = self.path / entry.path
         if any(place.is_symlink() for place in (path, *path.parents[: entry.path.count("/") + 1])):
             return f"{entry.path} is a link"

@@ -45,7 +45,7 @@ def faults_told(what: str, root: Path, draft: Path | None = None) -> Iterator[No
             raise
         free = _free(root) / 1e6
         why, fix = _FAULTS[number]
-        written = sum((draft / name).lstat().st_size for name in listing(draft)) / 1e6 if draft and os.path.exists(draft) else 0.0
+        written = _written(draft) / 1e6 if draft else 0.0
         if draft and number in _FULL:
             shutil.rmtree(draft, ignore_errors=True)
         raise ArtifactError(
@@ -73,6 +73,19 @@ def _number(error: BaseException | None) -> int | None:
 def _below(root: Path, error: BaseException) -> bool:
     name = getattr(error, "filename", None)
     return isinstance(name, str | os.PathLike) and Path(os.path.abspath(name)).is_relative_to(root)
+
+
+def of_the_disk(error: BaseException) -> bool:
+    """Whether the disk here is full or read-only, whatever was done with it. (EIO does not tell: backends of buckets raise it, too.)"""
+    return _number(error) in (*_FULL, errno.EROFS)
+
+
+def _written(draft: Path) -> int:
+    """Bytes in a draft, as far as the disk still tells."""
+    try:
+        return sum((draft / name).lstat().st_size for name in listing(draft))
+    except OSError:
+        return 0
 
 
 def _free(place: Path) -> int:

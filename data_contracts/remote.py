@@ -2,8 +2,9 @@
 
 Artifacts are made in the cache, under the same commit protocol, and sent file by file; the manifest goes last, by a
 conditional put, so that of two machines one wins and the other takes the winner's. The files of an artifact lie under its content digest,
-`objects/<noun>/<id>/<content>/…`: no upload can ever touch what another manifest lists. Readers fetch into the cache and
-compare every file with the manifest before they use it. Credentials come from the environment or fsspec's own configuration.
+`objects/<noun>/<id>/<content>/…`: no upload can ever touch what another manifest lists. To open an artifact takes its manifest only;
+its files are fetched into the cache when somebody wants them, and compared with the manifest before they are used. Credentials come
+from the environment or fsspec's own configuration.
 
 Conditional puts are atomic on S3 (If-None-Match) and wherever the fsspec backend's `mode="create"` is.
 """
@@ -14,6 +15,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import fsspec
 
 from data_contracts.artifact import MANIFEST, Artifact, Manifest
 from data_contracts.contract import SHIPPED, Contracts
-from data_contracts.disk import faults_told
+from data_contracts.disk import faults_told, of_the_disk
 from data_contracts.errors import MAKE_AGAIN, ArtifactError, ConfigError, GroundupError
 from data_contracts.identity import Identity
 from data_contracts.names import Names
@@ -137,6 +139,8 @@ class Bucket:
         except GroundupError:
             raise
         except Exception as error:
+            if of_the_disk(error):
+                raise
             raise ArtifactError(
                 f"store {self.url}",
                 f"{key or 'the store'} cannot be reached: {type(error).__name__}: {error}",
@@ -166,15 +170,22 @@ class RemoteStore(Store):
         return sorted((parts[0], parts[1]) for parts in keys if len(parts) == 3 and parts[2] == MANIFEST)
 
     def open(self, noun: str, id: str, verify: bool = True) -> Artifact:
-        """The artifact, fetched if the cache has not got it or has another. What was fetched is always compared with the manifest."""
+        """The artifact. Its files are fetched when they are wanted, and then compared with the manifest whether `verify` or not."""
         data = self.bucket.find(_manifest(noun, id))
         if data is None:
             raise ArtifactError(f"artifact {noun}/{id}", f"is not in {self.location}", MAKE_AGAIN)
-        with self.cache.locked(id):
-            place = self.path(noun, id)
-            if not (place / MANIFEST).is_file() or (place / MANIFEST).read_bytes() != data:
-                self._fetch(noun, id, data)
-        return self.cache.open(noun, id, verify)
+        try:
+            manifest = Manifest.parse(data)
+            if (manifest.noun, manifest.id) != (noun, id):
+                raise ValueError(f"it is that of {manifest.noun}/{manifest.id}")
+        except ValueError as error:
+            raise ArtifactError(
+                f"artifact {noun}/{id} in {self.location}", f"its {MANIFEST} cannot be read: {error}", self._remake(noun, id)
+            ) from None
+        artifact = Artifact(self.path(noun, id), manifest, self.contracts, partial(self._fetch, manifest, data))
+        if verify:
+            artifact.verify()
+        return artifact
 
     def _naming(self, name: str) -> AbstractContextManager[None]:
         self._prove()
@@ -186,7 +197,7 @@ class RemoteStore(Store):
         """As `Store.publish`. Two machines may both make the artifact; the first manifest to arrive counts for both."""
         self._prove()
         if self.has(noun, identity.id):
-            return self.open(noun, identity.id), False
+            return self.open(noun, identity.id, verify=False), False
         artifact, made = self.cache.publish(noun, identity, inputs, settings, make)
         won = self._send(artifact)
         opened = self.open(noun, identity.id, verify=False)
@@ -206,19 +217,15 @@ class RemoteStore(Store):
             self.bucket.remove(files)
         return False
 
-    def _fetch(self, noun: str, id: str, data: bytes) -> None:
-        try:
-            manifest = Manifest.parse(data)
-            if (manifest.noun, manifest.id) != (noun, id):
-                raise ValueError(f"it is that of {manifest.noun}/{manifest.id}")
-        except ValueError as error:
-            raise ArtifactError(
-                f"artifact {noun}/{id} in {self.location}", f"its {MANIFEST} cannot be read: {error}", self._remake(noun, id)
-            ) from None
-        place = self.root / "drafts" / f"fetch-{noun}-{id}"
-        with faults_told(f"{noun} in {self.root}", self.root, place):
-            shutil.rmtree(self.path(noun, id), ignore_errors=True)
-            self.cache.clear(place, self.path(noun, id).parent)
+    def _fetch(self, manifest: Manifest, data: bytes) -> None:
+        """Have the files in the cache, if it has not got them or has another artifact of that id. data: the manifest as it is written."""
+        cached = self.path(manifest.noun, manifest.id)
+        place = self.root / "drafts" / f"fetch-{manifest.noun}-{manifest.id}"
+        with self.cache.locked(manifest.id), faults_told(f"{manifest.noun} in {self.root}", self.root, place):
+            if (cached / MANIFEST).is_file() and (cached / MANIFEST).read_bytes() == data:
+                return
+            shutil.rmtree(cached, ignore_errors=True)
+            self.cache.clear(place, cached.parent)
             there = self.bucket.sizes(_files(manifest))  # of what is not there, the verification tells
             wanted = [entry.path for entry in manifest.files if entry.path in there]
             self.bucket.download({f"{_files(manifest)}/{path}": place / path for path in wanted})
@@ -226,8 +233,9 @@ class RemoteStore(Store):
                 Artifact(place, manifest, self.contracts).verify()
             except ArtifactError as error:
                 shutil.rmtree(place, ignore_errors=True)
-                raise ArtifactError(f"artifact {noun}/{id} in {self.location}", error.why, self._remake(noun, id)) from None
-            self.cache.commit(place, noun, id, data)
+                what = f"artifact {manifest.noun}/{manifest.id} in {self.location}"
+                raise ArtifactError(what, error.why, self._remake(manifest.noun, manifest.id)) from None
+            self.cache.commit(place, manifest.noun, manifest.id, data)
 
     def _remake(self, noun: str, id: str) -> str:
         return f"remove {self.location}/objects/{noun}/{id}   then {MAKE_AGAIN}"

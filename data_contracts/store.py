@@ -59,7 +59,7 @@ class Store:
         """
         artifact = Artifact.at(self.path(noun, id), self.contracts)
         if (artifact.noun, artifact.id) != (noun, id):
-            raise ArtifactError(f"artifact {noun}/{id}", f"its manifest says {artifact}: it was moved", f"rm -r {artifact.path}")
+            raise ArtifactError(f"artifact {noun}/{id}", f"its manifest says {artifact}: it was moved", f"rm -r {artifact.place}")
         if verify:
             artifact.verify()
         return artifact
@@ -172,7 +172,11 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(folder / id, os.O_CREAT | os.O_RDWR, 0o644)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            except OSError as error:
+                why = f"its filesystem gives no lock: {error.strerror}"
+                raise ArtifactError(f"store {self.root}", why, "give a place on a filesystem with locks with GROUNDUP_STORE") from None
             yield
         finally:
             os.close(handle)

@@ -161,7 +161,7 @@ def show(artifact: Ref, json_: Json = False) -> None:
     if json_:
         tables.as_json(found.manifest.model_dump(mode="json"))
         return
-    out.print(f"[bold]{found}[/]  {headline(found)}", f"  {found.path}", sep="\n")
+    out.print(f"[bold]{found}[/]  {headline(found)}", f"  {found.place}", sep="\n")
     out.print_json(found.manifest.model_dump_json(exclude={"files"}))
     tables.rows([entry.model_dump() for entry in found.manifest.files], False, empty="no files")
 

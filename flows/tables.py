@@ -102,7 +102,7 @@ def counts(manifest: Manifest) -> str:
 
 def artifact(store: Store, found: Artifact) -> dict[str, Any]:
     """An artifact as JSON, without its list of files."""
-    return found.manifest.model_dump(mode="json", exclude={"files"}) | {"path": str(found.path), "content": found.manifest.content}
+    return found.manifest.model_dump(mode="json", exclude={"files"}) | {"path": str(found.place), "content": found.manifest.content}
 
 
 def _settings(prefix: str, schema: Mapping[str, Any], defs: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import random
 import shutil
@@ -147,6 +149,24 @@ def test_a_full_disk_is_recognised_when_a_library_wraps_it(store):
         raise RuntimeError("I/O error: No space left on device (os error 28)")
 
     with pytest.raises(ArtifactError, match="the disk is full"):
+        store.publish("raw_documents", publishing.IDENTITY, {}, {}, make)
+
+
+def test_a_filesystem_without_locks_is_told_before_any_work(store, monkeypatch):
+    def refuse(handle, operation):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(ArtifactError, match="its filesystem gives no lock: No locks available"):
+        store.publish("raw_documents", publishing.IDENTITY, {}, {}, lambda draft: pytest.fail("work began"))
+
+
+def test_a_fault_of_the_disk_is_told_though_the_draft_cannot_be_measured(store, monkeypatch):
+    def make(draft):
+        monkeypatch.setattr("data_contracts.disk.listing", make)
+        raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(ArtifactError, match="the disk reports an I/O error"):
         store.publish("raw_documents", publishing.IDENTITY, {}, {}, make)
 
 

@@ -60,6 +60,19 @@ def test_missing_stray_and_linked_files_are_all_told_at_once(artifact, tmp_path)
     assert f"rm -r {artifact.path}" in error.value.fix
 
 
+def test_what_cannot_be_read_is_told_like_other_damage(artifact, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("data_contracts.artifact.sha256", refuse)
+    monkeypatch.setattr("data_contracts.artifact.listing", refuse)
+    with pytest.raises(ArtifactError, match=rf"its folder cannot be read: .*{JSON} cannot be read: Permission denied"):
+        artifact.verify()
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(ArtifactError, match=r"its manifest.json cannot be read: .*Permission denied"):
+        Artifact.at(artifact.path)
+
+
 def test_a_folder_that_became_a_link_is_found_though_its_files_are_right(artifact, tmp_path):
     shutil.move(artifact.path / "metrics", tmp_path / "metrics")
     (artifact.path / "metrics").symlink_to(tmp_path / "metrics")

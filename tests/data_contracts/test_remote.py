@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -47,6 +48,7 @@ class Bucket:
         self.app = DomainDispatcherApplication(create_backend_app)
         self.before_put: Callable[[int], None] = lambda number: None
         self.puts, self._one_at_a_time = 0, threading.Lock()
+        self.gets: list[str] = []
         logging.getLogger("werkzeug").setLevel(logging.ERROR)
         self.server = make_server("127.0.0.1", 0, self._serve, threaded=True)
         self.endpoint = f"http://127.0.0.1:{self.server.server_port}"
@@ -57,6 +59,8 @@ class Bucket:
             if environ["REQUEST_METHOD"] == "PUT":
                 self.puts += 1
                 self.before_put(self.puts)
+            elif environ["REQUEST_METHOD"] == "GET":
+                self.gets.append(environ["PATH_INFO"])
             return self.app(environ, start_response)
 
 
@@ -127,6 +131,36 @@ def test_what_one_machine_published_another_finds_by_name_and_reads(s3, tmp_path
     assert other.names.all() == ["demo"]
     assert list(other.names.roles("demo")) == ["raw_documents"]
     assert publishing.publish(other)[1] is False
+
+
+def test_to_look_at_an_artifact_takes_its_manifest_and_to_read_it_its_files(s3, server, tmp_path):
+    one, other = elsewhere(s3, tmp_path, "one"), elsewhere(s3, tmp_path, "other")
+    one.point("demo", "raw_documents", publishing.publish(one)[0], "run-1")
+    server.gets.clear()
+    found = other.open(*KEY, verify=False)
+    assert [path.rpartition("/")[2] for path in server.gets] == ["manifest.json"]
+    assert publishing.publish(other)[1] is False
+    assert found.rows("failures") == 5
+    assert not other.path(*KEY).exists()
+    assert found.read("failures").num_rows == 5
+    assert found.path == other.path(*KEY)
+    server.gets.clear()
+    other.open(*KEY, verify=True)
+    assert [path.rpartition("/")[2] for path in server.gets] == ["manifest.json"]
+
+
+def test_a_full_disk_under_the_cache_is_told_as_that_and_gets_its_room_back(s3, tmp_path, monkeypatch):
+    publishing.publish(elsewhere(s3, tmp_path, "one"))
+    other = elsewhere(s3, tmp_path, "other")
+
+    def fill(keys, paths):
+        Path(paths[0]).write_bytes(b"x" * 1000)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(other.bucket._fs, "get", fill)
+    with pytest.raises(ArtifactError, match="the disk is full"):
+        other.open(*KEY)
+    assert not list((other.root / "drafts").iterdir())
 
 
 def test_what_is_only_in_the_cache_does_not_exist(s3, tmp_path):
