@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,6 +75,18 @@ def table(contract: Contract, name: str, folder: Path, newer: bool = False) -> t
                 raise
             told.append(f"{where}: cannot be read: {error}")
     return rows, told + [str(violation) for violation in check.violations()]
+
+
+def keys(columns: Iterable[pa.Array]) -> np.ndarray:
+    """A 64-bit key of every value, by which values are compared: two different ones of n have the same with a chance of n²/2⁶⁵."""
+    return np.concatenate([np.empty(0, np.uint64), *map(_keys, columns)])
+
+
+def column(folder: Path, table: str, name: str) -> Iterator[pa.Array]:
+    """One column of the files in `folder`/`table`, batch by batch."""
+    for path in sorted((folder / table).glob("*.parquet")):
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            yield from (batch.column(0) for batch in batches(file, BATCH_ROWS, [name]))
 
 
 def differences(contract: Contract, table: str, found: pa.Schema) -> list[str]:
@@ -209,7 +221,7 @@ def _masks(prop: SchemaProperty, array: pa.Array) -> Iterator[tuple[str, str, pa
         yield "enum", f"is none of {', '.join(map(str, allowed))}", pc.and_(array.is_valid(), pc.invert(chosen))
 
 
-def _keys(column: pa.Array, rows_before: int) -> np.ndarray:
+def _keys(column: pa.Array, rows_before: int = 0) -> np.ndarray:
     """64-bit keys; a false alarm has a chance of n²/2⁶⁵ in n rows. Nulls get a key of their own: `required` speaks of them."""
     if pa.types.is_integer(column.type) and not column.null_count:
         return column.to_numpy(zero_copy_only=False).astype(np.uint64)

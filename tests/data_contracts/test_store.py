@@ -154,23 +154,32 @@ def test_batches_stay_under_64_mb_though_the_file_holds_a_text_once_that_all_row
     assert max(sizes) < 64 << 20
 
 
-def test_conservation_of_rows_is_held_at_commit(publish, store):
+def test_every_row_that_came_in_is_found_again_once_at_commit(publish, store):
     contract = current("clean_documents")
     source = publish("raw_documents", documents=good_rows(current("raw_documents"), "documents", 5))
+    ids = source.read("documents", ["id"])["id"].to_pylist()
 
-    def clean(kept: int, inputs: dict):
+    def clean(kept: list[str], rejected: list[str], inputs: dict):
         def make(draft):
-            draft.write("documents", good_rows(contract, "documents", kept))
-            draft.write("rejects", good_rows(contract, "rejects", 2))
+            for table, chosen in (("documents", kept), ("rejects", rejected)):
+                rows = good_rows(contract, table, len(chosen))
+                draft.write(table, [row | {"id": key} for row, key in zip(rows, chosen, strict=True)])
             return {}
 
-        return store.publish("clean_documents", Identity("test", 1, "clean_documents", {"kept": kept, "n": len(inputs)}), inputs, {}, make)
+        identity = Identity("test", 1, "clean_documents", {"kept": kept, "rejected": rejected})
+        return store.publish("clean_documents", identity, inputs, {}, make)
 
-    with pytest.raises(ContractError, match=r"5 rows of raw_documents.documents came in, 2 documents \+ 2 rejects = 4 went out"):
-        clean(2, {"raw_documents": source})
+    given = {"raw_documents": source}
+    for kept, rejected, told in (
+        (ids[:2], ids[3:], r"2 documents \+ 2 rejects = 4 went out: 1 lost, 0 made up, 0 there again"),
+        (ids[:3], ids[2:4], r"3 documents \+ 2 rejects = 5 went out: 1 lost, 0 made up, 1 there again"),
+        (ids[:3], [ids[3], "f" * 32], r"3 documents \+ 2 rejects = 5 went out: 1 lost, 1 made up, 0 there again"),
+    ):
+        with pytest.raises(ContractError, match=r"5 rows of raw_documents.documents came in, " + told):
+            clean(kept, rejected, given)
     with pytest.raises(ContractError, match="must be conserved, and no raw_documents came in"):
-        clean(3, {})
-    artifact, made = clean(3, {"raw_documents": source})
+        clean(ids[:3], ids[3:], {})
+    artifact, made = clean(ids[2:], ids[:2], given)
     assert made
     assert artifact.manifest.inputs["raw_documents"].id == source.id
 
