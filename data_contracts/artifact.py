@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from data_contracts import bundles, check, migrations
 from data_contracts.contract import SHIPPED, Contract, Contracts, Version
-from data_contracts.errors import MAKE_AGAIN, ArtifactError, ContractError
+from data_contracts.errors import ArtifactError, ContractError, make_again
 from data_contracts.files import batches, is_file, is_plain, listing, no_duplicates, refusal, sha256
 from data_contracts.identity import ID_DIGITS, canonical
 
@@ -162,7 +162,9 @@ class Artifact:
         for path in self.table_paths(table):
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 if not older and (lost := set(wanted.names) - set(file.schema_arrow.names)):
-                    raise ContractError(f"{self} {table}/{path.name}", f"has no columns {sorted(lost)}", _rebuild(self.place))
+                    raise ContractError(
+                        f"{self} {table}/{path.name}", f"has no columns {sorted(lost)}", _rebuild(self.place, self.manifest.stage)
+                    )
                 for batch in batches(file, batch_size, None if older else wanted.names):
                     if older:
                         batch = migrations.upgrade(self.contracts, self.noun, table, batch, self.version)
@@ -183,7 +185,7 @@ class Artifact:
         """The one file that falls under the file rule `name`."""
         found = self.files(name)
         if len(found) != 1:
-            raise ArtifactError(f"{self}", f"{len(found)} files fall under {name!r}, wanted one", _rebuild(self.place))
+            raise ArtifactError(f"{self}", f"{len(found)} files fall under {name!r}, wanted one", _rebuild(self.place, self.manifest.stage))
         return found[0]
 
     def verify(self) -> None:
@@ -199,7 +201,7 @@ class Artifact:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing lets go of the interpreter
             wrong += [told for told in pool.map(self._damage, self.manifest.files) if told]
         if wrong:
-            raise ArtifactError(f"artifact {self}", "; ".join(wrong), _rebuild(self.place))
+            raise ArtifactError(f"artifact {self}", "; ".join(wrong), _rebuild(self.place, self.manifest.stage))
 
     def check(self) -> int:
         """Hold the content against its contract once more, as at publish; returns the rows. (`verify` shows that nothing changed since.)
@@ -220,7 +222,7 @@ class Artifact:
             rows += count
             told += violations
         if told:
-            raise refusal(f"artifact {self} (contract {contract.version})", told, _rebuild(self.place))
+            raise refusal(f"artifact {self} (contract {contract.version})", told, _rebuild(self.place, self.manifest.stage))
         return rows
 
     def require(self, accepts: int) -> str | None:
@@ -233,7 +235,7 @@ class Artifact:
             raise ContractError(f"artifact {self}", why, "install a newer groundup")
         if self.version.major < accepts and not migrations.reaches(self.contracts, self.noun, self.version, self.contract.version):
             why = f"was written under contract {self.version} and no migration leads to {accepts}.x"
-            raise ContractError(f"artifact {self}", why, _rebuild(self.place))
+            raise ContractError(f"artifact {self}", why, _rebuild(self.place, self.manifest.stage))
         if self.version > self.contract.version:
             return (
                 f"{self} was written under contract {self.version}, newer than {self.contract.version}: columns that it added are left out"
@@ -272,5 +274,5 @@ class Artifact:
         return ContractError(f"{self}", f"its contract has no {kind} {name!r}", f"choose from: {', '.join(known)}")
 
 
-def _rebuild(path: Path) -> str:
-    return f"rm -r {shlex.quote(str(path))}   then {MAKE_AGAIN}"
+def _rebuild(path: Path, stage: str | None = None) -> str:
+    return f"rm -r {shlex.quote(str(path))}   then {make_again(stage)}"

@@ -1,6 +1,10 @@
 """The one shape in which groundup says no: what, why, and the command that repairs it."""
 
-MAKE_AGAIN = "make it again: groundup stage STAGE --name NAME, the stage that makes it and a name that has it"
+
+def make_again(stage: str | None = None) -> str:
+    """The repair of an artifact that is damaged or gone: a name knows the settings and the date with which its artifacts were made."""
+    which = "a name that has it" if stage else "the stage that makes it and a name that has it"
+    return f"make it again: groundup stage {stage or 'STAGE'} --name NAME, with {which}"
 
 
 class GroundupError(Exception):

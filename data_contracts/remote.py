@@ -26,7 +26,7 @@ import fsspec
 from data_contracts.artifact import MANIFEST, Artifact, Manifest
 from data_contracts.contract import SHIPPED, Contracts
 from data_contracts.disk import faults_told, of_the_disk
-from data_contracts.errors import MAKE_AGAIN, ArtifactError, ConfigError, GroundupError
+from data_contracts.errors import ArtifactError, ConfigError, GroundupError, make_again
 from data_contracts.identity import Identity
 from data_contracts.names import Names
 from data_contracts.store import Make, Store
@@ -173,7 +173,7 @@ class RemoteStore(Store):
         """The artifact. Its files are fetched when they are wanted, and then compared with the manifest whether `verify` or not."""
         data = self.bucket.find(_manifest(noun, id))
         if data is None:
-            raise ArtifactError(f"artifact {noun}/{id}", f"is not in {self.location}", MAKE_AGAIN)
+            raise ArtifactError(f"artifact {noun}/{id}", f"is not in {self.location}", make_again())
         try:
             manifest = Manifest.parse(data)
             if (manifest.noun, manifest.id) != (noun, id):
@@ -234,11 +234,11 @@ class RemoteStore(Store):
             except ArtifactError as error:
                 shutil.rmtree(place, ignore_errors=True)
                 what = f"artifact {manifest.noun}/{manifest.id} in {self.location}"
-                raise ArtifactError(what, error.why, self._remake(manifest.noun, manifest.id)) from None
+                raise ArtifactError(what, error.why, self._remake(manifest.noun, manifest.id, manifest.stage)) from None
             self.cache.commit(place, manifest.noun, manifest.id, data)
 
-    def _remake(self, noun: str, id: str) -> str:
-        return f"remove {self.location}/objects/{noun}/{id}   then {MAKE_AGAIN}"
+    def _remake(self, noun: str, id: str, stage: str | None = None) -> str:
+        return f"remove {self.location}/objects/{noun}/{id}   then {make_again(stage)}"
 
     def _prove(self) -> None:
         """Before any work: the bucket is there, may be written, and refuses to create what exists (some stores ignore the condition)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.tree import Tree
 
 from data_contracts import Artifact, ArtifactError, Store
-from data_contracts.errors import MAKE_AGAIN
+from data_contracts.errors import make_again
 from stages.describe import lineage
 
 
@@ -26,7 +26,7 @@ def upstream(store: Store, artifact: Artifact) -> list[Artifact]:
                 raise ArtifactError(
                     f"{ref.noun}/{ref.id}",
                     f"{here} was made from it ({role}), it is not in the store",
-                    MAKE_AGAIN,
+                    make_again(),
                 )
             waiting.append(store.open(ref.noun, ref.id, verify=False))
     return list(found.values())
