@@ -27,6 +27,9 @@ class _Entry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")  # a newer release may say more
 
 
+E = TypeVar("E", bound=_Entry)
+
+
 class Pointing(_Entry):
     """What a name meant, since when, and which run said so; and how it was made, so that it can be made again when it is gone."""
 
@@ -44,9 +47,6 @@ class Followed(_Entry):
 
     recipe: str
     changes: tuple[str, ...] = ()
-
-
-E = TypeVar("E", bound=_Entry)
 
 
 class Place(Protocol):

@@ -95,9 +95,7 @@ class Store:
     def point(self, name: str, role: str, artifact: Artifact, run: str) -> bool:
         """Let name/role mean `artifact` from now on. False if it already does."""
         made = artifact.manifest
-        pointing = Pointing(
-            noun=made.noun, id=made.id, at=_now(), run=run, stage=made.stage, settings=made.settings, as_of=made.as_of
-        )  # fmt: skip
+        pointing = Pointing(noun=made.noun, id=made.id, at=_now(), run=run, stage=made.stage, settings=made.settings, as_of=made.as_of)
         with self._naming(name):
             return self.names.set(name, role, pointing)
 
