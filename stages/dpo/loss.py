@@ -26,10 +26,11 @@ class Compared:
     chosen: Tensor
 
 
-def answer_logprobs(model: LanguageModel, ids_B2T: Tensor, labels_B2T: Tensor) -> Tensor:
+def answer_logprobs(model: LanguageModel, batch: Batch) -> Tensor:
     """[B, 2] log-probability of each answer, its end token included."""
-    labels = labels_B2T.flatten(0, 1)
-    return model(ids_B2T.flatten(0, 1), lambda hidden, table: row_logprobs(hidden, table, labels)).view(-1, 2)
+    ids, labels, lengths = (batch[name].flatten(0, 1) for name in ("ids", "labels", "lengths"))
+    real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+    return model(ids, lambda hidden, table: row_logprobs(hidden, table, labels), real_BT=real).view(-1, 2)
 
 
 def compare(policy_B2: Tensor, reference_B2: Tensor, tokens_B2: Tensor, beta: float, length_normalised: bool) -> Compared:
@@ -48,13 +49,12 @@ def preference_loss(beta: float, sft_weight: float, length_normalised: bool) -> 
     """For `fit`: the DPO loss, plus sft_weight times the chosen answer's negative log-likelihood per token (Pang et al. 2024)."""
 
     def loss(model: LanguageModel, batch: Batch) -> Loss:
-        policy_B2 = answer_logprobs(model, batch["ids"], batch["labels"])
-        balance = model.balance
+        policy_B2 = answer_logprobs(model, batch)
         found = compare(policy_B2, batch["reference"], counted(batch["labels"]), beta, length_normalised)
         pairs = len(policy_B2)
-        total = found.loss.sum() - sft_weight * found.chosen.sum() + balance_loss(balance, pairs)
+        total = found.loss.sum() - sft_weight * found.chosen.sum() + balance_loss(model.balance_B.view(-1, 2).mean(1), 1)
         figures = {"loss": found.loss.sum(), "reward_margin": found.margin.sum(), "reward_accuracy": (found.margin > 0).sum()}
-        return Loss(total, pairs, int(batch["read"].sum()), {name: value.detach().float() for name, value in figures.items()})
+        return Loss(total, pairs, batch["lengths"].sum(), {name: value.detach().float() for name, value in figures.items()})
 
     return loss
 

@@ -1,6 +1,6 @@
 """Preference pairs as batches: both answers of a pair, with the log-probabilities that the frozen reference gives them.
 
-Costs 16 bytes of memory per token of both answers. Shapes: B pairs, 2 answers (chosen, rejected), T tokens of the longest in the batch.
+Costs 8 bytes of memory per token of both answers. Shapes: B pairs, 2 answers (chosen, rejected), T tokens of the longest in the batch.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,8 +29,8 @@ class Pair:
     """Tokens read and tokens wanted after each, of the chosen and of the rejected answer."""
 
     name: str
-    chosen: tuple[list[int], list[int]]
-    rejected: tuple[list[int], list[int]]
+    chosen: tuple[np.ndarray, np.ndarray]
+    rejected: tuple[np.ndarray, np.ndarray]
 
 
 def read(preferences: Artifact, chat: ChatFormat, context: int, rejected: Counter[str]) -> dict[str, list[Pair]]:
@@ -45,10 +46,11 @@ def read(preferences: Artifact, chat: ChatFormat, context: int, rejected: Counte
             sides = []
             for encoded in chat.encode(whole):
                 taken, wanted = encoded.shifted(IGNORED)
-                sides.append((taken, [IGNORED] * (asked - 1) + wanted[asked - 1 :]))  # the answer in question, not earlier ones
+                wanted[: asked - 1] = IGNORED  # the answer in question counts, not earlier ones
+                sides.append((taken, wanted))
             if max(len(taken) for taken, _ in sides) > context:
                 rejected["too_long"] += 1
-            elif sides[0] == sides[1]:
+            elif all(map(np.array_equal, *sides)):
                 rejected["equal"] += 1
             else:
                 found[row["split"]].append(Pair(row["id"], sides[0], sides[1]))
@@ -56,7 +58,7 @@ def read(preferences: Artifact, chat: ChatFormat, context: int, rejected: Counte
 
 
 class PairBatches:
-    """{"ids": [B, 2, T], "labels": [B, 2, T], "reference": [B, 2], "read": [B] tokens}; each epoch in an order of its own."""
+    """{"ids": [B, 2, T], "labels": [B, 2, T], "lengths": [B, 2], "reference": [B, 2]}; each epoch in an order of its own."""
 
     def __init__(self, pairs: Sequence[Pair], batch_rows: int, seed: int, pad: int):
         self._pairs, self._batch_rows, self._seed, self._pad = pairs, batch_rows, seed, pad
@@ -74,10 +76,10 @@ class PairBatches:
         ids, labels = torch.full((len(pairs), 2, longest), self._pad), torch.full((len(pairs), 2, longest), IGNORED)
         for row, pair in enumerate(pairs):
             for place, (taken, wanted) in enumerate((pair.chosen, pair.rejected)):
-                ids[row, place, : len(taken)] = torch.tensor(taken)
-                labels[row, place, : len(wanted)] = torch.tensor(wanted)
-        sizes = torch.tensor([len(pair.chosen[0]) + len(pair.rejected[0]) for pair in pairs])
-        return {"ids": ids, "labels": labels, "reference": self.reference_R2[list(numbers)], "read": sizes}
+                ids[row, place, : len(taken)] = torch.from_numpy(taken)
+                labels[row, place, : len(wanted)] = torch.from_numpy(wanted)
+        lengths = torch.tensor([[len(pair.chosen[0]), len(pair.rejected[0])] for pair in pairs])
+        return {"ids": ids, "labels": labels, "lengths": lengths, "reference": self.reference_R2[list(numbers)]}
 
     def rows(self, step: int, first: int, count: int) -> Batch:
         return self.at(self._places(step, first, count))
@@ -99,4 +101,4 @@ class PairBatches:
 
     @staticmethod
     def logprobs(model: LanguageModel, batch: Batch, device: torch.device) -> Tensor:
-        return answer_logprobs(model, batch["ids"].to(device), batch["labels"].to(device)).float()
+        return answer_logprobs(model, {name: tensor.to(device) for name, tensor in batch.items()}).float()

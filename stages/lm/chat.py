@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tokenizers import Tokenizer
 from transformers.utils.chat_template_utils import render_jinja_template
 
@@ -23,9 +24,10 @@ class Encoded:
     ids: list[int]
     answers: list[bool]
 
-    def shifted(self, ignored: int) -> tuple[list[int], list[int]]:
-        """(tokens read, token wanted after each): both one shorter, `ignored` where the next token is not the assistant's."""
-        return self.ids[:-1], [token if said else ignored for token, said in zip(self.ids[1:], self.answers[1:], strict=True)]
+    def shifted(self, ignored: int) -> tuple[np.ndarray, np.ndarray]:
+        """(tokens read, token wanted after each): int32, both one shorter, `ignored` where the next token is not the assistant's."""
+        ids = np.array(self.ids, np.int32)
+        return ids[:-1], np.where(self.answers[1:], ids[1:], np.int32(ignored))
 
 
 class ChatFormat:

@@ -39,7 +39,7 @@ class Loss:
 
     total: Tensor
     weight: Tensor | float
-    tokens: int
+    tokens: Tensor | int
     figures: Mapping[str, Tensor] = field(default_factory=dict)
 
 

@@ -38,9 +38,9 @@ def row_logprobs(hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, chunk
     return logprob_M.new_zeros(labels_BT.shape[0]).index_add(0, rows, logprob_M)
 
 
-def balance_loss(balance: Tensor | float, weight: Tensor | int) -> Tensor | float:
-    """What a micro-batch of `weight` tokens or pairs adds to its summed loss, so that sparse models use all experts; 0 for dense ones."""
-    return BALANCE_WEIGHT * weight * balance
+def balance_loss(balance_B: Tensor, weight_B: Tensor | int) -> Tensor:
+    """What rows of `weight_B` tokens or pairs add to their summed loss, so that sparse models use all experts; 0 for dense ones."""
+    return BALANCE_WEIGHT * (weight_B * balance_B).sum()
 
 
 def _counted(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,6 +1,6 @@
 """A decoder-only transformer: Llama, Qwen3 and Qwen3-MoE. Its state_dict carries the names that transformers gives them.
 
-Shapes: B rows, T tokens, D width, V vocabulary, F inner width, E experts, M = B T tokens in a row.
+Shapes: B rows, T tokens, D width, V vocabulary, F inner width, E experts, k experts of a token, M = B T tokens in a row.
 """
 
 from __future__ import annotations
@@ -36,8 +36,7 @@ class FeedForward(nn.Module):
 class Experts(nn.Module):
     """Mixture of experts as in Qwen3-MoE: softmax router, the best k experts weighted to sum 1.
 
-    `balance` is the load-balancing loss of the last forward pass (Fedus et al. 2021, Switch Transformer, eq. 4): 1 when all
-    experts get the same share. Costs one gather per expert; experts that get no token still take part, with zero rows.
+    Costs one gather per expert; experts that get no token still take part, with zero rows.
     """
 
     def __init__(self, config: ModelConfig):
@@ -46,7 +45,8 @@ class Experts(nn.Module):
         self.gate = nn.Linear(config.width, config.experts, bias=False)
         self.experts = nn.ModuleList(FeedForward(config.width, config.expert_width) for _ in range(config.experts))
 
-    def forward(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x_BTD: Tensor, real_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The mixture, and the load-balancing loss of each row's real tokens."""
         x_MD = x_BTD.flatten(0, 1)
         probability_ME = self.gate(x_MD).softmax(-1, dtype=torch.float32)
         weight_Mk, chosen_Mk = probability_ME.topk(self.per_token, dim=-1)
@@ -55,13 +55,25 @@ class Experts(nn.Module):
         for number, expert in enumerate(self.experts):
             row, slot = torch.where(chosen_Mk == number)
             y_MD = y_MD.index_add(0, row, (expert(x_MD[row]) * weight_Mk[row, slot, None]).float())
-        share_E = one_hot(chosen_Mk, len(self.experts)).sum((0, 1)).float() / chosen_Mk.numel()
-        balance = len(self.experts) * (share_E * probability_ME.mean(0)).sum()
-        return y_MD.view_as(x_BTD), balance
+        B, T, _ = x_BTD.shape
+        real_BT = x_BTD.new_ones(B, T) if real_BT is None else real_BT
+        balance_B = load_balance(probability_ME.view(B, T, -1), chosen_Mk.view(B, T, -1), real_BT)
+        return y_MD.view_as(x_BTD), balance_B
+
+
+def load_balance(probability_BTE: Tensor, chosen_BTk: Tensor, real_BT: Tensor) -> Tensor:
+    """[B] load-balancing loss (Fedus et al. 2021, Switch Transformer, eq. 4): 1 where all experts get the same share.
+
+    It is not linear in the tokens, so each row has its own: over a whole micro-batch it would depend on where batches are cut.
+    """
+    experts = probability_BTE.shape[-1]
+    weight_BT1 = (real_BT / real_BT.sum(-1, keepdim=True))[..., None]
+    share_BE = (weight_BT1 * one_hot(chosen_BTk, experts).sum(2)).sum(1) / chosen_BTk.shape[-1]
+    return experts * (share_BE * (weight_BT1 * probability_BTE).sum(1)).sum(-1)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)). Gives the stream and the load-balancing loss (0 if dense)."""
+    """x + attention(norm(x)), then x + feed-forward(norm(x)). Gives the stream and each row's load-balancing loss (0 if dense)."""
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
@@ -72,15 +84,15 @@ class Block(nn.Module):
         self.mlp = Experts(config) if config.architecture == "qwen3_moe" else FeedForward(config.width, config.ffn_width)
 
     def forward(
-        self, x_BTD: Tensor, cos: Tensor, sin: Tensor, bias_BTS: Tensor | None = None,
+        self, x_BTD: Tensor, cos: Tensor, sin: Tensor, bias_BTS: Tensor | None = None, real_BT: Tensor | None = None,
         cache: KeyValueCache | None = None, positions_BT: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, bias_BTS, self.layer, cache, positions_BT)
         normed = self.post_attention_layernorm(x_BTD)
         if isinstance(self.mlp, Experts):
-            y_BTD, balance = self.mlp(normed)
-            return x_BTD + y_BTD, balance
-        return x_BTD + self.mlp(normed), x_BTD.new_zeros(())
+            y_BTD, balance_B = self.mlp(normed, real_BT)
+            return x_BTD + y_BTD, balance_B
+        return x_BTD + self.mlp(normed), x_BTD.new_zeros(len(x_BTD))
 
 
 class Decoder(nn.Module):
@@ -94,7 +106,7 @@ class Decoder(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Next-token model. `balance` is the mean load-balancing loss of the last forward pass (0 for dense models)."""
+    """Next-token model. `balance_B` is each row's load-balancing loss in the last forward pass, mean over layers (0 for dense models)."""
 
     cos: Tensor
     sin: Tensor
@@ -108,7 +120,7 @@ class LanguageModel(nn.Module):
         cos, sin = rotary_tables(config)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
-        self.balance: Tensor | float = 0.0
+        self.balance_B = torch.zeros(0)
 
     @property
     def head_weight(self) -> Tensor:
@@ -116,12 +128,14 @@ class LanguageModel(nn.Module):
         return self.model.embed_tokens.weight if self.config.tied_embeddings else self.lm_head.weight
 
     def forward(
-        self, ids_BT: Tensor, head: Head | None = None, *, segments_BT: Tensor | None = None, cache: KeyValueCache | None = None
-    ) -> Any:
+        self, ids_BT: Tensor, head: Head | None = None, *, segments_BT: Tensor | None = None, real_BT: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Any:  # fmt: skip
         """What `head` makes of the last hidden states and the output table; without it, logits [B, T, V].
 
         The head runs inside the forward pass so that a sharded model has its table gathered when it is needed.
-        segments_BT: tokens see only tokens of their own segment. cache: the ids continue what the cache holds.
+        segments_BT: tokens see only tokens of their own segment. real_BT: false for padding, which `balance_B` leaves out.
+        cache: the ids continue what the cache holds.
         """
         T = ids_BT.shape[1]
         window = self.config.sliding_window
@@ -135,11 +149,11 @@ class LanguageModel(nn.Module):
         bias_BTS = None if plain else visibility_bias(at, keys, window, segments_BT)
         cos, sin = self.cos[at][:, :, None], self.sin[at][:, :, None]
         x_BTD = self.model.embed_tokens(ids_BT).float()
-        balance: Tensor | float = 0.0
+        balance_B = x_BTD.new_zeros(len(x_BTD))
         for block in self.model.layers:
-            x_BTD, one = block(x_BTD, cos, sin, bias_BTS, cache, positions_BT)
-            balance = balance + one
-        self.balance = balance / self.config.layers
+            x_BTD, one_B = block(x_BTD, cos, sin, bias_BTS, real_BT, cache, positions_BT)
+            balance_B = balance_B + one_B
+        self.balance_B = balance_B / self.config.layers
         if cache is not None:
             cache.length_B = cache.length_B + T
         hidden_BTD = self.model.norm(x_BTD)

@@ -52,6 +52,6 @@ def next_token_loss(z_loss: float) -> LossFunction:
         total, plain = model(
             batch["ids"], lambda hidden, table: token_loss(hidden, table, labels, z_loss), segments_BT=batch.get("segments")
         )
-        return Loss(total + balance_loss(model.balance, labels.numel()), labels.numel(), labels.numel(), {"loss": plain})
+        return Loss(total + balance_loss(model.balance_B, labels.shape[1]), labels.numel(), labels.numel(), {"loss": plain})
 
     return loss

@@ -26,7 +26,7 @@ class Read:
 
 
 def read(conversations: Artifact, chat: ChatFormat, context: int, repeat: Mapping[str, int]) -> Read:
-    """All conversations as examples of at most `context` tokens. Costs some 100 bytes per token while they are lists."""
+    """All conversations as examples of at most `context` tokens."""
     found = Read()
     for batch in conversations.batches("conversations", ["id", "messages", "kind", "split"], batch_size=AT_ONCE):
         rows = [row for row in batch.to_pylist() if repeat.get(row["kind"], 1)]
@@ -52,7 +52,7 @@ def fitted(name: str, messages: Messages, encoded: Encoded, chat: ChatFormat, co
         messages = messages[: answered[-1] + 1]
         encoded = chat.encode([messages])[0]
     taken, wanted = encoded.shifted(IGNORED)
-    if all(label == IGNORED for label in wanted):
+    if (wanted == IGNORED).all():
         return None, messages, "nothing_to_say"
     return Example(name, taken, wanted), messages, ""
 

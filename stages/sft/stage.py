@@ -77,10 +77,12 @@ def answer_loss(z_loss: float) -> LossFunction:
     """Cross-entropy of the assistant's tokens, for `fit`."""
 
     def loss(model: LanguageModel, batch: Batch) -> Loss:
-        labels, segments = batch["labels"], batch["segments"]
-        total, plain = model(batch["ids"], lambda hidden, table: token_loss(hidden, table, labels, z_loss), segments_BT=segments)
-        counted = (labels >= 0).sum()
-        return Loss(total + balance_loss(model.balance, counted), counted, int((segments > 0).sum()), {"loss": plain})
+        labels, segments, real = batch["labels"], batch["segments"], batch["segments"] > 0
+        total, plain = model(
+            batch["ids"], lambda hidden, table: token_loss(hidden, table, labels, z_loss), segments_BT=segments, real_BT=real
+        )
+        counted_B = (labels >= 0).sum(1)
+        return Loss(total + balance_loss(model.balance_B, counted_B), counted_B.sum(), real.sum(), {"loss": plain})
 
     return loss
 

@@ -91,11 +91,21 @@ def test_padding_does_not_change_a_log_probability(publish):
     found = pairs_of.read(publish("preferences", pairs=golden.pairs(6, 0)), ChatFormat(source), 96, Counter())
     batches = PairBatches(found["train"], 2, 0, pad=1)
     with torch.no_grad():
-        together = answer_logprobs(model, batches.at(range(6))["ids"], batches.at(range(6))["labels"])
-        alone = torch.cat([answer_logprobs(model, batches.at([n])["ids"], batches.at([n])["labels"]) for n in range(6)])
+        together = answer_logprobs(model, batches.at(range(6)))
+        alone = torch.cat([answer_logprobs(model, batches.at([n])) for n in range(6)])
     assert torch.allclose(together, alone, atol=1e-4)
     batches.remember_reference(model, 4, Report())
     assert torch.allclose(batches.at([3, 1])["reference"], alone[[3, 1]], atol=1e-4)
+
+
+def test_the_loss_of_pairs_of_a_mixture_of_experts_is_the_sum_of_the_loss_of_each(publish):
+    source = sft.checkpoint(publish, architecture="qwen3_moe", experts=4, experts_per_token=2, expert_width=16)
+    pairs = [*golden.pairs(3, 0), golden.pair("Which?", "red.", "blue, or not, or green, or white, or red")]
+    found = pairs_of.read(publish("preferences", pairs=pairs), ChatFormat(source), 96, Counter())
+    model, batches, loss = load_model(source), PairBatches(found["train"], 4, 0, pad=1), preference_loss(0.1, 0.2, False)
+    with torch.no_grad():
+        whole, parts = loss(model, batches.at(range(4))), [loss(model, batches.at([n])) for n in range(4)]
+    assert float(whole.total) == pytest.approx(sum(float(part.total) for part in parts), rel=1e-6)
 
 
 def test_pairs_that_do_not_fit_are_dropped_and_counted_and_none_left_is_an_error(run, publish):

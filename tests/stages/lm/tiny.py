@@ -9,9 +9,8 @@ import torch
 
 from stages.lm.batches import Batch
 from stages.lm.config import Compute, ModelConfig, Training
-from stages.lm.fit import Loss
-from stages.lm.loss import token_loss
 from stages.lm.model import LanguageModel
+from stages.pretrain.stage import next_token_loss
 from tests.golden import pretrain as golden
 
 SHAPES: dict[str, dict[str, Any]] = {
@@ -47,6 +46,9 @@ def tokenizer_folder(folder: Path) -> Path:
     return folder
 
 
+next_token = next_token_loss(z_loss=0.0)
+
+
 class Repeated:
     """The same few sequences at every step, so that a model can learn them by heart."""
 
@@ -60,11 +62,6 @@ class Repeated:
 
     def documents(self, step: int) -> list[str]:
         return [f"document {step}"]
-
-
-def next_token(model: LanguageModel, batch: Batch) -> Loss:
-    total, plain = model(batch["ids"], lambda hidden, table: token_loss(hidden, table, batch["labels"]))
-    return Loss(total, batch["labels"].numel(), batch["labels"].numel(), {"loss": plain})
 
 
 def training(**changes: Any) -> Training:

@@ -5,6 +5,7 @@ import json
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -25,6 +26,10 @@ LEARNT = {
     "max_new_tokens": 8,
     "compute": {"threads": 1, "precision": "float32"},
 }
+
+
+def example(name, read, wanted):
+    return Example(name, np.array(read, np.int32), np.array(wanted, np.int32))
 
 
 @pytest.mark.slow
@@ -56,8 +61,17 @@ def test_packed_conversations_do_not_see_each_other(publish):
     assert whole == pytest.approx(parts, rel=1e-5)
 
 
+def test_the_loss_of_a_mixture_of_experts_does_not_depend_on_padding(publish):
+    checkpoint = golden.checkpoint(publish, architecture="qwen3_moe", experts=4, experts_per_token=2, expert_width=16)
+    model, row = load_model(checkpoint), example("n", [5, 6, 7, 8], [IGNORED, 7, 8, 9])
+    with torch.no_grad():
+        found = [answer_loss(0.0)(model, PackedChats([row], width, 1, 0, pad=1).rows(0, 0, 1)) for width in (4, 96)]
+    assert [float(loss.total) for loss in found] == pytest.approx([float(found[0].total)] * 2, rel=1e-6)
+    assert found[0].total > found[0].figures["loss"] + 0.03 * 0.99  # the load-balancing loss of three answer tokens is at least that
+
+
 def test_every_row_is_visited_once_an_epoch_and_in_another_order_the_next():
-    rows = [Example(str(n), [n] * 5, [n] * 5) for n in range(10)]
+    rows = [example(str(n), [n] * 5, [n] * 5) for n in range(10)]
     packed = PackedChats(rows, 5, 2, seed=0, pad=99)
     epochs = [[int(i) for step in range(5) for i in packed.rows(5 * epoch + step, 0, 2)["ids"][:, 0]] for epoch in (0, 1)]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
@@ -65,7 +79,7 @@ def test_every_row_is_visited_once_an_epoch_and_in_another_order_the_next():
 
 
 def test_padding_and_questions_have_no_label():
-    packed = PackedChats([Example("a", [5, 6, 7], [IGNORED, 8, 9])], 6, 1, 0, pad=1)
+    packed = PackedChats([example("a", [5, 6, 7], [IGNORED, 8, 9])], 6, 1, 0, pad=1)
     row = packed.at(slice(0, 1))
     assert row["ids"].tolist() == [[5, 6, 7, 1, 1, 1]]
     assert row["labels"].tolist() == [[IGNORED, 8, 9, IGNORED, IGNORED, IGNORED]]
@@ -125,7 +139,7 @@ def _shards(publish, checkpoint):
 
 def test_replayed_rows_are_pages_and_the_others_conversations_however_a_batch_is_cut(publish):
     checkpoint = golden.checkpoint(publish)
-    examples = [Example(f"c{n}", [2, 3, n % 50 + 5], [IGNORED, n % 50 + 5, 2]) for n in range(60)]
+    examples = [example(f"c{n}", [2, 3, n % 50 + 5], [IGNORED, n % 50 + 5, 2]) for n in range(60)]
     chats = PackedChats(examples, 96, 6, seed=0, pad=1)
     with tempfile.TemporaryDirectory() as folder:
         pages = windows(0.25, 2, _shards(publish, checkpoint), checkpoint, Path(folder), 96, seed=0)
@@ -142,7 +156,7 @@ def test_replayed_rows_are_pages_and_the_others_conversations_however_a_batch_is
 
 def test_a_duration_in_tokens_counts_replayed_rows_as_full(publish):
     checkpoint = golden.checkpoint(publish)
-    examples = [Example(f"c{n}", [2] * 48, [5] * 48) for n in range(60)]
+    examples = [example(f"c{n}", [2] * 48, [5] * 48) for n in range(60)]
     with tempfile.TemporaryDirectory() as folder:
         pages = windows(0.25, 2, _shards(publish, checkpoint), checkpoint, Path(folder), 64, seed=0)
         chats = PackedChats(examples, 64, 6, seed=0, pad=1)
