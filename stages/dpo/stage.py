@@ -55,7 +55,7 @@ def run(config: DpoConfig, *, checkpoint: Artifact, preferences: Artifact, out: 
     result = fit(
         model, train, preference_loss(config.beta, config.sft_weight, config.length_normalised), training=config.training,
         compute=config.compute, steps=steps, scratch=out.scratch, report=report, evaluate=evaluate if heldout.rows_per_epoch else None,
-        guard={"seed": config.seed, "checkpoint": checkpoint.id, "preferences": preferences.id},
+        guard={"seed": config.seed, "checkpoint": checkpoint.id, "preferences": preferences.id}, sequences=2,
     )  # fmt: skip
     write_checkpoint(out, model, checkpoint, result.metrics, chat.stop_ids)
 

@@ -15,7 +15,8 @@ MANUAL_UP_TO = 1024  # tokens; on CPU two matrix products and a softmax beat the
 
 
 class KeyValueCache:
-    """Keys and values of what each row has read so far. `length_B` is how much of it counts; rows may differ.
+    """Keys and values of what each row has read so far. `length_B` is how much of it counts; rows may differ. It is on the CPU:
+    what depends on it (places, shapes) is then known without waiting for the device.
 
     Costs 2 L K N values per row and token.
     """
@@ -24,17 +25,17 @@ class KeyValueCache:
         shape = (config.layers, rows, config.kv_heads, tokens, config.head_size)
         self.k_LBKSN = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.v_LBKSN = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        self.length_B = torch.zeros(rows, dtype=torch.long, device=like.device)
+        self.length_B = torch.zeros(rows, dtype=torch.long)
 
     def put(self, layer: int, k_BKTN: Tensor, v_BKTN: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
         """Write new keys and values at `positions_BT`; gives all of that layer, old and new, up to the last that any row needs."""
         rows = torch.arange(k_BKTN.shape[0], device=k_BKTN.device)[:, None]
         self.k_LBKSN[layer][rows, :, positions_BT] = k_BKTN.transpose(1, 2).to(self.k_LBKSN.dtype)
         self.v_LBKSN[layer][rows, :, positions_BT] = v_BKTN.transpose(1, 2).to(self.v_LBKSN.dtype)
-        end = int(positions_BT.max()) + 1
+        end = int(self.length_B.max()) + positions_BT.shape[1]
         return self.k_LBKSN[layer][:, :, :end], self.v_LBKSN[layer][:, :, :end]
 
-    def keep(self, rows: Tensor) -> None:
+    def keep(self, rows: list[int]) -> None:
         """Forget all rows but these."""
         self.k_LBKSN, self.v_LBKSN, self.length_B = self.k_LBKSN[:, rows], self.v_LBKSN[:, rows], self.length_B[rows]
 
@@ -54,20 +55,19 @@ def rotate(x_BTHN: Tensor, cos_BT1n: Tensor, sin_BT1n: Tensor) -> Tensor:
 
 
 def attend(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(N) + bias) v, for each head. bias None: plain causal, T = S. Gives [B, H, T, N].
+    """softmax(q k^T / sqrt(N) + bias) v, for each head. bias: in the format of q; None: plain causal, T = S. Gives [B, H, T, N].
 
     On CPU and for short sequences the scores are made outright, in the precision of q.
     """
     B, H, T, N = q_BHTN.shape
     K, S = k_BKSN.shape[1:3]
     if q_BHTN.device.type != "cpu" or max(T, S) > MANUAL_UP_TO:
-        mask = None if bias_BTS is None else bias_BTS[:, None].to(q_BHTN.dtype)
+        mask = None if bias_BTS is None else bias_BTS[:, None]
         return scaled_dot_product_attention(q_BHTN, k_BKSN, v_BKSN, attn_mask=mask, is_causal=bias_BTS is None, enable_gqa=H != K)
     if bias_BTS is None:
         bias_BTS = torch.full((1, T, S), float("-inf"), dtype=q_BHTN.dtype, device=q_BHTN.device).triu(1)
-    bias_B1TS = bias_BTS.to(q_BHTN.dtype)[:, None, None]
     q_BKGTN = (q_BHTN * N**-0.5).view(B, K, H // K, T, N)
-    scores_BKGTS = (q_BKGTN.flatten(2, 3) @ k_BKSN.transpose(-2, -1)).view(B, K, H // K, T, S) + bias_B1TS
+    scores_BKGTS = (q_BKGTN.flatten(2, 3) @ k_BKSN.transpose(-2, -1)).view(B, K, H // K, T, S) + bias_BTS[:, None, None]
     weights = scores_BKGTS.softmax(-1).to(v_BKSN.dtype)
     return (weights.flatten(2, 3) @ v_BKSN).view(B, H, T, N)
 
@@ -117,7 +117,6 @@ class Attention(nn.Module):
         q, k, v = (part.view(B, T, -1, N) for part in qkv.split((H * N, K * N, K * N), -1))
         if hasattr(self, "q_norm"):
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        cos, sin = cos.to(q.dtype), sin.to(q.dtype)
         q, k, v = rotate(q, cos, sin).transpose(1, 2), rotate(k, cos, sin).transpose(1, 2), v.transpose(1, 2)
         if cache is not None and positions_BT is not None:
             k, v = cache.put(layer, k, v, positions_BT)

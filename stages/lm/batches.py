@@ -8,7 +8,6 @@ used up, the next epoch begins, in the middle of a batch if need be.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,9 +54,8 @@ class TokenStream:
         Raises InputError if the table is empty.
         """
         kind = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.int32)
-        flat, ends, done = (cache / f"{table}.{name}" for name in ("tokens", "ends.npy", "json"))
-        if not (done.exists() and _is_whole(flat, ends, kind)):
-            done.unlink(missing_ok=True)
+        flat, ends = cache / f"{table}.tokens", cache / f"{table}.ends.npy"
+        if not _is_whole(flat, ends, kind):
             cache.mkdir(parents=True, exist_ok=True)
             lengths = []
             with flat.open("wb") as file:
@@ -66,7 +64,6 @@ class TokenStream:
                     lengths.append(np.diff(column.offsets.to_numpy()))
                     file.write(column.flatten().to_numpy().astype(kind).tobytes())
             np.save(ends, np.cumsum(np.concatenate([*lengths, np.empty(0, np.int64)]), dtype=np.int64))
-            done.write_text(json.dumps({"source": source.id, "dtype": kind.name}))
         if not flat.stat().st_size:
             raise InputError(f"{source}.{table}", "holds no tokens", "give pack more documents, or a smaller share to the other split")
         return cls(np.memmap(flat, kind, "r"), np.load(ends, mmap_mode="r"), source, table)
@@ -150,7 +147,7 @@ def permuted(index: np.ndarray, size: int, seed: int) -> np.ndarray:
 
 
 def _is_whole(flat: Path, ends: Path, kind: np.dtype) -> bool:
-    """Whether all tokens are there: nothing of the cache is synced, so after a power cut `done` may stand beside half a file."""
+    """Whether all tokens are there: the ends, written last, say how many. A kill or a power cut leaves less."""
     try:
         row_ends = np.load(ends, mmap_mode="r")
         return flat.stat().st_size == kind.itemsize * (int(row_ends[-1]) if len(row_ends) else 0)

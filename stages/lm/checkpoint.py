@@ -33,10 +33,12 @@ def load_model(source: Artifact | Path, device: torch.device | str = "cpu") -> L
     folder = _folder(source)
     model = LanguageModel(load_config(folder))
     try:
-        weights = {name: tensor for path in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(path).items()}
+        weights: dict[str, Tensor] = {}
+        for path in sorted(folder.glob("*.safetensors")):  # mapped; the copies are aligned, whatever the file's header takes
+            weights |= {name: tensor.to(torch.float32, copy=True) for name, tensor in load_file(path).items()}
         if model.config.tied_embeddings:
             weights.pop("lm_head.weight", None)  # some writers store the tied table twice
-        model.load_state_dict(weights)
+        model.load_state_dict(weights, assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise ArtifactError(
             f"checkpoint {folder}", f"its weights do not fit its config.json: {error}", "make the checkpoint again"

@@ -215,8 +215,19 @@ class Compute(Settings):
 
     devices: int = Field(1, ge=1, le=65536, description="Processes, one per GPU (or CPU socket); above 1 the stage starts torchrun")
     replicas: int = Field(1, ge=1, le=65536, description="Copies of the sharded model (HSDP); devices must be a multiple")
-    micro_batch_rows: int = Field(0, ge=0, le=1 << 20, description="Sequences per forward pass on one device; 0: about 4096 tokens on CPU")
+    micro_batch_rows: int = Field(
+        0,
+        ge=0,
+        le=1 << 20,
+        description="Sequences (in dpo: pairs of them) per forward pass on one device; 0: about 4096 tokens on CPU, 32768 on CUDA",
+    )
     threads: int = Field(0, ge=0, le=4096, description="CPU threads per process; 0: all cores that this process may use")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the machine has it natively")
     compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile of each block; auto: where the run is long enough")
     checkpoint_every: int = Field(500, ge=1, le=1 << 30, description="Steps between safe points that an interrupted run continues from")
+
+    @model_validator(mode="after")
+    def _replicas_are_equal(self) -> Self:
+        if self.devices % self.replicas:
+            raise ValueError(f"devices {self.devices} must be a multiple of replicas {self.replicas}")
+        return self

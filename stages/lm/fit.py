@@ -58,17 +58,19 @@ class Fitted:
 
 def fit(
     model: LanguageModel, batches: Batches, loss: LossFunction, *, training: Training, compute: Compute, steps: int,
-    scratch: Path, report: Report, guard: Mapping[str, Any], evaluate: Evaluate | None = None,
+    scratch: Path, report: Report, guard: Mapping[str, Any], evaluate: Evaluate | None = None, sequences: int = 1,
 ) -> Fitted:  # fmt: skip
     """Train `model` in place for `steps` steps, continuing from the last safe point in `scratch` if there is one.
 
     guard: plain values that tell this run from others (seed, input ids); a safe point with other values is not used.
     evaluate: held-out figures by metrics column, computed every `training.evaluate_every` steps and after the last.
-    Raises Interrupted after a safe point on SIGTERM or SIGINT; InputError naming step and documents after 10 bad steps in a row.
+    sequences: of the context's length, in a row.
+    Raises Interrupted after a safe point on SIGTERM or SIGINT; InputError naming step and documents after 10 bad steps in a row;
+    ConfigError with a smaller micro-batch if the device's memory does not suffice.
     """
-    run = _Run(model, batches, loss, training, compute, steps, scratch, report, dict(guard) | {"steps": steps})
+    run = _Run(model, batches, loss, training, compute, steps, scratch, report, dict(guard) | {"steps": steps}, sequences)
     run.restore()
-    with parallel.stop_wished(scratch, run.device) as stop, run.compiled():
+    with parallel.stop_wished(scratch, run.device) as stop, run.enough_memory(), run.compiled():
         while run.step < steps:
             run.one_step()
             done = run.step == steps
@@ -90,7 +92,7 @@ class _Run:
 
     def __init__(
         self, model: LanguageModel, batches: Batches, loss: LossFunction, training: Training, compute: Compute, steps: int,
-        scratch: Path, report: Report, guard: dict[str, Any],
+        scratch: Path, report: Report, guard: dict[str, Any], sequences: int,
     ):  # fmt: skip
         self.model, self.batches, self.loss, self.training, self.compute = model, batches, loss, training, compute
         self.steps, self.folder, self.report, self.guard = steps, scratch / "safe_points", report, guard
@@ -100,10 +102,12 @@ class _Run:
         self.ranks, self.rank = parallel.ranks(), parallel.rank()
         if training.batch_rows % self.ranks:
             raise ConfigError(
-                "training.batch_rows", f"{training.batch_rows} rows cannot be shared by {self.ranks} devices", "use a multiple"
+                "training.batch_rows",
+                f"{training.batch_rows} rows cannot be shared by {self.ranks} devices",
+                f"use a multiple of {self.ranks}",
             )
         self.share = training.batch_rows // self.ranks
-        self.micro = _micro_batch(self.share, compute.micro_batch_rows, model.config.context, self.device)
+        self.micro = _micro_batch(self.share, compute.micro_batch_rows, sequences * model.config.context, self.device)
         self.optimizers = make_optimizers(model, training)
         self.spikes = SpikeGuard(training.spike)
         self.step = self.tokens = self.skipped = self.skipped_in_row = 0
@@ -221,6 +225,19 @@ class _Run:
         self.report.note(f"continuing after step {self.step} of {self.steps}")
 
     @contextmanager
+    def enough_memory(self) -> Iterator[None]:
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            fewer = _divisor(self.share, self.micro // 2) if self.micro > 1 else 0
+            raise ConfigError(
+                f"compute.micro_batch_rows = {self.micro}",
+                f"so many rows at once need more memory than {self.device} has: {str(error).splitlines()[0]}",
+                f"run it again with --set STAGE.compute.micro_batch_rows={fewer} (STAGE: its name); it continues from the last safe point"
+                if fewer else "give it more devices, or a model with a shorter context",
+            ) from None  # fmt: skip
+
+    @contextmanager
     def compiled(self) -> Iterator[None]:
         """Compile the blocks if the whole run is long enough (the whole, so that a continued run computes the same bits)."""
         model, tokens = self.model.config, self.steps * self.share * self.model.config.context
@@ -284,9 +301,13 @@ def _set_compiled(model: LanguageModel, calls: list[Any]) -> None:
         block._compiled_call_impl = call  # what Module.compile() sets
 
 
-def _micro_batch(rows: int, wanted: int, context: int, device: torch.device) -> int:
+def _micro_batch(rows: int, wanted: int, row_tokens: int, device: torch.device) -> int:
     """Rows of a forward pass: a divisor of `rows`, so that all passes have one shape."""
-    most = wanted or max(1, MICRO_BATCH_TOKENS[device.type] // context)
+    return _divisor(rows, wanted or max(1, MICRO_BATCH_TOKENS[device.type] // row_tokens))
+
+
+def _divisor(rows: int, most: int) -> int:
+    """The largest divisor of `rows` up to `most`."""
     return max(divisor for divisor in range(1, min(rows, most) + 1) if rows % divisor == 0)
 
 

@@ -30,7 +30,8 @@ def generate(
     """
     for number, prompt in enumerate(prompts):
         if not 0 < len(prompt) < model.config.context:
-            raise InputError(f"prompt {number}", f"has {len(prompt)} tokens; the model takes 1 to {model.config.context - 1}", "shorten it")
+            fix = "shorten it" if prompt else "give it text"
+            raise InputError(f"prompt {number}", f"has {len(prompt)} tokens; the model takes 1 to {model.config.context - 1}", fix)
     answers: list[list[int]] = [[] for _ in prompts]
     order = sorted(range(len(prompts)), key=lambda n: len(prompts[n]))  # rows of like length share a batch: less padding
     for start in range(0, len(order), batch_size):
@@ -44,20 +45,23 @@ def _fill(
     max_new_tokens: int, stop: frozenset[int], temperature: float, top_p: float, seed: int,
 ) -> None:  # fmt: skip
     device = model.head_weight.device
-    lengths = torch.tensor([len(prompts[n]) for n in rows], device=device)
-    longest = int(lengths.max())
+    length_B = torch.tensor([len(prompts[n]) for n in rows])
+    longest = int(length_B.max())
     cache = KeyValueCache(model.config, len(rows), min(model.config.context, longest + max_new_tokens), model.head_weight)
-    ids_BT = torch.zeros(len(rows), longest, dtype=torch.long, device=device)
+    ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)
     for row, number in enumerate(rows):
-        ids_BT[row, : lengths[row]] = torch.tensor(prompts[number], device=device)
+        ids_BT[row, : len(prompts[number])] = torch.tensor(prompts[number])
+    last_B = (length_B - 1).to(device)
     generators = {n: torch.Generator().manual_seed(seed_for(seed, "sample", n)) for n in rows} if temperature else {}
 
-    def last(hidden_BTD: Tensor, weight_VD: Tensor) -> Tensor:
-        at = (lengths - 1).clamp(max=hidden_BTD.shape[1] - 1) if hidden_BTD.shape[1] > 1 else torch.zeros_like(lengths)
-        return hidden_BTD[torch.arange(len(lengths), device=device), at] @ weight_VD.T
+    def after_prompt(hidden_BTD: Tensor, weight_VD: Tensor) -> Tensor:
+        return hidden_BTD[torch.arange(len(last_B), device=device), last_B] @ weight_VD.T
 
-    logits_BV = model(ids_BT, last, cache=cache).float()
-    cache.length_B = lengths.clone()
+    def after_token(hidden_B1D: Tensor, weight_VD: Tensor) -> Tensor:
+        return hidden_B1D[:, 0] @ weight_VD.T
+
+    logits_BV = model(ids_BT.to(device), after_prompt, cache=cache).float()
+    cache.length_B = length_B
     for _ in range(max_new_tokens):
         chosen = _choose(logits_BV, temperature, top_p, [generators[n] for n in rows] if temperature else [])
         going = []
@@ -70,11 +74,9 @@ def _fill(
         if not going:
             return
         if len(going) < len(rows):
-            kept = torch.tensor(going, device=device)
-            cache.keep(kept)
+            cache.keep(going)
             rows, chosen = [rows[p] for p in going], [chosen[p] for p in going]
-            lengths = lengths[kept]
-        logits_BV = model(torch.tensor(chosen, device=device)[:, None], last, cache=cache).float()
+        logits_BV = model(torch.tensor(chosen, device=device)[:, None], after_token, cache=cache).float()
 
 
 def _choose(logits_BV: Tensor, temperature: float, top_p: float, generators: list[torch.Generator]) -> list[int]:

@@ -11,29 +11,35 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from stages.lm.precision import product_dtype
+
 IGNORED = -100  # a label that does not count
 BALANCE_WEIGHT = 0.01  # of the load-balancing loss (Fedus et al. 2021)
-CHUNK_LOGITS = 1 << 22  # 16 MB of float32: about what stays in a cache
+CHUNK_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 27}  # 16 MB of float32, about what stays in a cache; 512 MB, few large products
 
 
 def token_loss(
-    hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, z_loss: float = 0.0, chunk: int | None = None
+    hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, z_loss: float = 0.0, chunk: int | None = None, all_count: bool = False
 ) -> tuple[Tensor, Tensor]:
     """(sum over counted tokens of cross-entropy + z_loss * logsumexp^2, sum of the cross-entropy alone without gradient), in nats.
 
     Tokens whose label is -100 do not count. Gradients are made in the forward pass, where the logits are at hand, so nothing
-    is computed twice. z-loss: Chowdhery et al. 2022 (PaLM), section 5. chunk: tokens at a time.
+    is computed twice. z-loss: Chowdhery et al. 2022 (PaLM), section 5. chunk: tokens at a time. all_count: no label is -100; to look
+    for those makes the host wait for the device.
     """
-    x_MD, labels_M, _ = _counted(hidden_BTD, labels_BT)
+    if all_count:
+        x_MD, labels_M = hidden_BTD.flatten(0, 1), labels_BT.flatten()
+    else:
+        x_MD, labels_M, _ = _counted(hidden_BTD, labels_BT)
     with_gradient = torch.is_grad_enabled() and (x_MD.requires_grad or weight_VD.requires_grad)
-    chunk = chunk or max(1, CHUNK_LOGITS // len(weight_VD))
+    chunk = chunk or _chunk(weight_VD)
     return _FusedLinearCrossEntropy.apply(x_MD, weight_VD, labels_M, z_loss, chunk, with_gradient)
 
 
 def row_logprobs(hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, chunk: int | None = None) -> Tensor:
     """[B] log-probability of each row's counted labels (summed), differentiable; logits are made again in the backward pass."""
     x_MD, labels_M, kept_M = _counted(hidden_BTD, labels_BT)
-    logprob_M = _LinearLogprob.apply(x_MD, weight_VD, labels_M, chunk or max(1, CHUNK_LOGITS // len(weight_VD)))
+    logprob_M = _LinearLogprob.apply(x_MD, weight_VD, labels_M, chunk or _chunk(weight_VD))
     rows = torch.div(kept_M, labels_BT.shape[1], rounding_mode="floor")
     return logprob_M.new_zeros(labels_BT.shape[0]).index_add(0, rows, logprob_M)
 
@@ -52,9 +58,8 @@ def _counted(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor, Ten
     return x_MD.index_select(0, kept_M), labels_M[kept_M], kept_M
 
 
-def _matmul_dtype(x: Tensor) -> torch.dtype:
-    kind = x.device.type
-    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+def _chunk(weight_VD: Tensor) -> int:
+    return max(1, CHUNK_LOGITS[weight_VD.device.type] // len(weight_VD))
 
 
 class _FusedLinearCrossEntropy(torch.autograd.Function):
@@ -62,7 +67,7 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
     def forward(
         ctx: Any, x_MD: Tensor, weight_VD: Tensor, labels_M: Tensor, z_loss: float, chunk: int, with_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        dtype = _matmul_dtype(x_MD)
+        dtype = product_dtype(x_MD)
         total = x_MD.new_zeros((), dtype=torch.float32)
         plain = torch.zeros_like(total)
         with torch.autocast(x_MD.device.type, enabled=False):
@@ -102,7 +107,7 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
 class _LinearLogprob(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x_MD: Tensor, weight_VD: Tensor, labels_M: Tensor, chunk: int) -> Tensor:
-        ctx.dtype, ctx.chunk = _matmul_dtype(x_MD), chunk
+        ctx.dtype, ctx.chunk = product_dtype(x_MD), chunk
         ctx.save_for_backward(x_MD, weight_VD, labels_M)
         with torch.autocast(x_MD.device.type, enabled=False):
             w_VD = weight_VD.to(ctx.dtype)

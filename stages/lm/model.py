@@ -15,6 +15,7 @@ from torch.nn.functional import linear, one_hot, silu
 
 from stages.lm.attention import Attention, KeyValueCache, rotary_tables, visibility_bias
 from stages.lm.config import ModelConfig
+from stages.lm.precision import product_dtype
 
 Head = Callable[[Tensor, Tensor], Any]  # (hidden_BTD, weight_VD) → what the caller wants, e.g. a loss
 
@@ -106,7 +107,10 @@ class Decoder(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Next-token model. `balance_B` is each row's load-balancing loss in the last forward pass, mean over layers (0 for dense models)."""
+    """Next-token model. Its weights are made by `initialize` or load_state_dict(assign=True); until then they are on the meta device.
+
+    `balance_B` is each row's load-balancing loss in the last forward pass, mean over layers (0 for dense models).
+    """
 
     cos: Tensor
     sin: Tensor
@@ -114,9 +118,10 @@ class LanguageModel(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
-        self.model = Decoder(config)
-        if not config.tied_embeddings:
-            self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
+        with torch.device("meta"):
+            self.model = Decoder(config)
+            if not config.tied_embeddings:
+                self.lm_head = nn.Linear(config.width, config.vocab_size, bias=False)
         cos, sin = rotary_tables(config)
         self.register_buffer("cos", cos, persistent=False)
         self.register_buffer("sin", sin, persistent=False)
@@ -141,14 +146,15 @@ class LanguageModel(nn.Module):
         window = self.config.sliding_window
         positions_BT = None
         if cache is not None:
-            positions_BT = cache.length_B[:, None] + torch.arange(T, device=ids_BT.device)
-            at, keys = positions_BT, int(positions_BT.max()) + 1
+            positions_BT = (cache.length_B[:, None] + torch.arange(T)).to(ids_BT.device, non_blocking=True)
+            at, keys = positions_BT, int(cache.length_B.max()) + T
         else:
             at, keys = torch.arange(T, device=ids_BT.device)[None], T
-        plain = cache is None and segments_BT is None and (window is None or window >= T)
-        bias_BTS = None if plain else visibility_bias(at, keys, window, segments_BT)
-        cos, sin = self.cos[at][:, :, None], self.sin[at][:, :, None]
         x_BTD = self.model.embed_tokens(ids_BT).float()
+        dtype = product_dtype(x_BTD)  # cast here once, not in each layer, which would keep its copy for the backward pass
+        plain = cache is None and segments_BT is None and (window is None or window >= T)
+        bias_BTS = None if plain else visibility_bias(at, keys, window, segments_BT).to(dtype)
+        cos, sin = (table[at][:, :, None].to(dtype) for table in (self.cos, self.sin))
         balance_B = x_BTD.new_zeros(len(x_BTD))
         for block in self.model.layers:
             x_BTD, one_B = block(x_BTD, cos, sin, bias_BTS, real_BT, cache, positions_BT)
@@ -159,15 +165,16 @@ class LanguageModel(nn.Module):
         hidden_BTD = self.model.norm(x_BTD)
         return head(hidden_BTD, self.head_weight) if head else linear(hidden_BTD, self.head_weight)
 
-    @torch.no_grad()
     def initialize(self, seed: int) -> None:
         """Normal weights of deviation 0.02, those that write to the residual stream divided by sqrt(2 L) (Radford et al. 2019)."""
         generator = torch.Generator().manual_seed(seed)
+        made: dict[str, Tensor] = {}
         for name, weight in self.named_parameters():
             if weight.ndim == 1:
-                weight.fill_(1.0)
+                made[name] = torch.ones(weight.shape)
                 continue
             deviation = 0.02
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 deviation /= math.sqrt(2 * self.config.layers)
-            weight.copy_(torch.empty(weight.shape).normal_(0.0, deviation, generator=generator))
+            made[name] = torch.empty(weight.shape).normal_(0.0, deviation, generator=generator)
+        self.load_state_dict(made, assign=True)

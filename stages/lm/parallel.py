@@ -15,8 +15,9 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -27,7 +28,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 import data_contracts
 import stages
-from data_contracts import Artifact, ConfigError, Draft, GroundupError
+from data_contracts import Artifact, Draft, GroundupError
 from stages.interruption import stop_requested
 from stages.lm import precision
 from stages.lm.config import Compute
@@ -37,6 +38,10 @@ from stages.report import Facts, Report
 STOP = "stop"  # a file in the draft's scratch folder: the starting process wishes the ranks to stop
 STARTER = "GROUNDUP_STARTER"  # its process id: ranks whose starter was killed stop too
 MESSAGE = "groundup:"  # how rank 0 begins the lines that carry its report
+PATIENCE = timedelta(days=1)  # ranks wait for what rank 0 does alone (token cache, answers); one that dies is seen by torchrun at once
+
+
+T = TypeVar("T")
 
 
 def ranks() -> int:
@@ -69,11 +74,8 @@ def place(model: LanguageModel, compute: Compute) -> LanguageModel:
     compute.replicas above 1 shards within a replica and averages between replicas (HSDP).
     """
     device = precision.device_of()
-    model.to(device)
     if ranks() == 1:
-        return model
-    if ranks() % compute.replicas:
-        raise ConfigError("compute.replicas", f"{ranks()} devices cannot be {compute.replicas} equal replicas", "use a divisor of devices")
+        return model.to(device)
     shape, names = (ranks(),), ("shard",)
     if compute.replicas > 1:
         shape, names = (compute.replicas, ranks() // compute.replicas), ("replicate", "shard")  # type: ignore[assignment]
@@ -82,7 +84,7 @@ def place(model: LanguageModel, compute: Compute) -> LanguageModel:
     policy = MixedPrecisionPolicy(
         param_dtype=dtype if dtype is torch.bfloat16 else None, reduce_dtype=torch.float32, cast_forward_inputs=False
     )
-    for block in model.model.layers:
+    for block in model.model.layers:  # each moves to the device by itself: the whole model never is there
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     return model
@@ -99,9 +101,9 @@ def full_weights(model: LanguageModel) -> dict[str, Tensor]:
 
 
 def set_last_micro_batch(model: LanguageModel, last: bool) -> None:
-    """Gradients are exchanged between ranks after the last micro-batch of a step only."""
+    """Replicas exchange gradients after the last micro-batch of a step only; shards after each, or every rank would hold all gradients."""
     if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(last)
+        model.set_requires_all_reduce(last)
 
 
 def forget_gathered(model: LanguageModel) -> None:
@@ -125,6 +127,22 @@ def summed(values: Mapping[str, float], device: torch.device) -> dict[str, float
     total = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
     dist.all_reduce(total)
     return dict(zip(values, total.tolist(), strict=True))
+
+
+def gathered(value: T) -> list[T]:
+    """Each rank's value, in the order of ranks."""
+    values = [value] * ranks()
+    if ranks() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def told_by_rank_0(find: Callable[[], T]) -> T:
+    """What rank 0 finds, on all ranks."""
+    found = [find() if rank() == 0 else None]
+    if ranks() > 1:
+        dist.broadcast_object_list(found, src=0)
+    return found[0]  # type: ignore[return-value]
 
 
 def barrier() -> None:
@@ -243,7 +261,8 @@ def main(job: Path) -> None:
     device = precision.device_of()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", device_id=device if device.type == "cuda" else None)
+    cuda = device.type == "cuda"
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE, device_id=device if cuda else None)
     outcome = Path(values["place"]) / "scratch" / "outcome.json"
     inputs = {name: Artifact.at(Path(path)) for name, path in values["inputs"].items()}
     try:

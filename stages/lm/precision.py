@@ -11,6 +11,7 @@ import shutil
 from contextlib import AbstractContextManager
 
 import torch
+from torch import Tensor
 
 from data_contracts import ConfigError
 from stages.lm.config import Compute
@@ -43,6 +44,12 @@ def matmul_dtype(compute: Compute, device: torch.device) -> torch.dtype:
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
     """Matrix products in `dtype` inside this context."""
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype is torch.bfloat16)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """What matrix products of `x` are made in here: the format of the autocast around it, else its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def set_threads(compute: Compute) -> int:

@@ -21,7 +21,7 @@ STATE = "state.json"
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
     """Write a safe point after `step` steps; all ranks take part. state: plain JSON, with no NaN.
 
-    It appears at once: digests of all files are recorded and everything is on disk before it gets its name.
+    It appears at once: digests of all files are recorded and everything is on disk before it gets its name. Ranks share that work.
     """
     partial, whole = folder / f"partial-{step:09d}", folder / f"step-{step:09d}"
     with parallel.rank_0_first():
@@ -31,11 +31,14 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: dict[str
             partial.mkdir(parents=True)
     parallel.write_tensors(partial, tensors)
     parallel.barrier()
+    mine = sorted(partial.iterdir())[parallel.rank() :: parallel.ranks()]
+    for path in mine:
+        _fsync(path)
+    digests = {name: digest for part in parallel.gathered({path.name: sha256(path) for path in mine}) for name, digest in part.items()}
     if parallel.rank() == 0:
-        digests = {path.name: sha256(path) for path in sorted(partial.iterdir())}
         (partial / STATE).write_text(json.dumps({"files": digests, "state": state}, allow_nan=False), "utf-8")
-        for path in [*partial.iterdir(), partial]:
-            _fsync(path)
+        _fsync(partial / STATE)
+        _fsync(partial)
         partial.rename(whole)
         _fsync(folder)
         for old in sorted(folder.glob("step-*"))[:-KEPT]:
@@ -46,8 +49,12 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: dict[str
 def newest(folder: Path, guard: Mapping[str, Any]) -> tuple[Path | None, dict[str, Any], list[str]]:
     """(place, state, notes): the newest safe point whose every byte is as it was written and that belongs to this run.
 
-    guard: what must be equal in `state["guard"]`. notes tell which safe points were passed over, and why.
+    guard: what must be equal in `state["guard"]`. notes tell which safe points were passed over, and why. Rank 0 looks, for all.
     """
+    return parallel.told_by_rank_0(lambda: _newest(folder, guard))
+
+
+def _newest(folder: Path, guard: Mapping[str, Any]) -> tuple[Path | None, dict[str, Any], list[str]]:
     notes: list[str] = []
     for place in sorted(folder.glob("step-*"), reverse=True):
         state, problem = _checked(place)

@@ -50,7 +50,9 @@ def next_token_loss(z_loss: float) -> LossFunction:
     def loss(model: LanguageModel, batch: Batch) -> Loss:
         labels = batch["labels"]
         total, plain = model(
-            batch["ids"], lambda hidden, table: token_loss(hidden, table, labels, z_loss), segments_BT=batch.get("segments")
+            batch["ids"],
+            lambda hidden, table: token_loss(hidden, table, labels, z_loss, all_count=True),
+            segments_BT=batch.get("segments"),
         )
         return Loss(total + balance_loss(model.balance_B, labels.shape[1]), labels.numel(), labels.numel(), {"loss": plain})
 

@@ -107,8 +107,9 @@ def answers(
     if not asked:
         return None, []
     said = generate(model, [ids for _, ids in asked], max_new_tokens=max_new_tokens, stop=chat.stop_ids)
-    stopped = [
-        len(ids) + len(answer) < model.config.context and len(answer) < max_new_tokens for (_, ids), answer in zip(asked, said, strict=True)
+    stopped = [  # the last token of a full context needs no place in it
+        len(ids) + len(answer) <= model.config.context and len(answer) < max_new_tokens
+        for (_, ids), answer in zip(asked, said, strict=True)
     ]
     samples = [
         {"prompt": messages[-2]["content"], "answer": chat.text(answer), "reference": messages[-1]["content"]}

@@ -98,13 +98,13 @@ def test_too_few_tokens_for_one_window_are_refused_with_the_count(stream: TokenS
 
 
 def test_a_cache_cut_short_by_a_kill_is_written_again(stream: TokenStream, tmp_path: Path) -> None:
-    (tmp_path / "cache" / "train.json").unlink()
+    (tmp_path / "cache" / "train.ends.npy").unlink()
     (tmp_path / "cache" / "train.tokens").write_bytes(b"half")
     assert len(TokenStream.open(stream.source, "train", tmp_path / "cache", 2000)) == 1003
 
 
 @pytest.mark.parametrize("name", ["train.tokens", "train.ends.npy"])
-def test_a_cache_that_is_shorter_than_its_mark_says_is_written_again(name: str, stream: TokenStream, tmp_path: Path) -> None:
+def test_a_cache_whose_files_do_not_fit_each_other_is_written_again(name: str, stream: TokenStream, tmp_path: Path) -> None:
     half = (tmp_path / "cache" / name).read_bytes()[:100]
     (tmp_path / "cache" / name).unlink()  # the stream still maps the old file
     (tmp_path / "cache" / name).write_bytes(half)

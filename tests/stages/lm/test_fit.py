@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from data_contracts import InputError, Interrupted
+from data_contracts import ConfigError, InputError, Interrupted
 from stages.lm.batches import Batch
-from stages.lm.fit import Fitted, Loss, LossFunction, fit
+from stages.lm.fit import Fitted, Loss, LossFunction, _micro_batch, fit
 from stages.lm.model import LanguageModel
 from stages.report import Report
 from tests.stages.lm import tiny
@@ -245,10 +245,17 @@ def failing_once(error: Exception) -> LossFunction:
     return loss
 
 
-@pytest.mark.slow
-def test_out_of_memory_while_compiling_is_told_as_what_it_is(tmp_path: Path) -> None:
-    with pytest.raises(torch.OutOfMemoryError, match="9 GiB"):
-        train(tmp_path, 1, loss=failing_once(torch.OutOfMemoryError("tried to allocate 9 GiB")), compute={"compile": "on"})
+@pytest.mark.parametrize("compiling", ["off", pytest.param("on", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("micro", "fix"), [(8, "--set STAGE.compute.micro_batch_rows=4 "), (1, "give it more devices")])
+def test_out_of_memory_is_told_with_the_micro_batch_to_try(compiling: str, micro: int, fix: str, tmp_path: Path) -> None:
+    full = torch.OutOfMemoryError("tried to allocate 9 GiB")
+    with pytest.raises(ConfigError, match=rf"micro_batch_rows = {micro}: .* more memory than cpu has: tried to allocate 9 GiB\n.*{fix}"):
+        train(tmp_path, 1, loss=failing_once(full), compute={"compile": compiling, "micro_batch_rows": micro})
+
+
+@pytest.mark.parametrize(("sequences", "rows"), [(1, 4), (2, 2)])
+def test_the_micro_batch_holds_so_many_tokens_whatever_a_row_is(sequences: int, rows: int) -> None:
+    assert _micro_batch(8, 0, sequences * 1024, torch.device("cpu")) == rows
 
 
 @pytest.mark.slow

@@ -55,13 +55,27 @@ def test_a_small_top_p_is_greedy() -> None:
     assert generate(model, PROMPTS, max_new_tokens=20, temperature=1.0, top_p=1e-9) == generate(model, PROMPTS, max_new_tokens=20)
 
 
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.0, 0.6), (0.5, 0.9)])
+def test_samples_are_drawn_from_the_fewest_tokens_that_reach_top_p_as_often_as_these_are_likely(temperature: float, top_p: float) -> None:
+    model, draws = tiny.model(tied_embeddings=False, vocab_size=12), 1000
+    with torch.no_grad():
+        probability, order = (model(torch.tensor([PROMPTS[0]]))[0, -1] / temperature).softmax(-1).sort(descending=True)
+    among = int((probability.cumsum(0) < top_p).sum()) + 1
+    wanted = torch.zeros(12).index_copy(0, order[:among], probability[:among] / probability[:among].sum())
+    said = generate(model, [PROMPTS[0]] * draws, max_new_tokens=1, temperature=temperature, top_p=top_p, batch_size=draws)
+    found = torch.bincount(torch.tensor(said)[:, 0], minlength=12) / draws
+    assert 2 <= among <= 12
+    assert not found[wanted == 0].any()
+    assert ((found - wanted).abs() <= 4 * (wanted * (1 - wanted) / draws).sqrt()).all()  # four standard deviations
+
+
 def test_a_row_ends_when_the_context_is_full() -> None:
     model = tiny.model(tied_embeddings=False)
     answers = generate(model, [[1] * 60, [2]], max_new_tokens=100)
     assert [len(answer) for answer in answers] == [5, 64]  # the last token needs no place
 
 
-@pytest.mark.parametrize("prompt", [[], [1] * 64])
-def test_a_prompt_that_is_empty_or_fills_the_context_is_refused(prompt: list[int]) -> None:
-    with pytest.raises(InputError, match=f"prompt 1: has {len(prompt)} tokens; the model takes 1 to 63"):
+@pytest.mark.parametrize(("prompt", "fix"), [([], "give it text"), ([1] * 64, "shorten it")])
+def test_a_prompt_that_is_empty_or_fills_the_context_is_refused(prompt: list[int], fix: str) -> None:
+    with pytest.raises(InputError, match=rf"prompt 1: has {len(prompt)} tokens; the model takes 1 to 63\n.*{fix}"):
         generate(tiny.model(), [[1], prompt])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
+from stages.lm import loss
 from stages.lm.loss import IGNORED, row_logprobs, token_loss
 
 Inputs = tuple[Tensor, Tensor, Tensor]
@@ -33,6 +34,13 @@ def test_token_loss_is_cross_entropy_with_z_loss(batch: Inputs, z_loss: float, c
     torch.testing.assert_close(total, wanted)
     for ours, theirs in zip(torch.autograd.grad(3 * total, (hidden, table)), torch.autograd.grad(3 * wanted, (hidden, table)), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+
+
+def test_where_all_labels_count_nothing_is_looked_for(batch: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, table, labels = batch
+    wanted = token_loss(hidden, table, labels.clamp(min=0))
+    monkeypatch.setattr(loss, "_counted", None)
+    assert token_loss(hidden, table, labels.clamp(min=0), all_count=True) == wanted
 
 
 def test_large_logits_do_not_overflow(batch: Inputs) -> None:

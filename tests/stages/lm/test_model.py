@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_contracts import ArtifactError, Draft, bundles, current
@@ -102,6 +103,20 @@ def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> Non
     out.path("config.json").write_text("{")
     with pytest.raises(ArtifactError, match="cannot be used"):
         load_config(out.files)
+
+
+def test_loaded_weights_are_float32_and_trainable_and_no_part_of_the_file(tmp_path: Path) -> None:
+    out = Draft("checkpoint", tmp_path / "draft")
+    write_checkpoint(out, tiny.model(vocab_size=320), tiny.tokenizer_folder(tmp_path / "tokenizer"), [])
+    path = out.files / "model.safetensors"
+    save_file({name: tensor.bfloat16() for name, tensor in load_file(path).items()}, path)
+    written = path.read_bytes()
+    model = load_model(out.files)
+    assert {(weight.dtype, weight.requires_grad, weight.device.type) for weight in model.parameters()} == {(torch.float32, True, "cpu")}
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.zero_()
+    assert path.read_bytes() == written
 
 
 def test_a_large_checkpoint_is_written_in_several_files_with_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from data_contracts import Artifact, ConfigError, Draft, GroundupError, InputError, Interrupted, Store
+from stages.lm import parallel
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.stage import run
 from stages.report import Report
@@ -69,6 +73,23 @@ def test_two_ranks_stop_at_a_safe_point_on_a_signal_and_one_rank_continues(store
     assert [row["loss"] for row in metrics] == pytest.approx([row["loss"] for row in whole], rel=1e-3)
     continued = load_file(draft.files / "model.safetensors")
     assert max(float((continued[name] - weights[name]).abs().max()) for name in weights) < 0.05
+
+
+def test_ranks_wait_for_hours_while_rank_0_works_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def started(*_: Any, timeout: timedelta, **__: Any) -> None:
+        raise TimeoutError(timeout)
+
+    (tmp_path / "job.json").write_text(json.dumps({"stage": "pretrain", "config": {}}))
+    monkeypatch.setattr(torch.distributed, "init_process_group", started)
+    with pytest.raises(TimeoutError) as told:
+        parallel.main(tmp_path / "job.json")
+    assert told.value.args[0] >= timedelta(hours=12)
+
+
+def test_replicas_that_are_not_equal_are_refused_before_any_work() -> None:
+    for devices in (1, 3):
+        with pytest.raises(ConfigError, match=f"devices {devices} must be a multiple of replicas 2"):
+            PretrainConfig.parse(settings(devices=devices, replicas=2), "pretrain")
 
 
 def test_an_error_of_the_ranks_is_told_as_it_is(store: Store, publish: Any) -> None:

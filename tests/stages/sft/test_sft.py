@@ -18,7 +18,7 @@ from stages.lm.loss import IGNORED
 from stages.sft import examples
 from stages.sft.packing import Example, PackedChats, best_fit
 from stages.sft.replay import WithReplay, windows
-from stages.sft.stage import answer_loss
+from stages.sft.stage import answer_loss, answers
 from tests.golden import sft as golden
 
 LEARNT = {
@@ -106,6 +106,20 @@ def test_a_conversation_that_does_not_fit_loses_its_last_exchanges_or_is_dropped
     facts = trained.manifest.facts
     assert facts["rejected"] == {"special_token_in_text": 1, "too_long": 1}
     assert (facts["figures"]["shortened"], facts["figures"]["conversations"]) == (1, 7)
+
+
+def test_an_answer_that_ends_with_the_last_token_of_the_context_has_stopped(publish):
+    checkpoint = golden.checkpoint(publish, tied_embeddings=False)
+    chat, model = ChatFormat(checkpoint), load_model(checkpoint)
+    asked = golden.conversation("Which colour is it?", "red.")["messages"]
+    (prompt,) = chat.prompts([asked[:1]])
+    model.config = model.config.model_copy(update={"context": len(prompt) + 2})
+    (free,) = generate(model, [prompt])
+    assert len(free) == 3
+    assert free[2] not in free[:2]
+    assert answers(model, chat, [asked], 96)[0] == 0.0
+    chat.stop_ids = [free[2]]
+    assert answers(model, chat, [asked], 96)[0] == 1.0
 
 
 def test_kinds_can_be_repeated_and_left_out(publish):
