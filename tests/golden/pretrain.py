@@ -66,4 +66,5 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"model": {"heads": 3}}, "width 128 / heads 3 must be a whole even number"),
     ({"model": {"experts": 4}}, "experts need architecture qwen3_moe"),
     ({"training": {"optimiser": "adamw"}}, "did you mean 'optimizer'"),
+    ({"compute": {"devices": 3, "replicas": 2}}, "devices 3 must be a multiple of replicas 2"),
 ]

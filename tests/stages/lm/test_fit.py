@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from data_contracts import ConfigError, InputError, Interrupted
+from stages.lm import parallel, resume
 from stages.lm.batches import Batch
 from stages.lm.fit import Fitted, Loss, LossFunction, _micro_batch, fit
 from stages.lm.model import LanguageModel
@@ -165,6 +166,17 @@ def test_a_safe_point_of_other_settings_is_not_used(tmp_path: Path) -> None:
     train(tmp_path, 25, report=ear)
     assert all("other steps" in note for note in ear.notes)
     assert len(ear.notes) == 2
+
+
+def test_rank_0_alone_looks_for_the_safe_point_that_all_continue_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(values: list[Any], src: int) -> None:
+        values[0] = f"what rank {src} found"
+
+    monkeypatch.setattr(parallel, "ranks", lambda: 2)
+    monkeypatch.setattr(parallel, "rank", lambda: 1)
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", told)
+    (tmp_path / "step-000000005").mkdir()  # not to be read
+    assert resume.newest(tmp_path, {"seed": 0}) == "what rank 0 found"
 
 
 def test_only_the_last_two_safe_points_are_kept_and_none_is_pickled(tmp_path: Path) -> None:

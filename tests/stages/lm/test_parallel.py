@@ -13,42 +13,72 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import Tensor
 
 from data_contracts import Artifact, ConfigError, Draft, GroundupError, InputError, Interrupted, Store
 from stages.lm import parallel
+from stages.lm.config import Compute
+from stages.lm.precision import matmul_dtype
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.stage import run
 from stages.report import Report
 from tests.golden import pretrain as golden
+from tests.stages.lm.tiny import SHAPES
 
 pytestmark = pytest.mark.slow
 
 
-def settings(**compute: Any) -> dict[str, Any]:
-    return golden.SETTINGS | {"compute": {"threads": 1, "precision": "float32"} | compute}
+def settings(shape: dict[str, Any] | None = None, **compute: Any) -> dict[str, Any]:
+    model = golden.SETTINGS["model"] | (shape or {})
+    return golden.SETTINGS | {"model": model, "compute": {"threads": 1, "precision": "float32"} | compute}
 
 
-def train(store: Store, inputs: dict[str, Artifact], **compute: Any) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
+def train(
+    store: Store, inputs: dict[str, Artifact], shape: dict[str, Any] | None = None, **compute: Any
+) -> tuple[list[dict[str, Any]], dict[str, Tensor], dict[str, Any]]:
     """Metrics, weights and figures; each call in a draft of its own, for the number of devices is no part of the identity."""
     draft = Draft("checkpoint", store.root / "drafts" / "-".join(f"{k}{v}" for k, v in compute.items()))
     draft.files.mkdir(parents=True, exist_ok=True)
-    facts = run(PretrainConfig.parse(settings(**compute), "pretrain"), **inputs, out=draft, report=Report())
+    facts = run(PretrainConfig.parse(settings(shape, **compute), "pretrain"), **inputs, out=draft, report=Report())
     return pq.read_table(draft.files / "metrics").to_pylist(), load_file(draft.files / "model.safetensors"), facts.figures
 
 
-@pytest.mark.parametrize("compute", [{"devices": 2}, {"devices": 2, "replicas": 2}, {"devices": 2, "micro_batch_rows": 1}], ids=str)
-def test_two_ranks_learn_what_one_learns(compute: dict[str, Any], store: Store, publish: Any) -> None:
+def assert_near(some: dict[str, Tensor], other: dict[str, Tensor]) -> None:
+    """Up to what rounding grows to in 20 steps, which is most in bfloat16; weights that have nothing in common are 1.4 apart."""
+    assert some.keys() == other.keys()
+    apart = {name: float((some[name] - other[name]).norm() / other[name].norm()) for name in some}
+    assert max(apart.values()) < 0.6, apart
+
+
+BFLOAT16 = matmul_dtype(Compute.model_validate({}), torch.device("cpu")) is torch.bfloat16
+
+
+@pytest.mark.parametrize(
+    ("compute", "shape"),
+    [
+        ({}, "llama"),
+        ({"replicas": 2}, "llama, grouped queries, own output table"),
+        ({"replicas": 2, "micro_batch_rows": 1}, "qwen3"),
+        ({"micro_batch_rows": 1}, "qwen3_moe"),
+        pytest.param({"precision": "bfloat16"}, "qwen3", marks=pytest.mark.skipif(not BFLOAT16, reason="no bfloat16 instructions")),
+    ],
+    ids=str,
+)
+def test_two_ranks_learn_what_one_learns(compute: dict[str, Any], shape: str, store: Store, publish: Any) -> None:
     inputs = golden.inputs(publish)
-    one, weights, _ = train(store, inputs, devices=1)
-    two, sharded, figures = train(store, inputs, **compute)
+    one, weights, _ = train(store, inputs, SHAPES[shape], devices=1, precision=compute.get("precision", "float32"))
+    two, sharded, figures = train(store, inputs, SHAPES[shape], devices=2, **compute)
     assert figures["devices"] == "2 x cpu"
-    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=1e-3)
-    assert [row["gradient_norm"] for row in two] == pytest.approx([row["gradient_norm"] for row in one], rel=1e-2)
-    assert two[-1]["heldout_bits_per_byte"] == pytest.approx(one[-1]["heldout_bits_per_byte"], rel=1e-3)
-    assert sharded.keys() == weights.keys()
+    assert two[0]["gradient_norm"] == pytest.approx(one[0]["gradient_norm"], rel=1e-2)
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=5e-3)
+    assert two[-1]["heldout_bits_per_byte"] == pytest.approx(one[-1]["heldout_bits_per_byte"], rel=5e-3)
+    assert_near(sharded, weights)
 
 
-def test_two_ranks_stop_at_a_safe_point_on_a_signal_and_one_rank_continues(store: Store, publish: Any) -> None:
+@pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
+def test_ranks_stop_at_a_safe_point_on_a_signal_and_another_number_of_ranks_continues(
+    first: int, then: int, store: Store, publish: Any
+) -> None:
     class Stops(Report):
         notes: ClassVar[list[str]] = []
 
@@ -63,16 +93,17 @@ def test_two_ranks_stop_at_a_safe_point_on_a_signal_and_one_rank_continues(store
     whole, weights, _ = train(store, inputs, devices=1)
     draft = Draft("checkpoint", store.root / "drafts" / "stopped")
     draft.files.mkdir(parents=True)
-    two = PretrainConfig.parse(settings(devices=2), "pretrain")
     with pytest.raises(Interrupted, match="of 20"):
-        run(two, **inputs, out=draft, report=Stops())
+        run(PretrainConfig.parse(settings(devices=first), "pretrain"), **inputs, out=draft, report=Stops())
+    (point,) = (draft.scratch / "safe_points").iterdir()
+    digests = json.loads((point / "state.json").read_text())["files"]
+    assert digests.keys() | {"state.json"} == {path.name for path in point.iterdir()}
     Stops.notes.append("stopped")
-    run(PretrainConfig.parse(settings(), "pretrain"), **inputs, out=draft, report=Stops())
+    run(PretrainConfig.parse(settings(devices=then), "pretrain"), **inputs, out=draft, report=Stops())
     assert Stops.notes[1].startswith("continuing after step")
     metrics = pq.read_table(draft.files / "metrics").to_pylist()
     assert [row["loss"] for row in metrics] == pytest.approx([row["loss"] for row in whole], rel=1e-3)
-    continued = load_file(draft.files / "model.safetensors")
-    assert max(float((continued[name] - weights[name]).abs().max()) for name in weights) < 0.05
+    assert_near(load_file(draft.files / "model.safetensors"), weights)
 
 
 def test_ranks_wait_for_hours_while_rank_0_works_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -84,12 +115,6 @@ def test_ranks_wait_for_hours_while_rank_0_works_alone(monkeypatch: pytest.Monke
     with pytest.raises(TimeoutError) as told:
         parallel.main(tmp_path / "job.json")
     assert told.value.args[0] >= timedelta(hours=12)
-
-
-def test_replicas_that_are_not_equal_are_refused_before_any_work() -> None:
-    for devices in (1, 3):
-        with pytest.raises(ConfigError, match=f"devices {devices} must be a multiple of replicas 2"):
-            PretrainConfig.parse(settings(devices=devices, replicas=2), "pretrain")
 
 
 def test_an_error_of_the_ranks_is_told_as_it_is(store: Store, publish: Any) -> None:
