@@ -49,6 +49,19 @@ def test_a_first_step_that_is_skipped_leaves_the_first_loss_unknown(run, publish
     assert [note for note in made.manifest.facts["notes"] if "first loss" in note] == []
 
 
+def test_a_micro_batch_has_room_for_both_answers_of_its_pairs(run, publish, monkeypatch):
+    seen = set()
+
+    def counting(*settings):
+        loss = preference_loss(*settings)
+        return lambda model, batch: seen.add(len(batch["ids"])) or loss(model, batch)
+
+    monkeypatch.setattr("stages.dpo.stage.preference_loss", counting)
+    monkeypatch.setattr("stages.lm.fit.MICRO_BATCH_TOKENS", {"cpu": 4 * 96})
+    run("dpo", settings(duration=1), **golden.inputs(publish))
+    assert seen == {2}
+
+
 def test_metrics_tell_accuracy_and_margin_at_every_step(run, publish):
     metrics = run("dpo", golden.SETTINGS, **golden.inputs(publish)).read("metrics").to_pylist()
     assert [row["step"] for row in metrics] == list(range(6))

@@ -15,7 +15,7 @@ from torch import Tensor
 from data_contracts import ConfigError, InputError, Interrupted
 from stages.lm import parallel, resume
 from stages.lm.batches import Batch
-from stages.lm.fit import Fitted, Loss, LossFunction, _micro_batch, fit
+from stages.lm.fit import Fitted, Loss, LossFunction, fit
 from stages.lm.model import LanguageModel
 from stages.report import Report
 from tests.stages.lm import tiny
@@ -263,11 +263,6 @@ def test_out_of_memory_is_told_with_the_micro_batch_to_try(compiling: str, micro
     full = torch.OutOfMemoryError("tried to allocate 9 GiB")
     with pytest.raises(ConfigError, match=rf"micro_batch_rows = {micro}: .* more memory than cpu has: tried to allocate 9 GiB\n.*{fix}"):
         train(tmp_path, 1, loss=failing_once(full), compute={"compile": compiling, "micro_batch_rows": micro})
-
-
-@pytest.mark.parametrize(("sequences", "rows"), [(1, 4), (2, 2)])
-def test_the_micro_batch_holds_so_many_tokens_whatever_a_row_is(sequences: int, rows: int) -> None:
-    assert _micro_batch(8, 0, sequences * 1024, torch.device("cpu")) == rows
 
 
 @pytest.mark.slow
