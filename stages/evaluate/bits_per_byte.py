@@ -9,6 +9,7 @@ import lzma
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import torch
 from tokenizers import Tokenizer
@@ -54,29 +55,25 @@ def windows(page: int, first: int, tokens: list[int], length: int, stride: int) 
 def measure(
     model: torch.nn.Module, tokenizer: Tokenizer, first: int, pages: Iterable[tuple[str, str]], length: int, stride: int, batch_size: int
 ) -> Iterator[Page]:
-    """The cost of each (id, text), in order. Memory: one batch of windows and its logits [B, T, V].
+    """The cost of each (id, text), in order. Memory: one page, and one batch of windows with its logits [B, T, V].
 
     tokenizer: must write special tokens in the text as plain text (encode_special_tokens).
     """
-    open_pages: dict[int, Page] = {}
-    numbered = enumerate(pages)
-    waiting: list[Window] = []
-    done = 0
-    while True:
-        while len(waiting) < batch_size and (page := next(numbered, None)) is not None:
-            number, (name, text) = page
-            open_pages[number] = Page(name, 0.0, len(text.encode("utf-8")))
-            waiting += windows(number, first, tokenizer.encode(text, add_special_tokens=False).ids, length, stride)
-        batch, waiting = waiting[:batch_size], waiting[batch_size:]
-        for window, nats in zip(batch, _nats(model, batch) if batch else [], strict=True):
-            before = open_pages[window.page]
-            open_pages[window.page] = Page(before.id, before.nats + nats, before.bytes)
-        still = waiting[0].page if waiting else math.inf
-        while done in open_pages and done < still:
-            yield open_pages.pop(done)
-            done += 1
-        if not batch:  # only now: the last pages may have no tokens, and so no window
-            break
+    unfinished: dict[int, Page] = {}
+
+    def all_windows() -> Iterator[Window]:
+        for number, (name, text) in enumerate(pages):
+            unfinished[number] = Page(name, 0.0, len(text.encode("utf-8")))
+            yield from windows(number, first, tokenizer.encode(text, add_special_tokens=False).ids, length, stride)
+
+    stream = all_windows()
+    while batch := list(islice(stream, batch_size)):
+        for window, nats in zip(batch, _nats(model, batch), strict=True):
+            page = unfinished[window.page]
+            unfinished[window.page] = Page(page.id, page.nats + nats, page.bytes)
+        for number in [number for number in unfinished if number < batch[-1].page]:  # that page may go on in the next batch
+            yield unfinished.pop(number)
+    yield from unfinished.values()  # the last, and those without tokens
 
 
 def _nats(model: torch.nn.Module, batch: list[Window]) -> list[float]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import hashlib
+from os.path import expanduser
+from pathlib import Path
+from typing import Any, Literal
 
 from pydantic import Field
 
+from data_contracts import InputError
 from stages.config import StageConfig, execution
 
 
 class EvaluateConfig(StageConfig):
     """What to examine the model on. All items and pages of eval_items are always part of it."""
 
-    tasks: list[str] = Field([], description="Further lm-eval tasks by name, e.g. arc_easy; their data come from the Hugging Face hub")
+    tasks: list[str] = Field(
+        [],
+        description="Further lm-eval tasks: names, e.g. arc_easy, with data from the Hugging Face hub, or paths of task files (.yaml)",
+    )
     unreachable: Literal["note", "error"] = Field("note", description="What to do about a further task that cannot be had or evaluated")
     limit: int | None = Field(None, ge=1, description="Only the first so many items of each task, and pages")
     max_length: int | None = Field(None, ge=2, le=1 << 20, description="Tokens that the model sees at once; none: its context")
@@ -28,4 +35,25 @@ class EvaluateConfig(StageConfig):
     new_tokens: int = Field(64, ge=1, le=4096, description="Longest sample answer, in tokens")
     seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of tasks that draw examples or sample text")
     batch_size: int = execution(8, "Sequences per forward pass", ge=1, le=4096)
-    device: str = execution("auto", "auto, cpu, cuda, cuda:1 …")
+    device: str = execution("auto", "auto, cpu, cuda, cuda:1 …", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+
+    def identity(self) -> dict[str, Any]:
+        """A task file counts by its name and content, wherever it lies; the data and functions that it names are not seen.
+
+        Raises InputError if a file is not there.
+        """
+        tasks = [[path.name, _sha256(path)] if (path := task_file(task)) else task for task in self.tasks]
+        return super().identity() | {"tasks": tasks}
+
+
+def task_file(task: str) -> Path | None:
+    """Where the file lies that an entry of `tasks` means; None for a name of lm-eval."""
+    return Path(expanduser(task)) if task.endswith((".yaml", ".yml")) else None
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"task file {path}", f"cannot be read: {error.strerror}", "correct evaluate.tasks") from None

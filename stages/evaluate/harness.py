@@ -10,6 +10,7 @@ import math
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from traceback import walk_tb
@@ -24,11 +25,13 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from data_contracts import ConfigError, GroundupError, InputError
+from stages.evaluate.config import task_file
+from stages.evaluate.tasks import POOLED, RESERVED
 
 KEPT = ("results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
-POOLED = "all_items"
 BOOTSTRAP = 1000  # lm-eval's standard error of a mean is exact; only other aggregations are bootstrapped
 ANSWER_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # what tasks call the length of an answer
+AGAIN = "ask again: groundup stage evaluate --name NAME --as-of DATE"
 OURS = ("stages.", "flows.", "data_contracts.")
 
 
@@ -48,10 +51,17 @@ class CountingModel(HFLM):
         return super()._loglikelihood_tokens(requests, *args, **settings)
 
     def _model_call(self, inps: torch.Tensor, *args: Any, **settings: Any) -> torch.Tensor:
-        self.seen += len(inps)
+        self._count(inps)
+        return super()._model_call(inps, *args, **settings)
+
+    def _model_generate(self, context: torch.Tensor, *args: Any, **settings: Any) -> torch.Tensor:
+        self._count(context)
+        return super()._model_generate(context, *args, **settings)
+
+    def _count(self, batch: torch.Tensor) -> None:
+        self.seen += len(batch)
         if self.heard:
             self.heard(self.seen, self.total)
-        return super()._model_call(inps, *args, **settings)
 
     @property
     def max_gen_toks(self) -> int:
@@ -59,60 +69,89 @@ class CountingModel(HFLM):
         return min(super().max_gen_toks, self.max_length // 2)
 
     def generate_until(self, requests: list[Any], *args: Any, **settings: Any) -> Any:
+        self.total = self.seen + len(requests)
         return super().generate_until([self._with_room(request) for request in requests], *args, **settings)
 
     def _with_room(self, request: Any) -> Any:
         prompt, wishes = request.args
-        if not isinstance(wishes, dict):
-            return request  # lm-eval refuses it in its own words
-        told = [int(wishes[name]) for name in ANSWER_TOKENS if wishes.get(name) is not None]
-        self.cut += (told or [super().max_gen_toks])[0] > self.max_length // 2
         most = dict.fromkeys(ANSWER_TOKENS, self.max_length // 2) | {"max_length": self.max_length}
+        try:
+            wished = {name: int(wishes[name]) for name in most if wishes.get(name) is not None}
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            return request  # lm-eval refuses it in its own words
+        told = [wished[name] for name in ANSWER_TOKENS if name in wished]
+        self.cut += (told or [super().max_gen_toks])[0] > self.max_length // 2
         made = copy.copy(request)  # the samples show what the task wished for
-        made.arguments = (prompt, {k: min(int(v), most[k]) if k in most and v is not None else v for k, v in wishes.items()})
+        made.arguments = (prompt, wishes | {name: min(length, most[name]) for name, length in wished.items()})
         return made
 
 
 class Harness:
-    """Evaluates tasks in `folder` and tasks of the library with one model."""
+    """Evaluates the rendered tasks called `names` in `folder`, and tasks of the library, with one model."""
 
-    def __init__(self, model: Any, tokenizer: Any, folder: Path, length: int, batch_size: int, seed: int, limit: int | None):
+    def __init__(
+        self, model: Any, tokenizer: Any, folder: Path, names: list[str], length: int, batch_size: int, seed: int, limit: int | None
+    ):  # fmt: skip
         for name in ("lm_eval", "datasets"):
             logging.getLogger(name).setLevel(logging.ERROR)
-        self._seed, self._limit, self._log = seed, limit, folder / "lm_eval.log"
-        self._ours = TaskManager(include_path=str(folder), include_defaults=False)
-        self._library: TaskManager | None = None
+        self._folder, self._names, self._seed, self._limit = folder, names, seed, limit
+        self._scored = dict.fromkeys(names, "eval_items") | dict.fromkeys(RESERVED, "evaluate")  # the name of a score → whose it is
+        self.loaded: dict[str, Any] = {}  # further tasks
         with self._quiet():
             self._model = CountingModel(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=length)
+
+    @cached_property
+    def _library(self) -> TaskManager:
+        return TaskManager()  # reads some 14,000 task files: 10 seconds
 
     def hear(self, heard: Callable[[int, int], None]) -> None:
         """Call `heard` with the number of sequences seen and the number asked for, at each batch. Each further task raises both."""
         self._model.heard = heard
 
-    def local(self, names: list[str]) -> dict[str, Any]:
-        """What lm-eval finds on rendered tasks. No hub is asked, whatever the environment says."""
+    def local(self) -> dict[str, Any]:
+        """What lm-eval finds on the rendered tasks. No hub is asked, whatever the environment says."""
         with offline(), self._quiet():
-            return self._evaluate(self._ours.load(names))
+            return self._evaluate(TaskManager(include_path=str(self._folder), include_defaults=False).load(self._names))
 
-    def further(self, name: str) -> dict[str, Any]:
-        """What lm-eval finds on a task of its own, and `notes` that a reader of it must know.
+    def check(self, names: list[str]) -> None:
+        """Raises ConfigError with the nearest names unless each is a task, group or tag of lm-eval, or the path of a task file."""
+        unknown = [name for name in names if task_file(name) is None and name not in self._library.task_index]
+        if unknown:
+            near = [match for name in unknown for match in difflib.get_close_matches(name, self._library.all_tasks, n=1, cutoff=0.5)]
+            fix = f"did you mean {', '.join(map(repr, near))}?" if near else "lm-eval ls tasks shows all"
+            raise ConfigError(f"evaluate.tasks {', '.join(map(repr, unknown))}", "lm-eval has no task of that name", fix)
 
-        name: a task, group or tag of lm-eval, or the path of a task file.
-        Raises ConfigError with the nearest name if there is none, InputError if it or its data cannot be had or it cannot be evaluated.
+    def load(self, name: str) -> None:
+        """Read a further task and its data.
+
+        Raises InputError if that cannot be had or would run what the model writes, ConfigError if a score of its is told already.
         """
-        self._library = self._library or TaskManager()  # reads some 14,000 task files: 10 seconds
-        if name not in self._library.task_index and not Path(name).expanduser().is_file():
-            near = difflib.get_close_matches(name, self._library.all_tasks, n=1, cutoff=0.5)
-            fix = f"did you mean {near[0]!r}?" if near else "lm-eval ls tasks shows all"
-            raise ConfigError(f"evaluate.tasks {name!r}", "lm-eval has no task of that name", fix)
-        with self._quiet(), told_as_input(name, "it or its data cannot be had", "go online, or leave it out of evaluate.tasks"):
-            loaded = self._library.load([name])
+        with (
+            self._quiet(),
+            told_as_input(name, "it or its data cannot be had", f"leave it out of evaluate.tasks, or go online and {AGAIN}"),
+        ):
+            loaded = self._library.load([str(task_file(name) or name)])
         if any(getattr(task, "UNSAFE_CODE", False) for task in loaded["tasks"].values()):
             why = "it runs the code that the model writes, which this stage never does"
             raise InputError(f"lm-eval task {name!r}", why, "leave it out of evaluate.tasks")
+        scores = [*loaded["groups"], *loaded["tasks"]]
+        for score in scores:
+            if score in self._scored:
+                fix = f"leave {name!r} or {self._scored[score]!r} out, or rename the task file or the benchmark file"
+                raise ConfigError(
+                    f"evaluate.tasks {name!r}", f"{score!r} would be told twice: it is a score of {self._scored[score]!r}", fix
+                )
+        self._scored |= dict.fromkeys(scores, name)
+        self.loaded[name] = loaded
+
+    def further(self, name: str) -> dict[str, Any]:
+        """What lm-eval finds on a task that was loaded, and `notes` that a reader of it must know.
+
+        Raises InputError if it cannot be evaluated.
+        """
         self._model.cut = 0
-        with self._quiet(), told_as_input(name, "it cannot be evaluated", "leave it out of evaluate.tasks"):
-            found = self._evaluate(loaded)
+        with self._quiet(), told_as_input(name, "it cannot be evaluated", f"leave it out of evaluate.tasks, or correct that and {AGAIN}"):
+            found = self._evaluate(self.loaded[name])
         if self._model.cut:
             told = f"{self._model.cut} answers had room for {self._model.max_length // 2} tokens, half of what the model sees at once"
             found["notes"] = [f"lm-eval task {name!r}: {told}; the task allows more."]
@@ -132,7 +171,7 @@ class Harness:
     @contextmanager
     def _quiet(self) -> Iterator[None]:
         """Progress bars go to a log in the scratch folder."""
-        with self._log.open("a", encoding="utf-8") as log, redirect_stderr(log):
+        with (self._folder / "lm_eval.log").open("a", encoding="utf-8") as log, redirect_stderr(log):
             yield
 
 
@@ -166,12 +205,11 @@ def offline() -> Iterator[None]:
 
 
 def score_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row per task and metric. A task with a log-likelihood that is no number has no value: lm-eval would make a 0 or 1 of it."""
+    """One row per task or group and metric. One with a log-likelihood that is no number has no value: lm-eval would make a 0 or 1 of it."""
     for task, results in found["results"].items():
-        samples = found["samples"].get(task, [])
+        samples = [sample for leaf in leaves(found, task) for sample in found["samples"][leaf]]
         broken = sum(not all(map(math.isfinite, likelihoods(sample))) for sample in samples)
-        members = found.get("group_subtasks", {}).get(task) or [task]
-        n = sum(found["n-samples"].get(member, {}).get("effective", 0) for member in members)
+        n = results.get("sample_len", 0)
         chance = _chance(samples)
         for key, value in results.items():
             metric, _, rule = key.partition(",")
@@ -188,6 +226,12 @@ def score_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
             }  # fmt: skip
 
 
+def leaves(found: dict[str, Any], task: str) -> list[str]:
+    """The tasks of a group, and of the groups in it; a task is its own."""
+    members = found["group_subtasks"].get(task)
+    return [task] if members is None else [leaf for member in members for leaf in leaves(found, member)]
+
+
 def pooled(found: dict[str, Any]) -> dict[str, Any]:
     """Accuracy on the items of all tasks together: more items, so a smaller standard error."""
     samples = [sample for task in found["samples"].values() for sample in task]
@@ -200,11 +244,11 @@ def pooled(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def sample_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row per item; items whose log-likelihoods are no numbers are left out."""
+    """One row per item, though lm-eval has one per filter; items whose log-likelihoods are no numbers are left out."""
     for task, samples in found["samples"].items():
         for sample in samples:
             values = likelihoods(sample)
-            if not all(map(math.isfinite, values)):
+            if sample["filter"] != samples[0]["filter"] or not all(map(math.isfinite, values)):
                 continue
             answer = sample["target"] if isinstance(sample["target"], int) and len(values) > 1 else None
             predicted = int(np.argmax(values)) if answer is not None else None
@@ -227,7 +271,8 @@ def merge(found: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
         for key in KEPT:
             merged[key] |= result.get(key, {})
     merged["lm_eval"], merged["transformers"] = version("lm_eval"), version("transformers")
-    return json.loads(json.dumps(merged, default=str).replace(str(folder.resolve()), "."))
+    place = json.dumps(str(folder.resolve()))[1:-1]  # as JSON spells it
+    return json.loads(json.dumps(merged, default=str).replace(place, "."))
 
 
 def _chance(samples: list[dict[str, Any]]) -> float | None:

@@ -6,6 +6,7 @@ import gc
 import json
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,15 +16,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from data_contracts import Artifact, Draft, InputError
-from stages.evaluate import tasks
+from data_contracts import Artifact, ConfigError, Draft, InputError
 from stages.evaluate.answers import greedy_answer
 from stages.evaluate.bits_per_byte import Page, bits_per_byte, measure, standard_error, xz_bits_per_byte
 from stages.evaluate.config import EvaluateConfig
+from stages.evaluate.tasks import BASE_PAGES, PAGES, render
 from stages.report import Facts, Report
 
-PAGES = "heldout_pages"
-BASE_PAGES = "heldout_pages_base"  # the same pages, read by the model before it learned to chat
 SIGNIFICANT = 2.0  # standard errors
 
 
@@ -41,8 +40,8 @@ def run(
     Learning to chat costs a model some of what it knew of plain pages; with `base_checkpoint`, its bits per byte stand beside.
     """
     if not eval_items.rows("items") and not eval_items.rows("pages") and not config.tasks:
-        fix = "groundup show it: collect_evals says what it refused and why"
-        raise InputError(f"{eval_items}", "0 items and 0 pages: there is nothing to evaluate on", fix)
+        why = "0 items and 0 pages: there is nothing to evaluate on"
+        raise InputError(f"{eval_items}", why, f"see what collect_evals refused: groundup show {eval_items}")
     model, tokenizer = load(checkpoint.path, config.device)
     length = config.max_length or model.config.max_position_embeddings
     answers = [greedy_answer(model, tokenizer, prompt, config.new_tokens, length) for prompt in config.prompts]
@@ -71,10 +70,15 @@ def run(
 
 
 def load(folder: Path, device: str) -> tuple[Any, Any]:
-    """(model in float32, tokenizer), as transformers loads them."""
+    """(model in float32, tokenizer), as transformers loads them. Raises ConfigError if there is no such device."""
+    cards = torch.cuda.device_count()
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= cards:
+        raise ConfigError(
+            f"evaluate.device = {device!r}", f"PyTorch sees {cards} CUDA devices here", "--set device=auto takes what there is"
+        )
+    chosen = ("cuda" if cards else "cpu") if device == "auto" else device
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    chosen = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(chosen)
     return model, AutoTokenizer.from_pretrained(folder)
 
@@ -93,32 +97,45 @@ def examine(
     config: EvaluateConfig, model: Any, tokenizer: Any, length: int, eval_items: Artifact, folder: Path, report: Report
 ) -> Choices:  # fmt: skip
     """The local tasks made of the items, then those of the library."""
-    names, too_long = tasks.render(eval_items, folder, lambda choice: len(tokenizer.encode(f" {choice}")) < length)
-    told = Choices(notes=[] if names else [f"{eval_items} has no multiple-choice items that fit the context: only pages were scored."])
-    if too_long:
-        told.notes.append(f"{too_long} items were left out: a choice is longer than the model's context of {length} tokens.")
-    if not names and not config.tasks:
+    made = render(eval_items, folder, lambda text: len(tokenizer.encode(text)), length)
+    told = Choices(notes=[] if made.names else [f"{eval_items} has no multiple-choice items that fit the context: only pages were scored."])
+    if made.too_long:
+        told.notes.append(f"{made.too_long} items were left out: a choice is longer than the model's context of {length} tokens.")
+    if made.cut:
+        told.notes.append(f"{made.cut} items were asked without the beginning of their question: the model's context is {length} tokens.")
+    if not made.names and not config.tasks:
         return told
     from stages.evaluate.harness import Harness, merge, pooled, sample_rows, score_rows  # lm-eval takes seconds to import
 
-    exam = Harness(model, tokenizer, folder, length, config.batch_size, config.seed, config.limit)
-    exam.hear(lambda seen, total: report.progress(seen, total, "choices"))
-    found = [exam.local(names)] if names else []
+    exam = Harness(model, tokenizer, folder, made.names, length, config.batch_size, config.seed, config.limit)
+    exam.hear(lambda seen, total: report.progress(seen, total, "sequences"))
+    exam.check(config.tasks)
     for name in config.tasks:
-        try:
+        with missing(name, config, told):
+            exam.load(name)
+    found = [exam.local()] if made.names else []
+    for name in exam.loaded:
+        with missing(name, config, told):
             found.append(exam.further(name))
             told.notes += found[-1].get("notes", [])
-        except InputError as error:
-            if config.unreachable == "error":
-                raise
-            told.notes.append(f"{error.what}: {error.why}")
-            told.scores.append({"task": name, "metric": "acc", "n": 0, "higher_is_better": True})
     told.scores = [row for result in found for row in score_rows(result)] + told.scores
-    if len(names) > 1:
+    if len(made.names) > 1:
         told.scores.insert(0, pooled(found[0]))
     told.samples = [row for result in found for row in sample_rows(result)]
     told.results = merge(found, folder)
     return told
+
+
+@contextmanager
+def missing(name: str, config: EvaluateConfig, told: Choices) -> Iterator[None]:
+    """A further task that fails costs its own score, and a note says why; or it stops the stage, if the settings say so."""
+    try:
+        yield
+    except InputError as error:
+        if config.unreachable == "error":
+            raise
+        told.notes.append(f"{error.what}: {error.why}. To repair: {error.fix}")
+        told.scores.append({"task": name, "metric": "acc", "n": 0, "higher_is_better": True})
 
 
 def read_pages(config: EvaluateConfig, model: Any, tokenizer: Any, length: int, eval_items: Artifact, report: Report) -> list[Page]:

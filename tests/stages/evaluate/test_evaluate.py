@@ -3,19 +3,25 @@ from __future__ import annotations
 import lzma
 import math
 import shutil
+import socket
 import subprocess
 import weakref
+from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
+import pyarrow.parquet as pq
 import pytest
 import torch
 
 from data_contracts import ConfigError, InputError
+from stages.digests import digest
 from stages.evaluate.bits_per_byte import Page, bits_per_byte, measure, standard_error, windows, xz_bits_per_byte
 from stages.evaluate.config import EvaluateConfig
-from stages.evaluate.stage import examine, load, verdict
+from stages.evaluate.stage import examine, load, read_pages, verdict
+from stages.evaluate.tasks import render
 from stages.report import Report
-from tests.checkpoints import tiny_checkpoint
+from tests.checkpoints import tiny_checkpoint, tokenizer
 from tests.golden.evaluate import ITEMS, PAGES
 
 QUICK = {"prompts": ["What is a string?"], "new_tokens": 4, "device": "cpu"}
@@ -34,20 +40,20 @@ def scores(artifact):
 def test_every_score_stands_beside_its_baseline_and_every_item_is_a_sample(publish, run, eval_items):
     made = run("evaluate", QUICK, checkpoint=tiny_checkpoint(publish), eval_items=eval_items)
     found = scores(made)
-    choices = {(task, metric) for task in ("heldout_mc", "user_mc") for metric in ("acc", "acc_norm")}
+    choices = {(task, metric) for task in ("heldout_description", "user_mc") for metric in ("acc", "acc_norm")}
     assert set(found) == choices | {("all_items", "acc"), ("heldout_pages", "bits_per_byte")}
     everything = [row for row in made.read("samples").to_pylist() if row["correct"] is not None]
     assert found["all_items", "acc"]["value"] == sum(row["correct"] for row in everything) / len(ITEMS)
     assert found["all_items", "acc"]["baseline"] == pytest.approx(sum(1 / len(item["choices"]) for item in ITEMS) / len(ITEMS))
-    mine = [item for item in ITEMS if item["task"] == "heldout_mc"]
-    assert found["heldout_mc", "acc"]["baseline"] == pytest.approx(sum(1 / len(item["choices"]) for item in mine) / len(mine))
-    samples = [row for row in made.read("samples").to_pylist() if row["task"] == "heldout_mc"]
+    mine = [item for item in ITEMS if item["task"] == "heldout_description"]
+    assert found["heldout_description", "acc"]["baseline"] == pytest.approx(sum(1 / len(item["choices"]) for item in mine) / len(mine))
+    samples = [row for row in made.read("samples").to_pylist() if row["task"] == "heldout_description"]
     assert [row["item"] for row in samples] == [item["id"] for item in mine]
     assert [len(row["loglikelihoods"]) for row in samples] == [len(item["choices"]) for item in mine]
     assert all(row["predicted"] == row["loglikelihoods"].index(max(row["loglikelihoods"])) for row in samples)
-    assert found["heldout_mc", "acc"]["value"] == sum(row["correct"] for row in samples) / len(samples)
-    assert found["heldout_mc", "acc"]["n"] == len(mine)
-    assert found["heldout_mc", "acc"]["stderr"] > 0
+    assert found["heldout_description", "acc"]["value"] == sum(row["correct"] for row in samples) / len(samples)
+    assert found["heldout_description", "acc"]["n"] == len(mine)
+    assert found["heldout_description", "acc"]["stderr"] > 0
     assert made.manifest.facts["samples"][0]["prompt"] == "What is a string?"
     assert str(made.path.parent.parent.parent) not in (made.path / "results.json").read_text()
 
@@ -138,7 +144,7 @@ def test_weights_that_give_no_numbers_make_scores_missing_and_not_0_or_1(publish
     made = run("evaluate", QUICK, checkpoint=tiny_checkpoint(publish, change=spoil), eval_items=eval_items)
     assert {(row["value"], row["stderr"], row["n"]) for row in scores(made).values()} == {(None, None, 0)}
     assert made.rows("samples") == 0
-    assert any("heldout_mc acc: not measured" in note for note in made.manifest.facts["notes"])
+    assert any("heldout_description acc: not measured" in note for note in made.manifest.facts["notes"])
 
 
 @pytest.mark.slow
@@ -157,7 +163,12 @@ def test_nothing_to_evaluate_on_is_an_error_and_items_without_pages_are_not(publ
 def test_a_limit_takes_the_first_items_and_may_exceed_what_there_is(publish, run, eval_items):
     checkpoint = tiny_checkpoint(publish)
     few = run("evaluate", QUICK | {"limit": 2}, checkpoint=checkpoint, eval_items=eval_items)
-    assert {key[0]: row["n"] for key, row in scores(few).items()} == {"all_items": 4, "heldout_mc": 2, "user_mc": 2, "heldout_pages": 2}
+    assert {key[0]: row["n"] for key, row in scores(few).items()} == {
+        "all_items": 4,
+        "heldout_description": 2,
+        "user_mc": 2,
+        "heldout_pages": 2,
+    }
     assert few.manifest.config["limit"] == 2
     many = run("evaluate", QUICK | {"limit": 10_000}, checkpoint=checkpoint, eval_items=eval_items)
     assert scores(many)["heldout_pages", "bits_per_byte"]["n"] == len(PAGES)
@@ -197,7 +208,7 @@ def test_a_task_whose_data_cannot_be_reached_is_missing_with_a_note_or_an_error_
     checkpoint = tiny_checkpoint(publish)
     made = run("evaluate", QUICK | {"tasks": ["arc_easy"]}, checkpoint=checkpoint, eval_items=eval_items)
     assert scores(made)["arc_easy", "acc"]["value"] is None
-    assert scores(made)["heldout_mc", "acc"]["value"] is not None
+    assert scores(made)["heldout_description", "acc"]["value"] is not None
     assert any("arc_easy" in note and "cannot be had" in note for note in made.manifest.facts["notes"])
     with pytest.raises(InputError, match="arc_easy"):
         run("evaluate", QUICK | {"tasks": ["arc_easy"], "unreachable": "error"}, checkpoint=checkpoint, eval_items=eval_items)
@@ -237,12 +248,121 @@ def test_one_model_is_in_memory_at_a_time_and_xz_packs_the_pages_once(publish, r
     assert made["heldout_pages", "bits_per_byte"]["baseline"] == made["heldout_pages_base", "bits_per_byte"]["baseline"] > 0
 
 
+def test_a_batch_is_read_before_the_next_windows_of_the_page_are_made(monkeypatch):
+    made, read = [], []
+
+    class Model(torch.nn.Linear):
+        def forward(self, ids):
+            read.append(len(ids))
+            assert len(made) == sum(read)
+            return SimpleNamespace(logits=torch.zeros(*ids.shape, 500))
+
+    def counted(*args):
+        for window in windows(*args):
+            made.append(window)
+            yield window
+
+    monkeypatch.setattr("stages.evaluate.bits_per_byte.windows", counted)
+    [page] = measure(Model(1, 1), tokenizer(), 0, [("long", "A page. " * 500)], 16, 8, 4)
+    assert page.nats == pytest.approx(len(tokenizer().encode("A page. " * 500).ids) * math.log(500))
+    assert len(read) > 10
+
+
+def test_max_length_and_stride_reach_the_windows(publish, eval_items):
+    model, words = load(tiny_checkpoint(publish).path, "cpu")
+    texts = [(page["id"], page["text"]) for page in PAGES]
+    config = EvaluateConfig.parse(QUICK | {"stride": 5}, "evaluate")
+    for length, stride in ((24, 5), (3, 3)):  # a stride beyond the length is the length
+        made = read_pages(config, model, words, length, eval_items, Report())
+        assert made == list(measure(model, words.backend_tokenizer, 0, texts, length, stride, 8))
+        assert made != list(measure(model, words.backend_tokenizer, 0, texts, length, 2, 8))
+
+
+def test_questions_that_do_not_fit_are_noted_and_choices_that_do_not_fit_left_out(publish, tmp_path):
+    fits, long, hopeless = (
+        ITEMS[0] | {"id": digest(str(n)), "question": "word " * words, "choices": ["yes", "no " * many]}
+        for n, (words, many) in enumerate([(1, 1), (40, 1), (1, 60)])
+    )
+    items = publish("eval_items", items=[fits, long, hopeless])
+    made = render(items, tmp_path, lambda text: len(text.split()), 32)
+    assert (made.names, made.too_long, made.cut) == (["heldout_description"], 1, 1)
+    assert pq.read_table(tmp_path / "heldout_description.parquet").column("id").to_pylist() == [fits["id"], long["id"]]
+
+
+@pytest.mark.parametrize(("words", "cut"), [(29, 0), (30, 0), (31, 1)])
+def test_a_question_is_cut_from_the_first_token_that_the_model_cannot_read(publish, tmp_path, words, cut):
+    items = publish("eval_items", items=[ITEMS[0] | {"question": "word " * words, "choices": ["a", "b c d"]}])
+    assert render(items, tmp_path, lambda text: len(text.split()), 32).cut == cut
+
+
+@pytest.mark.slow
+def test_the_notes_say_how_many_items_were_cut_and_left_out(publish, run):
+    items = [ITEMS[0], ITEMS[1] | {"question": "word " * 60}, ITEMS[2] | {"choices": ["yes", "no, " * 40], "answer": 0}]
+    settings = QUICK | {"max_length": 32, "stride": 8}
+    checkpoint = tiny_checkpoint(publish)
+    made = run("evaluate", settings, checkpoint=checkpoint, eval_items=publish("eval_items", items=items, pages=PAGES))
+    notes = made.manifest.facts["notes"]
+    assert "1 items were left out: a choice is longer than the model's context of 32 tokens." in notes
+    assert "1 items were asked without the beginning of their question: the model's context is 32 tokens." in notes
+    assert [row["item"] for row in made.read("samples").to_pylist() if row["predicted"] is not None] == [item["id"] for item in items[:2]]
+    model, words = load(checkpoint.path, "cpu")
+    words.backend_tokenizer.encode_special_tokens = True
+    pages = list(measure(model, words.backend_tokenizer, 0, [(page["id"], page["text"]) for page in PAGES], 32, 8, 8))
+    assert scores(made)["heldout_pages", "bits_per_byte"]["value"] == bits_per_byte(pages)
+
+
+@pytest.mark.parametrize("name", ["all_items", "heldout_pages", "heldout_pages_base"])
+def test_a_benchmark_with_the_name_of_a_score_of_the_stage_is_refused(publish, tmp_path, name):
+    items = publish("eval_items", items=[ITEMS[0] | {"task": name}])
+    with pytest.raises(InputError, match=f"its task is called '{name}', as a score of this stage is"):
+        render(items, tmp_path, len, 32)
+
+
+def test_a_task_file_counts_by_its_content_wherever_it_lies(tmp_path):
+    def identity(*tasks):
+        return EvaluateConfig.parse({"tasks": list(tasks)}, "evaluate").identity()
+
+    one, other = tmp_path / "one", tmp_path / "other"
+    for folder in (one, other):
+        folder.mkdir()
+        (folder / "mine.yaml").write_text("task: mine")
+    before = identity("arc_easy", str(one / "mine.yaml"))
+    assert before == identity("arc_easy", str(other / "mine.yaml"))
+    (one / "mine.yaml").write_text("task: mine\nnum_fewshot: 2")
+    assert before != identity("arc_easy", str(one / "mine.yaml"))
+    assert identity("arc_easy")["tasks"] == ["arc_easy"]
+    with pytest.raises(InputError, match=r"task file /nowhere/mine\.yaml: cannot be read: No such file"):
+        identity("/nowhere/mine.yaml")
+
+
+def test_a_device_that_is_none_or_is_not_there_is_refused_before_the_model_is_loaded(monkeypatch):
+    with pytest.raises(ConfigError, match=r"evaluate\.device = 'gpu'"):
+        EvaluateConfig.parse({"device": "gpu"}, "evaluate")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ConfigError, match=r"evaluate\.device = 'cuda:1': PyTorch sees 1 CUDA devices here"):
+        load(Path("/nowhere"), "cuda:1")
+
+
+@pytest.mark.slow
+def test_no_address_is_looked_up_unless_tasks_are_asked_for(publish, run, eval_items, monkeypatch):
+    asked = []
+
+    def refuse(host, *args, **settings):
+        asked.append(host)
+        raise OSError("no network in this test")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    made = run("evaluate", QUICK, checkpoint=tiny_checkpoint(publish), eval_items=eval_items)
+    assert scores(made)["heldout_description", "acc"]["value"] is not None
+    assert asked == []
+
+
 def test_progress_tells_how_many_choices_there_are(publish, eval_items, tmp_path):
     class Ear(Report):
         told: ClassVar[list[tuple[float, float | None]]] = []
 
         def progress(self, done, total, unit):
-            assert unit == "choices"
+            assert unit == "sequences"
             self.told.append((done, total))
 
     model, tokenizer = load(tiny_checkpoint(publish).path, "cpu")

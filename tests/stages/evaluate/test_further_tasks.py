@@ -8,7 +8,7 @@ import pytest
 import yaml
 from lm_eval.tasks import TaskManager
 
-from data_contracts import InputError, Interrupted
+from data_contracts import ConfigError, InputError, Interrupted
 from stages.evaluate import harness
 from stages.report import Report
 from tests.checkpoints import tiny_checkpoint
@@ -19,6 +19,15 @@ WRITES = {
     "output_type": "generate_until", "test_split": "test", "doc_to_text": "{{question}}", "doc_to_target": "{{answer}}",
     "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
 }  # fmt: skip
+CHOOSES = WRITES | {"output_type": "multiple_choice", "doc_to_choice": ["0", "1", "2"], "metric_list": [{"metric": "acc"}]}
+MEAN = {"aggregate_metric_list": [{"metric": "acc", "weight_by_size": True}]}
+GROUPS = {
+    "outer": MEAN | {"group": "outer", "task": ["inner", "three"]},
+    "inner": MEAN | {"group": "inner", "task": ["one", "two"]},
+    "one": CHOOSES,
+    "two": CHOOSES | {"doc_to_choice": ["0", "1", "2", "3", "4", "5"]},
+    "three": CHOOSES,
+}
 
 
 @pytest.fixture
@@ -36,9 +45,9 @@ def evaluate(publish, run, tmp_path, monkeypatch):
         lambda include_path=folder, include_defaults=False: TaskManager(include_path=include_path, include_defaults=False),
     )
 
-    def go(tasks, context=128, **settings):
+    def go(tasks, /, context=128, **settings):
         for name, task in tasks.items():
-            (folder / f"{name}.yaml").write_text(yaml.safe_dump({"task": name} | data | task))
+            (folder / f"{name}.yaml").write_text(yaml.safe_dump(task if "group" in task else {"task": name} | data | task))
         checkpoint = tiny_checkpoint(publish, max_position_embeddings=context)
         return run("evaluate", QUICK | {"tasks": list(tasks)} | settings, checkpoint=checkpoint, eval_items=items)
 
@@ -70,6 +79,7 @@ FAILING = {
     "odd": WRITES | {"output_type": "sing"},
     "undefined": WRITES | {"doc_to_text": "{{ question if answer == '0' else question.nothing.at_all }}"},
     "unsafe": WRITES | {"unsafe_code": True},
+    "endless": WRITES | {"generation_kwargs": {"max_gen_toks": "many"}},
 }
 
 
@@ -80,7 +90,7 @@ def test_tasks_that_fail_cost_their_own_score_and_no_other(evaluate, tmp_path):
     failing = FAILING | {"script": WRITES | {"dataset_path": str(script), "dataset_kwargs": {}}}
     made = evaluate(failing | {"writes": WRITES})
     assert {task: value for task, value in values(made).items() if "_" not in task} == dict.fromkeys(failing) | {"writes": 0.0}
-    assert values(made)["heldout_mc"] is not None
+    assert values(made)["heldout_description"] is not None
     notes = {
         note.split("'")[1]: note for note in made.manifest.facts["notes"] if note.startswith("lm-eval task") and "room for" not in note
     }
@@ -89,7 +99,10 @@ def test_tasks_that_fail_cost_their_own_score_and_no_other(evaluate, tmp_path):
     assert "it or its data cannot be had: RuntimeError: Dataset scripts are no longer supported" in notes["script"]
     assert "it or its data cannot be had: ValueError: " in notes["odd"]
     assert "it cannot be evaluated: UndefinedError: " in notes["undefined"]
+    assert "it cannot be evaluated: ValueError: " in notes["endless"]
     assert "runs the code that the model writes" in notes["unsafe"]
+    asks_again = {name for name, note in notes.items() if note.endswith("ask again: groundup stage evaluate --name NAME --as-of DATE")}
+    assert asks_again == set(failing) - {"unsafe"}
 
 
 @pytest.mark.slow
@@ -102,8 +115,6 @@ def test_a_task_that_fails_stops_the_stage_if_the_settings_say_so_and_the_cause_
 
 @pytest.mark.slow
 def test_our_own_mistakes_and_a_wish_to_stop_are_no_notes_about_a_task(evaluate, monkeypatch):
-    chooses = WRITES | {"output_type": "multiple_choice", "doc_to_choice": ["0", "1", "2"], "metric_list": [{"metric": "acc"}]}
-
     totals = set()
 
     def stop(self, done, total, unit):
@@ -114,10 +125,86 @@ def test_our_own_mistakes_and_a_wish_to_stop_are_no_notes_about_a_task(evaluate,
     with monkeypatch.context() as patch:
         patch.setattr(Report, "progress", stop)
         with pytest.raises(Interrupted):
-            evaluate({"chooses": chooses})
+            evaluate({"chooses": CHOOSES})
     monkeypatch.setattr(harness, "ANSWER_TOKENS", None)
     with pytest.raises(TypeError, match="NoneType"):
         evaluate({"writes": WRITES})
+
+
+@pytest.mark.slow
+def test_a_group_of_groups_is_scored_on_all_items_beside_the_chance_of_all(evaluate):
+    made = {row["task"]: row for row in evaluate(GROUPS, tasks=["outer"]).read("scores").to_pylist()}
+    assert {task: made[task]["n"] for task in GROUPS} == {"outer": 9, "inner": 6, "one": 3, "two": 3, "three": 3}
+    for group, members in {"inner": ["one", "two"], "outer": ["one", "two", "three"]}.items():
+        for column in ("value", "baseline"):
+            assert made[group][column] == pytest.approx(sum(made[task][column] for task in members) / len(members))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("tasks", "twice"),
+    [
+        (["outer", "two"], "'two': 'two' would be told twice: it is a score of 'outer'"),
+        (["one", "one"], "'one': 'one' would be told twice"),
+    ],
+)
+def test_a_score_that_two_tasks_would_tell_is_refused(evaluate, tasks, twice):
+    with pytest.raises(ConfigError, match=twice):
+        evaluate(GROUPS, tasks=tasks)
+
+
+@pytest.mark.slow
+def test_a_further_task_with_the_name_of_a_benchmark_is_refused(evaluate):
+    with pytest.raises(ConfigError, match="it is a score of 'eval_items'"):
+        evaluate({"heldout_description": CHOOSES})
+
+
+@pytest.mark.slow
+def test_misspelt_tasks_are_told_together_before_anything_is_examined(evaluate, monkeypatch):
+    seen = []
+    monkeypatch.setattr(Report, "progress", lambda self, *told: seen.append(told))
+    with pytest.raises(ConfigError, match=r"evaluate\.tasks 'outr', 'thre': .*\n.*did you mean 'outer', 'three'\?"):
+        evaluate(GROUPS, tasks=["outr", "one", "thre"])
+    assert seen == []
+
+
+@pytest.mark.slow
+def test_progress_counts_texts_that_are_written(evaluate, monkeypatch):
+    told = []
+    monkeypatch.setattr(Report, "progress", lambda self, *so_far: told.append(so_far))
+    evaluate({"writes": WRITES}, batch_size=2)
+    choices = next(total for _, total, _ in told)
+    assert told[-2:] == [(choices + 2, choices + 3, "sequences"), (choices + 3, choices + 3, "sequences")]
+
+
+def found(samples, value=0.5):
+    """What lm-eval returns for a group `all` of one group of one task."""
+    results = {"sample_len": len(samples), "acc,none": value, "acc_stderr,none": 0.1}
+    return {
+        "results": {"all": results, "part": results, "task": results}, "samples": {"task": samples}, "versions": {}, "higher_is_better": {},
+        "group_subtasks": {"all": ["part"], "part": ["task"]},
+    }  # fmt: skip
+
+
+def sample(number, *values, filter="none"):
+    return {"doc_id": number, "doc": {}, "target": 0, "filter": filter, "filtered_resps": [(value, False) for value in values]}
+
+
+def test_a_group_with_a_log_likelihood_that_is_no_number_has_no_score():
+    good, bad = sample(0, -1.0, -2.0), sample(1, -1.0, float("nan"))
+    assert [(row["value"], row["n"], row["baseline"]) for row in harness.score_rows(found([good, good]))] == [(0.5, 2, 0.5)] * 3
+    assert [(row["value"], row["n"], row["stderr"]) for row in harness.score_rows(found([good, bad]))] == [(None, 0, None)] * 3
+
+
+def test_an_item_read_through_two_filters_is_one_sample():
+    samples = [sample(number, filter=name) for name in ("strict", "flexible") for number in range(2)]
+    assert [row["item"] for row in harness.sample_rows(found(samples))] == ["0", "1"]
+
+
+def test_results_do_not_say_where_they_were_made_whatever_letters_that_place_has(tmp_path):
+    folder = tmp_path / "é" / 'a "b"'
+    made = harness.merge([{"configs": {"task": {"path": f"{folder}/task.parquet"}}}], folder)
+    assert made["configs"] == {"task": {"path": "./task.parquet"}}
 
 
 def test_two_texts_are_no_log_likelihood():
