@@ -142,5 +142,5 @@ def _terms(config: DescribeConfig) -> str:
 
 def _settings(given: Mapping[str, Artifact]) -> str:
     data = [role for role in ("raw_documents", "clean_documents", "unique_documents", "training_documents") if role in given]
-    blocks = [folded(f"{given[role].manifest.stage}: {given[role]}", settings(given[role].manifest.config)) for role in data]
+    blocks = [folded(f"{given[role].manifest.stage}: {given[role]}", settings(given[role].manifest)) for role in data]
     return "\n\n".join(["## Settings of the data stages", *blocks]) if blocks else ""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from data_contracts import Manifest
 
 LONGEST = 1500  # characters of a quotation
 
@@ -18,7 +21,7 @@ def number(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else _cell(str(value))
+    return f"{value:.4g}" if isinstance(value, float) else plain(str(value))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -34,9 +37,10 @@ def quotation(text: str) -> str:
     return f"{fence}text\n{text}\n{fence}"
 
 
-def settings(config: dict[str, Any]) -> str:
-    """The settings of a stage as JSON."""
-    return f"```json\n{json.dumps(config, indent=1, ensure_ascii=False, sort_keys=True)}\n```"
+def settings(manifest: Manifest) -> str:
+    """The settings of a stage as they were given, but for those that bear on no result: as JSON."""
+    told = {name: value for name, value in manifest.settings.items() if name in manifest.config}
+    return f"```json\n{json.dumps(told, indent=1, ensure_ascii=False, sort_keys=True)}\n```"
 
 
 def folded(title: str, text: str) -> str:
@@ -44,5 +48,6 @@ def folded(title: str, text: str) -> str:
     return f"<details><summary>{title}</summary>\n\n{text}\n\n</details>"
 
 
-def _cell(text: str) -> str:
-    return re.sub(r"\s+", " ", text.replace("|", "\\|"))[:LONGEST]
+def plain(text: str) -> str:
+    """One line that is neither HTML nor the end of a cell, whatever stands in it."""
+    return re.sub(r"[\\|]", r"\\\g<0>", html.escape(" ".join(text.split())[:LONGEST], quote=False))

@@ -13,7 +13,7 @@ from data_contracts import Artifact
 from data_contracts.tensor_files import safetensors_header
 from stages.describe.config import UNKNOWN, DescribeConfig
 from stages.describe.counts import Texts
-from stages.describe.markdown import folded, quotation, settings, table
+from stages.describe.markdown import folded, plain, quotation, settings, table
 
 CHECKPOINTS = {"base_checkpoint": "Pretraining", "sft_checkpoint": "Instruction tuning", "dpo_checkpoint": "Preference optimization"}
 MOST_LANGUAGES = 20
@@ -103,7 +103,7 @@ def _scores(given: Mapping[str, Artifact]) -> str:
         return f"## Evaluation\n\n{UNKNOWN}"
     head = ("task", "metric", "value", "stderr", "n", "baseline", "baseline_name")
     rows = given["scores"].read("scores", head).to_pylist()
-    notes = "\n".join(f"- {note}" for note in given["scores"].manifest.facts.get("notes", []))
+    notes = "\n".join(f"- {plain(note)}" for note in given["scores"].manifest.facts.get("notes", []))
     return "\n\n".join(part for part in ("## Evaluation", table(head, [list(row.values()) for row in rows]), notes) if part)
 
 
@@ -114,7 +114,7 @@ def _training(given: Mapping[str, Artifact]) -> str:
     head = ("stage", "last step", "tokens", "first loss", "last loss", "last held-out loss", "held-out bits per byte")
     rows = [(CHECKPOINTS[role], *_course(artifact)) for role, artifact in trainings.items()]
     parts = ["## Training", "![Loss](loss.svg)", table(head, rows)]
-    parts += [folded(f"Settings: {CHECKPOINTS[role]}", settings(artifact.manifest.config)) for role, artifact in trainings.items()]
+    parts += [folded(f"Settings: {CHECKPOINTS[role]}", settings(artifact.manifest)) for role, artifact in trainings.items()]
     return "\n\n".join(parts)
 
 
@@ -158,7 +158,7 @@ def _limits(config: DescribeConfig, given: Mapping[str, Artifact]) -> str:
     notes = [(role, note) for role, artifact in given.items() if role != "scores" for note in artifact.manifest.facts.get("notes", [])]
     lines = ["## Limits, licence, contact"]
     if notes:
-        lines.append("What the stages noted:\n\n" + "\n".join(f"- {role}: {note}" for role, note in notes))
+        lines.append("What the stages noted:\n\n" + "\n".join(f"- {role}: {plain(note)}" for role, note in notes))
     lines.append(table(("", ""), [("Licence of the weights", config.license), ("Author", config.author), ("Contact", config.contact)]))
     lines.append(f"Known biases and risks: {UNKNOWN}")
     return "\n\n".join(lines)

@@ -1,4 +1,4 @@
-"""A small run: eight pages fetched, one trained on, one checkpoint, its scores and its GGUF files."""
+"""A small run: eight pages fetched, one trained on, three checkpoints, scores and GGUF files; all that the stage can be given."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 from stages.digests import digest
 from tests.checkpoints import tiny_checkpoint
+from tests.golden import dpo, pretrain, sft
+from tests.golden.evaluate import ITEMS, PAGES
 
 SIGNALS = {"words": 4, "removed_lines": 0, "redactions": 0}
 
@@ -31,10 +33,14 @@ def _unique(number: int, **more: Any) -> dict[str, Any]:
     return _text(number, cluster=_page(number)["id"], cluster_size=2) | more
 
 
+def _refused(source: str, **more: Any) -> dict[str, Any]:
+    return {source: "http://localhost/a", "content": "", "reason": "empty", "detail": "0 characters"} | more
+
+
 SCORES = [
     {
-        "task": "heldout_mc", "metric": "acc", "value": 0.40625, "stderr": 0.0217, "n": 512, "baseline": 0.25, "baseline_name": "chance",
-        "higher_is_better": True,
+        "task": "heldout_description", "metric": "acc", "value": 0.40625, "stderr": 0.0217, "n": 512,
+        "baseline": 0.25, "baseline_name": "chance", "higher_is_better": True,
     },
     {"task": "arc_easy", "metric": "acc", "n": 0, "higher_is_better": True},
 ]  # fmt: skip
@@ -74,7 +80,13 @@ def inputs(publish: Any) -> dict[str, Any]:
             documents=[_text(1)],
             rejects=[_text(0, reason="contaminated", item="0" * 32, ngram="a b c", hits=1)],
         ),
+        "eval_items": publish("eval_items", items=ITEMS[:5], pages=PAGES[:2]),
+        **pretrain.inputs(publish),
         "base_checkpoint": tiny_checkpoint(publish),
+        "conversations": publish("conversations", conversations=sft.colours(7, 3), rejects=[_refused("url", kind="user")]),
+        "sft_checkpoint": tiny_checkpoint(publish, "qwen3"),
+        "preferences": publish("preferences", pairs=dpo.pairs(5, 1), rejects=[_refused("conversation")] * 3),
+        "dpo_checkpoint": tiny_checkpoint(publish, max_position_embeddings=256),
         "scores": publish("scores", scores=SCORES, files={"results.json": b"{}"}),
         "gguf_model": publish("gguf_model", quantizations=FILES, files={"m-Q8_0.gguf": _header()}),
     }

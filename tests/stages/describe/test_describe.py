@@ -8,13 +8,16 @@ import sys
 import pytest
 import yaml
 
-from data_contracts import ConfigError, Manifest
+import stages
+from data_contracts import Artifact, ConfigError, Manifest
 from data_contracts.artifact import InputRef
 from stages.describe import pictures
-from stages.describe.config import UNKNOWN
+from stages.describe.config import UNKNOWN, DescribeConfig
+from stages.describe.data_card import data_card
 from stages.describe.funnel import funnel
 from stages.describe.lineage import lineage, mermaid
-from stages.describe.markdown import number, quotation, table
+from stages.describe.markdown import number, quotation, settings, table
+from stages.describe.model_card import model_card
 from tests.golden import describe as golden
 
 NUMBER = re.compile(r"(?<![\w.,-])\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?(?![\w])")
@@ -38,7 +41,8 @@ def text(release, name):
 def test_the_release_holds_cards_lineage_and_pictures(release):
     names = {"README.md", "DATA.md", "lineage.json", "lineage.mmd", "funnel.svg", "loss.svg"}
     assert {entry.path for entry in release.manifest.files} == names
-    assert release.manifest.facts["figures"]["artifacts"] == 7
+    assert set(release.manifest.inputs) == {wanted.name for wanted in stages.stage("describe").consumes}
+    assert release.manifest.facts["figures"]["artifacts"] == len(release.manifest.inputs)
 
 
 @pytest.mark.slow
@@ -61,20 +65,17 @@ def test_no_card_holds_a_number_that_is_not_in_the_inputs(release, given):
         for name in artifact.contract.tables:
             for value in _numbers(artifact.read(name).to_pylist()):
                 known |= {number(value), str(value)}
-    checkpoint = given["base_checkpoint"]
+    checkpoint = given["dpo_checkpoint"]
     known |= {number(value) for value in _numbers(json.loads(checkpoint.file("config").read_text()))}
     # counts over rows, worked out here by hand from the golden tables
     by_hand = {
         "weights": 500 * 64 + 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96 + 2 * 64) + 64, "pages of web": 5, "pages of files": 3,
         "bytes of web": sum(range(100, 105)), "bytes of files": sum(range(105, 108)), "redactions": sum(range(6)), "text": 23,
+        "items of heldout_description": 5, "conversations": 7, "pairs": 5, "conversations refused": 1, "pairs refused": 3,
     }  # fmt: skip
     known |= {number(value) for value in by_hand.values()}
     for name in ("README.md", "DATA.md"):
-        configs = [artifact.manifest.config for artifact in given.values()]
         prose = text(release, name)
-        for block in re.findall(r"```json\n(.*?)\n```", prose, re.DOTALL):
-            assert json.loads(block) in configs
-            prose = prose.replace(block, "")
         prose = re.sub(r"\b[0-9a-f]{24,}\b", "", prose)
         assert set(NUMBER.findall(prose)) - known == set(), name
         assert NUMBER.findall(prose)
@@ -86,6 +87,9 @@ def test_the_data_card_tells_sources_robots_licences_and_what_was_taken_out(rele
     for line in (
         "| web | 5 | 510 | 1 | 1 |", "| files | 3 | 318 | 0 | 0 |", "| allowed | 5 |", "| not_applicable | 3 |", "| noarchive | 1 |",
         "| timeout | 1 |", "| clean | 6 documents | 2 |", "| dedup | 2 train + 1 heldout | 3 |", "| near | 3 |", "| CC0 | 1 |",
+        "| evaluation items | 5 |", "| pages for bits per byte | 2 |", "| items of heldout_description | 5 |",
+        "| kind | conversations |\n|---|---|\n| user | 7 |", "| kind | pairs |\n|---|---|\n| user | 5 |",
+        "Refused:\n\n| reason | rows |\n|---|---|\n| empty | 1 |", "Refused:\n\n| reason | rows |\n|---|---|\n| empty | 3 |",
     ):  # fmt: skip
         assert line in card
     assert "placeholders in the documents kept: 15." in card
@@ -96,10 +100,14 @@ def test_the_data_card_tells_sources_robots_licences_and_what_was_taken_out(rele
 @pytest.mark.slow
 def test_the_model_card_shows_scores_beside_baselines_and_a_dash_for_what_is_missing(release):
     card = text(release, "README.md")
-    assert "| heldout_mc | acc | 0.4062 | 0.0217 | 512 | 0.25 | chance |" in card
+    assert "| heldout_description | acc | 0.4062 | 0.0217 | 512 | 0.25 | chance |" in card
     assert "| arc_easy | acc | – | – | 0 | – | – |" in card
     assert "| Q8_0 | m-Q8_0.gguf | 123,456 | 0.00037 |" in card
-    assert "| Pretraining | 4 | 4,000 | 6.25 | 2.25 | 2.5 | – |" in card
+    for training in ("Pretraining", "Instruction tuning", "Preference optimization"):
+        assert f"| {training} | 4 | 4,000 | 6.25 | 2.25 | 2.5 | – |" in card
+    assert "| Architecture | llama |" in card
+    assert "| Context, tokens | 256 |" in card, "the model is the last checkpoint"
+    assert yaml.safe_load(card.split("---")[1])["tags"] == ["groundup", "gguf", "conversational"]
 
 
 @pytest.mark.slow
@@ -138,8 +146,59 @@ def test_reasons_that_do_not_add_up_to_the_rejects_are_not_shown():
     assert funnel([wrong])[0].lost == {"any reason": 4}
 
 
-def test_text_from_the_data_cannot_break_out_of_a_table_or_a_quotation():
-    assert table(("a",), [["x | y\n| z |"]]).splitlines()[-1] == "| x \\| y \\| z \\| |"
+def test_figures_of_the_tokenizer_and_of_its_shards_are_told(given):
+    def with_figures(artifact, **figures):
+        return Artifact(artifact.path, artifact.manifest.model_copy(update={"facts": {"figures": figures}}))
+
+    told = {
+        "tokenizer": with_figures(given["tokenizer"], vocabulary=320),
+        "token_shards": with_figures(given["token_shards"], train_tokens=12345),
+    }
+    card = data_card(DescribeConfig(), told, None)
+    assert "## Tokens\n\n|  |  |\n|---|---|\n| vocabulary | 320 |\n| train_tokens | 12,345 |" in card
+
+
+def test_settings_are_told_as_they_were_given_without_digests_and_without_where_it_ran():
+    manifest = _manifest("b" * 24, "preferences", "collect_preferences", {}).model_copy(
+        update={
+            "config": {"files": {"/home/me/pairs.jsonl": "0" * 64}, "seed": 0},
+            "settings": {"files": ["~/pairs.jsonl"], "seed": 0, "workers": 2},
+        }
+    )
+    assert json.loads(settings(manifest).strip("`json\n")) == {"files": ["~/pairs.jsonl"], "seed": 0}
+
+
+def test_the_cards_tell_settings_as_they_were_given_and_notes_that_are_no_html(given):
+    def told(artifact):
+        update = {
+            "config": {"files": {"/home/me/pairs.jsonl": "0" * 64}}, "settings": {"files": ["~/pairs.jsonl"]},
+            "facts": {"notes": ["a <script> & 2 > 1"]},
+        }  # fmt: skip
+        return Artifact(artifact.path, artifact.manifest.model_copy(update=update))
+
+    changed = {role: told(given[role]) for role in ("clean_documents", "base_checkpoint", "scores")}
+    model, data = model_card(DescribeConfig(), changed, None), data_card(DescribeConfig(), changed, None)
+    for card in (model, data):
+        assert '"~/pairs.jsonl"' in card
+        assert "/home/me" not in card
+    assert "\n- a &lt;script&gt; &amp; 2 &gt; 1\n" in model
+    assert "\n- base_checkpoint: a &lt;script&gt; &amp; 2 &gt; 1\n" in model
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("x | y\n| z |", "x \\| y \\| z \\|"),
+        ("a\\|b", "a\\\\\\|b"),
+        ("<img src=x> &lt;", "&lt;img src=x&gt; &amp;lt;"),
+        ("`code`, heldout_description", "`code`, heldout_description"),
+    ],
+)
+def test_text_from_the_data_cannot_break_out_of_a_cell(text, cell):
+    assert table(("a",), [[text]]).splitlines()[-1] == f"| {cell} |"
+
+
+def test_text_from_the_data_cannot_break_out_of_a_quotation():
     quoted = quotation("a\n```\nb ````")
     assert quoted.startswith("`````text\n")
     assert quoted.endswith("\n`````")
