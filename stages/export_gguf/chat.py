@@ -36,7 +36,7 @@ def answer(
     """Pieces of the answer to `messages` ([{"role": "user", "content": …}, …]), as they are made, up to the end of the turn.
 
     The prompt is made by the chat template in the file. Closing the iterator stops the model.
-    Raises InputError if the prompt leaves no room for an answer.
+    Raises InputError if the prompt leaves no room for an answer, or llama.cpp refuses to give one.
     """
     prompt = len(model.tokenize(model.render(list(messages)), special=True))
     if prompt >= model.context:
@@ -54,6 +54,8 @@ def answer(
         try:
             model.stream(list(messages), min(max_tokens, model.context - prompt), {"temperature": temperature, "seed": seed}, hear)
             pieces.put(None)
+        except RuntimeError as error:
+            pieces.put(InputError("the answer", f"{error}", "say it otherwise or start anew"))
         except BaseException as error:  # told in the thread that reads
             pieces.put(error)
 

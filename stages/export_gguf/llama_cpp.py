@@ -77,14 +77,18 @@ class LlamaCpp:
         return out_V
 
     def stream(self, messages: list[dict[str, str]], tokens: int, settings: dict[str, Any], hear: Callable[[str], bool]) -> None:
-        """Answer `messages`; `hear` gets each piece of text and returns True to stop."""
+        """Answer `messages`; `hear` gets each piece of text and returns True to stop. Raises RuntimeError if llama.cpp refuses."""
+        refusals: list[str] = []  # xllamacpp swallows what a callback raises
 
         def chunk(told: dict[str, Any]) -> bool:
             if "error" in told:
-                raise RuntimeError(told["error"]["message"])
+                refusals.append(told["error"]["message"])
+                return True
             return hear("".join(choice["delta"].get("content") or "" for choice in told.get("choices", [])))
 
         self._server.handle_chat_completions({"messages": messages, "max_tokens": tokens, "stream": True} | settings, chunk)
+        if refusals:
+            raise RuntimeError(f"llama.cpp refused to answer: {refusals[0]}")
 
     def complete(self, prompt: list[int], **settings: Any) -> dict[str, Any]:
         """The server's whole answer; `settings` are those of POST /completion."""

@@ -27,8 +27,11 @@ def run(config: ExportGgufConfig, *, checkpoint: Artifact, out: Draft, report: R
     paths = {quantization: out.path(f"{config.name.replace(' ', '-')}-{quantization}.gguf") for quantization in wanted}
     notes: list[str] = []
     for done, (quantization, path) in enumerate(paths.items()):
-        report.progress(done, 2 * len(wanted), UNIT)
-        notes += _fallen_back(quantization, write(path, checkpoint.path, sizes, vocabulary, quantization, _metadata(config)))
+
+        def hear(share: float, done: int = done) -> None:
+            report.progress(done + share, 2 * len(wanted), UNIT)
+
+        notes += _fallen_back(quantization, write(path, checkpoint.path, sizes, vocabulary, quantization, _metadata(config), hear))
     reference = Reference(checkpoint.path, vocabulary, config.prompts, config.new_tokens, config.positions, config.seed)
     compared = {}
     for done, (quantization, path) in enumerate(paths.items(), len(wanted)):

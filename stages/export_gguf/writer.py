@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,9 +60,15 @@ class Weights:
 
 
 def write(
-    path: Path, folder: Path, config: dict[str, Any], vocabulary: Vocabulary, quantization: str, metadata: dict[str, str]
+    path: Path,
+    folder: Path,
+    config: dict[str, Any],
+    vocabulary: Vocabulary,
+    quantization: str,
+    metadata: dict[str, str],
+    hear: Callable[[float], None],
 ) -> list[str]:
-    """Write the checkpoint in `folder` as `path`, its matrices in `quantization`.
+    """Write the checkpoint in `folder` as `path`, its matrices in `quantization`; `hear` gets the share of tensors written.
 
     Returns the tensors that are kept in F16 since their rows do not divide into blocks.
     """
@@ -81,8 +88,9 @@ def write(
     file.write_header_to_file()
     file.write_kv_data_to_file()
     file.write_ti_data_to_file()
-    for (source, _), kind in zip(plan, kinds, strict=True):
+    for done, ((source, _), kind) in enumerate(zip(plan, kinds, strict=True), 1):
         file.write_tensor_data(np.ascontiguousarray(quants.quantize(weights.read(source, kind), kind)))
+        hear(done / len(plan))
     file.close()
     return [source.name for source, shape in plan if not source.full and _too_short(shape, wanted)]
 

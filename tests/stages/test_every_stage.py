@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import stages
-from data_contracts import Artifact, ArtifactError, ConfigError, GroundupError, Store, current
+from data_contracts import Artifact, ArtifactError, ConfigError, GroundupError, InputError, Store, current
 from flows.step import run_stage
 
 HEAVY = ("pretrain", "sft", "collect_preferences", "dpo", "evaluate", "export_gguf", "describe")
@@ -91,8 +91,10 @@ def test_input_without_rows_is_one_named_error_and_publishes_nothing(name, store
     if all(artifact.noun in WHOLE for artifact in inputs.values()):
         pytest.skip(f"{name} reads no rows: {', '.join(WHOLE)} are never empty")
     before = store.ids()
-    with pytest.raises(GroundupError, match=r"\b(0|no|none|empty|nothing)\b") as error:
+    with pytest.raises(InputError) as error:
         made(store, name, golden(name).SETTINGS, inputs)
+    assert any(error.value.what.startswith(str(artifact)) for artifact in inputs.values()), error.value.what
+    assert re.match(r"0 |holds no ", error.value.why), error.value.why
     assert error.value.fix
     assert store.ids() == before
 

@@ -11,6 +11,7 @@ from data_contracts import ArtifactError, ContractError, GroundupError, InputErr
 from stages.export_gguf import architecture, parity
 from stages.export_gguf.chat import answer, loaded
 from stages.export_gguf.vocabulary import read_vocabulary, without_generation_marks
+from stages.report import Report
 from tests.checkpoints import SPECIAL, tiny_checkpoint
 
 QUICK = {"quantizations": ["F16"], "positions": 6, "new_tokens": 6, "prompts": ["What is a string?"]}
@@ -76,6 +77,18 @@ def test_weights_that_are_no_numbers_are_refused_by_name(value, publish, run, st
     with pytest.raises(ArtifactError, match=r"model\.layers\.1\.mlp\.up_proj\.weight.*1 of 6144 weights are NaN or infinite"):
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish, change=spoil))
     assert not list((store.root / "objects").glob("gguf_model/*"))
+
+
+def test_progress_is_told_tensor_by_tensor(publish, run, monkeypatch):
+    told = []
+    monkeypatch.setattr(Report, "progress", lambda self, done, total, unit: told.append((done, total)))
+
+    def spoil_the_last(weights):
+        weights["model.norm.weight"][0] = float("nan")
+
+    with pytest.raises(ArtifactError):
+        run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish, change=spoil_the_last))
+    assert told == [(pytest.approx(number / 20), 2) for number in range(1, 20)]
 
 
 def test_a_weight_beyond_16_bits_is_refused_rather_than_made_infinite(publish, run):
@@ -194,6 +207,15 @@ def test_chat_streams_the_greedy_answer_and_leaves_no_thread_behind(model, capfd
             stopped.close()
     assert _threads() < threads + 4  # llama.cpp may start one more of its own at any time, not one for each
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_what_llama_cpp_says_against_an_answer_is_told_and_the_model_answers_on(model):
+    asked = [{"role": "user", "content": "What is a string?"}]
+    with loaded(model) as llama:
+        with pytest.raises(InputError, match=r"the answer: llama\.cpp refused to answer: .*type must be number"):
+            list(answer(llama, asked, temperature="hot"))
+        assert list(answer(llama, asked, max_tokens=4))
 
 
 @pytest.mark.slow
