@@ -31,6 +31,7 @@ from stages.evaluate.tasks import POOLED, RESERVED
 KEPT = ("results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
 BOOTSTRAP = 1000  # lm-eval's standard error of a mean is exact; only other aggregations are bootstrapped
 ANSWER_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # what tasks call the length of an answer
+LEAVE = "leave it out of evaluate.tasks"
 AGAIN = "ask again: groundup stage evaluate --name NAME --as-of DATE"
 OURS = ("stages.", "flows.", "data_contracts.")
 
@@ -126,23 +127,20 @@ class Harness:
 
         Raises InputError if that cannot be had or would run what the model writes, ConfigError if a score of its is told already.
         """
-        with (
-            self._quiet(),
-            told_as_input(name, "it or its data cannot be had", f"leave it out of evaluate.tasks, or go online and {AGAIN}"),
-        ):
+        self._claim(name, [name])
+        with self._quiet(), told_as_input(name, "it or its data cannot be had", f"{LEAVE}, or go online and {AGAIN}"):
             loaded = self._library.load([str(task_file(name) or name)])
         if any(getattr(task, "UNSAFE_CODE", False) for task in loaded["tasks"].values()):
             why = "it runs the code that the model writes, which this stage never does"
-            raise InputError(f"lm-eval task {name!r}", why, "leave it out of evaluate.tasks")
-        scores = [*loaded["groups"], *loaded["tasks"]]
-        for score in scores:
-            if score in self._scored:
-                fix = f"leave {name!r} or {self._scored[score]!r} out, or rename the task file or the benchmark file"
-                raise ConfigError(
-                    f"evaluate.tasks {name!r}", f"{score!r} would be told twice: it is a score of {self._scored[score]!r}", fix
-                )
-        self._scored |= dict.fromkeys(scores, name)
+            raise InputError(f"lm-eval task {name!r}", why, LEAVE)
+        self._claim(name, [*loaded["groups"], *loaded["tasks"]])
         self.loaded[name] = loaded
+
+    def _claim(self, name: str, scores: list[str]) -> None:
+        for score in scores:
+            if (owner := self._scored.setdefault(score, name)) != name:
+                fix = f"leave {name!r} or {owner!r} out, or rename the task file or the benchmark file"
+                raise ConfigError(f"evaluate.tasks {name!r}", f"{score!r} would be told twice: it is a score of {owner!r}", fix)
 
     def further(self, name: str) -> dict[str, Any]:
         """What lm-eval finds on a task that was loaded, and `notes` that a reader of it must know.
@@ -150,7 +148,7 @@ class Harness:
         Raises InputError if it cannot be evaluated.
         """
         self._model.cut = 0
-        with self._quiet(), told_as_input(name, "it cannot be evaluated", f"leave it out of evaluate.tasks, or correct that and {AGAIN}"):
+        with self._quiet(), told_as_input(name, "it cannot be evaluated", f"{LEAVE}, or correct that and {AGAIN}"):
             found = self._evaluate(self.loaded[name])
         if self._model.cut:
             told = f"{self._model.cut} answers had room for {self._model.max_length // 2} tokens, half of what the model sees at once"

@@ -110,7 +110,7 @@ def examine(
     exam = Harness(model, tokenizer, folder, made.names, length, config.batch_size, config.seed, config.limit)
     exam.hear(lambda seen, total: report.progress(seen, total, "sequences"))
     exam.check(config.tasks)
-    for name in config.tasks:
+    for name in dict.fromkeys(config.tasks):
         with missing(name, config, told):
             exam.load(name)
     found = [exam.local()] if made.names else []

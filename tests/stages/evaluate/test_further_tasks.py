@@ -141,22 +141,22 @@ def test_a_group_of_groups_is_scored_on_all_items_beside_the_chance_of_all(evalu
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("tasks", "twice"),
-    [
-        (["outer", "two"], "'two': 'two' would be told twice: it is a score of 'outer'"),
-        (["one", "one"], "'one': 'one' would be told twice"),
-    ],
-)
-def test_a_score_that_two_tasks_would_tell_is_refused(evaluate, tasks, twice):
-    with pytest.raises(ConfigError, match=twice):
-        evaluate(GROUPS, tasks=tasks)
+def test_a_score_that_two_tasks_would_tell_is_refused(evaluate):
+    with pytest.raises(ConfigError, match="'two': 'two' would be told twice: it is a score of 'outer'"):
+        evaluate(GROUPS, tasks=["outer", "two"])
 
 
 @pytest.mark.slow
-def test_a_further_task_with_the_name_of_a_benchmark_is_refused(evaluate):
+@pytest.mark.parametrize("task", [CHOOSES, FAILING["absent"]])
+def test_a_further_task_with_the_name_of_a_benchmark_is_refused_whether_it_can_be_had_or_not(evaluate, task):
     with pytest.raises(ConfigError, match="it is a score of 'eval_items'"):
-        evaluate({"heldout_description": CHOOSES})
+        evaluate({"heldout_description": task})
+
+
+@pytest.mark.slow
+def test_a_task_asked_for_twice_is_told_once(evaluate):
+    rows = evaluate({"one": CHOOSES, "absent": FAILING["absent"]}, tasks=["one", "absent", "one", "absent"]).read("scores").to_pylist()
+    assert [row["task"] for row in rows if row["task"] in ("one", "absent") and row["metric"] == "acc"] == ["one", "absent"]
 
 
 @pytest.mark.slow
