@@ -9,32 +9,35 @@ from data_contracts.errors import make_again
 from stages.describe import lineage
 
 
-def upstream(store: Store, artifact: Artifact) -> list[Artifact]:
-    """`artifact` and everything that it was made from, each once, inputs after what they went into.
-
-    An input that is no longer in the store is an ArtifactError: its manifest is the only witness of what came before.
-    """
+def present(store: Store, artifact: Artifact) -> list[Artifact]:
+    """`artifact` and what it was made from, each once, inputs after what they went into; as far as the store still has it."""
     found: dict[str, Artifact] = {}
     waiting = [artifact]
     while waiting:
         here = waiting.pop(0)
-        if str(here) in found:
-            continue
-        found[str(here)] = here
-        for role, ref in here.manifest.inputs.items():
-            if not store.has(ref.noun, ref.id):
-                raise ArtifactError(
-                    f"{ref.noun}/{ref.id}",
-                    f"{here} was made from it ({role}), it is not in the store",
-                    make_again(),
-                )
-            waiting.append(store.open(ref.noun, ref.id, verify=False))
+        if str(here) not in found:
+            found[str(here)] = here
+            waiting += [store.open(ref.noun, ref.id, verify=False) for ref in here.manifest.inputs.values() if store.has(ref.noun, ref.id)]
     return list(found.values())
 
 
+def upstream(store: Store, artifact: Artifact) -> list[Artifact]:
+    """The same, and nothing is missing.
+
+    An input that is no longer in the store is an ArtifactError: its manifest is the only witness of what came before.
+    """
+    found = present(store, artifact)
+    known = {str(one) for one in found}
+    for here in found:
+        for role, ref in here.manifest.inputs.items():
+            if f"{ref.noun}/{ref.id}" not in known:
+                raise ArtifactError(f"{ref.noun}/{ref.id}", f"{here} was made from it ({role}), it is not in the store", make_again())
+    return found
+
+
 def mermaid(store: Store, artifact: Artifact) -> str:
-    """The same as a mermaid flow chart, inputs above."""
-    return lineage.mermaid(one.manifest for one in reversed(upstream(store, artifact)))
+    """What is present as a mermaid flow chart, inputs above; what no longer is, dashed."""
+    return lineage.mermaid(one.manifest for one in reversed(present(store, artifact)))
 
 
 def tree(store: Store, artifact: Artifact) -> Tree:

@@ -1,5 +1,6 @@
 """What a person sees on a run's page in the Prefect UI: progress while it runs, then figures, pictures and lineage.
 
+Pages are drawn from what is there, and no run stops because one cannot be drawn: its work is done, or goes on.
 Prefect draws markdown (mermaid included) and images; pictures travel as data: URIs, because raw SVG would be dropped.
 """
 
@@ -12,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from http import HTTPStatus
 from typing import Any
 from uuid import UUID
 
@@ -19,20 +21,19 @@ import httpx
 from prefect.artifacts import create_image_artifact, create_markdown_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactCreate, ArtifactUpdate
-from prefect.exceptions import PrefectHTTPStatusError
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from data_contracts import Artifact, Store
 from flows import console, lineage
 from flows.console import cell
-from stages import STAGES
 from stages.describe import pictures
 from stages.describe.markdown import quotation
 from stages.report import Report
 
-EVERY_S = 2.0  # how often a run's page is refreshed while a stage works
-PICTURE_EVERY_S = 20.0
+EVERY_S = 2.0  # how often a run's page is refreshed while a stage works …
+SHARE = 0.005  # … and later this share of the time it has worked: Prefect keeps every refresh, with its content, as an event
+PICTURE_EVERY = 10  # refreshes
 _shown: dict[tuple[UUID, str], UUID] = {}  # (run, kind) → what its page has; the page of a whole has one bar for all its stages
 _whole: ContextVar[UUID | None] = ContextVar("whole", default=None)  # Prefect would have to be asked for it, stage by stage
 MAX_BYTES = 900_000  # Prefect refuses events of more than 1.5 MB
@@ -46,7 +47,7 @@ def whole() -> None:
 class PageReport(Report):
     """Sends the latest progress to the UI from a thread of its own, so that no stage ever waits for the server.
 
-    A server that dies does not stop the work: the page stays behind, one warning is logged.
+    While the server does not answer the page stays behind; that is a warning, told once.
     """
 
     def __init__(self, stage: str):
@@ -54,7 +55,9 @@ class PageReport(Report):
         self._run = UUID(flow_run.id)
         self._whole = _whole.get() or self._run
         self._progress: tuple[float, float | None, str] | None = None
+        self._sent: tuple[float, float | None, str] | None = None
         self._metrics: list[dict[str, Any]] = []
+        self._drawn = 0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._post, name=f"page of {stage}", daemon=True)
 
@@ -76,35 +79,50 @@ class PageReport(Report):
         self._thread.join(timeout=10)
 
     def _post(self) -> None:
-        sent, drawn, drawn_at = None, 0, 0.0
+        began = picture_due = time.monotonic()
+        behind = over = False
         with get_client(sync_client=True) as client:
-            while True:
-                last = self._over.wait(EVERY_S)
+            while not over:
+                every = max(EVERY_S, SHARE * (time.monotonic() - began))
+                over = self._over.wait(every)
                 try:
-                    if self._progress and self._progress != sent:
-                        sent = self._progress
-                        done, total, unit = sent
-                        share = 100.0 * min(1.0, done / total) if total else 0.0
-                        told = f"{self._stage}: {_amount(done, total, unit)}"
-                        for run in {self._run, self._whole}:
-                            self._put(client, run, "progress", share, told)
-                    if len(self._metrics) > drawn and (last or time.monotonic() - drawn_at > PICTURE_EVERY_S):
-                        drawn, drawn_at = len(self._metrics), time.monotonic()
-                        picture = data_uri(pictures.loss_svg(list(self._metrics)))
-                        self._put(client, self._run, "image", picture, f"{self._stage}: loss", key=f"{self._stage}-loss")
-                except (httpx.HTTPError, PrefectHTTPStatusError) as error:
-                    self._log.warning("the run's page cannot be refreshed (%s); the work goes on", error)
-                    return
-                if last:
-                    return
+                    self._show_progress(client)
+                    if over or time.monotonic() >= picture_due:
+                        picture_due = time.monotonic() + PICTURE_EVERY * every
+                        self._show_loss(client)
+                except httpx.HTTPError as error:
+                    if not behind:
+                        self._log.warning("the run's page cannot be refreshed (%s); the work goes on", error)
+                    behind = True
 
-    @staticmethod
-    def _put(client: SyncPrefectClient, run: UUID, kind: str, data: Any, description: str, key: str | None = None) -> None:
-        if known := _shown.get((run, kind)):
-            client.update_artifact(known, ArtifactUpdate(data=data, description=description))
-        else:
-            made = client.create_artifact(ArtifactCreate(key=key, type=kind, data=data, description=description, flow_run_id=run))
-            _shown[run, kind] = made.id
+    def _show_progress(self, client: SyncPrefectClient) -> None:
+        progress = self._progress
+        if progress is None or progress == self._sent:
+            return
+        done, total, unit = progress
+        share = 100.0 * min(1.0, done / total) if total else 0.0
+        for run in {self._run, self._whole}:
+            _put(client, run, "progress", share, f"{self._stage}: {_amount(done, total, unit)}")
+        self._sent = progress
+
+    def _show_loss(self, client: SyncPrefectClient) -> None:
+        rows = list(self._metrics)
+        if len(rows) > self._drawn:
+            _put(client, self._run, "image", data_uri(pictures.loss_svg(rows)), f"{self._stage}: loss", key=f"{self._stage}-loss")
+            self._drawn = len(rows)
+
+
+def _put(client: SyncPrefectClient, run: UUID, kind: str, data: Any, description: str, key: str | None = None) -> None:
+    """Let the page of `run` show this in the place of what it showed of this kind; anew, if somebody has deleted that."""
+    if known := _shown.get((run, kind)):
+        try:
+            return client.update_artifact(known, ArtifactUpdate(data=data, description=description))
+        except httpx.HTTPStatusError as error:
+            if error.response.status_code != HTTPStatus.NOT_FOUND:
+                raise
+    made = client.create_artifact(ArtifactCreate(key=key, type=kind, data=data, description=description, flow_run_id=run))
+    _shown[run, kind] = made.id
+    return None
 
 
 @contextmanager
@@ -132,6 +150,16 @@ class _Both(Report):
             report.note(text)
 
 
+@contextmanager
+def _or_a_warning(page: str) -> Iterator[None]:
+    """Whatever keeps a page from being drawn or sent, the results are in the store already."""
+    try:
+        yield
+    except Exception as error:
+        get_run_logger().warning("%s cannot be drawn (%s: %s); the run goes on", page, type(error).__name__, error)
+
+
+@_or_a_warning("the stage's page")
 def show_stage(artifact: Artifact, title: str, store: Store) -> None:
     """Figures, samples and lineage of one artifact; its loss curve if it has one."""
     manifest = artifact.manifest
@@ -147,32 +175,34 @@ def show_stage(artifact: Artifact, title: str, store: Store) -> None:
     _markdown(manifest.stage.replace("_", "-"), "\n\n".join(p for p in parts if p), title)
     if "metrics" in artifact.contract.tables and (UUID(flow_run.id), "image") not in _shown:
         rows = artifact.read("metrics").to_pylist()
-        create_image_artifact(image_url=data_uri(pictures.loss_svg(rows)), key=f"{manifest.stage}-loss", description=f"{title}: loss")
+        _image(f"{manifest.stage}-loss", pictures.loss_svg(rows), f"{title}: loss")
 
 
+@_or_a_warning("the page of the whole")
 def show_whole(name: str, store: Store) -> None:
-    """The page of a whole run: funnel, loss, scores, lineage. Nothing, if `name` holds no whole run."""
+    """The page of a whole run, as far as `name` holds one: funnel, loss, scores, lineage."""
     made = {role: store.open(p.noun, p.id, verify=False) for role, p in store.names.roles(name).items() if store.has(p.noun, p.id)}
-    if not {row.role for row in STAGES} <= set(made):
-        return
-    manifests = [artifact.manifest for artifact in made.values()]
-    create_image_artifact(image_url=data_uri(pictures.funnel_svg(manifests)), key="funnel", description="Documents kept and lost")
-    base = made["base_checkpoint"].read("metrics").to_pylist()
-    create_image_artifact(image_url=data_uri(pictures.loss_svg(base)), key="loss", description="Loss of pretraining")
-    columns = ("task", "metric", "value", "stderr", "n", "baseline", "baseline_name")
-    scores = made["scores"].read("scores", columns).to_pylist()
-    rows = [tuple(row[column] for column in columns) for row in scores]
-    whole = lineage.mermaid(store, made["release"])
-    create_image_artifact(
-        image_url=data_uri(pictures.scores_svg(scores)), key="scores-picture", description="Scores beside their baselines"
-    )
-    _markdown("scores", f"# Scores of {name}\n\n" + _table(columns, rows), f"Scores of {name}")
-    _markdown("lineage", f"# What {name} was made from\n\n```mermaid\n{whole}\n```", f"Lineage of {name}")
+    _image("funnel", pictures.funnel_svg(artifact.manifest for artifact in made.values()), "Documents kept and lost")
+    if base := made.get("base_checkpoint"):
+        _image("loss", pictures.loss_svg(base.read("metrics").to_pylist()), "Loss of pretraining")
+    if scores := made.get("scores"):
+        columns = ("task", "metric", "value", "stderr", "n", "baseline", "baseline_name")
+        rows = scores.read("scores", columns).to_pylist()
+        _image("scores-picture", pictures.scores_svg(rows), "Scores beside their baselines")
+        table = _table(columns, [tuple(row[column] for column in columns) for row in rows])
+        _markdown("scores", f"# Scores of {name}\n\n{table}", f"Scores of {name}")
+    if release := made.get("release"):
+        drawn = lineage.mermaid(store, release)
+        _markdown("lineage", f"# What {name} was made from\n\n```mermaid\n{drawn}\n```", f"Lineage of {name}")
 
 
 def data_uri(svg: str) -> str:
     """An SVG as an image address that any page can show."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+
+
+def _image(key: str, svg: str, description: str) -> None:
+    create_image_artifact(image_url=data_uri(svg), key=key, description=description)
 
 
 def _markdown(key: str, text: str, description: str) -> None:

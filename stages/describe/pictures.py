@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Rows = Sequence[Mapping[str, Any]]
 
 BLUE, ORANGE, GREY, LIGHT, INK = "#2f6db3", "#d9772b", "#8a8f98", "#e3e6ea", "#24292f"
+POINTS = 400  # of a curve on a page
 LOST = ["#d9772b", "#e6a06b", "#eec4a3", "#f3dccb", "#f7ebe2"]  # the reasons, most first
 STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": GREY, "xtick.color": GREY,
@@ -31,12 +32,17 @@ def funnel_svg(manifests: Iterable[Manifest]) -> str:
 
 
 def loss_svg(rows: Rows) -> str:
-    """Training and held-out loss over the steps of one training (rows of a metrics table; columns may be absent)."""
-    return losses_svg({"": rows})
+    """Training and held-out loss over the steps of one training (rows of a metrics table; columns may be absent).
+
+    Of a long training every so manieth step, and each with a held-out loss: a page gets this picture again and again.
+    """
+    every = math.ceil(len(rows) / POINTS) or 1
+    kept = [row for number, row in enumerate(rows, 1) if number % every == 0 or number == len(rows) or row.get("heldout_loss") is not None]
+    return losses_svg({"": kept})
 
 
 def losses_svg(trainings: Mapping[str, Rows]) -> str:
-    """The same for several trainings, side by side."""
+    """The same for several trainings, side by side, with every step."""
     return _drawn(lambda figure: draw_losses(figure, trainings))
 
 

@@ -8,13 +8,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import httpx
 import pytest
+
+from data_contracts import Artifact, Identity, Manifest, Store
+from data_contracts.artifact import MANIFEST, InputRef
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -58,6 +61,25 @@ class Groundup:
         logs = self.api("/logs/filter", logs={"flow_run_id": {"any_": [flow_run]}}) if run["state_type"] != "COMPLETED" else []
         assert run["state_type"] == "COMPLETED", run["state"]["message"] + "\n" + "\n".join(entry["message"] for entry in logs)
         return run
+
+
+@pytest.fixture
+def recorded(store: Store) -> Callable[..., Artifact]:
+    """recorded("clean_documents", "clean", raw_documents=artifact) → an artifact of which the store has the manifest alone."""
+
+    def make(noun: str, stage: str, **inputs: Artifact) -> Artifact:
+        identity = Identity(stage, 1, noun, {}, {name: given.id for name, given in inputs.items()}, as_of=str(len(store.ids())))
+        manifest = Manifest(
+            groundup="0", id=identity.id, noun=noun, contract="1.0.0", stage=stage, stage_version=1, as_of=None, config={}, settings={},
+            inputs={name: InputRef(noun=given.noun, id=given.id) for name, given in inputs.items()},
+            rows={}, facts={}, files=[], started="", finished="",
+        )  # fmt: skip
+        place = store.path(noun, identity.id)
+        place.mkdir(parents=True)
+        (place / MANIFEST).write_text(manifest.model_dump_json())
+        return store.open(noun, identity.id)
+
+    return make
 
 
 def free_port() -> int:
