@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -11,7 +12,7 @@ import typer
 from rich.markup import escape
 
 import stages
-from data_contracts import GroundupError
+from data_contracts import GroundupError, Interrupted
 from flows import console, preview, recipe, tables
 from flows.console import errors, headline, out
 from flows.home import home, open_store
@@ -23,6 +24,8 @@ app = typer.Typer(
 )  # fmt: skip
 contracts_app = typer.Typer(help="The data contracts: check, compare, document.", no_args_is_help=True)
 app.add_typer(contracts_app, name="contracts")
+
+STOPPED = 130  # exit status, as of every program that Ctrl-C ends
 
 Changes = Annotated[
     list[str] | None,
@@ -57,7 +60,8 @@ def run(
     changes = recipe.latest([*(last.changes if last else ()), *(changes or [])])
     loaded = recipe.load(recipe_ or (last.recipe if last else "tiny"), changes)
     if last and not json_:
-        out.print(f"[dim]as last time: {escape(' '.join(['--recipe', last.recipe, *(f'--set {text!r}' for text in last.changes)]))}[/]")
+        options = shlex.join(["--recipe", last.recipe, *(part for text in last.changes for part in ("--set", text))])
+        out.print(f"[dim]as last time: {escape(options)}[/]", soft_wrap=True)
     steps = preview.whole(store, name, loaded.configs, as_of)
     if preview_:
         tables.steps(steps, name, json_)
@@ -206,7 +210,10 @@ def chat(
     """Talk to a model in llama.cpp."""
     from flows.talk import talk
 
-    talk(open_store(), name, prompt, quantization)
+    try:
+        talk(open_store(), name, prompt, quantization)
+    except KeyboardInterrupt:  # how most people leave
+        out.print()
 
 
 @contracts_app.command("check")
@@ -253,7 +260,7 @@ def contracts_docs() -> None:
 
 
 def main() -> None:
-    """Run the command line; a GroundupError is printed as what it is, without a traceback, with exit status 2."""
+    """Run the command line. A GroundupError is printed as what it is, without a traceback, with exit status 2; a stop is 130."""
     with _told_plainly():
         app()
 
@@ -262,6 +269,9 @@ def main() -> None:
 def _told_plainly() -> Iterator[None]:
     try:
         yield
+    except Interrupted as stop:
+        errors.print(f"interrupted; {stop.what} {stop.why}; {stop.fix}", markup=False)
+        sys.exit(STOPPED)
     except GroundupError as error:
         errors.print("[bold red]error[/] ", end="")
         errors.print(f"{error.what}: {error.why}", markup=False)
@@ -269,6 +279,6 @@ def _told_plainly() -> Iterator[None]:
         errors.print(error.fix, markup=False)
         sys.exit(2)
     except SystemExit as end:
-        if end.code == 130:  # typer's answer to Ctrl-C
+        if end.code == STOPPED:  # typer's answer to Ctrl-C
             errors.print("interrupted; run the same command again to go on")
         raise

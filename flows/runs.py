@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
-from data_contracts import Artifact, ConfigError, Store
+from data_contracts import Artifact, ConfigError, GroundupError, Store
 from flows import console, recipe, server
 from flows.console import out
 from flows.home import home
@@ -77,6 +77,11 @@ def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) 
             # heartbeats tell a server of workers that died; here a person sees it, and each would cost a second per stage
             with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
                 build_llm(**chosen, name=name, overrides=overrides, as_of=as_of or "")
+        except Exception as error:
+            if isinstance(error, GroundupError) or server.is_up():
+                raise
+            fix = "run the same command again: what is finished is kept"
+            raise GroundupError(f"the Prefect server at {server.ui_url()}", f"does not answer any more ({error})", fix) from error
         finally:
             APILogHandler().flush()  # the server may be gone when the interpreter ends
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import inspect
+import os
+import signal
 from collections.abc import Callable
 from typing import Any, Protocol
 
 from prefect import State, flow
+from prefect.exceptions import TerminationSignal
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 import stages
-from data_contracts import Artifact
+from data_contracts import Artifact, Interrupted
 from flows import console, preview, run_page
 from flows.home import open_store
 from flows.settings import filled_in, settings_for
@@ -46,13 +49,25 @@ def make(step: preview.Step, name: str) -> State[str]:
     store = open_store()
     inputs = {argument: store.open(*reference, verify=False) for argument, reference in step.inputs.items()}
     with run_page.reporting(step.stage.name) as report:
-        artifact, made_now = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
+        try:
+            artifact, made_now = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
+        except Interrupted as stop:
+            report.note(f"{stop.what} {stop.why}")
+            raise _signal() from None
         console.finish(step.stage.name, artifact, made_now)
     store.point(name, step.stage.role, artifact, run=f"{flow_run.name or step.stage.name}")
     run_page.show_stage(artifact, f"{name}/{step.stage.role}", store)
     if made_now:
         return Completed(message=console.headline(artifact), data=reference(artifact))
     return Completed(name="UpToDate", message=f"{name}/{step.stage.role} was made before", data=reference(artifact))
+
+
+def _signal() -> BaseException:
+    """The wish to stop that a stage has granted, for Prefect, which would take an error for a fault of the code.
+
+    In a process of a worker it was a termination: the run is then cancelled, if that is what a person asked for in the UI.
+    """
+    return TerminationSignal(signal.SIGTERM) if "PREFECT__FLOW_RUN_ID" in os.environ else KeyboardInterrupt()
 
 
 def reference(artifact: Artifact) -> str:

@@ -65,7 +65,7 @@ def keys(stage: Stage, json_: bool) -> None:
     out.print(f"[bold]{stage.name}[/] makes {stage.produces} (NAME/{stage.role})\n")
     rows(inputs, False, empty="no inputs")
     out.print()
-    shown = [setting | {"default": json.dumps(setting["default"], ensure_ascii=False)[:60]} for setting in settings]
+    shown = [{"key": setting["key"], "default": _default(setting), "what": setting["what"]} for setting in settings]
     rows(shown, False, empty="no settings")
 
 
@@ -106,11 +106,25 @@ def artifact(store: Store, found: Artifact) -> dict[str, Any]:
 
 
 def _settings(prefix: str, schema: Mapping[str, Any], defs: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every key below `prefix`, those of groups and of each kind of a list's items too."""
     found = []
     for name, field in schema.get("properties", {}).items():
-        inner = defs.get(field.get("$ref", "").rpartition("/")[2])
-        if inner is not None and "properties" in inner:
-            found += _settings(f"{prefix}.{name}", inner, defs)
-        else:
-            found.append({"key": f"{prefix}.{name}", "default": field.get("default"), "what": field.get("description", "")})
+        key = f"{prefix}.{name}"
+        if "$ref" in field and "properties" in (group := _definition(defs, field["$ref"])):
+            found += _settings(key, group, defs)
+            continue
+        required = name in schema.get("required", [])
+        found.append({"key": key, "default": field.get("default"), "required": required, "what": field.get("description", "")})
+        for kind, ref in field.get("items", {}).get("discriminator", {}).get("mapping", {}).items():
+            found += _settings(f"{key}[{kind}]", _definition(defs, ref), defs)
     return found
+
+
+def _definition(defs: Mapping[str, Any], ref: str) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = defs[ref.rpartition("/")[2]]
+    return found
+
+
+def _default(setting: Mapping[str, Any]) -> str:
+    text = json.dumps(setting["default"], ensure_ascii=False)
+    return "required" if setting["required"] else text if len(text) <= 60 else text[:59] + "…"

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -37,6 +38,17 @@ class Groundup:
         done = subprocess.run(command, env=self.environment, cwd=REPOSITORY, input=typed, capture_output=True, text=True, timeout=timeout)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
+
+    @contextmanager
+    def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+        """`groundup …` under way, its output in one pipe; killed at the end if it still runs."""
+        command = [str(Path(sys.executable).with_name("groundup")), *arguments]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, env=self.environment, cwd=REPOSITORY, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
+            try:
+                yield process
+            finally:
+                process.kill()
 
     def api(self, path: str, **body: Any) -> Any:
         """The answer of Prefect's API; POST with a body, GET without."""

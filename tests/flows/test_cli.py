@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import stages
+from data_contracts import Interrupted, Store
+from flows import cli, tables, talk
+from stages.crawl.config import DatasetSource, FilesSource, PydocSource, WebSource
 from tests.flows.conftest import Groundup, free_port
 
 
@@ -34,6 +42,72 @@ def test_your_own_pages_become_a_model_that_chats(tmp_path: Path) -> None:
         "a talk longer than the context goes on, and the end of the input ends it"
     )
     assert groundup.run("down").stdout == "nothing was up\n", "a run takes its server with it"
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_under_a_run_is_told_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    groundup = Groundup(tmp_path, free_port())
+    groundup.environment["PREFECT_CLIENT_MAX_RETRIES"] = "0"  # Prefect would ask for minutes
+    command = ("run", "--recipe", "own", "--set", "crawl.sources=[{kind: files, paths: ['*.md']}]")
+    with groundup.started(*command) as run:
+        assert run.stdout
+        assert any("✓ crawl" in line for line in run.stdout)
+        os.kill(json.loads((tmp_path / "prefect" / "server.json").read_text())["pid"], signal.SIGKILL)
+        told = run.stdout.read()
+    assert run.returncode == 2
+    assert f"error the Prefect server at {groundup.url}: does not answer any more" in told
+    assert "Traceback" not in told
+    with groundup.started(*command) as run:
+        assert run.stdout
+        assert re.search(r"✓ crawl +up to date", next(line for line in run.stdout if "crawl" in line))
+        run.send_signal(signal.SIGINT)
+        assert run.stdout.read().endswith("interrupted; run the same command again to go on\n")
+    assert groundup.run("down").stdout == "nothing was up\n"
+
+
+def test_the_keys_of_a_stage_are_all_that_a_person_can_set(capsys: pytest.CaptureFixture[str]) -> None:
+    tables.keys(stages.stage("crawl"), True)
+    keys = {row["key"]: row for row in json.loads(capsys.readouterr().out)["settings"]}
+    for kind in (WebSource, FilesSource, DatasetSource, PydocSource):
+        assert {f"crawl.sources[{kind.model_fields['kind'].default}].{field}" for field in kind.model_fields} <= keys.keys()
+    assert keys["crawl.sources[web].max_pages"]["default"] == 1000
+    assert keys["crawl.sources[web].seeds"]["required"]
+    tables.keys(stages.stage("pretrain"), True)
+    assert '"pretrain.training.learning_rate"' in capsys.readouterr().out
+
+
+def test_what_a_run_remembers_can_be_typed_again(
+    store: Store, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a page.md").write_text("text")
+    changes = [f"crawl.sources=[{{kind: files, paths: ['{tmp_path}/*.md']}}]", "dedup.threshold=0.7"]
+    store.follow("mine", "own", changes)
+    monkeypatch.setattr(cli, "open_store", lambda: store)
+    cli.run(name="mine", preview_=True)
+    typed = capsys.readouterr().out.splitlines()[0].removeprefix("as last time: ")
+    assert shlex.split(typed) == ["--recipe", "own", "--set", changes[0], "--set", changes[1]]
+
+
+def test_a_stage_that_was_stopped_is_no_error(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def stop() -> None:
+        raise Interrupted("training", "was stopped after step 7 of 20", "run the same command again: it continues from there")
+
+    monkeypatch.setattr(cli, "app", stop)
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 130
+    told = "interrupted; training was stopped after step 7 of 20; run the same command again: it continues from there"
+    assert " ".join(capsys.readouterr().err.split()) == told
+
+
+def test_a_talk_is_left_with_ctrl_c_in_silence(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    def leave(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(talk, "talk", leave)
+    cli.chat("demo")
+    told = capsys.readouterr()
+    assert (told.out, told.err) == ("\n", "")
 
 
 def test_a_setting_of_another_stage_is_refused_with_what_to_do(tmp_path: Path) -> None:
