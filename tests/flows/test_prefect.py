@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -121,8 +122,77 @@ def test_every_reading_command_speaks_to_people_and_to_programs(built, command):
 def test_a_name_remembers_its_recipe_and_what_was_changed(built):
     built.run("run", "--name", "demo", "--recipe", "smoke", "--set", "export_gguf.new_tokens=4")
     again = built.run("run", "--name", "demo").stdout
-    assert "as last time: --recipe smoke --set 'export_gguf.new_tokens=4'" in again
+    assert "as last time: --recipe smoke --set export_gguf.new_tokens=4" in again
     assert "no stage had to run" in again
+
+
+def test_up_again_finds_everything_up(groundup):
+    workers = groundup.api("/work_pools/local/workers/filter", limit=10)
+    assert groundup.url in groundup.run("up").stdout
+    assert len(groundup.api("/deployments/filter", limit=100)) == len(stages.NAMES) + 3
+    assert [worker["id"] for worker in groundup.api("/work_pools/local/workers/filter", limit=10)] == [worker["id"] for worker in workers]
+
+
+def test_a_stage_takes_settings_and_inputs_from_its_form(built):
+    run = _start(
+        built, "dedup", name="other", recipe="smoke", settings={"threshold": 0.6}, inputs={"clean_documents": "demo/clean_documents"}
+    )
+    built.wait_for(run)
+    manifest = json.loads(built.run("show", "other/unique_documents", "--json").stdout)
+    assert manifest["settings"]["threshold"] == 0.6
+    assert manifest["settings"]["heldout_share"] == 0.15, "of the recipe"
+    assert manifest["inputs"]["clean_documents"]["id"] == _ids(built)["clean_documents"]
+
+
+ENDLESS = {"training": {"duration": 100_000}, "compute": {"checkpoint_every": 5}}
+
+
+def test_a_run_that_is_stopped_or_killed_goes_on_where_it_was(built):
+    changes = [f"pretrain.{group}.{key}={value}" for group, values in ENDLESS.items() for key, value in values.items()]
+    command = ["run", "--recipe", "smoke", "--name", "stopped", *(part for text in changes for part in ("--set", text))]
+    with built.started(*command) as run:
+        _wait_for_a_safe_point(built)
+        run.send_signal(signal.SIGINT)
+        told = run.communicate(timeout=60)[0]
+    assert run.returncode == 130
+    assert "pretrain: training was stopped after step" in told
+    assert told.endswith("interrupted; run the same command again to go on\n")
+    runs = built.api("/flow_runs/filter", flow_runs={"name": {"any_": ["stopped", "stopped pretrain"]}})
+    states = [found["state_type"] for found in runs]
+    assert states == ["CRASHED"] * 2, "in Prefect's words stopped from outside; FAILED would be a fault of the code"
+    for _ in range(2):
+        with built.started(*command) as run:
+            assert any("pretrain: continuing after step" in line for line in run.stdout)
+            run.kill()
+
+
+def test_a_run_that_a_person_cancels_in_the_ui_is_cancelled(built):
+    inputs = {role: f"demo/{role}" for role in ("token_shards", "tokenizer")}
+    before = _safe_points(built)
+    run = _start(built, "pretrain", name="cancelled", recipe="smoke", settings=ENDLESS | {"seed": 8}, inputs=inputs)
+    _wait_for_a_safe_point(built, besides=before)
+    built.api(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING"})
+    deadline = time.monotonic() + 60
+    while (state := built.api(f"/flow_runs/{run}")["state_type"]) != "CANCELLED":  # CRASHED until the worker has seen it end
+        assert state != "FAILED", "that would be a fault of the code"
+        assert time.monotonic() < deadline, f"it is {state}"
+        time.sleep(0.5)
+
+
+def _start(groundup, deployment, **parameters):
+    """Start a flow run as the form does; gives its id."""
+    return groundup.api(f"/deployments/{groundup.deployment(deployment)['id']}/create_flow_run", parameters=parameters)["id"]
+
+
+def _safe_points(groundup):
+    return set(groundup.home.glob("store/drafts/checkpoint-*/scratch/safe_points"))
+
+
+def _wait_for_a_safe_point(groundup, besides=frozenset()):
+    deadline = time.monotonic() + 300
+    while not any(list(place.glob("step-*")) for place in _safe_points(groundup) - besides):
+        assert time.monotonic() < deadline, "no training has begun"
+        time.sleep(0.1)
 
 
 def _sees_on_page(page, *keys):
