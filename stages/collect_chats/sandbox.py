@@ -1,6 +1,6 @@
 """Runs Python sessions out of pages where they can do little harm, and gives what they print.
 
-What the sandbox is: a separate interpreter (isolated mode, empty environment, empty working folder, its own process group)
+What the sandbox is: a separate interpreter (no path or environment of the user's, empty working folder, its own process group)
 that forks one process per session with hard limits on processor time, wall time, memory and open files; no file can be
 written to (file size limit 0) and, where the kernel has Landlock (Linux 5.13), none made, removed or executed; no network
 where a user may unshare it; and Python's audit events refuse files, processes and sockets a third time.
@@ -45,7 +45,8 @@ def run_sessions(sessions: Sequence[Sequence[str]], seconds: float, packages: bo
     command = [
         *_without_network(),
         sys.executable,
-        "-I",
+        "-P",
+        "-s",  # not -I, which would ignore PYTHONHASHSEED
         "-B",
         *([] if packages else ["-S"]),
         str(Path(__file__).with_name("sandboxed.py")),

@@ -57,3 +57,7 @@ def test_one_session_leaves_no_trace_in_the_next():
         [["import decimal\n", "decimal.getcontext().prec = 2\n"], ["import decimal\n", "decimal.getcontext().prec\n"]], 5
     )
     assert outcomes[1].output == "28\n"
+
+
+def test_a_set_prints_the_same_in_every_run():
+    assert len({run_sessions([["set('abcdefgh')\n"]], 5)[0].output for _ in range(3)}) == 1
