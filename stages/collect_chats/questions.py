@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -60,22 +59,23 @@ class Questions:
 def _mistakes(values: Any) -> list[str]:
     if not isinstance(values, dict):
         return ["is not a mapping"]
-    told = [f"{key} is missing" for key in [*FIELDS, "identity"] if not values.get(key)]
-    told += [f"{key} is not known" for key in values if key not in FIELDS and key != "identity"]
-    for key in FIELDS.keys() & values.keys():
-        for form in values[key] if isinstance(values[key], list) else [values[key]]:
-            if not isinstance(form, str) or (found := _fields(form)) is None:
-                told.append(f"{key}: {form!r} is not a form")
-            elif unknown := found - FIELDS[key]:
-                told.append(f"{key}: {form!r} has {{{unknown.pop()}}}, there are {sorted(FIELDS[key])}")
-    pairs = values.get("identity")
-    if not isinstance(pairs, list) or not all(isinstance(p, dict) and p.keys() == {"question", "answer"} for p in pairs):
-        told.append("identity is not a list of question and answer")
+    keys = [*FIELDS, "identity"]
+    told = [f"{key} is missing" for key in keys if not values.get(key)]
+    told += [f"{key} is not known" for key in values if key not in keys]
+    told += [f"{key} is not a list" for key in keys if values.get(key) and not isinstance(values[key], list)]
+    lists = {key: values[key] for key in keys if isinstance(values.get(key), list)}
+    for pair in lists.pop("identity", []):
+        if not (isinstance(pair, dict) and pair.keys() == {"question", "answer"} and _is_form(pair["answer"], {"name"})):
+            told.append(f"identity: {pair!r} is not a question and an answer, in which {{name}} may stand")
+        elif not isinstance(pair["question"], str):
+            told.append(f"identity: the question {pair['question']!r} is not a text")
+    for key, forms in lists.items():
+        told += [f"{key}: {form!r} is not a text with fields of {sorted(FIELDS[key])}" for form in forms if not _is_form(form, FIELDS[key])]
     return told
 
 
-def _fields(form: str) -> set[str] | None:
+def _is_form(form: Any, fields: set[str]) -> bool:
     try:
-        return {name for _, name, _, _ in string.Formatter().parse(form) if name is not None}
-    except ValueError:
-        return None
+        return isinstance(form, str) and bool(form.format(**dict.fromkeys(fields, "x")))
+    except (LookupError, ValueError, AttributeError, TypeError):  # an unknown field, a lone brace, {name.attribute}, {name[key]}
+        return False

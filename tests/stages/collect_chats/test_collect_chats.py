@@ -5,11 +5,13 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from data_contracts import ConfigError, InputError, Store
 from flows.step import run_stage
 from stages import stage
 from stages.collect_chats.config import QUESTIONS
+from stages.collect_chats.questions import Questions
 from tests.golden import collect_chats as golden
 
 
@@ -191,3 +193,23 @@ def test_own_questions_with_a_wrong_field_are_told_at_once(run, pages, tmp_path)
     file.write_text("module: ['{nam}?']\nlookups: [x]\n")
     with pytest.raises(ConfigError, match=r"signature is missing.*lookups is not known.*\{nam\}"):
         run("collect_chats", {"questions": str(file), "workers": 1}, training_documents=pages)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("module: What is it?", "module is not a list"),
+        ("module: ['{name.x}?']", "module: .* is not a text with fields"),
+        ("module: ['{name']", "module: .* is not a text with fields"),
+        ("module: [42]", "module: 42 is not a text"),
+        ("identity: [{question: Who, answer: 'I like {curly} braces'}]", "identity: .*curly.* is not a question and an answer"),
+        ("identity: [{question: 42, answer: Fine}]", "the question 42 is not a text"),
+        ("identity: [Hello]", "identity: 'Hello' is not a question and an answer"),
+    ],
+)
+def test_a_line_of_own_questions_that_cannot_be_used_is_told(tmp_path, line, told):
+    file, key = tmp_path / "mine.yaml", line.split(":")[0]
+    kept = {name: forms for name, forms in yaml.safe_load((QUESTIONS / "en.yaml").read_text("utf-8")).items() if name != key}
+    file.write_text(f"{yaml.safe_dump(kept)}{line}\n")
+    with pytest.raises(ConfigError, match=told):
+        Questions.load(file, 0)
