@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-SENTENCE_END = re.compile(r"(?<![A-Z]\.)(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<=[.!?])[\"')\]’”]*\s+(?=[^\sa-z])|(?<=[。！？])")
+SENTENCE_END = re.compile(
+    r"(?<![A-Z]\.)(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<=[.!?])[\"')\]’”]*\s+(?=[^\sa-z])|(?<=[。！？])(?![。！？」』”’）])"
+)
+CLOSED = re.compile(r"[.!?…]$|\.[\")]$|[。！？][」』”’）]*$")
+UNSPACED = "[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef]"  # Chinese and Japanese, with their punctuation
+UNSPACED_BREAK = re.compile(rf"(?<={UNSPACED})\n(?={UNSPACED})")
 UNDERLINE = re.compile(r"^([=\-~^#*])\1{2,}$")
 LIST_MARK = re.compile(r"^(?:[*•·+-]|\d+[.)])\s")
 MAX_HEADING = 80  # characters
@@ -24,13 +29,16 @@ def paragraphs(text: str) -> Iterator[list[str]]:
 
 def prose(lines: list[str]) -> str | None:
     """The paragraph as one line; None if it is code, a table, a list or a session rather than sentences."""
-    if any(line[0].isspace() or line.startswith((">>>", "|", "#")) or UNDERLINE.match(line.strip()) for line in lines) or LIST_MARK.match(
-        lines[0]
-    ):
+    if any(map(_is_code, lines)) or LIST_MARK.match(lines[0]):
         return None
-    text = " ".join(" ".join(lines).split())
+    text = " ".join(UNSPACED_BREAK.sub("", "\n".join(lines)).split())
     wordy = sum(c.isalpha() or c.isspace() for c in text)
-    return text if wordy >= 0.75 * len(text) and " " in text else None
+    return text if wordy >= 0.75 * len(text) and (" " in text or SENTENCE_END.search(text)) else None
+
+
+def _is_code(line: str) -> bool:
+    indented = line[0].isspace() and line[0] != "\u3000"  # which opens a paragraph in Chinese and Japanese
+    return indented or line.startswith((">>>", "|", "#")) or bool(UNDERLINE.match(line.strip()))
 
 
 def sentences(text: str) -> list[str]:
@@ -41,7 +49,7 @@ def whole_sentences(text: str, max_chars: int) -> str | None:
     """As many sentences from the start as fit, closed with a full stop where the text has no end mark; None if not one fits."""
     taken = ""
     for sentence in sentences(text):
-        longer = f"{taken} {sentence}".strip()
+        longer = taken + ("" if taken.endswith(("。", "！", "？")) else " ") + sentence if taken else sentence
         if len(longer) >= max_chars:  # one character is left for a full stop
             break
         taken = longer
@@ -50,8 +58,10 @@ def whole_sentences(text: str, max_chars: int) -> str | None:
 
 def closed(text: str) -> str:
     """The text with an end mark."""
-    text = text.rstrip(" ,;:")
-    return text if text.endswith((".", "!", "?", "。", "！", "？", "…", '."', ".)")) else text + "."
+    text = text.rstrip(" ,;:，、；：")
+    if CLOSED.search(text):
+        return text
+    return text + ("。" if re.match(UNSPACED, text[-1:]) else ".")
 
 
 def sections(text: str, marked: bool = False) -> Iterator[tuple[str, str]]:

@@ -60,6 +60,14 @@ def test_any_prose_gives_chats(run, pages):
     assert asked(chats, "section").popitem()[1] == "Bees make honey from nectar. They keep it in cells of wax."
 
 
+def test_a_chinese_page_gives_chats(run, publish):
+    page = golden.document("蜜蜂", "蜜蜂是一种会飞行的昆虫，住在蜂箱里。每个蜂箱有一只蜂王，她产下所有的卵。\n", "garden")
+    chats = run("collect_chats", golden.SETTINGS, training_documents=publish("training_documents", documents=[page]))
+    assert set(asked(chats, "prose").values()) == {
+        "蜜蜂是一种会飞行的昆虫，住在蜂箱里。每个蜂箱有一只蜂王，她产下所有的卵。", "每个蜂箱有一只蜂王，她产下所有的卵。",
+    }  # fmt: skip
+
+
 @pytest.mark.slow
 def test_the_number_of_workers_does_not_change_a_byte(run, pages, tmp_path):
     contents = set()

@@ -51,11 +51,20 @@ def test_what_python_would_not_define_is_no_signature(line):
         ("No end mark", 100, "No end mark."),
         ("Use e.g. this one. Then stop", 20, "Use e.g. this one."),
         ("今日は。明日は。", 5, "今日は。"),
+        ("今日は。明日は。", 100, "今日は。明日は。"),
+        ("「晴れ！」と言った。明日は", 12, "「晴れ！」と言った。"),
+        ("明日は、", 100, "明日は。"),
         ("Too long for that", 5, None),
     ],
 )
 def test_text_is_cut_to_whole_sentences(text, most, wanted):
     assert prose.whole_sentences(text, most) == wanted
+
+
+def test_lines_of_chinese_and_japanese_are_prose_and_join_without_spaces():
+    assert prose.prose(["蜜蜂住在蜂箱里，", "每个蜂箱有一只蜂王。"]) == "蜜蜂住在蜂箱里，每个蜂箱有一只蜂王。"
+    assert prose.prose(["\u3000蜂は巣に住む。", "Python も。"]) == "蜂は巣に住む。 Python も。"
+    assert prose.prose(["蜂蜜"]) is None
 
 
 @pytest.mark.parametrize("block", [["    x = 1"], [">>> f()"], ["* item"], ["=====  ====="], ["12 34 56 78"], ["# x y z"]])
