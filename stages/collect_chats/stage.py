@@ -27,7 +27,7 @@ def run(config: CollectChatsConfig, *, training_documents: Artifact | None = Non
 
     training_documents: the pages; without them only files and the settings give chats.
     Raises ConfigError if there are neither pages nor files, InputError if nothing comes out but what the model says of itself.
-    Memory: 16 bytes per chat for duplicates, beside one shard per worker.
+    Memory: about 100 bytes per chat for duplicates, beside one shard per worker.
     """
     if training_documents is None and not config.files:
         raise ConfigError(
@@ -58,8 +58,9 @@ def run(config: CollectChatsConfig, *, training_documents: Artifact | None = Non
     if not book.kept.total() - book.kept["identity"]:
         told = ", ".join(f"{count} {reason}" for reason, count in book.rejected.most_common()) or "no candidate was found"
         raise InputError(
-            "collect_chats", f"0 conversations from {total} documents and {len(config.files)} files: {told}", "see its kinds and files"
-        )
+            "collect_chats", f"0 conversations from {total} documents and {len(config.files)} files: {told}",
+            "widen kinds, pages or max_chars, or give files; groundup stage collect_chats --keys   lists them",
+        )  # fmt: skip
     return Facts(
         figures={
             "conversations": book.kept.total(),
