@@ -42,7 +42,7 @@ def run(
     heldout = make(unique_documents, "heldout", "heldout", heldout_bytes, rows.Recipe(file, config.seed, config.max_row_tokens))
     out.path("tokenizer.sha256").write_text(f"{sha256(file)} {encoder(file).vocabulary_size}\n", "utf-8")
 
-    trained, kept = (reduce(Counts.plus, split.values()) for split in (train, heldout))
+    trained, kept = (reduce(Counts.plus, split.values(), Counts()) for split in (train, heldout))
     if trained.tokens < config.min_train_tokens:
         raise InputError(
             f"{training_documents}",

@@ -186,3 +186,8 @@ def test_a_task_is_about_a_megabyte_and_no_document_is_lost(publish: Any) -> Non
 def test_an_empty_split_is_an_error(publish: Any, run: Any, train: int, heldout: int, why: str) -> None:
     with pytest.raises(InputError, match=why):
         packed(publish, run, made_up.documents(0, train), made_up.documents(1, heldout))
+
+
+def test_epochs_that_leave_no_document_are_an_error(publish: Any, run: Any) -> None:
+    with pytest.raises(InputError, match=r"0 documents give 0 tokens, fewer than pack.min_train_tokens"):
+        packed(publish, run, made_up.documents(0, 2), epochs={"made_up": 0})
