@@ -192,7 +192,7 @@ def test_a_file_that_cannot_be_read_is_named(run, pages, tmp_path, name, data):
 
 def test_no_conversation_at_all_is_an_error_with_counts(run, publish, tmp_path):
     page = publish("training_documents", documents=[golden.document("Pydoc: module x", "Module Reference\n\nFunctions\nf(x)\n")])
-    with pytest.raises(InputError, match=r"0 conversations from 1 documents and 0 files: 2 undocumented\n.*groundup stage collect_chats --keys"):
+    with pytest.raises(InputError, match=r"from 1 documents and 0 files: 2 undocumented\n.*groundup stage collect_chats --keys"):
         run("collect_chats", {"kinds": ["module", "signature"], "workers": 1}, training_documents=page)
 
 
