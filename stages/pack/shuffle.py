@@ -6,9 +6,11 @@ are in the order of the keys however many there are. All parts of a document hav
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,8 @@ import pyarrow.compute as pc
 from data_contracts import Draft
 
 MAX_BUCKETS = 512  # files open at once; beyond it buckets grow
+OTHER_FILES = 256  # open beside them: libraries, pipes to workers
+SCATTER_BYTES = 32 << 20
 ROW_GROUP_TOKENS = 4 << 20
 KEYED_ROWS = pa.schema(
     [("key", pa.uint64()), ("document", pa.string()), ("part", pa.int32()), ("tokens", pa.list_(pa.int32())), ("bytes", pa.int64())]
@@ -48,17 +52,42 @@ def scatter(batches: Iterable[pa.RecordBatch], count: int, table: str, draft: Dr
     folder = draft.scratch / table
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
     folder.mkdir(parents=True)
+    _let_open(count + OTHER_FILES)
     buckets = [Bucket(folder / f"{n:05d}.arrow", table, n, draft) for n in range(count)]
     writers = [pa.ipc.new_stream(str(bucket.path), KEYED_ROWS) for bucket in buckets]
     try:
-        for batch in batches:
-            numbers = bucket_of(batch.column("key").to_numpy(), count)
-            for number in np.unique(numbers):
-                writers[int(number)].write_batch(batch.take(np.flatnonzero(numbers == number)))
+        for rows in _gathered(batches):
+            numbers = bucket_of(rows.column("key").to_numpy(), count)
+            order = np.argsort(numbers)
+            ends = np.searchsorted(numbers[order], np.arange(count + 1))
+            rows = rows.take(order)
+            for writer, (start, stop) in zip(writers, pairwise(ends.tolist()), strict=True):
+                if start < stop:
+                    writer.write_batch(rows.slice(start, stop - start))
     finally:
         for writer in writers:
             writer.close()
     return buckets
+
+
+def _let_open(files: int) -> None:
+    """Raise the soft limit of open files, which macOS sets to 256; the number of buckets must not depend on the machine."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = files if hard == resource.RLIM_INFINITY else min(files, hard)
+    if resource.RLIM_INFINITY != soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Batches of about SCATTER_BYTES: a write for every bucket costs as much for a row as for many."""
+    waiting: list[pa.RecordBatch] = []
+    for batch in batches:
+        waiting.append(batch)
+        if sum(one.nbytes for one in waiting) >= SCATTER_BYTES:
+            yield pa.concat_batches(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_batches(waiting)
 
 
 def settle(bucket: Bucket) -> int:
