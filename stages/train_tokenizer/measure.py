@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer
 
-from data_contracts import Artifact, ContractError
+from data_contracts import ContractError
 from stages.train_tokenizer.sample import Group, Sample
 from stages.train_tokenizer.special import special_tokens
 
@@ -47,14 +47,16 @@ class _Tally:
     used: Any = None
 
 
-def report(tokenizer: Tokenizer, documents: Artifact, sample: Sample) -> dict[str, Any]:
-    """The content of report.json. Figures of the whole corpus weigh each group's figure by the group's bytes.
+def report(tokenizer: Tokenizer, measured: Iterable[dict[str, Any]], sample: Sample) -> dict[str, Any]:
+    """The content of report.json. measured: the documents of sample.measure.
+
+    Figures of the whole corpus weigh each group's figure by the group's bytes.
 
     Raises ContractError if some text does not come back as it was.
     """
     tokenizer.encode_special_tokens = True
     nasty = check_round_trip(tokenizer, [*every_character(), *NASTY], "character test")
-    tally = _measure(tokenizer, documents, sample.measure)
+    tally = _measure(tokenizer, measured)
     size = tokenizer.get_vocab_size()
     special = sum(token.special for token in tokenizer.get_added_tokens_decoder().values())
     unused = size - special - int(tally.used.sum())
@@ -95,10 +97,10 @@ def every_character() -> Iterator[str]:
         yield "".join(map(chr, valid[start : start + 1000]))
 
 
-def _measure(tokenizer: Tokenizer, documents: Artifact, ids: set[str]) -> _Tally:
+def _measure(tokenizer: Tokenizer, measured: Iterable[dict[str, Any]]) -> _Tally:
     tally = _Tally(used=np.zeros(tokenizer.get_vocab_size(), dtype=bool))
-    for batch in documents.batches("documents", ["id", "source", "language", "text"], batch_size=256):
-        rows = [row for row in batch.to_pylist() if row["id"] in ids]
+    documents = iter(measured)
+    while rows := list(islice(documents, 256)):
         encoded = [e.ids for e in tokenizer.encode_batch_fast([row["text"] for row in rows], add_special_tokens=False)]
         _compare(tokenizer, [row["text"] for row in rows], encoded, "training documents")
         for row, tokens in zip(rows, encoded, strict=True):

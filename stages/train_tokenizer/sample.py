@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -27,33 +29,32 @@ class Sample:
 def draw(documents: Artifact, seed: int, sample_bytes: int, measured_bytes: int) -> Sample:
     """Documents in hash order until `sample_bytes` are reached; of these, an equal share of `measured_bytes` from each group.
 
-    Keeps only ids and lengths: about 200 bytes of memory per document.
+    Memory: about 400 bytes per document of the sample, however large the corpus is.
     """
-    order: list[tuple[int, str, int, Group]] = []
+    largest: list[tuple[int, str, int, Group]] = []  # a heap of the documents drawn so far; hashes are negative, the last one comes first
+    learn_bytes = 0
     group_bytes: dict[Group, int] = defaultdict(int)
     for batch in documents.batches("documents", ["id", "source", "language", "text"]):
         sizes = pc.binary_length(batch.column("text")).to_pylist()
         ids, sources, languages = (batch.column(name).to_pylist() for name in ("id", "source", "language"))
         for document, source, language, size in zip(ids, sources, languages, sizes, strict=True):
-            order.append((seed_for(seed, "tokenizer sample", document), document, size, (source, language)))
+            heapq.heappush(largest, (-seed_for(seed, "tokenizer sample", document), document, size, (source, language)))
+            learn_bytes += size
+            while learn_bytes - largest[0][2] >= sample_bytes:
+                learn_bytes -= heapq.heappop(largest)[2]
             group_bytes[source, language] += size
-    order.sort()
-    learn, measure, learn_bytes = set(), set(), 0
+    measure = set()
     measured: dict[Group, int] = defaultdict(int)
-    for _, document, size, group in order:
-        if learn_bytes >= sample_bytes:
-            break
-        learn.add(document)
-        learn_bytes += size
+    for _, document, size, group in sorted(largest, reverse=True):
         if measured[group] < measured_bytes / len(group_bytes):
             measure.add(document)
             measured[group] += size
+    learn = {document for _, document, _, _ in largest}
     return Sample(learn, learn_bytes, measure, dict(group_bytes))
 
 
-def texts(documents: Artifact, ids: set[str]) -> Iterator[str]:
-    """Texts of the documents with these ids, one at a time."""
-    for batch in documents.batches("documents", ["id", "text"], batch_size=256):
-        for document, text in zip(batch.column("id").to_pylist(), batch.column("text"), strict=True):
-            if document in ids:
-                yield text.as_py()
+def rows(documents: Artifact, ids: set[str]) -> Iterator[dict[str, Any]]:
+    """The documents with these ids, one at a time."""
+    for batch in documents.batches("documents", ["id", "source", "language", "text"], batch_size=256):
+        wanted = [n for n, document in enumerate(batch.column("id").to_pylist()) if document in ids]
+        yield from batch.take(wanted).to_pylist()

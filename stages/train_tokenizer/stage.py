@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 from data_contracts import Artifact, Draft, InputError
 from stages.report import Facts, Report
@@ -32,9 +33,10 @@ def run(config: TrainTokenizerConfig, *, training_documents: Artifact, out: Draf
             "give the crawl more pages, or loosen the stage that refused them",
         )
     drawn = sample.draw(training_documents, config.seed, config.sample_bytes, MEASURED_BYTES)
-    texts = _watched(sample.texts(training_documents, drawn.learn), drawn.learn_bytes, report)
+    measured: list[dict[str, Any]] = []
+    texts = _texts(training_documents, drawn, measured, report)
     tokenizer = bpe.train(texts, config.vocabulary_size, reserved, config.min_frequency, config.max_token_bytes)
-    figures = measure.report(tokenizer, training_documents, drawn)
+    figures = measure.report(tokenizer, measured, drawn)
 
     out.path("tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")
     out.path("tokenizer_config.json").write_text(special.tokenizer_config(config.model_max_length, config.reserved_tokens), "utf-8")
@@ -49,9 +51,12 @@ def run(config: TrainTokenizerConfig, *, training_documents: Artifact, out: Draf
     return Facts(figures={name: figures[name] for name in shown} | {"round_trip": "ok"}, notes=notes)
 
 
-def _watched(texts: Iterator[str], total: int, report: Report) -> Iterator[str]:
+def _texts(documents: Artifact, drawn: sample.Sample, measured: list[dict[str, Any]], report: Report) -> Iterator[str]:
+    """Texts to learn from. Documents to measure on are kept in `measured`, so that the corpus is not read once more."""
     done = 0
-    for text in texts:
-        yield text
-        done += len(text.encode())
-        report.progress(done, total, "B")
+    for row in sample.rows(documents, drawn.learn):
+        if row["id"] in drawn.measure:
+            measured.append(row)
+        yield row["text"]
+        done += len(row["text"].encode())
+        report.progress(done, drawn.learn_bytes, "B")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
+from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -13,6 +17,7 @@ from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer
 
 from data_contracts import ContractError, InputError
+from stages.digests import seed_for
 from stages.train_tokenizer import bpe, measure, sample, special
 from tests.checkpoints import tiny_checkpoint
 from tests.golden import made_up
@@ -127,6 +132,39 @@ def test_documents_beyond_sample_bytes_are_drawn_by_hash_and_not_by_place(publis
     assert 10_000 <= drawn.learn_bytes < 10_000 + max(len(row["text"]) for row in rows)
     assert drawn.measure < drawn.learn < {row["id"] for row in rows}
     assert drawn.learn != sample.draw(forwards, 1, 10_000, 4_000).learn
+
+
+def lengths_of_pages(count: int) -> Any:
+    """Documents of 0 to 96 bytes, in batches of 100."""
+
+    def batches(*_: object) -> Iterator[pa.RecordBatch]:
+        for start in range(0, count, 100):
+            rows = [{"id": f"{n:032x}", "source": f"s{n % 3}", "language": "en", "text": "x" * (n % 97)} for n in range(start, start + 100)]
+            yield pa.RecordBatch.from_pylist(rows)
+
+    return SimpleNamespace(batches=batches)
+
+
+@pytest.mark.parametrize("sample_bytes", [1, 1_000, 30_000, 1_000_000])
+def test_the_sample_is_the_start_of_all_documents_in_hash_order(sample_bytes: int) -> None:
+    documents = lengths_of_pages(1_000)
+    wanted: set[str] = set()
+    taken = 0
+    rows = [row for batch in documents.batches() for row in batch.to_pylist()]
+    for row in sorted(rows, key=lambda row: seed_for(7, "tokenizer sample", row["id"])):
+        if taken < sample_bytes:
+            wanted.add(row["id"])
+            taken += len(row["text"])
+    drawn = sample.draw(documents, 7, sample_bytes, 500)
+    assert (drawn.learn, drawn.learn_bytes) == (wanted, taken)
+
+
+def test_drawing_holds_the_sample_and_not_the_corpus() -> None:
+    tracemalloc.start()
+    sample.draw(lengths_of_pages(3_000), 0, 2_000, 500)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 200_000  # 3,000 documents would take 880,000
 
 
 def test_the_report_tells_bytes_per_token_by_source_and_language(publish: Any, run: Any) -> None:
