@@ -21,7 +21,9 @@ class CollectPreferencesConfig(StageConfig):
     top_p: float = Field(0.95, gt=0, le=1, description="Sample from the smallest set of tokens with this probability")
     max_new_tokens: int = Field(96, ge=1, le=1 << 20, description="Tokens after which an answer is given up as unfinished")
     keep_unfinished: bool = Field(False, description="Also take answers cut at max_new_tokens; for models that seldom stop")
-    similarity: float = Field(0.9, gt=0, le=1, description="Drop pairs whose answers are at least this alike (difflib ratio, 1 = equal)")
+    similarity: float = Field(
+        0.9, gt=0, le=1, description="Drop pairs whose answers have at least this share of characters in common, in order (1 = equal)"
+    )
     heldout_share: float = Field(0.25, ge=0, le=0.9, description="Share of held-out conversations (and file rows) whose pairs measure dpo")
     seed: int = Field(0, ge=0, le=1 << 62, description="Seed of the choice of prompts, of sampling and of the split")
     batch_size: int = execution(64, "Prompts answered at once", ge=1, le=65536)

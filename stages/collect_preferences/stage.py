@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -10,6 +9,7 @@ from functools import partial
 from data_contracts import Artifact, ConfigError, Draft, InputError
 from stages.collect_preferences.config import CollectPreferencesConfig
 from stages.collect_preferences.prompts import Asked, choose
+from stages.collect_preferences.similarity import similarity
 from stages.collect_preferences.user_pairs import Turns, read_pairs
 from stages.digests import digest, seed_for
 from stages.lm.chat import ChatFormat
@@ -165,4 +165,4 @@ class _Book:
         a, b = " ".join(chosen.split()).casefold(), " ".join(rejected.split()).casefold()
         if a == b:
             return "equal"
-        return "nearly_equal" if difflib.SequenceMatcher(None, a, b, autojunk=False).ratio() >= self._similarity else None
+        return "nearly_equal" if similarity(a, b) >= self._similarity else None
