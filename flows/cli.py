@@ -120,7 +120,7 @@ def stage(
 
 @app.command()
 def up(
-    port: Annotated[int | None, typer.Option("--port", help="Port of the UI on 127.0.0.1 (default 4200).")] = None,
+    port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port of the UI on 127.0.0.1 (default 4200).")] = None,
     at_once: Annotated[int | None, typer.Option("--at-once", min=1, help="How many runs the worker does at a time (default 1).")] = None,
 ) -> None:
     """Start the Prefect server, the deployments and a worker; print where the UI is."""
@@ -137,8 +137,7 @@ def down() -> None:
     """Stop what `up` started. Nothing is lost: runs and artifacts stay."""
     from flows import server
 
-    stopped = server.down(home())
-    out.print(f"stopped {' and '.join(stopped)}" if stopped else "nothing was up")
+    out.print(server.down(home()))
 
 
 @app.command()

@@ -34,7 +34,7 @@ class Home:
 
 
 def home() -> Home:
-    return Home(Path(os.environ.get("GROUNDUP_HOME", ".groundup")).resolve())
+    return Home(Path(os.environ.get("GROUNDUP_HOME") or ".groundup").expanduser().resolve())
 
 
 def open_store() -> Store:

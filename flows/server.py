@@ -15,7 +15,9 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from typing import Any, TextIO
 
 import psutil
 
@@ -23,7 +25,8 @@ from data_contracts import ConfigError, GroundupError
 from flows.home import Home
 
 REPOSITORY = Path(__file__).parent.parent
-POOL = "local"
+POOL = WORKER = "groundup"
+PROCESSES = ("worker", "server")  # in the order in which they are stopped
 WAIT_S = 120
 
 
@@ -48,11 +51,23 @@ def environment(at: Home, port: int | None = None) -> dict[str, str]:
         "GROUNDUP_HOME": str(at.path),
         "GROUNDUP_STORE": at.store,
     }
-    if "PREFECT_API_URL" not in os.environ:
+    if given := os.environ.get("PREFECT_API_URL"):
+        settings["PREFECT_API_URL"] = given.rstrip("/")
+    else:
         chosen = port or _recorded_port(at) or _usual_port()
         settings["PREFECT_API_URL"] = f"http://127.0.0.1:{chosen}/api"
         settings["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = f"http://127.0.0.1:{chosen},http://localhost:{chosen}"
-    return settings
+    return settings | _proxies()
+
+
+def _proxies() -> dict[str, str]:
+    """The proxies in use, if any, without loopback, as variables: the system's own on macOS reach httpx without their exceptions."""
+    proxies = urllib.request.getproxies()
+    direct = proxies.pop("no", "")
+    if not proxies or direct == "*":
+        return {}
+    direct = ",".join(dict.fromkeys([*filter(None, direct.split(",")), "127.0.0.1", "localhost"]))
+    return {f"{scheme}_proxy": url for scheme, url in proxies.items()} | {"no_proxy": direct, "NO_PROXY": direct}
 
 
 def ui_url() -> str:
@@ -75,27 +90,23 @@ def running_server(at: Home, meanwhile: Callable[[], object]) -> Iterator[bool]:
     `meanwhile` is called while the server starts. A port that another program has is left to it. Runs that overlap share
     the server; the last to leave stops it, unless `up` has come meanwhile.
     """
-    given = "PREFECT_API_URL" in os.environ
+    given = os.environ.get("PREFECT_API_URL")
     os.environ.update(environment(at))
     if given:
-        if not is_up():
-            raise GroundupError(
-                f"the Prefect server at {os.environ['PREFECT_API_URL']}", "does not answer", "start it, or unset PREFECT_API_URL"
-            )
+        _expect_answer()
         meanwhile()
         yield False
         return
-    at.prefect.mkdir(parents=True, exist_ok=True)
-    with (at.prefect / "server.users").open("a") as users:
-        with _starting_or_stopping(at):
-            fcntl.flock(users, fcntl.LOCK_SH)
-            started_here = _ensure_server(at, None, meanwhile, or_any_port=True)
+    with _users(at) as users:
         try:
+            with _starting_or_stopping(at):
+                fcntl.flock(users, fcntl.LOCK_SH)
+                started_here = _ensure_server(at, None, meanwhile, or_any_port=True)
             yield started_here
         finally:
-            with _starting_or_stopping(at), suppress(BlockingIOError):
-                fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if not _record(at, "server").get("kept"):
+            with _starting_or_stopping(at):
+                fcntl.flock(users, fcntl.LOCK_UN)
+                if not _in_use(at) and not _record(at, "server").get("kept"):
                     stop(at, "server")
 
 
@@ -105,33 +116,48 @@ def up(at: Home, port: int | None = None, at_once: int | None = None) -> str:
     at_once: how many runs the worker does at a time, by default 1: two that train on the same cores take longer than one after the other.
     Raises GroundupError if the port is taken, or if what already runs was started with other arguments.
     """
-    given = "PREFECT_API_URL" in os.environ
+    with _starting_or_stopping(at):
+        ran = [process for process in PROCESSES if _alive(at, process)]
+        try:
+            return _up(at, port, at_once)
+        except BaseException:  # nothing is left half started, by Ctrl-C either
+            for process in PROCESSES:
+                if process not in ran:
+                    stop(at, process)
+            raise
+
+
+def _up(at: Home, port: int | None, at_once: int | None) -> str:
+    given = os.environ.get("PREFECT_API_URL")
     if (running := _recorded_port(at)) and port and port != running:
         raise GroundupError(f"--port {port}", f"groundup is up on port {running}", "groundup down, then groundup up again")
-    if at_once and _alive(at, "worker") and (limit := _record(at, "worker").get("at_once")) != at_once:
-        raise GroundupError(f"--at-once {at_once}", f"the worker that runs does {limit} at once", "groundup down, then groundup up again")
     os.environ.update(environment(at, port))
+    if given:
+        _expect_answer()
+    else:
+        _ensure_server(at, port, meanwhile=lambda: import_module("flows.deployments"))
+    from flows import deployments  # not before the server is chosen: prefect reads its settings when it is imported
+
+    if not (given or _alive(at, "worker") or _in_use(at)):
+        deployments.tell_lost_runs()
+    deployments.deploy()
+    _ensure_worker(at, at_once, deployments.last_heartbeat)
     if not given:
-        with _starting_or_stopping(at):
-            _ensure_server(at, port)
-            _write_record(at, "server", _record(at, "server") | {"kept": 1})
-    _prefect("work-pool", "create", POOL, "--type", "process", "--overwrite")
-    _prefect("deploy", "--prefect-file", str(REPOSITORY / "infra" / "prefect.yaml"), "--all")
-    if not _alive(at, "worker"):
-        limit = at_once or 1
-        command = ["prefect", "worker", "start", "--pool", POOL, "--name", "groundup", "--type", "process", "--limit", str(limit)]
-        _spawn(at, "worker", command, at_once=limit)
-        time.sleep(1)  # long enough to fail at once
-        if not _alive(at, "worker"):
-            raise GroundupError(
-                "the Prefect worker", f"ended; its log ends:\n{_log_end(at, 'worker')}", f"see {at.log('worker')}, then groundup up"
-            )
+        _write_record(at, "server", _record(at, "server") | {"kept": True})
     return ui_url()
 
 
-def down(at: Home) -> list[str]:
-    """Stop worker and server; returns which of them ran."""
-    return [process for process in ("worker", "server") if stop(at, process)]
+def down(at: Home) -> str:
+    """Stop worker and server, and say so. A server that a run from the shell still uses is left to it."""
+    if not at.prefect.exists():
+        return "nothing was up"
+    with _starting_or_stopping(at):
+        if _alive(at, "server") and _in_use(at):
+            told = "stopped worker; " if stop(at, "worker") else ""
+            _write_record(at, "server", _record(at, "server") | {"kept": False})
+            return f"{told}a run still uses the server, and will stop it"
+        stopped = [process for process in PROCESSES if stop(at, process)]
+        return f"stopped {' and '.join(stopped)}" if stopped else "nothing was up"
 
 
 def stop(at: Home, process: str) -> bool:
@@ -155,13 +181,48 @@ def stop(at: Home, process: str) -> bool:
 @contextmanager
 def _starting_or_stopping(at: Home) -> Iterator[None]:
     """Only one process at a time looks for a server, starts one or stops it. The lock dies with its process."""
-    at.prefect.mkdir(parents=True, exist_ok=True)
-    with (at.prefect / "server.lock").open("a") as lock:
+    with _writing(at):
+        at.prefect.mkdir(parents=True, exist_ok=True)
+        lock = (at.prefect / "server.lock").open("a")
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def _ensure_server(at: Home, port: int | None, meanwhile: Callable[[], object] = lambda: None, or_any_port: bool = False) -> bool:
+def _users(at: Home) -> TextIO:
+    """The file of which every run from the shell holds a shared lock."""
+    with _writing(at):
+        at.prefect.mkdir(parents=True, exist_ok=True)
+        return (at.prefect / "server.users").open("a")
+
+
+def _in_use(at: Home) -> bool:
+    with _users(at) as users:
+        try:
+            fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+@contextmanager
+def _writing(at: Home) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise GroundupError(
+            f"the folder {at.path}", f"cannot be written: {error.strerror}", "repair that, or give another: GROUNDUP_HOME=FOLDER groundup …"
+        ) from error
+
+
+def _expect_answer() -> None:
+    if not is_up():
+        raise GroundupError(
+            f"the Prefect server at {os.environ['PREFECT_API_URL']}", "does not answer", "start it, or unset PREFECT_API_URL"
+        )
+
+
+def _ensure_server(at: Home, port: int | None, meanwhile: Callable[[], object], or_any_port: bool = False) -> bool:
     """Our server answers; True if it had to be started.
 
     Raises GroundupError if the port is taken, or with the end of its log if it does not come up in time.
@@ -169,52 +230,76 @@ def _ensure_server(at: Home, port: int | None, meanwhile: Callable[[], object] =
     alive = _alive(at, "server")
     _address(at, port)
     if not alive:
-        if not _free(_port()):
+        if why := _barred(_port()):
             if not or_any_port:
-                raise GroundupError(f"port {_port()}", "is taken by another program", f"groundup up --port {_port() + 1}")
+                raise GroundupError(f"port {_port()}", why, f"groundup up --port {_any_port()}")
             _address(at, _any_port())
         _spawn(at, "server", ["flows.prefect_server", "server", "start", "--host", "127.0.0.1", "--port", str(_port())], port=_port())
     meanwhile()
-    _wait_until_up(at)
+    _wait_for(at, "server", is_up)
     return not alive
 
 
-def _spawn(at: Home, process: str, command: list[str], **record: int) -> None:
-    at.prefect.mkdir(parents=True, exist_ok=True)
-    with at.log(process).open("ab") as log:
+def _ensure_worker(at: Home, at_once: int | None, last_heartbeat: Callable[[], object]) -> None:
+    """A worker that the server has heard of. Raises GroundupError if the one that runs is not the one wanted."""
+    wanted = {"at_once": at_once or 1, "url": os.environ["PREFECT_API_URL"], "store": at.store}
+    if _alive(at, "worker"):
+        record = _record(at, "worker")
+        told = {"at_once": "does {} at once" if at_once else "", "url": "asks {} for work", "store": "works on the store {}"}
+        for key, text in told.items():
+            if text and record[key] != wanted[key]:
+                why = f"the worker that runs {text.format(record[key])}, not {wanted[key]}"
+                raise GroundupError("groundup up", why, "groundup down, then groundup up again")
+        return
+    before = last_heartbeat()
+    command = ["prefect", "worker", "start", "--pool", POOL, "--name", WORKER, "--type", "process", "--limit", str(wanted["at_once"])]
+    _spawn(at, "worker", command, **wanted)
+    _wait_for(at, "worker", lambda: last_heartbeat() != before)
+
+
+def _spawn(at: Home, process: str, command: list[str], **record: Any) -> None:
+    # a run from the shell keeps the terminal clear of Prefect's logs; in a log file they belong
+    environ = {name: value for name, value in os.environ.items() if name != "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"}
+    command = ["-m", *command]
+    with _writing(at):
+        log = at.log(process).open("ab")
+    with log:
         child = subprocess.Popen(
-            [sys.executable, "-m", *command], cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            [sys.executable, *command],
+            cwd=REPOSITORY,
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
-    started = psutil.Process(child.pid).create_time()
-    _write_record(at, process, {"pid": child.pid, "started": started, **record})
+    _write_record(at, process, {"pid": child.pid, "command": command, **record})
 
 
-def _write_record(at: Home, process: str, record: dict[str, float]) -> None:
+def _write_record(at: Home, process: str, record: dict[str, Any]) -> None:
     new = at.pid_file(process).with_suffix(".new")
-    new.write_text(json.dumps(record), "utf-8")
-    new.replace(at.pid_file(process))
+    with _writing(at):
+        new.write_text(json.dumps(record), "utf-8")
+        new.replace(at.pid_file(process))
 
 
-def _record(at: Home, process: str) -> dict[str, float]:
+def _record(at: Home, process: str) -> dict[str, Any]:
     """What is written of a process of ours; empty if there is none."""
     try:
-        found: dict[str, float] = json.loads(at.pid_file(process).read_text("utf-8"))
+        found: dict[str, Any] = json.loads(at.pid_file(process).read_text("utf-8"))
     except FileNotFoundError:
         return {}
     return found
 
 
 def _alive(at: Home, process: str) -> psutil.Process | None:
-    """Our process, if it still runs; a recycled process id is told by its start time."""
+    """Our process, if it still runs. A recycled process id is told by its command line: start times move when a clock is set."""
     record = _record(at, process)
-    if not record:
-        return None
     try:
-        found = psutil.Process(int(record["pid"]))
-        same = abs(found.create_time() - record["started"]) < 1 and found.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
+        found = psutil.Process(record["pid"]) if record else None
+        return found if found and found.cmdline()[1:] == record.get("command") else None
+    except psutil.Error:
         return None
-    return found if same else None
 
 
 def _recorded_port(at: Home) -> int | None:
@@ -238,14 +323,17 @@ def _port() -> int:
     return int(os.environ["PREFECT_API_URL"].split(":")[2].split("/")[0])
 
 
-def _free(port: int) -> bool:
+def _barred(port: int) -> str | None:
+    """Why no server of ours could listen there."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
+        except PermissionError:
+            return "is kept for root by the system"
         except OSError:
-            return False
-        return True
+            return "is taken by another program"
+    return None
 
 
 def _any_port() -> int:
@@ -254,25 +342,17 @@ def _any_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _wait_until_up(at: Home) -> None:
+def _wait_for(at: Home, process: str, ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_S
-    while not is_up():
-        if not _alive(at, "server") or time.monotonic() > deadline:
+    while not ready():
+        if not _alive(at, process) or time.monotonic() > deadline:
             raise GroundupError(
-                "the Prefect server",
-                f"did not come up; its log ends:\n{_log_end(at, 'server')}",
-                f"see {at.log('server')}, then groundup up",
+                f"the Prefect {process}",
+                f"did not come up; its log ends:\n{_log_end(at, process)}",
+                f"see {at.log(process)}, then groundup up",
             )
         time.sleep(0.1)
 
 
 def _log_end(at: Home, process: str) -> str:
     return at.log(process).read_text("utf-8", "replace")[-1500:]
-
-
-def _prefect(*arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", *arguments], cwd=REPOSITORY, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    if done.returncode:
-        raise GroundupError(f"prefect {arguments[0]}", (done.stdout + done.stderr)[-1500:], "correct this and run groundup up again")

@@ -61,11 +61,16 @@ def test_runs_that_overlap_share_one_server_and_the_last_stops_it(groundup: Grou
     assert groundup.run("down").stdout == "nothing was up\n"
 
 
-def test_up_takes_over_the_server_of_a_run_and_refuses_another_port_or_limit(groundup: Groundup) -> None:
+def test_up_takes_over_the_server_of_a_run_and_down_leaves_it_to_one(groundup: Groundup) -> None:
     run = Run(groundup)
     assert run.started_the_server()
     assert groundup.url in groundup.run("up").stdout
     assert run.leave()
     assert "groundup is up on port" in groundup.run("up", "--port", str(free_port()), check=False).stderr
-    assert "the worker that runs does 1 at once" in groundup.run("up", "--at-once", "3", check=False).stderr
-    assert groundup.run("down").stdout == "stopped worker and server\n"
+    assert "the worker that runs does 1 at once, not 3" in groundup.run("up", "--at-once", "3", check=False).stderr
+    groundup.environment["GROUNDUP_STORE"] = "/elsewhere"
+    assert "the worker that runs works on the store" in groundup.run("up", check=False).stderr
+    assert not (joined := Run(groundup)).started_the_server()
+    assert groundup.run("down").stdout == "stopped worker; a run still uses the server, and will stop it\n"
+    assert joined.leave()
+    assert groundup.run("down").stdout == "nothing was up\n"

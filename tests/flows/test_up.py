@@ -1,0 +1,186 @@
+"""`groundup up`: what it finds, what it leaves as it is, and how it says no."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from unittest import mock
+
+import psutil
+import pytest
+from typer.testing import CliRunner
+
+from data_contracts import GroundupError
+from flows import cli, server
+from flows.home import Home, home
+from tests.flows.conftest import REPOSITORY, Groundup, free_port
+
+LOST = """
+import time
+from flows.home import home
+from flows.server import running_server
+with running_server(home(), lambda: None):
+    from prefect import flow
+    @flow(name="crawl")
+    def stage():
+        print("running", flush=True)
+        time.sleep(600)
+    @flow(name="build-llm")
+    def whole():
+        stage()
+    whole()
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_environment() -> Iterator[None]:
+    """What these tests choose of a server stays theirs."""
+    kept = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "GROUNDUP_")) and "proxy" not in name.lower()
+    }
+    with mock.patch.dict(os.environ, kept, clear=True):
+        yield
+
+
+@pytest.fixture
+def at(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+class Healthy(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@pytest.mark.slow
+def test_up_again_keeps_what_a_person_changed_repairs_what_the_code_determines_and_tells_lost_runs(tmp_path: Path) -> None:
+    groundup = Groundup(tmp_path, free_port())
+    killed = subprocess.Popen([sys.executable, "-c", LOST], env=groundup.environment, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    try:
+        assert killed.stdout
+        assert killed.stdout.readline() == "running\n"
+        killed.kill()
+        killed.wait()
+        groundup.run("up")
+        begun = groundup.api("/flow_runs/filter", flow_runs={"start_time": {"is_null_": False}})
+        assert [run["state_name"] for run in begun] == ["Crashed", "Crashed"], "the flow and its stage"
+
+        nightly = groundup.deployment("scheduled-eval")
+        (schedule,) = nightly["schedules"]
+        place = f"/deployments/{nightly['id']}"
+        groundup.api(f"{place}/schedules/{schedule['id']}", "PATCH", active=False)
+        groundup.api(place, "PATCH", parameters={"name": "mine"}, entrypoint="flows/gone.py:gone")
+        other = groundup.deployment("clean")
+        groundup.run("up")
+        found = groundup.deployment("scheduled-eval")
+        assert found["entrypoint"] == nightly["entrypoint"]
+        assert found["parameters"] == {"name": "mine"}
+        assert [(one["id"], one["active"]) for one in found["schedules"]] == [(schedule["id"], False)]
+        assert groundup.deployment("clean") == other, "what has not changed is not written again"
+    finally:
+        killed.kill()
+        groundup.run("down")
+
+
+def test_loopback_is_never_asked_through_a_proxy(at: Home) -> None:
+    with HTTPServer(("127.0.0.1", 0), Healthy) as listening:
+        Thread(target=listening.serve_forever, daemon=True).start()
+        os.environ |= {"http_proxy": "http://127.0.0.1:9", "NO_PROXY": "intranet"}
+        os.environ |= server.environment(at, listening.server_port)
+        assert server.is_up()
+        assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "intranet,127.0.0.1,localhost"
+        assert server.environment(at)["no_proxy"] == os.environ["no_proxy"], "said once"
+        listening.shutdown()
+
+
+def test_without_a_proxy_none_is_excepted(at: Home) -> None:
+    with mock.patch("urllib.request.getproxies", dict):
+        assert not [name for name in server.environment(at) if "proxy" in name.lower()]
+
+
+def test_a_prefect_of_ones_own_may_end_in_a_slash_and_must_answer(at: Home) -> None:
+    os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{free_port()}/api/"
+    with pytest.raises(GroundupError, match="/api: does not answer"):
+        server.up(at)
+
+
+def test_a_port_that_none_is_says_so_before_anything_starts() -> None:
+    for port in ("99999", "-1", "0"):
+        assert CliRunner().invoke(cli.app, ["up", "--port", port]).exit_code == 2
+
+
+def test_a_port_kept_for_root_is_not_called_taken(at: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def bind(probe: socket.socket, address: tuple[str, int]) -> None:
+        if address[1] == 80:
+            raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(socket.socket, "bind", bind)
+    monkeypatch.setattr(server, "_any_port", lambda: 4321)
+    with pytest.raises(GroundupError, match=r"port 80: is kept for root by the system\n.*--port 4321"):
+        server.up(at, 80)
+
+
+def test_a_port_that_is_taken_is_told_with_one_that_is_free(at: Home) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(GroundupError, match="is taken by another program") as told:
+        server.up(at, listening.getsockname()[1])
+    assert not server._barred(int(told.value.fix.split()[-1]))
+
+
+def test_a_home_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(GroundupError, match=r"the folder .*/file/home: cannot be written: Not a directory"):
+        server.up(Home(tmp_path / "file" / "home"))
+
+
+def test_a_home_is_found_from_a_tilde_and_an_empty_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GROUNDUP_HOME", "~/x")
+    assert home().path == Path.home() / "x"
+    monkeypatch.setenv("GROUNDUP_HOME", "")
+    assert home().path == Path.cwd() / ".groundup"
+
+
+def test_down_where_nothing_was_up_makes_no_folder(at: Home) -> None:
+    assert server.down(at) == "nothing was up"
+    assert not at.path.exists()
+
+
+def test_an_interrupted_up_stops_what_it_started(at: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[psutil.Process] = []
+
+    def interrupted(at: Home, *_: object) -> str:
+        server._spawn(at, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
+        started.append(server._alive(at, "server"))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(server, "_up", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        server.up(at)
+    assert not started[0].is_running()
+
+
+def test_a_process_is_known_by_its_command_whatever_the_clock_says(at: Home) -> None:
+    at.prefect.mkdir(parents=True)
+    me = {"pid": os.getpid(), "command": psutil.Process().cmdline()[1:]}
+    server._write_record(at, "server", me)
+    assert server._alive(at, "server")
+    server._write_record(at, "server", me | {"command": ["-m", "something.else"]})
+    assert not server._alive(at, "server")
+
+
+def test_the_log_of_a_server_has_what_the_terminal_of_a_run_leaves_out(at: Home) -> None:
+    at.prefect.mkdir(parents=True)
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
+    server._spawn(at, "server", ["timeit", "-n1", "-r1", "import os; print(os.environ.get('PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL'))"])
+    psutil.Process(server._record(at, "server")["pid"]).wait(60)
+    assert at.log("server").read_text().startswith("None\n")
