@@ -1,16 +1,21 @@
-"""The one seam through which a stage's work is spread: a function over shards, on any executor.
+"""The one seam through which a stage's work is spread: a function over shards, in worker processes.
 
 Results come in the order of the shards whatever the number of workers, so the same bytes come out.
 """
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import os
+import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from itertools import islice
+from functools import partial
+from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import TypeVar
 
 from data_contracts import GroundupError
@@ -21,42 +26,82 @@ Result = TypeVar("Result")
 AHEAD = 2  # shards in flight per worker: enough to keep it busy, few enough to bound memory
 
 
-def map_shards(
-    work: Callable[[Shard], Result], shards: Iterable[Shard], workers: int = 0, executor: Executor | None = None
-) -> Iterator[Result]:
-    """`work` over `shards`, results in order. workers 0: one per core; 1: in this process.
+def map_shards(work: Callable[[Shard], Result], shards: Iterable[Shard], workers: int = 0) -> Iterator[Result]:
+    """`work` over `shards`, results in order. workers 0: one per core; 1: in this process. Workers end with this process.
 
-    `executor` may be any concurrent.futures executor, e.g. those of prefect-ray and prefect-dask; default: processes.
-    Raises GroundupError if a worker dies, naming the shard it was at.
+    Raises what `work` raises, and GroundupError if a worker dies.
     """
     workers = workers or cores()
-    if executor is not None:
-        yield from _ordered(executor, work, shards, workers)
-    elif workers == 1:
+    if workers == 1:
         yield from map(work, shards)
-    else:
-        # forkserver: a fork of a process with threads (Prefect's, torch's) can deadlock
-        with ProcessPoolExecutor(workers, multiprocessing.get_context("forkserver")) as pool:
-            yield from _ordered(pool, work, shards, workers)
+        return
+    context = multiprocessing.get_context("forkserver")  # a fork of a process with threads (Prefect's, torch's) can deadlock
+    over = context.Event()
+    with ProcessPoolExecutor(workers, context, _prepare, (over,)) as pool:
+        try:
+            yield from _ordered(pool, partial(_begin, work), shards, workers * AHEAD)
+        finally:
+            over.set()
 
 
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use: those of its affinity, or fewer if its control group has a CPU quota (containers, systemd)."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, math.ceil(min(allowed, cpu_quota())))
 
 
-def _ordered(executor: Executor, work: Callable[[Shard], Result], shards: Iterable[Shard], workers: int) -> Iterator[Result]:
-    rest = enumerate(shards)
-    waiting = [(n, executor.submit(work, shard)) for n, shard in islice(rest, workers * AHEAD)]
-    while waiting:
-        number, future = waiting.pop(0)
-        try:
-            result = future.result()
-        except BrokenProcessPool:
-            raise GroundupError(
-                f"worker process at shard {number}",
-                "was killed, most often for want of memory",
-                "run again with fewer workers or more memory; nothing was published",
-            ) from None
-        waiting += [(n, executor.submit(work, shard)) for n, shard in islice(rest, 1)]
-        yield result
+def cpu_quota(memberships: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """The least cpu.max, in cores, of this process's control group (v2) and of those above it; infinite if there is none."""
+    own = [line[3:] for line in memberships.read_text().splitlines() if line.startswith("0::/")] if memberships.is_file() else []
+    limits = [math.inf]
+    for group in own:
+        place = root / group.strip("/")
+        for file in (folder / "cpu.max" for folder in (place, *place.parents)):
+            if file.is_relative_to(root) and file.is_file():
+                quota, period = file.read_text().split()
+                limits.append(math.inf if quota == "max" else int(quota) / int(period))
+    return min(limits)
+
+
+def _ordered(pool: Executor, work: Callable[[Shard], Result], shards: Iterable[Shard], ahead: int) -> Iterator[Result]:
+    waiting: deque[Future[Result]] = deque()
+    done = 0
+    try:
+        for shard in shards:
+            waiting.append(pool.submit(work, shard))
+            if len(waiting) == ahead:
+                yield waiting.popleft().result()
+                done += 1
+        while waiting:
+            yield waiting.popleft().result()
+            done += 1
+    except BrokenProcessPool:  # every future then fails alike, so which shard it was is not known
+        raise GroundupError(
+            f"a worker process, near shard {done}",
+            "was killed, most often for want of memory",
+            "run again with fewer workers or more memory; nothing was published",
+        ) from None
+
+
+_over: Event  # in a worker: has the parent stopped wanting results?
+
+
+def _prepare(over: Event) -> None:
+    """Let this worker die with the process that asked for it, however that ends: left alone it would write into the next run's draft."""
+    global _over
+    _over = over
+    parent = multiprocessing.parent_process()  # the one that asked, though it was the fork server that forked
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _begin(work: Callable[[Shard], Result], shard: Shard) -> Result:
+    """The pool hands shards out early and cannot take them back: those not begun when another one failed are passed over here."""
+    if _over.is_set():
+        raise CancelledError
+    return work(shard)
