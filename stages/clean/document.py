@@ -14,7 +14,7 @@ from stages.clean.language import UNDECIDED, identify
 from stages.clean.lines import kept_lines
 from stages.clean.redaction import redact
 from stages.clean.refusal import Refused
-from stages.clean.rules import first_failing
+from stages.clean.rules import failing_language, first_failing
 from stages.clean.signals import measure
 
 HTML = ("text/html", "application/xhtml+xml")
@@ -46,6 +46,8 @@ def cleaned(page: Page, config: CleanConfig, model_path: str) -> Row:
         if not text.strip():
             raise Refused("empty", f"no text in {len(page.body)} bytes of {page.media_type}")
         row["language"], row["language_confidence"] = identify(text, model_path)
+        if failed := failing_language(row, config.language):
+            raise Refused(*failed)
         if "c4" in config.rules:
             text, row["removed_lines"] = kept_lines(text, config.c4)
         _redact_and_measure(row, text, config)

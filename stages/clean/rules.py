@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from stages.clean.config import CleanConfig
+from stages.clean.config import CleanConfig, LanguageSettings
 
 
 @dataclass(frozen=True)
@@ -59,11 +59,8 @@ def first_failing(signals: Mapping[str, Any], config: CleanConfig) -> tuple[str,
 
     The language rules come first.
     """
-    language, confidence = signals["language"], signals["language_confidence"]
-    if config.language.keep and language not in config.language.keep:
-        return "language", f"language {language} (probability {_shown(confidence)}), kept: {', '.join(config.language.keep)}"
-    if confidence is not None and confidence < config.language.min_confidence:
-        return "language_unsure", f"language_confidence {_shown(confidence)} < {config.language.min_confidence}"
+    if failed := failing_language(signals, config.language):
+        return failed
     for name, rules in RULES.items():
         if name not in config.rules:
             continue
@@ -72,6 +69,16 @@ def first_failing(signals: Mapping[str, Any], config: CleanConfig) -> tuple[str,
             value, threshold = signals[rule.signal], getattr(thresholds, rule.setting)
             if not rule.passes(value, threshold):
                 return rule.name, f"{rule.signal} {_shown(value)} {'<' if rule.bound == 'least' else '>'} {threshold}"
+    return None
+
+
+def failing_language(signals: Mapping[str, Any], settings: LanguageSettings) -> tuple[str, str] | None:
+    """The same for the language alone, which is known before the other signals."""
+    language, confidence = signals["language"], signals["language_confidence"]
+    if settings.keep and language not in settings.keep:
+        return "language", f"language {language} (probability {_shown(confidence)}), kept: {', '.join(settings.keep)}"
+    if confidence is not None and confidence < settings.min_confidence:
+        return "language_unsure", f"language_confidence {_shown(confidence)} < {settings.min_confidence}"
     return None
 
 

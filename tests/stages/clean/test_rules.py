@@ -108,6 +108,13 @@ def test_languages_are_kept_by_code_and_confidence(text: str, settings: dict[str
     assert clean(text, rules=[], **settings)["reason"] == reason
 
 
+def test_the_language_is_judged_before_c4_takes_out_lines() -> None:
+    text = "Der Garten des Hauses ist für alle geöffnet, die ihn sehen wollen.\nStartseite\nEs ist {frei}."
+    row = clean(text)
+    assert (row["reason"], row["removed_lines"], row["text"]) == ("language", 0, text)
+    assert row["words"] == 16, "a reject keeps its signals"
+
+
 def test_all_languages_are_kept_if_none_is_named() -> None:
     row = clean("Der Garten des Hauses ist für alle geöffnet, die ihn sehen wollen.", rules=[], language={"keep": []})
     assert ("reason" in row, row["language"]) == (False, "de")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +20,8 @@ from tests.stages.clean.pages import GOOD, model_path
 
 Publish = Callable[..., Artifact]
 Run = Callable[..., Artifact]
+
+SLOW = Page(" ".join(f"word{n}" for n in range(3_000_000)).encode(), "text/plain", "utf-8")
 
 
 def _raw(publish: Publish, *pages: tuple[str, bytes, str | None]) -> Artifact:
@@ -49,10 +52,9 @@ def test_the_result_does_not_depend_on_the_number_of_workers(publish: Publish, r
 
 @pytest.mark.slow
 def test_a_page_that_takes_too_long_costs_only_itself() -> None:
-    slow = Page(" ".join(f"word{n}" for n in range(3_000_000)).encode(), "text/plain", "utf-8")
     config = CleanConfig.parse({"max_seconds": 1.0, "rules": []}, "clean")
     guard = Guard(config, model_path())
-    assert guard.clean(slow)["reason"] == "timeout"
+    assert guard.clean(SLOW)["reason"] == "timeout"
     assert "reason" not in guard.clean(Page(GOOD.encode(), "text/plain", "utf-8"))
     guard.stop()
 
@@ -67,6 +69,24 @@ def test_a_page_that_kills_the_extractor_costs_only_itself() -> None:
     assert guard.clean(good)["reason"] == "crashed"
     assert "reason" not in guard.clean(good)
     guard.stop()
+
+
+@pytest.mark.slow
+def test_a_page_that_hangs_ends_though_nobody_waits_for_it_any_more() -> None:
+    guard = Guard(CleanConfig.parse({"max_seconds": 1.0, "rules": []}, "clean"), model_path())
+    guard.clean(Page(GOOD.encode(), "text/plain", "utf-8"))
+    guard._line.send(SLOW)
+    assert guard._process is not None
+    assert guard._process.wait(timeout=60) == -signal.SIGALRM
+    guard.stop()
+
+
+@pytest.mark.slow
+def test_a_damaged_model_is_named_before_any_page_is_judged(publish: Publish, run: Run, tmp_path: Path) -> None:
+    model = tmp_path / "lid.ftz"
+    model.write_bytes(b"not a model")
+    with pytest.raises(ConfigError, match=r"clean.language.model: .*lid.ftz is no fastText model: .* wrong file format"):
+        run("clean", {"workers": 1, "language": {"model": str(model)}}, raw_documents=_raw(publish, ("text/plain", GOOD.encode(), None)))
 
 
 def test_without_the_model_the_command_that_gets_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,5 +110,5 @@ def test_an_empty_crawl_is_named(publish: Publish, run: Run) -> None:
 def test_refusing_everything_is_a_result_that_dedup_explains(publish: Publish, run: Run) -> None:
     made = run("clean", {"workers": 1}, raw_documents=_raw(publish, ("text/plain", b"Short.", None), ("text/plain", b"Short too.", None)))
     assert (made.rows("documents"), made.rows("rejects")) == (0, 2)
-    with pytest.raises(InputError, match=r"0 documents: clean refused all 2: .* \d+%\)|100%"):
+    with pytest.raises(InputError, match=r"0 documents: clean refused all 2: c4_no_lines 2 \(100%\)"):
         run("dedup", clean_documents=made)
