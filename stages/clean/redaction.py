@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Sequence
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 
-Valid = Callable[[re.Match[str]], bool]
+Valid = Callable[[str], bool]
 Finder = Callable[[str], tuple[str, int]]
 
 
@@ -29,6 +29,7 @@ def redact(text: str, kinds: Sequence[str]) -> tuple[str, int]:
 def _finder(sign: str, pattern: str, placeholder: str, valid: Valid | None = None, not_after: str = r"[\w.]") -> Finder:
     """sign: without it in the text there is no match. not_after: what may not stand before a match.
 
+    A pattern may take more groups of a number than belong to it ("… 1332 BIC"): what is looked for is the longest valid beginning.
     Patterns begin with a letter or a set, not with an assertion: only then does `re` skip ahead quickly.
     """
     compiled, unwanted = re.compile(pattern), re.compile(not_after)
@@ -36,17 +37,20 @@ def _finder(sign: str, pattern: str, placeholder: str, valid: Valid | None = Non
     def find(text: str) -> tuple[str, int]:
         if sign not in text:
             return text, 0
-        found = 0
-
-        def replace(match: re.Match[str]) -> str:
-            nonlocal found
-            at = match.start()
-            if (at and unwanted.match(text[at - 1])) or (valid and not valid(match)):
-                return match[0]
-            found += 1
-            return placeholder
-
-        return compiled.sub(replace, text), found
+        pieces, done, at, found = [], 0, 0, 0
+        while match := compiled.search(text, at):
+            start, shown = match.start(), match[0]
+            if start and unwanted.match(text[start - 1]):
+                shown = ""
+            while shown and valid and not valid(shown):
+                shown = shown.rpartition(" ")[0]
+            if shown:
+                pieces += [text[done:start], placeholder]
+                done = at = start + len(shown)
+                found += 1
+            else:
+                at = start + len(match[0].partition(" ")[0])  # what is looked for may begin with the second group
+        return "".join(pieces) + text[done:], found
 
     return find
 
@@ -67,30 +71,41 @@ def _emails(text: str) -> tuple[str, int]:
     return "".join(pieces) + text[done:], found
 
 
-def _is_public_ip(match: re.Match[str]) -> bool:
+def _is_public_ip(shown: str) -> bool:
     try:
-        return (IPv6Address if ":" in match[0] else IPv4Address)(match[0]).is_global
+        return (IPv6Address if ":" in shown else IPv4Address)(shown).is_global
     except AddressValueError:
         return False
 
 
-def _is_phone(match: re.Match[str]) -> bool:
+def _is_phone(shown: str) -> bool:
     """E.164 allows 15 digits; fewer than 8 are hardly ever an international number."""
-    return 8 <= sum(map(str.isdigit, match[0])) <= 15
+    return 8 <= sum(map(str.isdigit, shown)) <= 15
 
 
-def _is_iban(match: re.Match[str]) -> bool:
-    """ISO 13616: letters as numbers, country and check digits last, remainder 1 by 97."""
-    compact = match[0].replace(" ", "")
+_IBANS = """
+    AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 BY28 CH21 CR22 CY28 CZ24 DE22 DJ27 DK18 DO28 EE20 EG29 ES24 FI18 FK18 FO18
+    FR27 GB22 GE22 GI23 GL18 GR27 GT28 HN28 HR21 HU28 IE22 IL23 IQ23 IS26 IT27 JO30 KW30 KZ20 LB28 LC32 LI21 LT20 LU20 LV21 LY25 MC27
+    MD24 ME22 MK19 MN20 MR27 MT31 MU30 NI28 NL18 NO15 OM23 PK24 PL28 PS29 PT25 QA29 RO24 RS22 RU33 SA24 SC31 SD18 SE24 SI19 SK24 SM27
+    SO23 ST25 SV28 TL23 TN24 TR26 UA29 VA22 VG24 XK20 YE30
+"""
+_IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _IBANS.split()}  # characters, by country
+
+
+def _is_iban(shown: str) -> bool:
+    """ISO 13616: the length that its country has; letters as numbers, country and check digits last, remainder 1 by 97."""
+    compact = shown.replace(" ", "")
+    if len(compact) != _IBAN_LENGTHS.get(compact[:2]):
+        return False
     return int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4])) % 97 == 1
 
 
 _CARD_ISSUERS = re.compile(r"4(?:\d{12}|\d{15})|5[1-5]\d{14}|3[47]\d{13}|6(?:011|5\d\d)\d{12}")
 
 
-def _is_card(match: re.Match[str]) -> bool:
+def _is_card(shown: str) -> bool:
     """A length and prefix that an issuer uses, and the check digit of ISO/IEC 7812 (Luhn)."""
-    digits = re.sub(r"\D", "", match[0])
+    digits = re.sub(r"\D", "", shown)
     doubled = (int(d) * (1 + i % 2) for i, d in enumerate(reversed(digits)))
     return _CARD_ISSUERS.fullmatch(digits) is not None and sum(d // 10 + d % 10 for d in doubled) % 10 == 0
 
