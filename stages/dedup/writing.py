@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from data_contracts import Artifact, Draft
 
 RANGE_BYTES = 128 << 20  # of text: what one worker sorts in memory
-MAX_RANGES = 512  # files open at once
+MAX_RANGES = 512  # files open at once; beyond it ranges grow
+PIECE_BYTES = 32 << 20  # of rows, scattered at once: so what a range gets is worth writing
 TABLES = ("train", "heldout", "rejects")
 COLUMNS = ("id", "url", "source", "title", "text", "language", "license")
 
@@ -47,35 +47,51 @@ def scatter(
     """
     done, text = 0, COLUMNS.index("text")
     with ExitStack() as stack:
-        writers: dict[int, pq.ParquetWriter] = {}
-        for batch in documents.batches("documents", COLUMNS, batch_size=1024):
-            rows = pa.Table.from_batches([batch])
+        writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
+        for rows in _pieces(documents.batches("documents", COLUMNS, batch_size=1024)):
             rows = rows.set_column(text, "text", cut(rows.column("text"), done))
             for name in verdicts.schema.names:
                 rows = rows.append_column(name, verdicts.column(name).slice(done, len(rows)))
             first_bytes = np.array([int(digits[:8], 16) for digits in rows.column("id").to_pylist()], np.uint64)
             numbers = (first_bytes * np.uint64(count)) >> np.uint64(32)
-            for number in np.unique(numbers).tolist():
-                if number not in writers:
-                    writer = pq.ParquetWriter(scratch_path(out, number), rows.schema, compression="zstd", compression_level=1)
+            by_range = rows.take(np.argsort(numbers, kind="stable"))
+            here, starts = np.unique(np.sort(numbers), return_index=True)
+            for number, start, stop in zip(here.tolist(), starts, [*starts[1:], len(rows)], strict=True):
+                if number not in writers:  # a stream: unlike a Parquet file it keeps nothing in memory of what was written
+                    options = pa.ipc.IpcWriteOptions(compression="lz4")
+                    writer = pa.ipc.new_stream(str(scratch_path(out, number)), rows.schema, options=options)
                     writers[number] = stack.enter_context(writer)
-                writers[number].write_table(rows.filter(pa.array(numbers == number)))
+                writers[number].write_table(by_range.slice(start, stop - start))
             done += len(rows)
             yield done
 
 
+def _pieces(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.Table]:
+    """The rows of `batches`, about PIECE_BYTES at a time."""
+    waiting, size = list[pa.RecordBatch](), 0
+    for batch in batches:
+        waiting.append(batch)
+        size += batch.nbytes
+        if size >= PIECE_BYTES:
+            yield pa.Table.from_batches(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield pa.Table.from_batches(waiting)
+
+
 def scratch_path(out: Draft, number: int) -> Path:
-    return out.scratch / f"range-{number:05d}.parquet"
+    return out.scratch / f"range-{number:05d}.arrow"
 
 
 def settle(part: Range) -> None:
-    """Sort one range by id and write its shard of each table."""
-    rows = pq.read_table(part.path) if part.path.exists() else None
+    """Sort one range by id and write its shard of each table. Holds the range twice in memory."""
+    rows = pa.ipc.open_stream(str(part.path)).read_all().combine_chunks() if part.path.exists() else None
     for table in TABLES:
         schema = part.out.contract.arrow_schema(table)
         with part.out.writer(table, part.number) as writer:
             if rows is not None:
-                mine = rows.filter(pc.equal(rows.column("table"), table)).sort_by("id").select(schema.names)
+                mine = np.flatnonzero(pc.equal(rows.column("table"), table))
+                mine = mine[pc.sort_indices(rows.column("id").take(mine))]
                 for start in range(0, len(mine), 1024):
-                    writer.write(mine.slice(start, 1024).combine_chunks())
+                    writer.write(rows.select(schema.names).take(mine[start : start + 1024]))
     part.path.unlink(missing_ok=True)

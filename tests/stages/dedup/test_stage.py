@@ -7,11 +7,14 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from data_contracts import Artifact, InputError
+from data_contracts import Artifact, Draft, InputError
 from stages.dedup import stage as dedup_stage
 from stages.dedup import writing
 from tests.golden import dedup as golden
@@ -65,6 +68,17 @@ def test_many_ranges_hold_what_one_holds(publish: Publish, run: Run, monkeypatch
     assert len(many.table_paths("train")) > 3
     for table in writing.TABLES:
         assert many.read(table).equals(one.read(table))
+
+
+def test_small_batches_are_scattered_together(publish: Publish, tmp_path: Path) -> None:
+    clean = _clean(publish, _texts(40))
+    documents: Any = SimpleNamespace(batches=lambda table, columns, batch_size: clean.batches(table, columns, 1))
+    verdicts = pa.table({"table": ["train"] * clean.rows("documents")})
+    out = Draft("unique_documents", tmp_path / "draft")
+    assert list(writing.scatter(documents, verdicts, lambda texts, first: texts, 3, out)) == [clean.rows("documents")]
+    for number in range(3):
+        with pa.ipc.open_stream(str(writing.scratch_path(out, number))) as stream:
+            assert len(list(stream)) == 1
 
 
 @pytest.mark.slow
