@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ def read_rows(path: str) -> Iterator[tuple[int, Any, str | None]]:
 
     Raises InputError if the file cannot be read at all or is of another kind.
     """
-    file = Path(path).expanduser()
+    file = Path(expanduser(path))  # unlike Path's own, leaves an unknown ~name to be told as missing
     try:
         if file.suffix == ".parquet":
             yield from _parquet(file)
@@ -34,7 +35,7 @@ def read_rows(path: str) -> Iterator[tuple[int, Any, str | None]]:
 
 def row_address(path: str, row: int) -> str:
     """file:///… #row"""
-    return f"{Path(path).expanduser().absolute().as_uri()}#{row}"
+    return f"{Path(expanduser(path)).absolute().as_uri()}#{row}"
 
 
 def _jsonl(file: Path) -> Iterator[tuple[int, Any, str | None]]:
@@ -44,7 +45,7 @@ def _jsonl(file: Path) -> Iterator[tuple[int, Any, str | None]]:
                 continue
             try:
                 yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")), None
-            except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # also a number of too many digits
                 yield number, line.decode("utf-8", "replace")[:1000], f"not JSON: {error}"
 
 

@@ -7,18 +7,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data_contracts import ConfigError, InputError
 from stages.collect_evals.items import TASKS
 from stages.digests import digest
+from stages.user_files import read_rows
 
 
 def read(paths: tuple[Path, ...]) -> list[dict[str, Any]]:
@@ -33,7 +29,7 @@ def read(paths: tuple[Path, ...]) -> list[dict[str, Any]]:
         if task in taken:
             raise ConfigError(f"benchmark file {path}", f"its task would be called {task!r}, which is taken", "rename the file")
         taken.add(task)
-        rows += [_item(task, path, number, row) for number, row in enumerate(_rows(path), start=1)]
+        rows += [_item(task, path, number, row, broken) for number, row, broken in read_rows(str(path))]
     return rows
 
 
@@ -45,27 +41,13 @@ def task_name(path: Path) -> str:
     return name
 
 
-def _rows(path: Path) -> Iterator[Any]:
-    try:
-        if path.suffix == ".parquet":
-            yield from pq.read_table(path).to_pylist()
-            return
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    try:
-                        yield json.loads(line)
-                    except json.JSONDecodeError as error:
-                        raise InputError(f"benchmark file {path}, line {number}", f"is not JSON: {error}", "correct the line") from None
-    except (OSError, pa.ArrowInvalid, UnicodeDecodeError) as error:
-        raise InputError(f"benchmark file {path}", f"cannot be read: {error}", "give JSONL in UTF-8, or Parquet") from None
-
-
-def _item(task: str, path: Path, number: int, row: Any) -> dict[str, Any]:
+def _item(task: str, path: Path, number: int, row: Any, broken: str | None) -> dict[str, Any]:
     def wrong(why: str) -> InputError:
         shape = '{"question": "…", "choices": ["…", "…"], "answer": 0}'
         return InputError(f"benchmark file {path}, row {number}", why, f"each row must be {shape}")
 
+    if broken:
+        raise wrong(f"is {broken}")
     if not isinstance(row, dict) or (missing := [key for key in ("question", "choices", "answer") if row.get(key) is None]):
         raise wrong(f"lacks {', '.join(missing)}" if isinstance(row, dict) else "is not an object")
     question, choices, answer = row["question"], row["choices"], row["answer"]
@@ -73,11 +55,11 @@ def _item(task: str, path: Path, number: int, row: Any) -> dict[str, Any]:
         raise wrong("question is not a text")
     if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c.strip() for c in choices):
         raise wrong("choices is not a list of at least two texts")
+    question, choices = question.rstrip(), [choice.strip() for choice in choices]
     if len(set(choices)) != len(choices):
         raise wrong("two choices are equal")
     if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
         raise wrong(f"answer = {answer!r} is not an index from 0 to {len(choices) - 1}")
-    question, choices = question.rstrip(), [choice.strip() for choice in choices]
     return {
         "id": digest(task, question, *choices), "task": task, "question": question, "choices": choices, "answer": answer,
         "evidence": f"{question} {choices[answer]}", "origin": "benchmark", "document": None, "url": f"file://{path.name}",

@@ -233,6 +233,11 @@ def test_benchmarks_are_read_from_jsonl_and_parquet(collected: Any, tmp_path: Pa
     assert (rows[0]["origin"], rows[0]["url"]) == ("benchmark", "file://Sums-1.jsonl")
 
 
+def test_a_byte_order_mark_is_no_part_of_a_benchmark(collected: Any, tmp_path: Path) -> None:
+    (tmp_path / "sums.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8-sig")
+    assert collected(made_up.documents(0, 2), max_items=0, benchmarks=[str(tmp_path / "sums.jsonl")]).rows("items") == 1
+
+
 def test_a_benchmark_may_lie_in_the_home_folder(collected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "sums.jsonl").write_text(json.dumps(ROWS[0]))
@@ -254,7 +259,11 @@ def test_a_benchmark_counts_by_name_and_content(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "why"),
     [
-        ("{", "line 1: is not JSON"),
+        ("{", "row 1: is not JSON"),
+        ("\n\n{", "row 3: is not JSON"),
+        ("[" * 100_000, "row 1: is not JSON: maximum recursion"),
+        ('{"question": "q", "choices": ["a", "b"], "answer": ' + "1" * 5000 + "}", "row 1: is not JSON: Exceeds the limit"),
+        ('{"question": "q", "choices": ["a", "a "], "answer": 0}', "two choices are equal"),
         ("[1]", "row 1: is not an object"),
         ('{"question": "q", "answer": 0}', "row 1: lacks choices"),
         ('{"question": "q", "choices": ["a"], "answer": 0}', "at least two texts"),
