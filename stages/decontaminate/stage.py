@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +18,7 @@ from stages.report import Facts, Report
 
 REASON = "contaminated"
 SHOWN = 5  # items told in the samples
+SHARD_BYTES = 512 << 20  # of documents, in memory: about what one file of each table is made of
 
 
 def run(config: DecontaminateConfig, *, unique_documents: Artifact, eval_items: Artifact, out: Draft, report: Report) -> Facts:
@@ -43,18 +47,31 @@ def run(config: DecontaminateConfig, *, unique_documents: Artifact, eval_items: 
 
 def _write(documents: Artifact, index: Index, items: list[str], found: Findings, out: Draft) -> int:
     """Documents kept."""
-    schemas = {table: out.contract.arrow_schema(table) for table in ("documents", "rejects")}
-    number = 0
-    with out.writer("documents") as documents_writer, out.writer("rejects") as rejects_writer:
-        for batch in documents.batches("train", schemas["documents"].names, batch_size=1024):
-            refused = np.array([n in found.hits for n in range(number, number + batch.num_rows)])
-            documents_writer.write(batch.filter(pa.array(~refused)))
-            rejects_writer.write(
-                row | _reason(index, items, found.hits[number + int(at)])
-                for at, row in zip(np.flatnonzero(refused), batch.filter(pa.array(refused)).to_pylist(), strict=True)
-            )
-            number += batch.num_rows
-    return documents_writer.rows
+    columns = out.contract.arrow_schema("documents").names
+    number = kept = 0
+    batches = documents.batches("train", columns, batch_size=1024)
+    for shard, part in groupby(_sharded(batches), key=itemgetter(0)):
+        with out.writer("documents", shard) as documents_writer, out.writer("rejects", shard) as rejects_writer:
+            for _, batch in part:
+                refused = np.array([n in found.hits for n in range(number, number + batch.num_rows)])
+                documents_writer.write(batch.filter(pa.array(~refused)))
+                rejects_writer.write(
+                    row | _reason(index, items, found.hits[number + int(at)])
+                    for at, row in zip(np.flatnonzero(refused), batch.filter(pa.array(refused)).to_pylist(), strict=True)
+                )
+                number += batch.num_rows
+        kept += documents_writer.rows
+    return kept
+
+
+def _sharded(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Each batch with the number of its shard."""
+    size, shard = 0, 0
+    for batch in batches:
+        yield shard, batch
+        size += batch.nbytes
+        if size >= SHARD_BYTES:
+            size, shard = 0, shard + 1
 
 
 def _reason(index: Index, items: list[str], hits: list[int]) -> dict[str, str | int]:

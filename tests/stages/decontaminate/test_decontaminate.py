@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_contracts import InputError
-from stages.decontaminate import ngrams
+from stages.decontaminate import ngrams, stage
 from stages.decontaminate.ngrams import Index, WordHashes
 from tests.golden import made_up
 from tests.golden.decontaminate import QUESTION, item
@@ -131,6 +131,20 @@ def test_kept_documents_come_in_the_order_and_form_they_had(cleaned: Any) -> Non
     assert made.read("documents").to_pylist()[1:] == [
         {k: row[k] for k in made.contract.arrow_schema("documents").names} for row in expected[3:]
     ]
+
+
+@pytest.mark.slow
+def test_a_large_corpus_becomes_several_files_in_the_same_order(cleaned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [QUESTION if n % 1000 == 7 else "a few words" for n in range(3000)]
+    one = cleaned(texts, [item(QUESTION)])
+    tables = {table: one.read(table) for table in ("documents", "rejects")}
+    one.path.joinpath("manifest.json").unlink()  # or it would be found
+    monkeypatch.setattr(stage, "SHARD_BYTES", 1)
+    several = cleaned(texts, [item(QUESTION)])
+    assert [len(several.table_paths(table)) for table in tables] == [3, 3]
+    assert several.rows("rejects") == 3
+    for table, rows in tables.items():
+        assert several.read(table).equals(rows)
 
 
 def test_without_items_everything_is_kept(cleaned: Any) -> None:
