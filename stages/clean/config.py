@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
@@ -12,6 +10,7 @@ from pydantic import Field
 
 from data_contracts import ConfigError
 from stages.config import Settings, StageConfig, execution
+from stages.file_digests import file_digests
 
 RuleSet = Literal["gopher_quality", "gopher_repetition", "c4", "fineweb"]
 Personal = Literal["email", "ip", "phone", "iban", "card", "secret"]
@@ -102,7 +101,7 @@ class CleanConfig(StageConfig):
         """The contents of the language model count, not where it lies."""
         values = super().identity()
         path = self.model_path()
-        values["language"] = {**values["language"], "model": _sha256(str(path), path.stat().st_mtime_ns)}
+        values["language"] = {**values["language"], "model": file_digests([path])[path]}
         return values
 
     def model_path(self) -> Path:
@@ -120,9 +119,3 @@ class CleanConfig(StageConfig):
         if not path.is_file():
             raise ConfigError("clean.language.model", f"the language model {path.name} is not there ({path})", fix)
         return path
-
-
-@cache
-def _sha256(path: str, _changed: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from os.path import expanduser
 from pathlib import Path
 from typing import Any, Self
@@ -11,6 +10,7 @@ from pydantic import Field, model_validator
 
 from data_contracts import InputError
 from stages.config import StageConfig, execution
+from stages.file_digests import file_digests
 
 
 class CollectEvalsConfig(StageConfig):
@@ -40,7 +40,7 @@ class CollectEvalsConfig(StageConfig):
 
         Raises InputError if a file is not there.
         """
-        return super().identity() | {"benchmarks": [[path.name, _sha256(path)] for path in self.benchmark_files]}
+        return super().identity() | {"benchmarks": [[path.name, digest] for path, digest in _sha256(self.benchmark_files)]}
 
     @property
     def benchmark_files(self) -> tuple[Path, ...]:
@@ -48,9 +48,11 @@ class CollectEvalsConfig(StageConfig):
         return tuple(Path(expanduser(path)) for path in self.benchmarks)  # unlike Path's own, leaves an unknown ~name to be told as missing
 
 
-def _sha256(path: Path) -> str:
+def _sha256(files: tuple[Path, ...]) -> list[tuple[Path, str]]:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_digests(files)
+        return [(path, found[path]) for path in files]
     except OSError as error:
-        raise InputError(f"benchmark file {path}", f"cannot be read: {error.strerror}", "correct collect_evals.benchmarks") from None
+        raise InputError(
+            f"benchmark file {error.filename}", f"cannot be read: {error.strerror}", "correct collect_evals.benchmarks"
+        ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import hashlib
 import platform
 from functools import lru_cache
 from importlib.metadata import packages_distributions, version
@@ -15,6 +14,7 @@ from pydantic import Field, field_validator
 
 from data_contracts import InputError
 from stages.config import RegularExpression, StageConfig, execution
+from stages.file_digests import file_digests
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
@@ -111,7 +111,7 @@ class FilesSource(_Source):
 
     def identity(self) -> dict[str, Any]:
         """Settings, and the sha256 of every file."""
-        return super().identity() | {"sha256": {str(path): file_digest(path) for path in self.files()}}
+        return super().identity() | {"sha256": _sha256(self.files())}
 
 
 class DatasetSource(_Source):
@@ -147,7 +147,7 @@ class DatasetSource(_Source):
 
     def identity(self) -> dict[str, Any]:
         """Settings, and the sha256 of every local file."""
-        return super().identity() | {"sha256": {str(path): file_digest(path) for path in self.files()}}
+        return super().identity() | {"sha256": _sha256(self.files())}
 
 
 Source = Annotated[WebSource | PydocSource | FilesSource | DatasetSource, Field(discriminator="kind")]
@@ -206,21 +206,14 @@ def _visible(folder: Path) -> list[Path]:
     return [path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
 
 
-def file_digest(path: Path) -> str:
-    """Hex sha256 of the file; asked again for an unchanged file it is not read again. Raises InputError if it cannot be read."""
+def _sha256(files: list[Path]) -> dict[str, str]:
+    """Raises InputError if one cannot be read."""
     try:
-        stat = path.stat()
-        return _file_digest(path, stat.st_size, stat.st_mtime_ns)
+        return {str(path): digest for path, digest in file_digests(files).items()}
     except OSError as error:
-        raise unreadable(path, error) from None
+        raise unreadable(Path(error.filename), error) from None
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
     fix = "make it readable for the user who runs this, or leave it out of crawl.sources"
     return InputError(str(path), f"cannot be read: {error.strerror or error}", fix)
-
-
-@lru_cache(maxsize=65536)
-def _file_digest(path: Path, size: int, changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,91 @@
+"""sha256 of the user's files, remembered from run to run: a preview must not read a corpus of terabytes each time.
+
+An entry is trusted as long as device, inode, size, mtime and ctime of the file are those that it was hashed under; whoever writes to a
+file changes its ctime. What was changed less than SETTLED ago is hashed and not remembered: a second write within one tick of the file
+system's clock would leave no trace. Remembered is in sha256.sqlite under $GROUNDUP_CACHE or ~/.cache/groundup; it can be deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sqlite3
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
+from pathlib import Path
+
+from stages.shards import cores
+
+SETTLED = 2 * 10**9  # nanoseconds: the coarsest clock of a file system
+SAVE_SECONDS = 5  # what was hashed before a kill is lost for so long at most
+
+
+def file_digests(paths: Iterable[Path]) -> dict[Path, str]:
+    """Hex sha256 of each file. Raises OSError, with the name of the file, for one that cannot be read."""
+    settled = time.time_ns() - SETTLED
+    states = {path: _state(path) for path in paths}
+    with closing(_memory()) as memory:
+        told = {path: found for path, (state, _) in states.items() if (found := _recall(memory, path, state))}
+        new = [path for path in states if path not in told]
+        fresh: list[tuple[bytes, str, str]] = []
+        saved = time.monotonic()
+        try:
+            with ThreadPoolExecutor(min(8, cores())) as pool:  # hashing lets go of the interpreter
+                for path, found in zip(new, pool.map(_sha256, new), strict=True):
+                    told[path] = found
+                    state, changed = states[path]
+                    if changed < settled and _state(path) == states[path]:
+                        fresh.append((_key(path), state, found))
+                    if time.monotonic() > saved + SAVE_SECONDS:
+                        _remember(memory, fresh)
+                        fresh, saved = [], time.monotonic()
+        finally:
+            _remember(memory, fresh)
+    return {path: told[path] for path in states}
+
+
+def _state(path: Path) -> tuple[str, int]:
+    """What changes with the file, and when that was last."""
+    found = path.stat()
+    state = f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+    return state, max(found.st_mtime_ns, found.st_ctime_ns)
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a fault of the disk while reading has no name
+        raise
+
+
+def _memory() -> sqlite3.Connection:
+    folder = Path(os.environ.get("GROUNDUP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "groundup").expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return _opened(str(folder / "sha256.sqlite"))
+    except (OSError, sqlite3.Error):  # no home to write to, or a damaged file: hashing works without
+        return _opened(":memory:")
+
+
+def _opened(place: str) -> sqlite3.Connection:
+    memory = sqlite3.connect(place, timeout=60)
+    memory.execute("CREATE TABLE IF NOT EXISTS digests (path BLOB PRIMARY KEY, state TEXT NOT NULL, sha256 TEXT NOT NULL)")
+    return memory
+
+
+def _recall(memory: sqlite3.Connection, path: Path, state: str) -> str | None:
+    row = memory.execute("SELECT sha256 FROM digests WHERE path = ? AND state = ?", (_key(path), state)).fetchone()
+    return row[0] if row else None
+
+
+def _remember(memory: sqlite3.Connection, entries: list[tuple[bytes, str, str]]) -> None:
+    with suppress(sqlite3.Error), memory:  # a full disk only costs the next run its time
+        memory.executemany("INSERT OR REPLACE INTO digests VALUES (?, ?, ?)", entries)
+
+
+def _key(path: Path) -> bytes:
+    return os.fsencode(path.absolute())
