@@ -8,7 +8,7 @@ from prefect import flow
 
 from flows import recipe as recipes
 from flows import run_page
-from flows.home import open_store
+from flows.home import enter_folder, open_store
 from flows.settings import absolute
 from flows.stage_flows import (
     StageFlow,
@@ -51,6 +51,7 @@ def build_llm(
         recipe_file: A recipe of your own, as the path of a YAML file on the worker; used instead of `recipe`.
         as_of: A date that makes the crawl and the evaluation new results, e.g. 2026-01-31.
     """
+    enter_folder()
     run_page.whole()
     made = _Run(recipe_file or recipe, name, overrides, as_of)
 

@@ -37,6 +37,11 @@ def home() -> Home:
     return Home(Path(os.environ.get("GROUNDUP_HOME") or ".groundup").expanduser().resolve())
 
 
+def enter_folder() -> None:
+    """Work where `groundup up` or `groundup run` was called: relative paths in settings start there, and Prefect starts runs elsewhere."""
+    os.chdir(os.environ.get("GROUNDUP_FOLDER", "."))
+
+
 def open_store() -> Store:
     """The store of this folder."""
     return open_store_at(home().store)

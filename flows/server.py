@@ -48,6 +48,7 @@ def environment(at: Home, port: int | None = None) -> dict[str, str]:
         "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "500",
         "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "3600",
         "PREFECT_CLI_PROMPT": "false",
+        "GROUNDUP_FOLDER": str(Path.cwd()),
         "GROUNDUP_HOME": str(at.path),
         "GROUNDUP_STORE": at.store,
     }

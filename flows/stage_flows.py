@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 import stages
 from data_contracts import Artifact, Interrupted
 from flows import console, preview, run_page
-from flows.home import open_store
+from flows.home import enter_folder, open_store
 from flows.settings import filled_in, settings_for
 from flows.step import run_stage
 from stages import Stage
@@ -94,6 +94,7 @@ def _stage_flow(stage_name: str) -> StageFlow:
         and_after: bool,
         as_of: str,
     ) -> State[str]:
+        enter_folder()
         config = settings_for(open_store(), stage, name, recipe or None, [*filled_in(settings, stage.name), *overrides])
         given = {key: value for key, value in inputs.model_dump().items() if value}
         step, *after = preview.one(open_store(), name, stage, config, given, and_after, as_of or None)

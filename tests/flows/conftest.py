@@ -35,7 +35,7 @@ class Groundup:
     def run(self, *arguments: str, check: bool = True, typed: str = "", timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """`groundup …`; both outputs as text. typed: what the person types, and then the end of the input."""
         command = [str(Path(sys.executable).with_name("groundup")), *arguments]
-        done = subprocess.run(command, env=self.environment, cwd=REPOSITORY, input=typed, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(command, env=self.environment, cwd=self.home, input=typed, capture_output=True, text=True, timeout=timeout)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -44,7 +44,7 @@ class Groundup:
         """`groundup …` under way, its output in one pipe; killed at the end if it still runs."""
         command = [str(Path(sys.executable).with_name("groundup")), *arguments]
         pipe = subprocess.PIPE
-        with subprocess.Popen(command, env=self.environment, cwd=REPOSITORY, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
+        with subprocess.Popen(command, env=self.environment, cwd=self.home, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
             try:
                 yield process
             finally:

@@ -35,6 +35,12 @@ def test_a_cron_deployment_really_gets_scheduled_runs(groundup):
     assert all(run["expected_start_time"].startswith(run["expected_start_time"][:10] + "T03:00") for run in runs)
 
 
+def test_paths_in_a_form_start_in_the_folder_where_up_was_called(groundup):
+    (groundup.home / "note.md").write_text("A note of mine.")
+    groundup.wait_for(_start(groundup, "crawl", name="notes", overrides=["sources=[{kind: files, paths: [note.md]}]"]))
+    assert json.loads(groundup.run("show", "notes/raw_documents", "--json").stdout)["rows"]["documents"] == 1
+
+
 def test_a_page_from_elsewhere_cannot_start_a_run(groundup):
     import httpx
 
@@ -127,10 +133,10 @@ def test_a_name_remembers_its_recipe_and_what_was_changed(built):
 
 
 def test_up_again_finds_everything_up(groundup):
-    workers = groundup.api("/work_pools/local/workers/filter", limit=10)
+    before = _workers(groundup)
     assert groundup.url in groundup.run("up").stdout
     assert len(groundup.api("/deployments/filter", limit=100)) == len(stages.NAMES) + 3
-    assert [worker["id"] for worker in groundup.api("/work_pools/local/workers/filter", limit=10)] == [worker["id"] for worker in workers]
+    assert _workers(groundup) == before != set()
 
 
 def test_a_stage_takes_settings_and_inputs_from_its_form(built):
@@ -203,6 +209,10 @@ def _sees_on_page(page, *keys):
 
 def _kinds(groundup, run):
     return {found["type"] for found in groundup.api("/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}}, limit=100)}
+
+
+def _workers(groundup):
+    return {worker["id"] for worker in groundup.api("/work_pools/groundup/workers/filter", limit=10)}
 
 
 def _scheduled(groundup, identity):
