@@ -24,10 +24,10 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Groundup:
-    """The command line in a folder of its own, and the API of the Prefect that it starts."""
+    """The command line in `folder` with a home of its own, and the API of the Prefect that it starts."""
 
-    def __init__(self, home: Path, port: int):
-        self.home, self.port = home, port
+    def __init__(self, home: Path, port: int, folder: Path = REPOSITORY):
+        self.home, self.port, self.folder = home, port, folder
         self.url = f"http://127.0.0.1:{port}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "GROUNDUP_"))}
         self.environment = kept | {"GROUNDUP_HOME": str(home), "GROUNDUP_PORT": str(port), "COLUMNS": "160"}
@@ -35,7 +35,7 @@ class Groundup:
     def run(self, *arguments: str, check: bool = True, typed: str = "", timeout: float = 900) -> subprocess.CompletedProcess[str]:
         """`groundup …`; both outputs as text. typed: what the person types, and then the end of the input."""
         command = [str(Path(sys.executable).with_name("groundup")), *arguments]
-        done = subprocess.run(command, env=self.environment, cwd=self.home, input=typed, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(command, env=self.environment, cwd=self.folder, input=typed, capture_output=True, text=True, timeout=timeout)
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -44,7 +44,7 @@ class Groundup:
         """`groundup …` under way, its output in one pipe; killed at the end if it still runs."""
         command = [str(Path(sys.executable).with_name("groundup")), *arguments]
         pipe = subprocess.PIPE
-        with subprocess.Popen(command, env=self.environment, cwd=self.home, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
+        with subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
             try:
                 yield process
             finally:
@@ -103,7 +103,7 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def groundup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Groundup]:
     """`groundup up` in a new folder; `groundup down` at the end."""
-    started = Groundup(tmp_path_factory.mktemp("home"), free_port())
+    started = Groundup(tmp_path_factory.mktemp("home"), free_port(), tmp_path_factory.mktemp("folder"))
     try:
         assert started.url in started.run("up").stdout
         yield started

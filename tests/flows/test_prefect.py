@@ -36,7 +36,7 @@ def test_a_cron_deployment_really_gets_scheduled_runs(groundup):
 
 
 def test_paths_in_a_form_start_in_the_folder_where_up_was_called(groundup):
-    (groundup.home / "note.md").write_text("A note of mine.")
+    (groundup.folder / "note.md").write_text("A note of mine.")
     groundup.wait_for(_start(groundup, "crawl", name="notes", overrides=["sources=[{kind: files, paths: [note.md]}]"]))
     assert json.loads(groundup.run("show", "notes/raw_documents", "--json").stdout)["rows"]["documents"] == 1
 
