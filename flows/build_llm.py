@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from prefect import flow
+from prefect import flow, get_run_logger
 
 from flows import recipe as recipes
 from flows import run_page
+from flows.console import headline
 from flows.home import enter_folder, open_store
 from flows.settings import absolute
 from flows.stage_flows import (
@@ -103,4 +104,6 @@ class _Run:
 
     def __call__(self, stage: StageFlow, **inputs: str) -> str:
         overrides = self.overrides.get(stage.name.replace("-", "_"), [])
-        return stage(name=self.name, recipe=self.recipe, overrides=overrides, inputs=inputs, as_of=self.as_of)
+        made = stage(name=self.name, recipe=self.recipe, overrides=overrides, inputs=inputs, as_of=self.as_of)
+        get_run_logger().info("%s: %s", stage.name, headline(open_store().open(*made.split("/"), verify=False)))
+        return made
