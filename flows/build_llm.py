@@ -105,5 +105,6 @@ class _Run:
     def __call__(self, stage: StageFlow, **inputs: str) -> str:
         overrides = self.overrides.get(stage.name.replace("-", "_"), [])
         made = stage(name=self.name, recipe=self.recipe, overrides=overrides, inputs=inputs, as_of=self.as_of)
-        get_run_logger().info("%s: %s", stage.name, headline(open_store().open(*made.split("/"), verify=False)))
+        noun, identity = made.split("/")
+        get_run_logger().info("%s: %s", stage.name, headline(open_store().open(noun, identity, verify=False)))
         return made

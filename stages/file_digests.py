@@ -16,14 +16,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from pathlib import Path
 
+from data_contracts import InputError
 from stages.shards import cores
 
 SETTLED = 2 * 10**9  # nanoseconds: the coarsest clock of a file system
 SAVE_SECONDS = 5  # what was hashed before a kill is lost for so long at most
 
 
-def file_digests(paths: Iterable[Path]) -> dict[Path, str]:
-    """Hex sha256 of each file. Raises OSError, with the name of the file, for one that cannot be read."""
+def file_digests(paths: Iterable[Path], setting: str) -> dict[Path, str]:
+    """Hex sha256 of each file. Raises InputError, with the setting that names it, for one that cannot be read."""
+    try:
+        return _digests(paths)
+    except OSError as error:
+        fix = f"make it readable for the user who runs this, or correct {setting}"
+        raise InputError(f"{setting}: {error.filename}", f"cannot be read: {error.strerror}", fix) from None
+
+
+def _digests(paths: Iterable[Path]) -> dict[Path, str]:
     settled = time.time_ns() - SETTLED
     states = {path: _state(path) for path in paths}
     with closing(_memory()) as memory:

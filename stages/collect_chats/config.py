@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+from os.path import expanduser
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,7 @@ from pydantic import Field
 
 from data_contracts import ConfigError
 from stages.config import RegularExpression, Settings, StageConfig, execution
+from stages.file_digests import file_digests
 
 Kind = Literal["module", "signature", "parameters", "lookup", "doctest", "section", "prose", "identity"]
 
@@ -47,22 +48,25 @@ class CollectChatsConfig(StageConfig):
 
     def identity(self) -> dict[str, Any]:
         """The contents of files count, not only their names."""
-        contents = {path: file_sha256(path, "files") for path in self.files}
-        return super().identity() | {"files": contents, "questions": [self.questions, file_sha256(str(self.questions_path), "questions")]}
+        places = {path: Path(expanduser(path)) for path in self.files}
+        found = file_digests(places.values(), "collect_chats.files")
+        forms = file_digests([self.questions_path], "collect_chats.questions")[self.questions_path]
+        return super().identity() | {
+            "files": {path: found[place] for path, place in places.items()},
+            "questions": [self.questions, forms],
+        }
 
     @property
     def questions_path(self) -> Path:
-        """The YAML file of question forms. A name without suffix is one of the stage's own."""
+        """The YAML file of question forms. A name without suffix is one of the stage's own.
+
+        Raises ConfigError if there is none of that name.
+        """
+        if self.questions.endswith((".yaml", ".yml")):
+            return Path(expanduser(self.questions))
         own = QUESTIONS / f"{self.questions}.yaml"
-        return Path(self.questions).expanduser() if self.questions.endswith((".yaml", ".yml")) else own
-
-
-def file_sha256(path: str, setting: str) -> str:
-    """Raises ConfigError if the file cannot be read."""
-    try:
-        with Path(path).expanduser().open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        known = ", ".join(sorted(p.stem for p in QUESTIONS.glob("*.yaml")))
-        fix = f"use one of {known}, or the path of a .yaml like {QUESTIONS / 'en.yaml'}" if setting == "questions" else "correct the path"
-        raise ConfigError(f"collect_chats.{setting}", f"{path} cannot be read: {error.strerror}", fix) from None
+        if not own.is_file():
+            known = ", ".join(sorted(path.stem for path in QUESTIONS.glob("*.yaml")))
+            fix = f"use one of {known}, or the path of a .yaml like {QUESTIONS / 'en.yaml'}"
+            raise ConfigError("collect_chats.questions", f"there are no question forms called {self.questions!r}", fix)
+        return own

@@ -8,7 +8,6 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
-from data_contracts import InputError
 from stages.config import StageConfig, execution
 from stages.file_digests import file_digests
 
@@ -40,19 +39,10 @@ class CollectEvalsConfig(StageConfig):
 
         Raises InputError if a file is not there.
         """
-        return super().identity() | {"benchmarks": [[path.name, digest] for path, digest in _sha256(self.benchmark_files)]}
+        found = file_digests(self.benchmark_files, "collect_evals.benchmarks")
+        return super().identity() | {"benchmarks": [[path.name, found[path]] for path in self.benchmark_files]}
 
     @property
     def benchmark_files(self) -> tuple[Path, ...]:
         """Where the benchmarks lie; ~ is the user's home folder."""
         return tuple(Path(expanduser(path)) for path in self.benchmarks)  # unlike Path's own, leaves an unknown ~name to be told as missing
-
-
-def _sha256(files: tuple[Path, ...]) -> list[tuple[Path, str]]:
-    try:
-        found = file_digests(files)
-        return [(path, found[path]) for path in files]
-    except OSError as error:
-        raise InputError(
-            f"benchmark file {error.filename}", f"cannot be read: {error.strerror}", "correct collect_evals.benchmarks"
-        ) from None

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
+from os.path import expanduser
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from data_contracts import ConfigError
 from stages.config import StageConfig, execution
+from stages.file_digests import file_digests
 from stages.lm.config import Compute
 
 
@@ -31,12 +31,6 @@ class CollectPreferencesConfig(StageConfig):
 
     def identity(self) -> dict[str, Any]:
         """The contents of files count, not only their names."""
-        return super().identity() | {"files": {path: _sha256(path) for path in self.files}}
-
-
-def _sha256(path: str) -> str:
-    try:
-        with Path(path).expanduser().open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise ConfigError("collect_preferences.files", f"{path} cannot be read: {error.strerror}", "correct the path") from None
+        places = {path: Path(expanduser(path)) for path in self.files}
+        found = file_digests(places.values(), "collect_preferences.files")
+        return super().identity() | {"files": {path: found[place] for path, place in places.items()}}

@@ -207,11 +207,7 @@ def _visible(folder: Path) -> list[Path]:
 
 
 def _sha256(files: list[Path]) -> dict[str, str]:
-    """Raises InputError if one cannot be read."""
-    try:
-        return {str(path): digest for path, digest in file_digests(files).items()}
-    except OSError as error:
-        raise unreadable(Path(error.filename), error) from None
+    return {str(path): digest for path, digest in file_digests(files, "crawl.sources").items()}
 
 
 def unreadable(path: Path, error: OSError) -> InputError:

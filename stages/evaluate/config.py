@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from os.path import expanduser
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from data_contracts import InputError
 from stages.config import StageConfig, execution
+from stages.file_digests import file_digests
 
 
 class EvaluateConfig(StageConfig):
@@ -42,18 +41,12 @@ class EvaluateConfig(StageConfig):
 
         Raises InputError if a file is not there.
         """
-        tasks = [[path.name, _sha256(path)] if (path := task_file(task)) else task for task in self.tasks]
+        files = [task_file(task) for task in self.tasks]
+        found = file_digests(filter(None, files), "evaluate.tasks")
+        tasks = [[file.name, found[file]] if file else task for task, file in zip(self.tasks, files, strict=True)]
         return super().identity() | {"tasks": tasks}
 
 
 def task_file(task: str) -> Path | None:
     """Where the file lies that an entry of `tasks` means; None for a name of lm-eval."""
     return Path(expanduser(task)) if task.endswith((".yaml", ".yml")) else None
-
-
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"task file {path}", f"cannot be read: {error.strerror}", "correct evaluate.tasks") from None

@@ -14,7 +14,10 @@ def inputs(publish: Any) -> dict[str, Any]:
 
 SETTINGS: dict[str, Any] = {"workers": 1, "max_items": 60}
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"benchmarks": ["/nowhere/test.jsonl"]}, r"benchmark file /nowhere/test\.jsonl: cannot be read: No such file"),
-    ({"benchmarks": ["~nobody-of-that-name/test.jsonl"]}, r"benchmark file ~nobody-of-that-name/test\.jsonl: cannot be read: No such file"),
+    ({"benchmarks": ["/nowhere/test.jsonl"]}, r"collect_evals.benchmarks: /nowhere/test\.jsonl: cannot be read: No such file"),
+    (
+        {"benchmarks": ["~no-such-user/test.jsonl"]},
+        r"collect_evals.benchmarks: ~no-such-user/test\.jsonl: cannot be read: No such file",
+    ),
     ({"min_characters": 300}, r"min_characters = 300 must be below max_characters = 200"),
 ]

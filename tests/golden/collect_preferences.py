@@ -11,7 +11,7 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompts": 0}, r"0 pairs from 0 prompts and 0 files"),
-    ({"files": ["/nowhere/pairs.jsonl"]}, r"/nowhere/pairs\.jsonl cannot be read"),
+    ({"files": ["/nowhere/pairs.jsonl"]}, r"collect_preferences\.files: /nowhere/pairs\.jsonl: cannot be read"),
 ]
 
 

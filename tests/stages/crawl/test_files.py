@@ -166,7 +166,7 @@ def test_a_file_that_may_not_be_read_is_named(read, folder, monkeypatch, when):
 
     monkeypatch.setattr(Path, "open", guarded)  # chmod does not stop root, who runs the tests in many containers
     if when == "for its text":
-        monkeypatch.setattr("stages.crawl.config.file_digests", lambda paths: dict.fromkeys(paths, "0"))
+        monkeypatch.setattr("stages.crawl.config.file_digests", lambda paths, setting: dict.fromkeys(paths, "0"))
     with pytest.raises(InputError, match=r"mine\.txt: cannot be read: Permission denied"):
         read()
 

@@ -331,7 +331,7 @@ def test_a_task_file_counts_by_its_content_wherever_it_lies(tmp_path):
     (one / "mine.yaml").write_text("task: mine\nnum_fewshot: 2")
     assert before != identity("arc_easy", str(one / "mine.yaml"))
     assert identity("arc_easy")["tasks"] == ["arc_easy"]
-    with pytest.raises(InputError, match=r"task file /nowhere/mine\.yaml: cannot be read: No such file"):
+    with pytest.raises(InputError, match=r"evaluate.tasks: /nowhere/mine\.yaml: cannot be read: No such file"):
         identity("/nowhere/mine.yaml")
 
 
