@@ -4,6 +4,7 @@ SHELL := /bin/bash
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 TEST_INSTALLED := .venv/.installed-test
+export PYTHONDONTWRITEBYTECODE :=  # set in many images; without bytecode every process compiles all that it imports
 
 help:  ## this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

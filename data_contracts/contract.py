@@ -205,6 +205,7 @@ def _released(path: Path) -> Contract:
     raise ContractError(str(path), why, "correct the contract, or move the file")
 
 
+@cache
 def current(noun: str) -> Contract:
     """The newest contract of `noun` that this release of groundup ships."""
     return SHIPPED.current(noun)

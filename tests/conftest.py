@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -21,8 +22,14 @@ ROOM = 4 << 30  # bytes
 
 def pytest_configure() -> None:
     """Temporary folders go to memory where there is room for that: tests write thousands of small files, and a disk takes its time."""
+    gc.disable()  # while importing: what torch and transformers make stays, and the search for garbage takes a third of the time
     if IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what is imported is never looked through again
+    gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
