@@ -88,6 +88,10 @@ class _Source:
 
 @pytest.fixture
 def run(store: Store) -> Callable[..., Artifact]:
+    return runner(store)
+
+
+def runner(store: Store) -> Callable[..., Artifact]:
     """run("clean", {"workers": 1}, raw_documents=artifact) → what the stage published."""
 
     def go(name: str, settings: dict[str, Any] | None = None, *, as_of: str | None = None, **inputs: Artifact) -> Artifact:

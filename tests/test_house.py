@@ -177,27 +177,31 @@ def test_files_are_short_enough_to_be_read():
     assert {path: lines for path, lines in lengths.items() if lines > MOST_LINES} == {}
 
 
+@cache
+def parsed() -> dict[str, ast.Module]:
+    """The tree of every file but the tests."""
+    return {str(path.relative_to(HOUSE)): ast.parse(path.read_text("utf-8")) for path in SOURCES if "tests" not in path.parts}
+
+
 def test_every_module_says_what_it_is():
-    rooms = [path for path in SOURCES if "tests" not in path.parts and path.read_text("utf-8").strip()]
-    assert [str(path.relative_to(HOUSE)) for path in rooms if not ast.get_docstring(ast.parse(path.read_text("utf-8")))] == []
+    assert [path for path, tree in parsed().items() if tree.body and not ast.get_docstring(tree)] == []
 
 
-def unpickles(source: str) -> bool:
+def unpickles(tree: ast.AST) -> bool:
     """Whether a file names a pickler: in an import, in a call, or as NumPy's allow_pickle."""
-    tree = ast.parse(source)
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
     names = imported(tree) | {ast.unparse(call.func) for call in calls} | {keyword.arg for call in calls for keyword in call.keywords}
     return bool(names & {"pickle", "dill", "joblib", "torch.load", "torch.save", "allow_pickle"})
 
 
 def test_no_pickle_is_read_or_written_anywhere():
-    assert [str(path.relative_to(HOUSE)) for path in SOURCES if "tests" not in path.parts and unpickles(path.read_text("utf-8"))] == []
+    assert [path for path, tree in parsed().items() if unpickles(tree)] == []
 
 
 @pytest.mark.parametrize("source", ["import pickle", "from torch import load", "torch.save(x, f)", "np.load(f, allow_pickle=True)"])
 def test_pickle_is_found_under_its_other_names(source):
-    assert unpickles(source)
-    assert not unpickles("import torch\nnp.load(f)\nsafetensors.torch.save(x)\nset_by_load(torch)")
+    assert unpickles(ast.parse(source))
+    assert not unpickles(ast.parse("import torch\nnp.load(f)\nsafetensors.torch.save(x)\nset_by_load(torch)"))
 
 
 @every_stage

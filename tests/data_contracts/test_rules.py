@@ -36,22 +36,36 @@ def test_rows_made_from_the_contract_keep_it(noun, name, tmp_path):
 
 
 @pytest.mark.parametrize(("noun", "name"), TABLES)
-def test_a_broken_rule_is_told_with_column_rule_file_and_row_and_nothing_else_is(noun, name, tmp_path):
+def test_a_broken_rule_is_told_with_column_rule_file_and_row_and_nothing_else_is(noun, name):
     contract = current(noun)
-    first = good_rows(contract, name, 3)
-    for number, broken in enumerate(broken_rows(contract, name, first[0])):
-        second = good_rows(contract, name, 3, first=3)
+    first, good = good_rows(contract, name, 3), good_rows(contract, name, 3, first=3)
+    schema = contract.arrow_schema(name)
+    for broken in broken_rows(contract, name, first[0]):
+        second = [*map(dict, good)]
         broken.spoil(second[1])
-        told = written(tmp_path / str(number), noun, name, first, second)
+        check = TableCheck(contract, name)
+        check.batch(pa.RecordBatch.from_pylist(first, schema), "one.parquet")
+        check.batch(pa.RecordBatch.from_pylist(second, schema), "two.parquet", 7)
+        told = [*map(str, check.violations())]
         assert len(told) == 1, (str(broken), told)
-        assert told[0].startswith(f"{name}/part-00001.parquet row 1: {name}.{broken.column} breaks {broken.rule}: ")
+        assert told[0].startswith(f"two.parquet row 8: {name}.{broken.column} breaks {broken.rule}: ")
+
+
+@pytest.mark.parametrize(("noun", "name"), TABLES)
+def test_null_where_a_value_is_required_is_refused_by_the_writer_with_its_row(noun, name, tmp_path):
+    good = good_rows(current(noun), name, 3)
+    for prop in current(noun).columns(name):
+        if prop.required:
+            told = written(tmp_path / prop.name, noun, name, [*good[:2], good[2] | {prop.name: None}])
+            where = f"{name}/part-00000.parquet row 2: {name}.{prop.name}"
+            assert told == [f"{where} breaks required: null where a value is required"]
 
 
 @pytest.mark.parametrize(("noun", "name"), TABLES)
 def test_a_value_of_another_type_is_refused_by_the_writer_with_its_row(noun, name, tmp_path):
+    good = good_rows(current(noun), name, 3)
     for prop in current(noun).columns(name):
-        rows = good_rows(current(noun), name, 3)
-        rows[2][prop.name] = ill_typed(prop)
+        rows = [*good[:2], good[2] | {prop.name: ill_typed(prop)}]
         (told,) = written(tmp_path / prop.name, noun, name, rows)
         assert told.startswith(f"{name}/part-00000.parquet row 2: {name}.{prop.name} is not ")
 
@@ -111,6 +125,7 @@ def test_a_duplicate_names_the_row_that_has_the_key_already(tmp_path):
     assert told == "pages/part-00001.parquet row 3: pages.id breaks unique: the same key is in pages/part-00000.parquet row 2"
 
 
+@pytest.mark.slow
 def test_many_duplicates_are_found_across_batches_and_files(tmp_path):
     steps = good_rows(current("checkpoint"), "metrics", 20_000)
     (told,) = written(tmp_path, "checkpoint", "metrics", steps, [steps[19_999], *good_rows(current("checkpoint"), "metrics", 1, 20_000)])

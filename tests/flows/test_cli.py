@@ -110,12 +110,14 @@ def test_a_talk_is_left_with_ctrl_c_in_silence(monkeypatch: Any, capsys: pytest.
     assert (told.out, told.err) == ("\n", "")
 
 
+@pytest.mark.slow
 def test_a_setting_of_another_stage_is_refused_with_what_to_do(tmp_path: Path) -> None:
     done = Groundup(tmp_path, 4200).run("stage", "dedup", "--set", "clean.rules=[c4]", check=False)
     assert done.returncode == 2
     assert "error --set clean.rules=[c4]: is a setting of clean" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_date_that_is_none_is_refused(tmp_path: Path) -> None:
     done = Groundup(tmp_path, 4200).run("run", "--as-of", "tomorrow", "--preview", check=False)
     assert "error --as-of tomorrow: is not a date" in done.stderr

@@ -95,7 +95,7 @@ def test_up_again_keeps_what_a_person_changed_repairs_what_the_code_determines_a
 
 def test_loopback_is_never_asked_through_a_proxy(at: Home) -> None:
     with HTTPServer(("127.0.0.1", 0), Healthy) as listening:
-        Thread(target=listening.serve_forever, daemon=True).start()
+        Thread(target=listening.serve_forever, args=[0.01], daemon=True).start()
         os.environ |= {"http_proxy": "http://127.0.0.1:9", "NO_PROXY": "intranet"}
         os.environ |= server.environment(at, listening.server_port)
         assert server.is_up()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import cache
 from typing import Any
 
 from stages.digests import digest
@@ -11,6 +12,7 @@ _SYLLABLES = ["ba", "cor", "del", "fi", "gur", "ho", "kem", "lo", "mi", "nar", "
 _PLAIN = ["the", "of", "a", "with", "each", "when", "for", "that", "given", "from"]
 
 
+@cache
 def page(number: int, functions: int = 12) -> str:
     """Text of one page; its invented words come from a small vocabulary of its own and one shared by every fourth page."""
     chance = random.Random(f"page {number}")
@@ -46,6 +48,7 @@ def unique(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row | {"cluster": row["id"], "cluster_size": 1} for row in rows]
 
 
+@cache
 def _vocabulary(name: str) -> list[str]:
     chance = random.Random(name)
     return ["".join(chance.choices(_SYLLABLES, k=chance.randint(2, 4))) for _ in range(12)]

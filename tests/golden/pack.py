@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from stages.train_tokenizer import bpe, special
 from tests.golden import made_up
 
 
-def tokenizer_files(texts: list[str], vocabulary_size: int = 512) -> dict[str, bytes]:
+@cache
+def tokenizer_files(texts: tuple[str, ...], vocabulary_size: int = 512) -> dict[str, bytes]:
     """Files of a tokenizer artifact learned from `texts`."""
-    tokenizer = bpe.train(texts, vocabulary_size, special.special_tokens(4), min_frequency=2, max_token_bytes=32)
+    tokenizer = bpe.train(list(texts), vocabulary_size, special.special_tokens(4), min_frequency=2, max_token_bytes=32)
     return {
         "tokenizer.json": tokenizer.to_str().encode(),
         "tokenizer_config.json": special.tokenizer_config(1024, 4).encode(),
@@ -24,7 +26,7 @@ def inputs(publish: Any) -> dict[str, Any]:
     return {
         "training_documents": publish("training_documents", documents=train, rejects=[]),
         "unique_documents": publish("unique_documents", train=made_up.unique(train), heldout=made_up.unique(heldout), rejects=[]),
-        "tokenizer": publish("tokenizer", files=tokenizer_files([row["text"] for row in train])),
+        "tokenizer": publish("tokenizer", files=tokenizer_files(tuple(row["text"] for row in train))),
     }
 
 

@@ -17,13 +17,13 @@ import stages
 from data_contracts import Artifact, ArtifactError, ConfigError, GroundupError, InputError, Store, current
 from flows.step import run_stage
 
-HEAVY = ("pretrain", "sft", "collect_preferences", "dpo", "evaluate", "export_gguf", "describe")
+HEAVY = ("clean", "pretrain", "sft", "collect_preferences", "dpo", "evaluate", "export_gguf", "describe")
 READ_DATA = [stage.name for stage in stages.STAGES if any(not wanted.optional for wanted in stage.consumes)]
 WHOLE = ("tokenizer", "checkpoint")  # nouns that cannot be empty
 
 
 def marked(names: Any) -> list[Any]:
-    """The names as parameters; those that load a model or draw pictures are slow."""
+    """The names as parameters; those that load a model, start a process or draw pictures are slow."""
     return [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else []) for name in names]
 
 

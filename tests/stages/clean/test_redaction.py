@@ -69,7 +69,7 @@ def test_only_the_kinds_asked_for_are_replaced() -> None:
     ["a", "1", "1 ", "a.", "@a.", "1.", "+1 ", "+44 20 79 ", "AA11 ", "AT61 ", "4111 ", "://a:", "2001:", "-----BEGIN PRIVATE KEY-----"],
 )
 def test_time_is_linear_on_hostile_text(piece: str) -> None:
-    text = piece * (300_000 // len(piece))
+    text = piece * (100_000 // len(piece))
     begin = time.process_time()
     redact(text, ALL)
     assert time.process_time() - begin < 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,10 @@ from tests.stages.clean.pages import GOOD, model_path
 Publish = Callable[..., Artifact]
 Run = Callable[..., Artifact]
 
-SLOW = Page(" ".join(f"word{n}" for n in range(3_000_000)).encode(), "text/plain", "utf-8")
+
+@cache
+def slow_page() -> Page:
+    return Page(" ".join(f"word{n}" for n in range(3_000_000)).encode(), "text/plain", "utf-8")
 
 
 def _raw(publish: Publish, *pages: tuple[str, bytes, str | None]) -> Artifact:
@@ -54,7 +58,7 @@ def test_the_result_does_not_depend_on_the_number_of_workers(publish: Publish, r
 def test_a_page_that_takes_too_long_costs_only_itself() -> None:
     config = CleanConfig.parse({"max_seconds": 1.0, "rules": []}, "clean")
     guard = Guard(config, model_path())
-    assert guard.clean(SLOW)["reason"] == "timeout"
+    assert guard.clean(slow_page())["reason"] == "timeout"
     assert "reason" not in guard.clean(Page(GOOD.encode(), "text/plain", "utf-8"))
     guard.stop()
 
@@ -75,7 +79,7 @@ def test_a_page_that_kills_the_extractor_costs_only_itself() -> None:
 def test_a_page_that_hangs_ends_though_nobody_waits_for_it_any_more() -> None:
     guard = Guard(CleanConfig.parse({"max_seconds": 1.0, "rules": []}, "clean"), model_path())
     guard.clean(Page(GOOD.encode(), "text/plain", "utf-8"))
-    guard._line.send(SLOW)
+    guard._line.send(slow_page())
     assert guard._process is not None
     assert guard._process.wait(timeout=60) == -signal.SIGALRM
     guard.stop()

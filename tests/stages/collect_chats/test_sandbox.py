@@ -27,6 +27,7 @@ def test_nothing_can_be_written_or_removed(tmp_path):
     assert victim.read_text() == "here"
 
 
+@pytest.mark.slow
 def test_a_session_that_does_not_end_is_stopped_and_the_next_still_runs():
     start = time.monotonic()
     outcomes = run_sessions([["while True: pass\n\n"], ["7\n"]], 0.5)

@@ -122,6 +122,7 @@ def test_derived_bands_find_999_of_1000_pairs_at_the_threshold(threshold: float)
     assert bands * rows <= CONFIG.permutations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["identical", "nearly identical", "alike below the threshold"])
 def test_twenty_thousand_like_documents_take_seconds(kind: str) -> None:
     count, chance = 20_000, np.random.default_rng(0)

@@ -146,6 +146,7 @@ def test_reasons_that_do_not_add_up_to_the_rejects_are_not_shown():
     assert funnel([wrong])[0].lost == {"any reason": 4}
 
 
+@pytest.mark.slow
 def test_figures_of_the_tokenizer_and_of_its_shards_are_told(given):
     def with_figures(artifact, **figures):
         return Artifact(artifact.path, artifact.manifest.model_copy(update={"facts": {"figures": figures}}))

@@ -268,6 +268,7 @@ def test_a_batch_is_read_before_the_next_windows_of_the_page_are_made(monkeypatc
     assert len(read) > 10
 
 
+@pytest.mark.slow
 def test_max_length_and_stride_reach_the_windows(publish, eval_items):
     model, words = load(tiny_checkpoint(publish).path, "cpu")
     texts = [(page["id"], page["text"]) for page in PAGES]

@@ -79,7 +79,7 @@ def test_a_model_learns_a_few_sequences_by_heart(optimizer: str, tmp_path: Path)
 
 @pytest.mark.parametrize("shape", tiny.SHAPES.values(), ids=tiny.SHAPES)
 def test_the_micro_batch_changes_nothing_but_rounding(shape: dict, tmp_path: Path) -> None:
-    (whole, a), (parts, b) = (train(tmp_path / str(n), 5, shape=shape, compute={"micro_batch_rows": n}) for n in (8, 1))
+    (whole, a), (parts, b) = (train(tmp_path / str(n), 3, shape=shape, compute={"micro_batch_rows": n}) for n in (8, 1))
     assert [row["loss"] for row in a.metrics] == pytest.approx([row["loss"] for row in b.metrics], rel=1e-4)
     for one, other in zip(weights(whole).values(), weights(parts).values(), strict=True):
         torch.testing.assert_close(one, other, atol=3e-3, rtol=1e-3)
@@ -161,9 +161,9 @@ def test_a_damaged_safe_point_is_passed_over_with_a_note_and_the_one_before_is_u
 
 def test_a_safe_point_of_other_settings_is_not_used(tmp_path: Path) -> None:
     with pytest.raises(CrashError):
-        train(tmp_path, report=Ear(14, crash), compute={"checkpoint_every": 5})
+        train(tmp_path, report=Ear(5, crash), compute={"checkpoint_every": 2})
     ear = Ear()
-    train(tmp_path, 25, report=ear)
+    train(tmp_path, 6, report=ear)
     assert all("other steps" in note for note in ear.notes)
     assert len(ear.notes) == 2
 
@@ -181,8 +181,8 @@ def test_rank_0_alone_looks_for_the_safe_point_that_all_continue_from(tmp_path: 
 
 def test_only_the_last_two_safe_points_are_kept_and_none_is_pickled(tmp_path: Path) -> None:
     with pytest.raises(CrashError):
-        train(tmp_path, report=Ear(18, crash), compute={"checkpoint_every": 3})
-    assert sorted(path.name for path in (tmp_path / "safe_points").iterdir()) == ["step-000000012", "step-000000015"]
+        train(tmp_path, report=Ear(7, crash), compute={"checkpoint_every": 2})
+    assert sorted(path.name for path in (tmp_path / "safe_points").iterdir()) == ["step-000000004", "step-000000006"]
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}
 
 

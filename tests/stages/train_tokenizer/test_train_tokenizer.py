@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, normalizers
 from transformers import AutoTokenizer
 
-from data_contracts import ContractError, InputError
+from data_contracts import ContractError, InputError, Store
 from stages.digests import seed_for
 from stages.train_tokenizer import bpe, measure, sample, special
 from tests.checkpoints import tiny_checkpoint
+from tests.conftest import publisher, runner
 from tests.golden import made_up
 from tests.golden import train_tokenizer as golden
 
@@ -32,9 +33,10 @@ CHAT = [
 ]
 
 
-@pytest.fixture
-def artifact(publish: Any, run: Any) -> Any:
-    return run("train_tokenizer", golden.SETTINGS, **golden.inputs(publish))
+@pytest.fixture(scope="module")
+def artifact(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    store = Store(tmp_path_factory.mktemp("store"))
+    return runner(store)("train_tokenizer", golden.SETTINGS, **golden.inputs(publisher(store)))
 
 
 @pytest.fixture(scope="module")
