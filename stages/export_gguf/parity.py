@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from data_contracts import ContractError, GroundupError
@@ -49,6 +49,7 @@ class Reference:
         transformers_logging.set_verbosity_error()
         transformers_logging.disable_progress_bar()
         self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self._model.generation_config = GenerationConfig()  # the checkpoint's own would fill what is not said in `_continue`
         tokenizer = AutoTokenizer.from_pretrained(folder)
         # a router picks experts by rank: the smallest rounding may swap two of them, and the text goes another way
         self._sparse = self._model.config.model_type == "qwen3_moe"
@@ -75,32 +76,25 @@ class Reference:
     def _sampled(self, positions: int, context: int, seed: int) -> list[tuple[list[int], int]]:
         """Texts that the model itself makes likely, with the length of the prompt in each: `positions` contexts in all."""
         each = min(-(-positions // len(self.prompts)), context // 2)
-        generator = torch.Generator().manual_seed(seed_for(seed, "export_gguf"))
         texts = []
         for number, prompt in enumerate(self.prompts):
             count = min(each, positions - number * each)
             if count > 0:
                 start = prompt[-(context - count) :]
-                texts.append((start + self._continue(start, count - 1, generator), len(start)))
+                texts.append((start + self._continue(start, count - 1, seed_for(seed, "export_gguf", number)), len(start)))
         return texts
 
-    @torch.inference_mode()
-    def _continue(self, prompt: list[int], tokens: int, generator: torch.Generator | None = None) -> list[int]:
-        """The most likely continuation up to a stop token, or with a generator a sampled one of just so many tokens."""
-        out: list[int] = []
-        step, cache = torch.tensor([prompt]), None
-        while len(out) < tokens:
-            result = self._model(step, past_key_values=cache, use_cache=True)
-            logits_V, cache = result.logits[0, -1].double(), result.past_key_values
-            if generator is None:
-                token = int(logits_V.argmax())
-                if token in self._stops:
-                    break
-            else:
-                token = int(torch.multinomial(logits_V.softmax(-1), 1, generator=generator))
-            out.append(token)
-            step = torch.tensor([[token]])
-        return out
+    def _continue(self, prompt: list[int], tokens: int, seed: int | None = None) -> list[int]:
+        """The most likely continuation up to a stop token, or with a seed a sampled one of just so many tokens."""
+        if tokens == 0:
+            return []
+        how: dict[str, Any] = {"do_sample": True, "top_k": 0} if seed is not None else {"eos_token_id": sorted(self._stops)}
+        config = GenerationConfig(max_new_tokens=tokens, pad_token_id=0, **how)
+        ids = torch.tensor([prompt])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed or 0)
+            made = self._model.generate(ids, generation_config=config, attention_mask=torch.ones_like(ids))
+        return list(takewhile(lambda token: seed is not None or token not in self._stops, made[0, len(prompt) :].tolist()))
 
     @torch.inference_mode()
     def _log_probabilities(self, ids: list[int]) -> np.ndarray:
