@@ -219,7 +219,7 @@ def _torchrun(stage: str, config: Any, inputs: Mapping[str, Artifact], out: Draf
     values = {"stage": stage, "config": config.model_dump(mode="json"), "inputs": paths, "noun": out.noun, "place": str(out.place)}
     job.write_text(json.dumps(values), "utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.compute.devices}",
-               "-m", "stages.lm.parallel", str(job)]  # fmt: skip
+               f"--log-dir={out.scratch}", "-m", "stages.lm.parallel", str(job)]  # fmt: skip
     search = os.pathsep.join(filter(None, [str(Path(stages.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {
         STARTER: str(os.getpid()),

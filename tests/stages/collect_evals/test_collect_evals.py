@@ -50,8 +50,8 @@ def collected(publish: Any, run: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def many() -> list[dict[str, Any]]:
-    """The items of thirty pages."""
-    pages = [nearest.Page(r["id"], r["url"], r["title"], "en", r["text"]) for r in made_up.documents(0, 30)]
+    """The items of sixty pages."""
+    pages = [nearest.Page(r["id"], r["url"], r["title"], "en", r["text"]) for r in made_up.documents(0, 60)]
     near = nearest.neighbours(pages)
     return [row for task in making.TASKS for row in making.make(task, pages, near, set(), CollectEvalsConfig())]
 
@@ -156,7 +156,7 @@ def test_the_evidence_is_the_answer_and_little_of_the_question(many: list[dict[s
 
 def test_items_are_spread_over_the_pages(many: list[dict[str, Any]]) -> None:
     by_page = Counter(row["document"] for row in many if row["task"] == making.CONTINUATION)
-    assert len(by_page) == 30
+    assert len(by_page) == 60
     assert max(by_page.values()) - min(by_page.values()) <= 4
 
 
