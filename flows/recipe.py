@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, str]]:
     """The file as plain values, and the line of every key. Aliases are refused: they hide differences and can explode."""
     try:
-        text = path.read_text("utf-8")
+        text = _text(path)
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, FastLoader)):
             raise ConfigError(f"recipe {path}", "uses YAML aliases", "write the values out, or use `extends`")
         root = yaml.compose(text, FastLoader)
@@ -168,6 +169,11 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, str]]:
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
         raise ConfigError(f"recipe {path}", f"{_at(lines, ('prompts',))}prompts is {prompts!r}", "write a list of texts")
     return values, lines
+
+
+@cache  # every stage of a run asks again, and the run works to its end with what the file said when it began
+def _text(path: Path) -> str:
+    return path.read_text("utf-8")
 
 
 def _mapping(value: Any, where: Where, lines: Mapping[Where, str], path: Path) -> dict[str, Any]:

@@ -81,6 +81,13 @@ def test_extends_merges_mappings_and_replaces_lists(tmp_path):
     assert (loaded.configs["dedup"].threshold, loaded.configs["dedup"].ngram) == (0.5, 7)
 
 
+def test_a_file_that_is_edited_during_a_run_changes_nothing_in_it(tmp_path):
+    path = _write(tmp_path, "seed: 1\n")
+    begun = recipe.load(path)
+    _write(tmp_path, "seed: 2\n")
+    assert recipe.load(path) == begun
+
+
 def test_the_seed_of_a_recipe_reaches_every_stage_that_has_one(tmp_path):
     loaded = recipe.load(_write(tmp_path, "seed: 77\nstages: {dedup: {seed: 5}}\n"))
     assert loaded.configs["pretrain"].seed == 77
