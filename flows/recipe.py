@@ -31,7 +31,21 @@ NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 ASKING = ("evaluate", "export_gguf")  # stages that ask the model the recipe's prompts
 _KEYS = ("about", "extends", "seed", "prompts", "stages")
 
+_BOOL = "tag:yaml.org,2002:bool"
+
 Where = tuple[int | str, ...]
+
+
+class _Loader(FastLoader):  # type: ignore[misc, valid-type]
+    """YAML with the booleans of version 1.2, true and false. Version 1.1 also takes on, off, yes and no for them.
+
+    Then compute.compile=on would be no choice, and clean.language.keep=[no] no Norwegian.
+    """
+
+    yaml_implicit_resolvers = {  # noqa: RUF012  PyYAML's own name and form: first letter → [(tag, pattern)]
+        first: [known for known in found if known[0] != _BOOL or first in "tTfF"]
+        for first, found in FastLoader.yaml_implicit_resolvers.items()
+    }
 
 
 @dataclass(frozen=True)
@@ -93,7 +107,7 @@ def parse_change(text: str, stage: str | None = None) -> tuple[str, list[str], A
     if not equals or len(path) < 2 or not all(path):
         raise ConfigError(f"--set {text}", "is not of the form stage.key=value", "write e.g. --set dedup.threshold=0.7")
     try:
-        return stages.stage(path[0]).name, path[1:], yaml.safe_load(value)
+        return stages.stage(path[0]).name, path[1:], yaml.load(value, _Loader)
     except (yaml.YAMLError, ValueError) as error:  # a ValueError: 2026-02-30 is taken for a date
         raise ConfigError(
             f"--set {text}", f"the value is not YAML: {error}", "quote it, e.g. --set 'crawl.sources=[{kind: files}]'"
@@ -152,10 +166,10 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, str]]:
     """The file as plain values, and the line of every key. Aliases are refused: they hide differences and can explode."""
     try:
         text = _text(path)
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, FastLoader)):
+        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, _Loader)):
             raise ConfigError(f"recipe {path}", "uses YAML aliases", "write the values out, or use `extends`")
-        root = yaml.compose(text, FastLoader)
-        values = yaml.load(text, FastLoader) or {}
+        root = yaml.compose(text, _Loader)
+        values = yaml.load(text, _Loader) or {}
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise ConfigError(f"recipe {path}", f"is not YAML: {error}", "correct the file") from None
     if not isinstance(values, dict):

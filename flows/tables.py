@@ -31,8 +31,8 @@ def rows(found: Sequence[Mapping[str, Any]], json_: bool, empty: str) -> None:
         out.print(empty)
     else:
         table = Table(box=None, pad_edge=False, header_style="dim")
-        for column in found[0]:
-            table.add_column(column, overflow="fold")
+        for number, column in enumerate(found[0]):
+            table.add_column(column, overflow="fold", no_wrap=number == 0)  # a name that is cut in two cannot be copied
         for row in found:
             table.add_row(*(Text(cell(value)) for value in row.values()))
         out.print(table)
@@ -45,7 +45,7 @@ def steps(planned: Sequence[Step], name: str | None, json_: bool) -> None:
         return
     table = Table(box=None, pad_edge=False, header_style="dim")
     for column in ("stage", "", "why"):
-        table.add_column(column, overflow="fold")
+        table.add_column(column, overflow="fold", no_wrap=column != "why")
     for step in planned:
         table.add_row(step.stage.name, f"[{_COLOURS[step.status]}]{step.status}[/]", Text("; ".join(step.reasons)))
     out.print(table)
@@ -79,10 +79,9 @@ def pointings(store: Store, name: str, found: Mapping[str, Pointing], json_: boo
         {
             "artifact": role,
             "id": found[role].id[:12],
-            "made by": manifest.stage if manifest else "–",
             "rows": counts(manifest) if manifest else f"missing: groundup stage {found[role].stage} --name {name}",
             "MB": round(manifest.bytes / 1e6, 2) if manifest else "–",
-            "finished": manifest.finished if manifest else "–",
+            "finished, UTC": manifest.finished[:16].replace("T", " ") if manifest else "–",
         }
         for role, manifest in made.items()
     ]

@@ -57,7 +57,7 @@ def test_stages_may_be_left_empty(tmp_path):
         ("prompts: who\n", "line 1: prompts is 'who'"),
         ("extends: tinny\n", "did you mean 'tiny'?"),
         ("1: x\n", "line 1: YAML does not take the key '1' for text"),
-        ("stages:\n  dedup: {no: 1}\n", "line 2: YAML does not take the key 'no' for text"),
+        ("stages:\n  dedup: {3.5: 1}\n", "line 2: YAML does not take the key '3.5' for text"),
         ("about: 2026-02-30\n", "is not YAML: day is out of range"),
         ("stages: {crawl: !!python/object/apply:os.system [true]}\n", "is not YAML"),
     ],
@@ -107,6 +107,14 @@ def test_a_bad_seed_of_a_recipe_is_told_once_with_its_line(tmp_path):
 def test_a_value_that_yaml_takes_for_a_date_that_there_is_not_is_refused():
     with pytest.raises(ConfigError, match="the value is not YAML: day is out of range"):
         recipe.load("tiny", ["dedup.threshold=2026-02-30"])
+
+
+def test_only_true_and_false_are_booleans(tmp_path):
+    told = "stages: {clean: {language: {keep: [no]}}, pretrain: {compute: {compile: on}}, dedup: {verify: false}}\n"
+    by_file, by_change = recipe.load(_write(tmp_path, told)), recipe.load("own", ["pretrain.compute.compile=off", "dedup.verify=true"])
+    assert (by_file.configs["clean"].language.keep, by_file.configs["dedup"].verify) == (("no",), False)
+    assert by_file.configs["pretrain"].compute.compile == "on"
+    assert (by_change.configs["pretrain"].compute.compile, by_change.configs["dedup"].verify) == ("off", True)
 
 
 def test_of_several_changes_of_one_key_the_last_counts():
