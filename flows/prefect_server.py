@@ -8,19 +8,28 @@ instead, some milliseconds: https://www.sqlite.org/lang_transaction.html. Prefec
 
 from __future__ import annotations
 
+import gc
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from prefect.cli import app
-from prefect.server.database.configurations import AioSqliteConfiguration
 
-_begin = AioSqliteConfiguration.begin_transaction
+def main() -> None:
+    """Runs wait for the server to start, by a fifth less where no garbage is looked for in what is imported: all of it stays."""
+    gc.disable()
+    from prefect.cli import app
+    from prefect.server.api import server  # noqa: F401  the command would import it later
+    from prefect.server.database.configurations import AioSqliteConfiguration
 
+    gc.freeze()
+    gc.enable()
+    begin = AioSqliteConfiguration.begin_transaction
 
-def _begin_as_writer(configuration: AioSqliteConfiguration, session: Any, with_for_update: bool = True) -> AbstractAsyncContextManager[Any]:
-    return _begin(configuration, session, with_for_update=True)
+    def begin_as_writer(configuration: Any, session: Any, with_for_update: bool = True) -> AbstractAsyncContextManager[Any]:
+        return begin(configuration, session, with_for_update=True)
+
+    AioSqliteConfiguration.begin_transaction = begin_as_writer  # type: ignore[assignment, method-assign]
+    app()
 
 
 if __name__ == "__main__":
-    AioSqliteConfiguration.begin_transaction = _begin_as_writer  # type: ignore[assignment, method-assign]
-    app()
+    main()

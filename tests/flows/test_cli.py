@@ -110,6 +110,21 @@ def test_a_talk_is_left_with_ctrl_c_in_silence(monkeypatch: Any, capsys: pytest.
     assert (told.out, told.err) == ("\n", "")
 
 
+@pytest.mark.parametrize(("given", "wanted"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)])
+def test_threads_that_wait_sleep_soon_unless_told_otherwise(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], wanted: str | None
+) -> None:
+    monkeypatch.setattr(os, "environ", given)
+    cli._share_cores()
+    assert given.get("GOMP_SPINCOUNT") == wanted
+
+
+def test_names_are_whole_in_a_narrow_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(tables.out, "width", 50)
+    tables.rows([{"artifact": "training_documents", "rows": "1,387 documents and as many words as would need two lines"}], False, "")
+    assert "training_documents " in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_a_setting_of_another_stage_is_refused_with_what_to_do(tmp_path: Path) -> None:
     done = Groundup(tmp_path, 4200).run("stage", "dedup", "--set", "clean.rules=[c4]", check=False)
