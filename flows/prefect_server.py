@@ -14,8 +14,8 @@ from typing import Any
 
 
 def main() -> None:
-    """Runs wait for the server to start, by a fifth less where no garbage is looked for in what is imported: all of it stays."""
-    gc.disable()
+    """Prefect's command line, repaired."""
+    gc.disable()  # all that is imported stays; without the search for garbage in it runs wait a fifth less for their server
     from prefect.cli import app
     from prefect.server.api import server  # noqa: F401  the command would import it later
     from prefect.server.database.configurations import AioSqliteConfiguration

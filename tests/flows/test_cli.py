@@ -115,12 +115,13 @@ def test_threads_that_wait_sleep_soon_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], wanted: str | None
 ) -> None:
     monkeypatch.setattr(os, "environ", given)
-    cli._share_cores()
+    monkeypatch.setattr(cli, "app", lambda: None)
+    cli.main()
     assert given.get("GOMP_SPINCOUNT") == wanted
 
 
 def test_names_are_whole_in_a_narrow_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(tables.out, "width", 50)
+    monkeypatch.setattr(tables.out, "width", 24)
     tables.rows([{"artifact": "training_documents", "rows": "1,387 documents and as many words as would need two lines"}], False, "")
     assert "training_documents " in capsys.readouterr().out
 

@@ -64,12 +64,13 @@ def test_only_the_kinds_asked_for_are_replaced() -> None:
     assert redact("a@b.org 8.8.8.8", ["ip"]) == ("a@b.org [IP]", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "piece",
     ["a", "1", "1 ", "a.", "@a.", "1.", "+1 ", "+44 20 79 ", "AA11 ", "AT61 ", "4111 ", "://a:", "2001:", "-----BEGIN PRIVATE KEY-----"],
 )
 def test_time_is_linear_on_hostile_text(piece: str) -> None:
-    text = piece * (100_000 // len(piece))
+    text = piece * (300_000 // len(piece))
     begin = time.process_time()
     redact(text, ALL)
     assert time.process_time() - begin < 5

@@ -281,7 +281,7 @@ def test_robots_txt_behind_five_redirects_counts_and_behind_six_does_not(site, c
 
 def test_depth_is_the_shortest_way_even_if_that_way_is_found_last(site, crawl):
     async def late(request):
-        await asyncio.sleep(0.15)
+        await asyncio.sleep(0.4)
         return web.Response(text='<a href="/deep">', content_type="text/html")
 
     site.page("/", "/late", "/a")

@@ -176,7 +176,7 @@ def test_no_document_and_none_left_are_errors(publish: Any, run: Any, cleaned: A
         cleaned([QUESTION, QUESTION], [item(QUESTION)], pages=0)
 
 
-@settings(deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(st.lists(WORDS, max_size=30), st.lists(st.lists(WORDS, max_size=12), max_size=4), st.integers(2, 5), st.integers(0, 3))
 def test_the_index_finds_what_a_plain_search_finds(text: list[str], evidence: list[list[str]], ngram: int, less: int) -> None:
     shortest = max(ngram - less, 1)

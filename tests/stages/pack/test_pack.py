@@ -52,7 +52,7 @@ def packed(publish: Any, run: Any, documents: list[dict[str, Any]], heldout: lis
     return run("pack", golden.SETTINGS | {"min_train_tokens": 1} | changed, **inputs)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(STORMS)
 def test_ids_are_those_of_the_tokenizer_on_the_whole_text(coder: encode.Encoder, bare: Tokenizer, text: str) -> None:
     (ids,) = coder.encode([text])
@@ -60,7 +60,7 @@ def test_ids_are_those_of_the_tokenizer_on_the_whole_text(coder: encode.Encoder,
     assert int(coder.token_bytes[ids].sum()) == len(text.encode())
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(STORMS, st.integers(1, 30))
 def test_a_cut_changes_no_id(bare: Tokenizer, text: str, size: int) -> None:
     pieces = list(encode.cut(text, size))
