@@ -7,7 +7,7 @@
     stages:
       dedup: {threshold: 0.7}
 
-Every mistake in a recipe is told at once, with its line and the nearest valid key.
+Booleans are true and false alone. Every mistake in a recipe is told at once, with its line and the nearest valid key.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ FOLDER = Path(__file__).parent / "recipes"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 ASKING = ("evaluate", "export_gguf")  # stages that ask the model the recipe's prompts
 _KEYS = ("about", "extends", "seed", "prompts", "stages")
-
 _BOOL = "tag:yaml.org,2002:bool"
 
 Where = tuple[int | str, ...]
