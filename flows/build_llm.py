@@ -6,8 +6,8 @@ from typing import Literal
 
 from prefect import flow, get_run_logger
 
+from flows import console, forecast, preview, run_page
 from flows import recipe as recipes
-from flows import run_page
 from flows.console import headline
 from flows.home import enter_folder, open_store
 from flows.settings import absolute
@@ -68,7 +68,7 @@ def build_llm(
     assistant = made(sft, checkpoint=base, conversations=chats, token_shards=shards)
     pairs = made(collect_preferences, checkpoint=assistant, conversations=chats)
     aligned = made(dpo, checkpoint=assistant, preferences=pairs)
-    scores = made(evaluate, checkpoint=aligned, base_checkpoint=base, eval_items=exam)
+    scores = made(evaluate, checkpoint=aligned, base_checkpoint=base, eval_items=exam, conversations=chats)
     gguf = made(export_gguf, checkpoint=aligned)
     made(
         describe,
@@ -95,8 +95,14 @@ class _Run:
     """Calls stage flows with what they share. Settings are checked, for all stages, before the first one starts."""
 
     def __init__(self, recipe: str, name: str, overrides: list[str], as_of: str):
-        self.recipe = recipes.load(recipe, overrides).name
-        open_store().follow(name, absolute(self.recipe), overrides)
+        loaded = recipes.load(recipe, overrides)
+        self.recipe = loaded.name
+        store = open_store()
+        store.follow(name, absolute(self.recipe), overrides)
+        plan = preview.whole(store, name, loaded.configs, as_of or None)
+        if expected := forecast.sentence(forecast.forecast(store, plan, loaded.seconds)):
+            get_run_logger().info(expected)
+            console.say(expected)
         self.name, self.as_of = name, as_of
         self.overrides: dict[str, list[str]] = {}
         for text in overrides:

@@ -74,6 +74,12 @@ def reporting(stage: str) -> Iterator[Report]:
         yield _PlainReport(stage)
 
 
+def say(text: str) -> None:
+    """One line for whoever watches."""
+    if _finished is not None:
+        out.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
+
+
 def finish(stage: str, artifact: Artifact, made: bool) -> None:
     """Say what a stage has made, and how long that took. To be called inside `reporting`."""
     if _finished is None:

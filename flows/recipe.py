@@ -4,6 +4,7 @@
     extends: tiny            # another recipe, optional
     seed: 1                  # for every stage that has a seed
     prompts: [...]           # what the finished model is asked for show
+    seconds: {crawl: 38}     # what stages took on two cores of a reference machine, for the forecast
     stages:
       dedup: {threshold: 0.7}
 
@@ -29,7 +30,7 @@ from stages.config import StageConfig
 FOLDER = Path(__file__).parent / "recipes"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 ASKING = ("evaluate", "export_gguf")  # stages that ask the model the recipe's prompts
-_KEYS = ("about", "extends", "seed", "prompts", "stages")
+_KEYS = ("about", "extends", "seed", "prompts", "seconds", "stages")
 _BOOL = "tag:yaml.org,2002:bool"
 
 Where = tuple[int | str, ...]
@@ -55,6 +56,7 @@ class Recipe:
     about: str
     prompts: tuple[str, ...]
     configs: dict[str, StageConfig]
+    seconds: dict[str, float]
 
 
 def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
@@ -88,7 +90,9 @@ def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
             "\n  " + "\n  ".join(dict.fromkeys(mistakes)),
             "correct these; groundup stage STAGE --keys shows every key",
         )
-    return Recipe(reference, str(values.get("about", "")), tuple(values.get("prompts", ())), configs)
+    own_pages = any(where[:2] == ("stages", "crawl") and line == "--set" for where, line in lines.items())
+    seconds = {} if own_pages else values["seconds"]  # measured on the recipe's pages: of others nothing is known
+    return Recipe(reference, str(values.get("about", "")), tuple(values.get("prompts", ())), configs, seconds)
 
 
 def _shared(stage: str) -> set[str]:
@@ -178,6 +182,7 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, str]]:
     values["stages"] = _mapping(values.get("stages"), ("stages",), lines, path)
     for name, settings in values["stages"].items():
         values["stages"][name] = _mapping(settings, ("stages", name), lines, path)
+    values["seconds"] = _seconds(values.get("seconds"), lines, path)
     prompts = values.get("prompts", [])
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
         raise ConfigError(f"recipe {path}", f"{_at(lines, ('prompts',))}prompts is {prompts!r}", "write a list of texts")
@@ -194,6 +199,19 @@ def _mapping(value: Any, where: Where, lines: Mapping[Where, str], path: Path) -
         written = f"{_at(lines, where)}{'.'.join(map(str, where))} is {value!r}"
         raise ConfigError(f"recipe {path}", written, "write its settings below it, e.g. stages: {dedup: {threshold: 0.7}}")
     return value or {}
+
+
+def _seconds(value: Any, lines: Mapping[Where, str], path: Path) -> dict[str, float]:
+    """What stages take. Raises ConfigError unless it is a mapping of stages to numbers."""
+    given = value or {}
+    good = isinstance(given, dict) and all(
+        key in stages.NAMES and isinstance(number, int | float) and not isinstance(number, bool) and number >= 0
+        for key, number in given.items()
+    )
+    if not good:
+        why = f"{_at(lines, ('seconds',))}seconds is {value!r}"
+        raise ConfigError(f"recipe {path}", why, "write stages and seconds, e.g. seconds: {crawl: 38, clean: 13}")
+    return {key: float(number) for key, number in given.items()}
 
 
 def _note_lines(node: yaml.Node | None, where: Where, lines: dict[Where, str], path: Path) -> None:

@@ -1,6 +1,6 @@
 """How many bits per byte of UTF-8 text a model needs, and what xz needs.
 
-Shapes: B windows, T tokens, V vocabulary.
+Shapes: B windows, T tokens, D width, V vocabulary, M tokens that the windows score.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer
-from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 IGNORED = -100
@@ -53,10 +53,11 @@ def windows(page: int, first: int, tokens: list[int], length: int, stride: int) 
 
 @torch.inference_mode()
 def measure(
-    model: torch.nn.Module, tokenizer: Tokenizer, first: int, pages: Iterable[tuple[str, str]], length: int, stride: int, batch_size: int
+    model: Any, tokenizer: Tokenizer, first: int, pages: Iterable[tuple[str, str]], length: int, stride: int, batch_size: int
 ) -> Iterator[Page]:
-    """The cost of each (id, text), in order. Memory: one page, and one batch of windows with its logits [B, T, V].
+    """The cost of each (id, text), in order. Memory: one page, and one batch of windows with the logits of what they score.
 
+    model: a causal language model of transformers.
     tokenizer: must write special tokens in the text as plain text (encode_special_tokens).
     """
     unfinished: dict[int, Page] = {}
@@ -76,14 +77,19 @@ def measure(
     yield from unfinished.values()  # the last, and those without tokens
 
 
-def _nats(model: torch.nn.Module, batch: list[Window]) -> list[float]:
+def _nats(model: Any, batch: list[Window]) -> list[float]:
+    """What each window's tokens cost; logits are made for these alone, not for what was scored before."""
     longest = max(len(window.inputs) for window in batch)
     device = next(model.parameters()).device
     ids_BT = torch.tensor([window.inputs + [0] * (longest - len(window.inputs)) for window in batch], device=device)
     targets_BT = torch.tensor([_masked(window, longest) for window in batch], device=device)
-    logits_BTV = model(ids_BT).logits  # what is padded on the right is seen by nobody: attention looks back
-    nats_BT: Tensor = cross_entropy(logits_BTV.float().transpose(1, 2), targets_BT, ignore_index=IGNORED, reduction="none")
-    return nats_BT.double().sum(1).tolist()
+    # what is padded on the right is seen by nobody: attention looks back
+    hidden_BTD = model.get_decoder()(ids_BT).last_hidden_state
+    row_M, place_M = (targets_BT != IGNORED).nonzero(as_tuple=True)
+    logits_MV = model.get_output_embeddings()(hidden_BTD[row_M, place_M])
+    nats_M = cross_entropy(logits_MV.float(), targets_BT[row_M, place_M], reduction="none")
+    nats_B = torch.zeros(len(batch), dtype=torch.float64, device=device)
+    return nats_B.index_add_(0, row_M, nats_M.double()).tolist()
 
 
 def _masked(window: Window, longest: int) -> list[int]:

@@ -4,12 +4,34 @@ from __future__ import annotations
 
 from os.path import expanduser
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from stages.config import StageConfig, execution
+from stages.config import Settings, StageConfig, execution
 from stages.file_digests import file_digests
+
+
+def _names_what_it_asks_about(wording: str) -> str:
+    try:
+        asked = wording.format(name="json.dumps")
+    except (LookupError, ValueError, AttributeError):
+        asked = ""
+    if "json.dumps" not in asked:
+        raise ValueError("must hold {name}, and no other {…}")
+    return wording
+
+
+class RecallSettings(Settings):
+    """Documented names that the model is asked about, to see what it remembers of what it was tuned on."""
+
+    names: tuple[str, ...] = Field(
+        (), description="Names to ask about, e.g. json.dumps; their answers are those of the conversations; empty: none"
+    )
+    wording: Annotated[str, AfterValidator(_names_what_it_asks_about)] = Field(
+        "Tell me what {name} is used for.", description="The second wording of each question, which no conversation uses"
+    )
+    new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, in tokens")
 
 
 class EvaluateConfig(StageConfig):
@@ -32,6 +54,7 @@ class EvaluateConfig(StageConfig):
         ["Hello! Who are you?", "What does the function do?", "Give an example."], description="What to ask for the sample answers (greedy)"
     )
     new_tokens: int = Field(64, ge=1, le=4096, description="Longest sample answer, in tokens")
+    recall: RecallSettings = Field(RecallSettings(), description="Questions about documented names, scored against their documentation")
     seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of tasks that draw examples or sample text")
     batch_size: int = execution(8, "Sequences per forward pass", ge=1, le=4096)
     device: str = execution("auto", "auto, cpu, cuda, cuda:1 …", pattern=r"^(auto|cpu|cuda(:\d+)?)$")

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from data_contracts import Artifact, ConfigError, Draft, InputError
+from stages.evaluate import recall
 from stages.evaluate.answers import greedy_answer
 from stages.evaluate.bits_per_byte import Page, bits_per_byte, measure, standard_error, xz_bits_per_byte
 from stages.evaluate.config import EvaluateConfig
@@ -24,6 +25,7 @@ from stages.evaluate.tasks import BASE_PAGES, PAGES, render
 from stages.report import Facts, Report
 
 SIGNIFICANT = 2.0  # standard errors
+RECALL_ROWS = 64  # questions that are answered together; answers do not depend on it
 
 
 def run(
@@ -34,12 +36,14 @@ def run(
     out: Draft,
     report: Report,
     base_checkpoint: Artifact | None = None,
+    conversations: Artifact | None = None,
 ) -> Facts:
-    """Multiple choice by lm-eval, bits per byte by windows over the pages, a few answers to read.
+    """Multiple choice by lm-eval, bits per byte by windows over the pages, recall, a few answers to read.
 
     Learning to chat costs a model some of what it knew of plain pages; with `base_checkpoint`, its bits per byte stand beside.
+    With `conversations`, it is asked about the names of `recall`.
     """
-    if not eval_items.rows("items") and not eval_items.rows("pages") and not config.tasks:
+    if not eval_items.rows("items") and not eval_items.rows("pages") and not config.tasks and not config.recall.names:
         why = "0 items and 0 pages: there is nothing to evaluate on"
         raise InputError(f"{eval_items}", why, f"see what collect_evals refused: groundup show {eval_items}")
     model, tokenizer = load(checkpoint.path, config.device)
@@ -57,13 +61,14 @@ def run(
         length = config.max_length or base.config.max_position_embeddings
         read[BASE_PAGES] = read_pages(config, base, base_tokenizer, length, eval_items, report)
         del base, base_tokenizer
+    remembered = examine_recall(config, checkpoint, conversations, out, report)
     xz = xz_bits_per_byte(text for _, text in islice(_texts(eval_items), config.limit)) if read[PAGES] else None
-    scores = choices.scores + [row for task, pages in read.items() for row in page_scores(task, pages, xz)]
-    samples = choices.samples + [row for task, pages in read.items() for row in page_samples(task, pages)]
+    scores = choices.scores + remembered.scores + [row for task, pages in read.items() for row in page_scores(task, pages, xz)]
+    samples = choices.samples + remembered.samples + [row for task, pages in read.items() for row in page_samples(task, pages)]
     out.write("scores", scores)
     out.write("samples", samples)
     out.path("results.json").write_text(json.dumps(choices.results, indent=1, sort_keys=True, default=str) + "\n", "utf-8")
-    notes = choices.notes + [sentence for row in scores if (sentence := verdict(row))]
+    notes = choices.notes + remembered.notes + [sentence for row in scores if (sentence := verdict(row))]
     for note in notes:
         report.note(note)
     return Facts(figures=_figures(checkpoint, scores, answers), samples=answers, notes=notes)
@@ -71,16 +76,21 @@ def run(
 
 def load(folder: Path, device: str) -> tuple[Any, Any]:
     """(model in float32, tokenizer), as transformers loads them. Raises ConfigError if there is no such device."""
+    chosen = device_name(device)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(chosen)
+    return model, AutoTokenizer.from_pretrained(folder)
+
+
+def device_name(device: str) -> str:
+    """The device that the settings mean. Raises ConfigError if there is no such device."""
     cards = torch.cuda.device_count()
     if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= cards:
         raise ConfigError(
             f"evaluate.device = {device!r}", f"PyTorch sees {cards} CUDA devices here", "--set device=auto takes what there is"
         )
-    chosen = ("cuda" if cards else "cpu") if device == "auto" else device
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(chosen)
-    return model, AutoTokenizer.from_pretrained(folder)
+    return ("cuda" if cards else "cpu") if device == "auto" else device
 
 
 @dataclass
@@ -124,6 +134,32 @@ def examine(
     told.samples = [row for result in found for row in sample_rows(result)]
     told.results = merge(found, folder)
     return told
+
+
+def examine_recall(config: EvaluateConfig, checkpoint: Artifact, conversations: Artifact | None, out: Draft, report: Report) -> Choices:
+    """Questions about the names of the settings, if there are any.
+
+    Raises:
+        ConfigError: There are names, and no conversations that answer questions about them.
+    """
+    found = Choices()
+    names = config.recall.names
+    if not names:
+        return found
+    if conversations is None:
+        fix = "add conversations=NAME/conversations, or set evaluate.recall.names to nothing"
+        raise ConfigError("evaluate.recall.names", f"asks about {len(names)} names, and no conversations are given", fix)
+    exam = recall.exam(conversations, config.recall)
+    if exam.missing:
+        shown = ", ".join(exam.missing[:5]) + (" …" if len(exam.missing) > 5 else "")
+        found.notes.append(f"recall: {len(exam.missing)} of {len(names)} names stand in no training conversation: {shown}.")
+    total = len(exam.questions)
+    device = device_name(config.device)
+    answers = recall.ask(
+        checkpoint.path, device, exam, config.recall.new_tokens, RECALL_ROWS, lambda done: report.progress(done, total, "questions")
+    )
+    found.scores, found.samples = [*recall.score_rows(answers)], [*recall.sample_rows(answers)]
+    return found
 
 
 @contextmanager

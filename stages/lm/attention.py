@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, scaled_dot_product_attention
 
+from stages.lm.blocked_attention import causal_attention
 from stages.lm.config import ModelConfig
 
-MANUAL_UP_TO = 1024  # tokens; on CPU two matrix products and a softmax beat the flash kernel's backward up to here
+MANUAL_UP_TO = 1024  # tokens; up to here a CPU has room for the scores, and making them beats the flash kernel
 
 
 class KeyValueCache:
@@ -55,21 +56,43 @@ def rotate(x_BTHN: Tensor, cos_BT1n: Tensor, sin_BT1n: Tensor) -> Tensor:
 
 
 def attend(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(N) + bias) v, for each head. bias: in the format of q; None: plain causal, T = S. Gives [B, H, T, N].
+    """softmax(q k^T / sqrt(N) + bias) v, for each head. Gives [B, H, T, N].
 
     On CPU and for short sequences the scores are made outright, in the precision of q.
+
+    Args:
+        q_BHTN: Queries.
+        k_BKSN: Keys.
+        v_BKSN: Values.
+        bias_BTS: What `visibility_bias` gives, in the format of q: never a key after the query.
+            None: plain causal, T = S.
     """
     B, H, T, N = q_BHTN.shape
     K, S = k_BKSN.shape[1:3]
     if q_BHTN.device.type != "cpu" or max(T, S) > MANUAL_UP_TO:
-        mask = None if bias_BTS is None else bias_BTS[:, None]
-        return scaled_dot_product_attention(q_BHTN, k_BKSN, v_BKSN, attn_mask=mask, is_causal=bias_BTS is None, enable_gqa=H != K)
-    if bias_BTS is None:
-        bias_BTS = torch.full((1, T, S), float("-inf"), dtype=q_BHTN.dtype, device=q_BHTN.device).triu(1)
+        return _kernel(q_BHTN, k_BKSN, v_BKSN, bias_BTS)
+    if T == S:
+        return causal_attention(q_BHTN, k_BKSN, v_BKSN, bias_BTS)
+    assert bias_BTS is not None
     q_BKGTN = (q_BHTN * N**-0.5).view(B, K, H // K, T, N)
-    scores_BKGTS = (q_BKGTN.flatten(2, 3) @ k_BKSN.transpose(-2, -1)).view(B, K, H // K, T, S) + bias_BTS[:, None, None]
+    scores_BKGTS = (q_BKGTN.flatten(2, 3) @ k_BKSN.mT).view(B, K, H // K, T, S) + bias_BTS[:, None, None]
     weights = scores_BKGTS.softmax(-1).to(v_BKSN.dtype)
     return (weights.flatten(2, 3) @ v_BKSN).view(B, H, T, N)
+
+
+def _kernel(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | None) -> Tensor:
+    """PyTorch's fused attention.
+
+    Flash attention groups queries by itself but takes no bias. The kernel that takes one does not
+    group: keys and values are repeated for it, as with `enable_gqa` all scores would be written out
+    (8.6 GB a layer for a model of 1B and 2,048 tokens).
+    """
+    H, K = q_BHTN.shape[1], k_BKSN.shape[1]
+    if bias_BTS is None:
+        return scaled_dot_product_attention(q_BHTN, k_BKSN, v_BKSN, is_causal=True, enable_gqa=H != K)
+    if H != K:
+        k_BKSN, v_BKSN = (one.repeat_interleave(H // K, 1) for one in (k_BKSN, v_BKSN))
+    return scaled_dot_product_attention(q_BHTN, k_BKSN, v_BKSN, attn_mask=bias_BTS[:, None])
 
 
 def visibility_bias(positions_BT: Tensor, keys: int, window: int | None = None, segments_BT: Tensor | None = None) -> Tensor:

@@ -69,6 +69,7 @@ def fit(
     ConfigError with a smaller micro-batch if the device's memory does not suffice.
     """
     run = _Run(model, batches, loss, training, compute, steps, scratch, report, dict(guard) | {"steps": steps}, sequences)
+    report.note(f"matrix products in {run.precision.name}: {run.precision.reason}")
     run.restore()
     with parallel.stop_wished(scratch, run.device) as stop, run.enough_memory(), run.compiled():
         while run.step < steps:
@@ -97,7 +98,8 @@ class _Run:
         self.model, self.batches, self.loss, self.training, self.compute = model, batches, loss, training, compute
         self.steps, self.folder, self.report, self.guard = steps, scratch / "safe_points", report, guard
         self.device = next(model.parameters()).device
-        self.dtype = precision.matmul_dtype(compute, self.device)
+        self.precision = precision.choose(compute, self.device)
+        self.dtype = self.precision.dtype
         self.threads = precision.set_threads(compute)
         self.ranks, self.rank = parallel.ranks(), parallel.rank()
         if training.batch_rows % self.ranks:
@@ -108,7 +110,7 @@ class _Run:
             )
         self.share = training.batch_rows // self.ranks
         self.micro = _micro_batch(self.share, compute.micro_batch_rows, sequences * model.config.context, self.device)
-        self.optimizers = make_optimizers(model, training)
+        self.optimizers = make_optimizers(model, training, self.dtype)
         self.spikes = SpikeGuard(training.spike)
         self.step = self.tokens = self.skipped = self.skipped_in_row = 0
         self.seconds = self.compile_seconds = 0.0
@@ -277,7 +279,8 @@ class _Run:
             "tokens_per_second": round(rate),
             "gflops_per_second": round(rate * self.model.config.flops_per_token() / 1e9, 1),
             "training_seconds": round(self.seconds, 1),
-            "precision": str(self.dtype).removeprefix("torch."),
+            "precision": self.precision.name,
+            "precision_reason": self.precision.reason,
             "compile_seconds": round(self.compile_seconds, 1) if self.compiles else None,
             "devices": f"{self.ranks} x {self.device.type}",
             "threads": self.threads,

@@ -10,16 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from stages.lm.config import Training
+from stages.lm.muon import Muon
 
 REMEMBERED = 50  # good steps whose gradient norms tell what is usual
 ENOUGH = 10  # of them, before anything counts as a spike
 
 
-def make_optimizers(model: nn.Module, training: Training) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, training: Training, dtype: torch.dtype = torch.float32) -> list[torch.optim.Optimizer]:
     """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest.
 
     Embedding, output table, router and norms are AdamW's in either case; norms do not decay.
-    Muon: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/.
+
+    Args:
+        model: What is trained.
+        training: Rates and decays.
+        dtype: Format of Muon's matrix products, see stages.lm.precision.
     """
     matrices, tables, vectors = [], [], []
     for name, weight in model.named_parameters():
@@ -40,14 +45,12 @@ def make_optimizers(model: nn.Module, training: Training) -> list[torch.optim.Op
         }  # fmt: skip
     if not matrices:
         return [adamw]
-    muon = torch.optim.Muon(
+    muon = Muon(
         [{"params": matrices, "peak": training.matrix_learning_rate}],
         lr=training.matrix_learning_rate,
         weight_decay=training.weight_decay,
-        momentum=0.95,
+        dtype=dtype,
     )
-    for weight in matrices:
-        muon.state[weight] = {"momentum_buffer": torch.zeros_like(weight)}
     return [adamw, muon]
 
 

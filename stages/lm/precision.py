@@ -1,7 +1,8 @@
-"""Which number format the matrix products use, and how many threads: chosen for the machine, told in the facts.
+"""Which number format the matrix products use, and how many threads: chosen for the machine, kept in the facts.
 
-Weights, sums and optimizer state stay in float32 always; only the matrix products may run in bfloat16. float16 is never used:
-without native support it is a hundred times slower on a CPU, and it needs loss scaling.
+Weights, sums and optimizer state stay in float32 always; only the matrix products may run in bfloat16, and only where the
+machine multiplies it natively: a CPU that emulates it is up to a hundred times slower. float16 is never used, for the same
+reason and because it needs loss scaling.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,6 +19,9 @@ from data_contracts import ConfigError
 from stages.lm.config import Compute
 from stages.shards import cores
 
+X86_BFLOAT16 = ("amx_bf16", "avx512_bf16")
+ARM_BFLOAT16 = ("bf16", "sve_bf16")
+ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # what oneDNN, which makes the products, may use
 COMPILE_PAYS_FROM = {"cpu": 2e13, "cuda": 1e16}  # FLOPs of a run: compiling saves a quarter to a third and takes 10 to 40 s
 
 
@@ -27,18 +32,41 @@ def device_of() -> torch.device:
     return torch.device("cpu")
 
 
-def matmul_dtype(compute: Compute, device: torch.device) -> torch.dtype:
-    """bfloat16 or float32.
+@dataclass(frozen=True)
+class Precision:
+    """The format of the matrix products, and why it was chosen, as the end of a sentence."""
 
-    On ARM, `auto` is float32 also where the CPU has bfloat16: whether that is faster there has not been measured. It must be asked for.
-    Raises ConfigError if bfloat16 is demanded of a CPU that has no instructions for it: it would be slower than float32.
+    dtype: torch.dtype
+    reason: str
+
+    @property
+    def name(self) -> str:
+        """float32 or bfloat16."""
+        return str(self.dtype).removeprefix("torch.")
+
+
+def choose(compute: Compute, device: torch.device) -> Precision:
+    """The one place that decides between bfloat16 and float32, for the model, the loss and the optimizer alike.
+
+    On ARM, `auto` is float32 also where the CPU has bfloat16: whether that is faster there has not been measured. It must be
+    asked for.
+
+    Raises:
+        ConfigError: bfloat16 is demanded of a machine that has no instructions for it.
     """
-    native = _native_bfloat16(device)
-    if compute.precision == "bfloat16" and (native or _arm_bfloat16(device)):
-        return torch.bfloat16
-    if compute.precision == "bfloat16":
-        raise ConfigError("compute.precision = 'bfloat16'", f"this {device.type} has no bfloat16 instructions", "use auto or float32")
-    return torch.bfloat16 if native and compute.precision == "auto" else torch.float32
+    if compute.precision == "float32":
+        return Precision(torch.float32, "compute.precision asks for it")
+    native, reason = _native_bfloat16(device)
+    if compute.precision == "auto":
+        return Precision(torch.bfloat16 if native else torch.float32, reason)
+    if native or _has(device, ARM_BFLOAT16):
+        return Precision(torch.bfloat16, "compute.precision asks for it")
+    raise ConfigError("compute.precision = 'bfloat16'", reason, "use auto or float32")
+
+
+def matmul_dtype(compute: Compute, device: torch.device) -> torch.dtype:
+    """The format that `choose` chooses."""
+    return choose(compute, device).dtype
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
@@ -67,17 +95,26 @@ def should_compile(compute: Compute, flops: float, device: torch.device) -> bool
     return bool(compiler) and flops > COMPILE_PAYS_FROM[device.type]
 
 
-def _native_bfloat16(device: torch.device) -> bool:
+def _native_bfloat16(device: torch.device) -> tuple[bool, str]:
+    """Whether this device multiplies bfloat16 natively and fast, and the sentence that says so."""
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return _able(device, "amx_bf16", "avx512_bf16")
+        name = torch.cuda.get_device_name(device)
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return True, f"{name} has bfloat16 instructions"
+        return False, f"{name} has no bfloat16 instructions"
+    for variable in ISA_LIMITS:
+        limit = os.environ.get(variable, "")
+        if limit and not any(word in limit.upper() for word in ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")):
+            return False, f"{variable}={limit} rules out bfloat16 instructions"
+    found = _has(device, X86_BFLOAT16)
+    if found:
+        return True, f"this CPU has {found}"
+    if found := _has(device, ARM_BFLOAT16):
+        return False, f"on ARM, bfloat16 ({found}) is used only if compute.precision asks for it"
+    return False, "this CPU has no bfloat16 instructions"
 
 
-def _arm_bfloat16(device: torch.device) -> bool:
-    return _able(device, "bf16", "sve_bf16")
-
-
-def _able(device: torch.device, *instructions: str) -> bool:
-    """Whether the CPU has one of these; the names are those of torch."""
-    able = torch.cpu.get_capabilities() if device.type == "cpu" else {}
-    return any(able.get(name) for name in instructions)
+def _has(device: torch.device, instructions: tuple[str, ...]) -> str:
+    """The first of these instruction sets that the CPU has, or ""; the names are those of torch."""
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return next((name for name in instructions if capabilities.get(name)), "")

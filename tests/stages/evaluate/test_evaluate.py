@@ -252,10 +252,16 @@ def test_a_batch_is_read_before_the_next_windows_of_the_page_are_made(monkeypatc
     made, read = [], []
 
     class Model(torch.nn.Linear):
-        def forward(self, ids):
+        def get_decoder(self):
+            return self.hidden_states
+
+        def hidden_states(self, ids):
             read.append(len(ids))
             assert len(made) == sum(read)
-            return SimpleNamespace(logits=torch.zeros(*ids.shape, 500))
+            return SimpleNamespace(last_hidden_state=torch.zeros(*ids.shape, 1))
+
+        def get_output_embeddings(self):
+            return lambda hidden: torch.zeros(len(hidden), 500)
 
     def counted(*args):
         for window in windows(*args):

@@ -22,17 +22,21 @@ from tests.stages.lm import tiny
 
 
 class Ear(Report):
-    """Remembers notes, and does `at` when a step is reached."""
+    """Remembers notes, and does `at` when a step is reached. precision: the note that every training begins with."""
 
     def __init__(self, at: int | None = None, act: Any = None):
         self.at, self.act, self.notes = at, act, []  # type: ignore[var-annotated]
+        self.precision = ""
 
     def progress(self, done: float, total: float | None, unit: str) -> None:
         if done == self.at:
             self.act()
 
     def note(self, text: str) -> None:
-        self.notes.append(text)
+        if self.precision:
+            self.notes.append(text)
+        else:
+            self.precision = text
 
 
 class CrashError(Exception):

@@ -28,5 +28,5 @@ def test_bfloat16_may_be_demanded_where_the_cpu_has_it_and_is_chosen_where_it_wa
 def test_bfloat16_without_instructions_for_it_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False, "sve_bf16": False})
     assert dtype("auto") is torch.float32
-    with pytest.raises(ConfigError, match="this cpu has no bfloat16 instructions"):
+    with pytest.raises(ConfigError, match="this CPU has no bfloat16 instructions"):
         dtype("bfloat16")
