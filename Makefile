@@ -40,7 +40,15 @@ test: $(TEST_INSTALLED)  ## everything, the slow real tests too: at most 20 minu
 	@$(BIN)/python -m pytest -m slow tests/flows
 
 bench: $(TEST_INSTALLED)  ## our speed beside our peers', in the same run
-	@for bench in tests/bench/*_bench.py; do $(BIN)/python -m "tests.bench.$$(basename $$bench .py)" || exit 1; done
+	@$(BIN)/python -m tests.bench
+
+check-gpu:  ## a GPU: speed beside transformers, bits, losses, memory; under 8 minutes (ARGS="--small --only sft")
+	@if [ -x $(BIN)/python ]; then exec $(BIN)/python -m tests.gpu.check $(ARGS); fi; \
+	[ ! -d gpu-wheels ] || [ -d gpu-wheels/site ] || infra/gpu_wheels.sh --unpack && \
+	PYTHONPATH="$$PWD:$$PWD/gpu-wheels/site$${PYTHONPATH:+:$$PYTHONPATH}" exec python3 -m tests.gpu.check $(ARGS)
+
+gpu-wheels:  ## what check-gpu needs beside a usual PyTorch image, to carry to a machine without a network
+	@infra/gpu_wheels.sh
 
 $(INSTALLED): pyproject.toml constraints.txt infra/install.sh
 	@echo "setting up .venv …"
@@ -52,4 +60,4 @@ $(TEST_INSTALLED): pyproject.toml constraints.txt infra/install.sh
 	@infra/install.sh test
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup demo up down check lint fast test bench
+.PHONY: help setup demo up down check lint fast test bench check-gpu gpu-wheels

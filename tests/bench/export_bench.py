@@ -1,20 +1,22 @@
-"""Writing a random Llama as GGUF, and generating with it in llama.cpp.
+"""Writing a random Llama as GGUF, and generating with it in llama.cpp. One JSON line.
 
-    python tests/bench/export_bench.py [--width 768 --layers 12 --vocab 32000] [--threads 2]
+    python -m tests.bench.export_bench [--width 768 --layers 12 --vocab 32000] [--threads 2]
 
-One JSON line: for each quantization the seconds of the write (wall and CPU), million weights per CPU second, megabytes, and tokens per
-second of llama.cpp for a prompt and for generation. `of_bandwidth`: bytes of the file times tokens per second, as a share of what a plain
-copy in the same run reads and writes. Read the CPU figures when other processes share the cores.
+For each quantization that the stage writes by default: seconds of the write (wall and CPU), million
+weights per CPU second, megabytes, and tokens per second of llama.cpp for a prompt and for
+generation, with as many threads as the stage would give it. `of_bandwidth`: bytes of the file times
+tokens generated per second, as a share of what a plain copy in the same run reads and writes. Read
+the CPU figures when other processes share the cores.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,39 +25,65 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from data_contracts.bundles import LLAMA3_SPLIT, checkpoint_shapes
-from stages.export_gguf.llama_cpp import loaded
+from stages.export_gguf.config import ExportGgufConfig
+from stages.export_gguf.llama_cpp import loaded, useful_threads
 from stages.export_gguf.vocabulary import read_vocabulary
 from stages.export_gguf.writer import write
+from stages.shards import cores
+from tests.bench import machine
 
-PROMPT, NEW = 256, 64
+PROMPT, NEW = 256, 64  # tokens
 
 
-def checkpoint(folder: Path, sizes: argparse.Namespace) -> dict[str, object]:
-    """A folder with random weights and a tokenizer of bytes."""
-    config: dict[str, object] = {
-        "model_type": "llama", "vocab_size": sizes.vocab, "hidden_size": sizes.width, "intermediate_size": sizes.width * 8 // 3 // 32 * 32,
-        "num_hidden_layers": sizes.layers, "num_attention_heads": sizes.width // 64, "num_key_value_heads": sizes.width // 64,
-        "head_dim": 64, "max_position_embeddings": 1024, "rms_norm_eps": 1e-5, "rope_theta": 1e4, "tie_word_embeddings": True,
-    }  # fmt: skip
+def checkpoint(folder: Path, width: int, layers: int, vocab: int) -> dict[str, Any]:
+    """Random weights and a tokenizer of bytes in `folder`; gives its config.json."""
+    config: dict[str, Any] = {
+        "model_type": "llama",
+        "vocab_size": vocab,
+        "hidden_size": width,
+        "intermediate_size": width * 8 // 3 // 32 * 32,
+        "num_hidden_layers": layers,
+        "num_attention_heads": width // 64,
+        "num_key_value_heads": width // 64,
+        "head_dim": 64,
+        "max_position_embeddings": 1024,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e4,
+        "tie_word_embeddings": True,
+    }
     torch.manual_seed(0)
-    shapes = checkpoint_shapes(config)
-    weights = {name: torch.randn(shape) * 0.02 if len(shape) > 1 else torch.ones(shape) for name, shape in shapes.items()}
+    weights: dict[str, torch.Tensor] = {}
+    for name, shape in checkpoint_shapes(config).items():
+        weights[name] = torch.randn(shape) * 0.02 if len(shape) > 1 else torch.ones(shape)
     save_file(weights, folder / "m.safetensors")
-    alphabet = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
-    words = Tokenizer(models.BPE({token: number for number, token in enumerate([*alphabet, "th"])}, [("t", "h")]))
-    words.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
-    )
-    fast = PreTrainedTokenizerFast(tokenizer_object=words, eos_token=alphabet[0], chat_template="{{ messages[0].content }}")
-    fast.save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(config))
-    (folder / "generation_config.json").write_text('{"eos_token_id": 0}')
+    _tokenizer().save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    (folder / "generation_config.json").write_text('{"eos_token_id": 0}', "utf-8")
     return config
 
 
-def copy_bandwidth() -> float:
-    """Bytes per second that are read by the best of five copies of 256 MB."""
-    source = np.ones(32 << 20)
+def weights_of(config: dict[str, Any]) -> int:
+    """How many numbers a checkpoint of this config.json holds."""
+    return sum(int(np.prod(shape)) for shape in checkpoint_shapes(config).values())
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    tokens = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), "th"]
+    ids = {token: number for number, token in enumerate(tokens)}
+    words = Tokenizer(models.BPE(ids, [("t", "h")]))
+    split = pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated")
+    to_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    words.pre_tokenizer = pre_tokenizers.Sequence([split, to_bytes])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        eos_token=tokens[0],
+        chat_template="{{ messages[0].content }}",
+    )
+
+
+def copy_bandwidth(megabytes: int) -> float:
+    """Bytes per second that the best of five copies of so many megabytes reads and writes."""
+    source = np.ones((megabytes << 20) // 8)
     target = np.empty_like(source)
     best = float("inf")
     for _ in range(5):
@@ -68,40 +96,64 @@ def copy_bandwidth() -> float:
 def speed(path: Path, threads: int) -> tuple[float, float]:
     """(prompt, generation) tokens per second, the better of two."""
     best = (0.0, 0.0)
+    prompt = [1 + n * 31 % 256 for n in range(PROMPT)]
     with loaded(path, threads) as model:
         for _ in range(2):
-            prompt = [1 + n * 31 % 256 for n in range(PROMPT)]
-            answer = model.complete(prompt, n_predict=NEW, ignore_eos=True, cache_prompt=False)["timings"]
-            best = max(best[0], answer["prompt_per_second"]), max(best[1], answer["predicted_per_second"])
+            answer = model.complete(prompt, n_predict=NEW, ignore_eos=True, cache_prompt=False)
+            took = answer["timings"]
+            best = (
+                max(best[0], took["prompt_per_second"]),
+                max(best[1], took["predicted_per_second"]),
+            )
     return best
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, default in (("width", 768), ("layers", 12), ("vocab", 32000), ("threads", os.cpu_count() or 1)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    sizes = parser.parse_args()
+def export(
+    path: Path,
+    folder: Path,
+    config: dict[str, Any],
+    threads: int,
+    bandwidth: float,
+) -> dict[str, float]:
+    """Figures of one quantization, which the name of `path` gives; threads 0: as the stage."""
+    vocabulary = read_vocabulary(folder)
+    start, used = time.perf_counter(), time.process_time()
+    write(path, folder, config, vocabulary, path.stem, {}, lambda share: None)
+    seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - used
+    threads = threads or useful_threads(path, cores())
+    prompt, generation = speed(path, threads)
+    size = path.stat().st_size
+    return {
+        "write_s": seconds,
+        "write_cpu_s": cpu_seconds,
+        "mweights_cpu_s": weights_of(config) / cpu_seconds / 1e6,
+        "mb": size / 1e6,
+        "threads": threads,
+        "prompt_tok_s": prompt,
+        "generation_tok_s": generation,
+        "of_bandwidth": generation * size / bandwidth,
+    }
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--width", type=int, default=768, help="a multiple of 64")
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--vocab", type=int, default=32000, help="at least 258")
+    parser.add_argument("--threads", type=int, default=0, help="of llama.cpp; 0: as the stage")
+    parser.add_argument("--copy-megabytes", type=int, default=256)
+    given = parser.parse_args(arguments)
+    bandwidth = copy_bandwidth(given.copy_megabytes)
+    figures: dict[str, object] = {"bench": "export", "copy_gb_s": bandwidth / 1e9}
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        config = checkpoint(folder, sizes)
-        vocabulary = read_vocabulary(folder)
-        weights = sum(int(np.prod(shape)) for shape in checkpoint_shapes(config).values())
-        bandwidth = copy_bandwidth()
-        figures = {}
-        for quantization in ("F16", "Q8_0", "Q4_0"):
+        config = checkpoint(folder, given.width, given.layers, given.vocab)
+        for quantization in ExportGgufConfig().quantizations:
             path = folder / f"{quantization}.gguf"
-            start, cpu = time.perf_counter(), time.process_time()
-            write(path, folder, config, vocabulary, quantization, {})
-            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-            prompt, generation = speed(path, sizes.threads)
-            figures[quantization] = {
-                "write_s": round(seconds, 2), "write_cpu_s": round(cpu, 2), "mweights_cpu_s": round(weights / cpu / 1e6, 1),
-                "mb": round(path.stat().st_size / 1e6, 1),
-                "prompt_tok_s": round(prompt, 1), "generation_tok_s": round(generation, 1),
-                "of_bandwidth": round(generation * path.stat().st_size / bandwidth, 2),
-            }  # fmt: skip
+            figures[quantization] = export(path, folder, config, given.threads, bandwidth)
             path.unlink()
-    print(json.dumps({"bench": "export", "mweights": round(weights / 1e6, 1), "threads": sizes.threads, **figures}))
+    machine.report(figures | {"mweights": weights_of(config) / 1e6})
 
 
 if __name__ == "__main__":

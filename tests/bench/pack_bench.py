@@ -1,79 +1,132 @@
-"""How fast pack encodes on one core, beside bare `tokenizers` on the same documents. Prints one JSON line.
+"""How fast pack encodes on one core, beside bare `tokenizers` on the same documents. One JSON line.
 
-    python tests/bench/pack_bench.py [TEXT_FILE_OR_FOLDER]
+    python -m tests.bench.pack_bench [TEXT FILE OR FOLDER] [--megabytes 8] [--rounds 5]
 
-Default text: the sources of the running Python's standard library. The two alternate; figures are medians of CPU seconds.
+Default text: the sources of the running Python's standard library. The vocabulary is learned from
+it with the default settings of train_tokenizer. The two take turns and begin each round with empty
+caches; figures are medians of CPU seconds.
 """
 
 from __future__ import annotations
 
-import json
+import argparse
 import os
 import statistics
-import sys
 import sysconfig
 import tempfile
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow as pa
 from tokenizers import Tokenizer
 
 from stages.pack import rows
+from stages.pack.config import PackConfig
+from stages.pack.encode import encoder
 from stages.train_tokenizer import bpe, special
-
-ROUNDS = 5
-BYTES = 8_000_000
-RESERVED = 12
+from stages.train_tokenizer.config import TrainTokenizerConfig
+from tests.bench import machine
 
 
-def main(place: Path) -> None:
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    texts = _texts(place)
-    size = sum(len(text.encode()) for text in texts)
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "tokenizer.json"
-        file.write_text(bpe.train(texts, 8192, special.special_tokens(RESERVED), 2, 32).to_str(), "utf-8")
-        file.with_name("tokenizer_config.json").write_text(special.tokenizer_config(1024, RESERVED), "utf-8")
-        recipe = rows.Recipe(file, seed=0, max_row_tokens=32_768)
-        batches = _batches(texts)
-        bare = Tokenizer.from_file(str(file))
-        ours, theirs = [], []
-        for _ in range(ROUNDS):
-            start = time.process_time()
-            tokens = sum(rows.encode(recipe, batch).counts["bench"].tokens for batch in batches)
-            ours.append(time.process_time() - start)
-            start = time.process_time()
-            for batch in batches:
-                bare.encode_batch(batch.column("text").to_pylist())
-            theirs.append(time.process_time() - start)
-    mine, bare_speed = (size / statistics.median(seconds) / 1e6 for seconds in (ours, theirs))
-    result = {"bench": "pack", "bytes": size, "tokens": tokens, "pack_MB_per_s_core": round(mine, 2),
-              "tokenizers_MB_per_s_core": round(bare_speed, 2), "ratio": round(mine / bare_speed, 2)}  # fmt: skip
-    print(json.dumps(result))
+def trained(folder: Path, texts: list[str]) -> Path:
+    """The tokenizer.json of a tokenizer learned from `texts`, as the stage writes it."""
+    config = TrainTokenizerConfig()
+    names = special.special_tokens(config.reserved_tokens)
+    tokenizer = bpe.train(
+        texts,
+        config.vocabulary_size,
+        names,
+        config.min_frequency,
+        config.max_token_bytes,
+    )
+    file = folder / "tokenizer.json"
+    file.write_text(tokenizer.to_str(), "utf-8")
+    settings = special.tokenizer_config(config.model_max_length, config.reserved_tokens)
+    file.with_name("tokenizer_config.json").write_text(settings, "utf-8")
+    return file
 
 
-def _texts(place: Path) -> list[str]:
+def ours(file: Path, batches: list[pa.RecordBatch]) -> tuple[float, int]:
+    """CPU seconds of pack, and the tokens that it makes."""
+    config = PackConfig()
+    recipe = rows.Recipe(file, config.seed, config.max_row_tokens, config.epochs)
+    encoder.cache_clear()
+    encoder(file)
+    start = time.process_time()
+    tokens = 0
+    for batch in batches:
+        tokens += rows.encode(recipe, batch).counts["bench"].tokens
+    return time.process_time() - start, tokens
+
+
+def peer(file: Path, batches: list[pa.RecordBatch]) -> float:
+    """CPU seconds of bare tokenizers."""
+    bare = Tokenizer.from_file(str(file))
+    start = time.process_time()
+    for batch in batches:
+        bare.encode_batch(batch.column("text").to_pylist())
+    return time.process_time() - start
+
+
+def texts_of(place: Path, most: int) -> list[str]:
+    """Texts of a file or of a folder's *.py, about `most` characters."""
     files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
-    texts, size = [], 0
+    texts: list[str] = []
+    size = 0
     for file in files:
         text = file.read_text("utf-8", errors="replace")
-        if text and size < BYTES:
+        if text and size < most:
             texts.append(text)
             size += len(text)
     return texts
 
 
-def _batches(texts: list[str]) -> list[pa.RecordBatch]:
+def batches_of(texts: list[str]) -> list[pa.RecordBatch]:
     """As `rows.tasks` makes them: about rows.TASK_BYTES each."""
-    batches, waiting = [], []
+    batches: list[pa.RecordBatch] = []
+    waiting: list[dict[str, str]] = []
     for number, text in enumerate(texts):
         waiting.append({"id": f"{number:032x}", "source": "bench", "text": text})
-        if sum(len(row["text"]) for row in waiting) >= rows.TASK_BYTES or number == len(texts) - 1:
+        size = sum(len(row["text"]) for row in waiting)
+        if size >= rows.TASK_BYTES or number == len(texts) - 1:
             batches.append(pa.RecordBatch.from_pylist(waiting))
             waiting = []
     return batches
 
 
+def main(arguments: list[str] | None = None) -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    library = Path(sysconfig.get_paths()["stdlib"])
+    parser.add_argument("place", nargs="?", type=Path, default=library)
+    parser.add_argument("--megabytes", type=float, default=8.0)
+    parser.add_argument("--rounds", type=int, default=5)
+    given = parser.parse_args(arguments)
+    texts = texts_of(given.place, int(given.megabytes * 1e6))
+    batches = batches_of(texts)
+    size = sum(len(text.encode()) for text in texts)
+    mine: list[float] = []
+    theirs: list[float] = []
+    one_thread = patch.dict(os.environ, TOKENIZERS_PARALLELISM="false")  # read at every call
+    with tempfile.TemporaryDirectory() as folder, one_thread:
+        file = trained(Path(folder), texts)
+        for _ in range(given.rounds):
+            seconds, tokens = ours(file, batches)
+            mine.append(seconds)
+            theirs.append(peer(file, batches))
+    pack, bare = statistics.median(mine), statistics.median(theirs)
+    machine.report(
+        {
+            "bench": "pack",
+            "bytes": size,
+            "tokens": tokens,
+            "pack_MB_per_s_core": size / pack / 1e6,
+            "tokenizers_MB_per_s_core": size / bare / 1e6,
+            "ratio": bare / pack,
+        }
+    )
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(sysconfig.get_paths()["stdlib"]))
+    main()

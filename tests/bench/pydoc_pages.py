@@ -1,6 +1,7 @@
-"""Pydoc's pages of the standard library, made in a process of its own: making them imports, and reloads, every module.
+"""Pydoc's pages of the standard library.
 
-python tests/bench/pydoc_pages.py COUNT prints them as a JSON list.
+They are made in a process of its own: making them imports, and reloads, every module.
+`python tests/bench/pydoc_pages.py COUNT` prints them as a JSON list.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _UNWANTED = ("_", "antigravity", "this", "idlelib", "turtle")
 
 def pydoc_pages(count: int) -> list[str]:
     """At most `count` pages, always the same on the same Python."""
-    made = subprocess.run([sys.executable, __file__, str(count)], capture_output=True, text=True, check=True)
+    command = [sys.executable, __file__, str(count)]
+    made = subprocess.run(command, capture_output=True, text=True, check=True)
     pages: list[str] = json.loads(made.stdout.splitlines()[-1])
     return pages
 
@@ -27,7 +29,8 @@ def _make(count: int) -> list[str]:
     names = sorted(name for name in sys.stdlib_module_names if not name.startswith(_UNWANTED))
     random.Random(0).shuffle(names)
     with contextlib.redirect_stdout(io.StringIO()):
-        return [pydoc._url_handler(f"{name}.html") for name in names[:count]]  # type: ignore[attr-defined]
+        page = pydoc._url_handler  # type: ignore[attr-defined]
+        return [page(f"{name}.html") for name in names[:count]]
 
 
 if __name__ == "__main__":

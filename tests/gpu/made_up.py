@@ -1,0 +1,107 @@
+"""Models, tokens and batches that the checks make up: nothing is read and nothing downloaded.
+
+Shapes: R rows, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stages.lm.batches import Batch
+from stages.lm.config import Compute, ModelConfig, Training
+from stages.lm.model import LanguageModel
+from stages.report import Report
+
+DIFFERENT = 8  # batches that Windows gives before it begins again
+
+
+def config(**changes: Any) -> ModelConfig:
+    """A small model with grouped queries and an output table of its own."""
+    sizes = {
+        "vocab_size": 512, "width": 64, "layers": 2, "heads": 4, "kv_heads": 2, "ffn_width": 96,
+        "context": 128, "tied_embeddings": False,
+    }  # fmt: skip
+    return ModelConfig(**(sizes | changes))
+
+
+def medium(**changes: Any) -> ModelConfig:
+    """A model of 20 million weights, which a CPU can still follow."""
+    sizes = {"width": 512, "layers": 6, "heads": 8, "kv_heads": 4, "ffn_width": 1408}
+    return config(**(sizes | changes))
+
+
+def model(sizes: ModelConfig, device: torch.device, loud: bool = False) -> LanguageModel:
+    """The model that these sizes always give, on `device`.
+
+    Args:
+        sizes: Of the model.
+        device: Where it is put.
+        loud: Give matrices the deviation D^-1/2 in place of 0.02, so that queries and keys are
+            about as large as what they are made of. With new weights, scores are next to nothing,
+            and the logits of a narrow model hardly depend on what attention does.
+    """
+    made = LanguageModel(sizes)
+    made.initialize(1)
+    with torch.no_grad():
+        for weight in made.parameters():
+            if loud and weight.ndim == 2:
+                weight.mul_(sizes.width**-0.5 / 0.02)
+    return made.to(device)
+
+
+def tokens(rows: int, length: int, vocab_size: int, seed: int) -> Tensor:
+    """[R, T] tokens as unevenly frequent as words are (Zipf), so that much can be learned."""
+    generator = torch.Generator().manual_seed(seed)
+    frequency_V = 1.0 / torch.arange(1, vocab_size + 1)
+    drawn = torch.multinomial(frequency_V, rows * length, replacement=True, generator=generator)
+    return drawn.view(rows, length)
+
+
+class Windows:
+    """Batches for `fit`: {"ids": [R, T], "labels": [R, T]}. A few different ones, over and over."""
+
+    def __init__(self, sizes: ModelConfig, batch_rows: int):
+        self.rows_per_epoch = DIFFERENT * batch_rows
+        self._batch_rows = batch_rows
+        self._tokens = tokens(self.rows_per_epoch, sizes.context + 1, sizes.vocab_size, seed=2)
+
+    def rows(self, step: int, first: int, count: int) -> Batch:
+        """Rows of the batch of `step`."""
+        start = step % DIFFERENT * self._batch_rows + first
+        found = self._tokens[start : start + count]
+        return {"ids": found[:, :-1], "labels": found[:, 1:]}
+
+    def documents(self, step: int) -> list[str]:
+        """There are none."""
+        return []
+
+
+class Listener(Report):
+    """Calls a function with the number of each training step that is done, and keeps the notes."""
+
+    def __init__(self, on_step: Callable[[int], None] = lambda done: None):
+        self._on_step = on_step
+        self.notes: list[str] = []
+
+    def progress(self, done: float, total: float | None, unit: str) -> None:
+        """One more step is done."""
+        if unit == "steps":
+            self._on_step(int(done))
+
+    def note(self, text: str) -> None:
+        """Keep it."""
+        self.notes.append(text)
+
+
+def training(**changes: Any) -> Training:
+    """The defaults, with every step in the metrics."""
+    return Training.model_validate({"log_every": 1, **changes})
+
+
+def compute(**changes: Any) -> Compute:
+    """The defaults; threads stay as they are set for this process."""
+    return Compute.model_validate({"threads": torch.get_num_threads(), **changes})
