@@ -12,6 +12,7 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from stages.lm.blocked_attention import causal_attention
 from stages.lm.config import ModelConfig
 
+FLASH_UP_TO = 256  # width of a head that flash attention takes
 MANUAL_UP_TO = 1024  # tokens; up to here a CPU has room for the scores, and making them beats the flash kernel
 
 
@@ -83,15 +84,16 @@ def attend(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | No
 def _kernel(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | None) -> Tensor:
     """PyTorch's fused attention.
 
-    Flash attention groups queries by itself but takes no bias. The kernel that takes one does not
-    group: keys and values are repeated for it, as with `enable_gqa` all scores would be written out
-    (8.6 GB a layer for a model of 1B and 2,048 tokens).
+    Only flash attention groups queries by itself; it takes 16-bit formats, no bias, and no head wider
+    than 256. The other kernels do not group: keys and values are repeated for them, as with
+    `enable_gqa` all scores would be written out (8.6 GB a layer for a model of 1B and 2,048 tokens).
     """
-    H, K = q_BHTN.shape[1], k_BKSN.shape[1]
-    if bias_BTS is None:
-        return scaled_dot_product_attention(q_BHTN, k_BKSN, v_BKSN, is_causal=True, enable_gqa=H != K)
-    if H != K:
+    H, K, N = q_BHTN.shape[1], k_BKSN.shape[1], q_BHTN.shape[3]
+    by_itself = bias_BTS is None and q_BHTN.dtype.itemsize == 2 and N <= FLASH_UP_TO
+    if H != K and not by_itself:
         k_BKSN, v_BKSN = (one.repeat_interleave(H // K, 1) for one in (k_BKSN, v_BKSN))
+    if bias_BTS is None:
+        return scaled_dot_product_attention(q_BHTN, k_BKSN, v_BKSN, is_causal=True, enable_gqa=H != K and by_itself)
     return scaled_dot_product_attention(q_BHTN, k_BKSN, v_BKSN, attn_mask=bias_BTS[:, None])
 
 

@@ -27,6 +27,7 @@ POLAR_EXPRESS = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
+BATCH_VALUES = 1 << 26  # of matrices that are updated together: 256 MB of float32, and a few times as much meanwhile
 SAFETY = 1.02  # keeps singular values below 1 after rounding: larger ones would diverge
 
 
@@ -65,8 +66,11 @@ class Muon(torch.optim.Optimizer):
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
             weights.sort(key=lambda weight: tuple(weight.shape))  # stable: the order of the group
-            for _, same_shape in groupby(weights, key=lambda weight: tuple(weight.shape)):
-                self._update(list(same_shape), group)
+            for shape, same_shape in groupby(weights, key=lambda weight: tuple(weight.shape)):
+                matrices = list(same_shape)
+                count = max(1, BATCH_VALUES // (shape[0] * shape[1]))
+                for start in range(0, len(matrices), count):
+                    self._update(matrices[start : start + count], group)
 
     def _update(self, weights: list[Tensor], group: dict[str, Any]) -> None:
         buffers = [self.state[weight]["momentum_buffer"] for weight in weights]

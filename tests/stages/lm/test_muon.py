@@ -99,9 +99,10 @@ def test_a_resume_checkpoint_of_pytorchs_muon_is_continued(tmp_path: Path, monke
             made.state[weight] = {"momentum_buffer": torch.zeros_like(weight)}
         return made
 
-    with monkeypatch.context() as patched, pytest.raises(CrashError):
+    with monkeypatch.context() as patched:
         patched.setattr("stages.lm.optim.Muon", theirs)
-        train(tmp_path, report=Ear(14, crash), compute={"checkpoint_every": 5})
+        with pytest.raises(CrashError):
+            train(tmp_path, report=Ear(14, crash), compute={"checkpoint_every": 5})
     ear = Ear()
     _, continued = train(tmp_path, report=ear)
     assert ear.notes == ["continuing after step 10 of 20"]

@@ -57,10 +57,7 @@ STAGES: dict[str, tuple[Any, dict[str, Any]]] = {
 @pytest.mark.parametrize("stage", STAGES)
 def test_no_operation_of_a_stage_makes_a_16_bit_tensor(stage: str, optimizer: str, publish: Any, run: Any) -> None:
     golden, changes = STAGES[stage]
-    if stage == "collect_preferences":
-        settings = changes
-    else:
-        settings = golden.SETTINGS | changes
+    settings = changes if stage == "collect_preferences" else golden.SETTINGS | changes
     if "training" in settings:
         settings = settings | {"training": settings["training"] | {"optimizer": optimizer}}
     elif optimizer == "adamw":

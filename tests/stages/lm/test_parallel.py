@@ -23,6 +23,7 @@ from stages.pretrain.config import PretrainConfig
 from stages.pretrain.stage import run
 from stages.report import Report
 from tests.golden import pretrain as golden
+from tests.stages.lm import rounding
 from tests.stages.lm.tiny import SHAPES
 
 pytestmark = pytest.mark.slow
@@ -43,11 +44,14 @@ def train(
     return pq.read_table(draft.files / "metrics").to_pylist(), load_file(draft.files / "model.safetensors"), facts.figures
 
 
-def assert_near(some: dict[str, Tensor], other: dict[str, Tensor]) -> None:
-    """Up to what rounding grows to in 20 steps, which is most in bfloat16; weights that have nothing in common are 1.4 apart."""
+STEPS, SUMS = 20, 8 * 32 * 64  # of the golden training: steps, and terms of a gradient
+
+
+def assert_near(some: dict[str, Tensor], other: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
+    """Up to rounding. That of bfloat16 grows in 20 steps to more than can be foreseen; weights with nothing in common are 1.4 apart."""
     assert some.keys() == other.keys()
     apart = {name: float((some[name] - other[name]).norm() / other[name].norm()) for name in some}
-    assert max(apart.values()) < 0.6, apart
+    assert max(apart.values()) < (rounding.weight_share(STEPS, SUMS) if dtype is torch.float32 else 0.6), apart
 
 
 BFLOAT16 = matmul_dtype(Compute.model_validate({}), torch.device("cpu")) is torch.bfloat16
@@ -69,10 +73,14 @@ def test_two_ranks_learn_what_one_learns(compute: dict[str, Any], shape: str, st
     one, weights, _ = train(store, inputs, SHAPES[shape], devices=1, precision=compute.get("precision", "float32"))
     two, sharded, figures = train(store, inputs, SHAPES[shape], devices=2, **compute)
     assert figures["devices"] == "2 x cpu"
-    assert two[0]["gradient_norm"] == pytest.approx(one[0]["gradient_norm"], rel=1e-2)
-    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=5e-3)
-    assert two[-1]["heldout_bits_per_byte"] == pytest.approx(one[-1]["heldout_bits_per_byte"], rel=5e-3)
-    assert_near(sharded, weights)
+    dtype = getattr(torch, compute.get("precision", "float32"))
+    # bfloat16 rounds the factors, in a few tens of products one after another; sums are float32
+    share = rounding.gradient_share(64 if dtype is torch.bfloat16 else SUMS, dtype)
+    assert two[0]["gradient_norm"] == pytest.approx(one[0]["gradient_norm"], rel=share)
+    most = rounding.weight_share(STEPS, SUMS) if dtype is torch.float32 else share
+    assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=most)
+    assert two[-1]["heldout_bits_per_byte"] == pytest.approx(one[-1]["heldout_bits_per_byte"], rel=most)
+    assert_near(sharded, weights, dtype)
 
 
 @pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
@@ -101,7 +109,7 @@ def test_ranks_stop_at_a_safe_point_on_a_signal_and_another_number_of_ranks_cont
     run(PretrainConfig.parse(settings(devices=then), "pretrain"), **inputs, out=draft, report=Stops())
     assert len(Stops.continued) == 1
     metrics = pq.read_table(draft.files / "metrics").to_pylist()
-    assert [row["loss"] for row in metrics] == pytest.approx([row["loss"] for row in whole], rel=1e-3)
+    assert [row["loss"] for row in metrics] == pytest.approx([row["loss"] for row in whole], rel=rounding.weight_share(STEPS, SUMS))
     assert_near(load_file(draft.files / "model.safetensors"), weights)
 
 
