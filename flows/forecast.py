@@ -164,7 +164,7 @@ def _slowness() -> float:
 
 def _probe_python() -> float:
     """Seconds that this process takes for a fixed piece of what data stages do: the best of three."""
-    text = " ".join(f"<p class='n{number}'>Return the value of item {number * 7919 % 1000}.</p>" for number in range(6000))
+    text = " ".join(f"<p class='n{number}'>Return the value of item {number * 7919 % 1000}.</p>" for number in range(20000))
     times = []
     for _ in range(3):
         started = time.perf_counter()
