@@ -94,10 +94,10 @@ STAGES: tuple[Stage, ...] = (
                                                                                                    optional=("token_shards",)),
     _stage("collect_preferences", ["checkpoint=sft_checkpoint:checkpoint", "conversations"],       "preferences", optional=(
         "sft_checkpoint", "conversations")),
-    _stage("dpo",                 ["checkpoint=sft_checkpoint:checkpoint", "preferences"],         "dpo_checkpoint:checkpoint"),
+    _stage("dpo",                 ["checkpoint=sft_checkpoint:checkpoint", "preferences"],         "dpo_checkpoint:checkpoint", version=2),
     _stage("evaluate",            ["checkpoint=dpo_checkpoint:checkpoint", "base_checkpoint:checkpoint", "eval_items", "conversations"],
-                                                                                                   "scores", version=2, reads_the_world=True,
-                                                                                                   optional=(
+                                                                                                   "scores", version=2,
+                                                                                                   reads_the_world=True, optional=(
         "base_checkpoint", "conversations")),
     _stage("export_gguf",         ["checkpoint=dpo_checkpoint:checkpoint"],                        "gguf_model"),
     _stage("describe",            _EVERYTHING,                                                     "release", optional=tuple(
