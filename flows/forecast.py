@@ -24,7 +24,7 @@ from stages.lm.config import ModelConfig
 from stages.shards import cores
 
 TRAININGS = ("pretrain", "sft")
-REFERENCE_PROBE = 0.196  # seconds of `_probe_python` on the machine of the recipes' `seconds`
+REFERENCE_PROBE = 0.050  # seconds of `_probe_python` on the machine of the recipes' `seconds`
 REFERENCE_CORES = 2
 PARALLEL_SHARE = 0.6  # of the data stages' time, which more cores shorten
 SHOWN = 4  # stages that the sentence names
