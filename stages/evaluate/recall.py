@@ -99,10 +99,14 @@ def ask(checkpoint: Path, device: str, given: Exam, new_tokens: int, batch_size:
         batch_size=batch_size,
         heard=heard,
     )
+    given_ids = dict(zip(fitting, said, strict=True))
     answers = []
-    for number, ids in zip(fitting, said, strict=True):
-        question, text = given.questions[number], chat.text(ids)
-        room = model.config.context - len(prompts[number]) + 1
+    for number, question in enumerate(given.questions):
+        if number not in given_ids:  # longer than the context: a question that cannot be read is not answered
+            answers.append(Answer(question, "", False, False))
+            continue
+        ids = given_ids[number]
+        text, room = chat.text(ids), model.config.context - len(prompts[number]) + 1
         ended = len(ids) < min(new_tokens, room)
         exact = ended and text.split() == question.reference.split()
         answers.append(Answer(question, text, exact, ended and is_well_formed(text, given.words)))
