@@ -42,6 +42,9 @@ class CollectChatsConfig(StageConfig):
     max_chars: int = Field(360, ge=20, le=1_000_000, description="Longest question or answer; prose is cut to whole sentences within it")
     per_document: int = Field(1000, ge=1, le=1_000_000, description="Most chats from one document, chosen by hash")
     heldout_share: float = Field(0.05, ge=0, le=0.9, description="Share of documents (and of the rows of files) kept to measure sft")
+    always_train: tuple[RegularExpression, ...] = Field(
+        (), description="Pages in whose address one of these is found are never kept to measure sft: what the model must know"
+    )
     doctest: DoctestSettings = Field(DoctestSettings(), description="Which examples may be run, and with what")
     seed: int = Field(0, ge=0, description="Seed of the choice of question forms, of chats and of the held-out split")
     workers: int = execution(0, "Processes; 0: one per core", ge=0, le=4096)

@@ -78,14 +78,15 @@ def chats_of_shard(
     """For each document its id, url and split, and what it offers: at most per_document chats, chosen by hash."""
     made = []
     for document in documents:
-        if config.pages and not any(re.search(pattern, document["url"]) for pattern in config.pages):
+        if config.pages and not _found(config.pages, document["url"]):
             continue
         found = [one for one in offers(document, config, questions) if one.kind in config.kinds]
         chats = sorted((one for one in found if isinstance(one, Chat)), key=lambda chat: seed_for(config.seed, chat.question))
         beyond = set(chats[config.per_document :])
         detail = f"the document has {len(chats)} chats, at most {config.per_document} are kept"
         found = [Refused(one.kind, one.question, "over_document_limit", detail) if one in beyond else one for one in found]
-        split = heldout_split(config, document["id"])
+        trained = _found(config.always_train, document["url"])
+        split = "train" if trained else heldout_split(config, document["id"])
         made.append(({"id": document["id"], "url": document["url"], "split": split}, found))
     return made
 
@@ -104,6 +105,10 @@ def offers(document: dict[str, Any], config: CollectChatsConfig, questions: Ques
     yield from candidates.of_sections(entries[0].name, entries[0].text, config, questions, marked=True)
     if "doctest" in config.kinds and document["source"] in config.doctest.sources:
         yield from doctests.of_entries(entries, config, questions)
+
+
+def _found(patterns: tuple[str, ...], url: str) -> bool:
+    return any(re.search(pattern, url) for pattern in patterns)
 
 
 def heldout_split(config: CollectChatsConfig, key: str) -> str:

@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from stages.config import StageConfig, execution
+from stages.config import RegularExpression, StageConfig, execution
 
 
 class DedupConfig(StageConfig):
@@ -25,6 +25,9 @@ class DedupConfig(StageConfig):
         0.02, ge=0, le=0.5, description="Share of the document families held out, by hash; at least one if above 0"
     )
     heldout_max_documents: int = Field(2000, ge=0, le=10**7, description="Most documents held out")
+    always_train: tuple[RegularExpression, ...] = Field(
+        (), description="Pages in whose address one of these is found are never held out, nor what is much like them"
+    )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the permutations and of the held-out split")
     workers: int = execution(0, "Worker processes; 0: one per core", ge=0, le=4096)
 

@@ -15,7 +15,7 @@ from stages.dedup.clusters import Clusters, find_clusters, similarity, words_of
 from stages.dedup.config import DedupConfig
 from stages.dedup.minhash import Signed, Signer
 from stages.dedup.paragraphs import Paragraphs, Repeated
-from stages.dedup.split import choose_heldout
+from stages.dedup.split import choose_heldout, matching
 from stages.dedup.writing import Range, ranges_for, scatter, scratch_path, settle
 from stages.report import Facts, Report
 from stages.shards import map_shards
@@ -31,7 +31,8 @@ def run(config: DedupConfig, *, clean_documents: Artifact, out: Draft, report: R
     signed, paragraphs = _signed(config, clean_documents, report)
     bands, rows = config.bands_and_rows()
     clusters = find_clusters(signed, config.threshold, bands, rows, config.verify)
-    heldout = choose_heldout(clusters, signed.ids, config.heldout_share, config.heldout_max_documents, config.seed)
+    always_train = matching(clean_documents, config.always_train)
+    heldout = choose_heldout(clusters, signed.ids, config.heldout_share, config.heldout_max_documents, config.seed, always_train)
     repeated = paragraphs.repeated(_claims(signed, clusters, heldout))
     verdicts = _verdicts(signed, clusters, heldout, repeated)
 

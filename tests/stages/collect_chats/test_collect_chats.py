@@ -92,6 +92,19 @@ def test_the_documents_of_one_split_stay_out_of_the_other(run, publish):
     assert 8 <= len(by_split["heldout"]) <= 30
 
 
+def test_pages_that_must_be_known_are_never_kept_to_measure_sft(run, publish):
+    documents = [golden.document(f"About place{n}", golden.PROSE.replace("Bees", f"Place{n}")) for n in range(30)]
+    pages = publish("training_documents", documents=documents)
+    wanted = {row["id"] for row in documents if row["url"].endswith("0")}
+    splits = []
+    for settings in ({}, {"always_train": ["0$"]}):
+        chats = run("collect_chats", {"workers": 1, "heldout_share": 0.8, **settings}, training_documents=pages)
+        rows = chats.read("conversations", ["document", "split"]).to_pylist()
+        splits.append({row["split"] for row in rows if row["document"] in wanted})
+    assert "heldout" in splits[0]
+    assert splits[1] == {"train"}
+
+
 def test_a_document_gives_at_most_per_document_chats_and_the_rest_are_counted(run, pages):
     chats = run("collect_chats", golden.SETTINGS | {"per_document": 2, "kinds": ["signature", "parameters"]}, training_documents=pages)
     assert chats.rows("conversations") == 2

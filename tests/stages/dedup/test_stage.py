@@ -113,6 +113,20 @@ def test_the_heldout_share_is_respected(publish: Publish, run: Run, settings: di
     assert least <= made.rows("heldout") <= most
 
 
+def test_pages_that_must_be_trained_on_and_what_is_like_them_are_never_held_out(publish: Publish, run: Run) -> None:
+    rows = [golden.row(*item) for item in _texts(40).items()]
+    wanted = {row["url"] for row in rows if row["url"].endswith(("1", "2", "3"))}
+    clean = publish("clean_documents", documents=rows, rejects=[])
+    for seed in range(3):
+        settings = {"workers": 1, "heldout_share": 0.5, "seed": seed}
+        without = run("dedup", settings, clean_documents=clean).read("heldout", ["url"]).column("url").to_pylist()
+        assert wanted & set(without)
+        made = run("dedup", settings | {"always_train": ["[12]$", "3$"]}, clean_documents=clean)
+        heldout = made.read("heldout", ["url"]).column("url").to_pylist()
+        assert heldout
+        assert not wanted & set(heldout)
+
+
 def test_the_heldout_cap_is_respected_and_another_seed_holds_out_others(publish: Publish, run: Run) -> None:
     clean = _clean(publish, _texts(100))
     ids = []
