@@ -34,6 +34,9 @@ class CollectChatsConfig(StageConfig):
         description="Chats to make: module to doctest of API pages, section and prose of any page, identity of the settings",
     )
     pages: tuple[RegularExpression, ...] = Field((), description="Only pages in whose address one of these is found give chats; empty: all")
+    skip_names: tuple[RegularExpression, ...] = Field(
+        (), description="Names of API pages in which one of these is found give no chats, like '^os\\.sched_'"
+    )
     files: tuple[str, ...] = Field((), description="Your own chats: .jsonl or .parquet with `messages`, or `prompt` and `response`")
     questions: str = Field("en", min_length=1, description="How questions are put: a language of the questions folder, or your own .yaml")
     forms: int = Field(1, ge=1, le=100, description="In how many forms a question about a name is put, as far as there are so many")

@@ -101,10 +101,16 @@ def offers(document: dict[str, Any], config: CollectChatsConfig, questions: Ques
         yield from candidates.of_prose(title, document["text"], config, questions)
         return
     entries = list(reference.entries(module, document["text"]))
-    yield from candidates.of_entries(entries, config, questions)
+    asked = []
+    for entry in entries:
+        if not _found(config.skip_names, entry.name):
+            asked.append(entry)
+        elif entry.public:
+            yield Refused("signature", entry.name, "skipped", "skip_names leaves it out")
+    yield from candidates.of_entries(asked, config, questions)
     yield from candidates.of_sections(entries[0].name, entries[0].text, config, questions, marked=True)
     if "doctest" in config.kinds and document["source"] in config.doctest.sources:
-        yield from doctests.of_entries(entries, config, questions)
+        yield from doctests.of_entries(asked, config, questions)
 
 
 def _found(patterns: tuple[str, ...], url: str) -> bool:

@@ -15,7 +15,7 @@ from stages.lm.precision import product_dtype
 
 IGNORED = -100  # a label that does not count
 BALANCE_WEIGHT = 0.01  # of the load-balancing loss (Fedus et al. 2021)
-CHUNK_LOGITS = {"cpu": 1 << 22, "cuda": 1 << 27}  # 16 MB of float32, about what stays in a cache; 512 MB, few large products
+CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # 8 MB of float32, about what stays in a cache; 512 MB, few large products
 
 
 def token_loss(
