@@ -5,6 +5,7 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
+import statistics
 import time
 
 import torch
@@ -16,7 +17,8 @@ from stages.lm.model import LanguageModel
 from stages.lm.optim import make_optimizers
 
 PROBE_FLOPS = {"cpu": 4e10, "cuda": 4e13}  # of one probing step: a fraction of a second on two cores, and on a GPU
-STEPS = 3  # the first one allocates memory and makes plans: it does not count
+WARM_UP = 2  # steps that allocate memory and make plans: they do not count
+LEAST_STEPS, LEAST_SECONDS = 3, 0.8  # that count; one step alone is at the mercy of other programs
 COMPILED = {"float32": 1.0, "bfloat16": 0.85}  # time of compiled blocks on a CPU, as a share of that of plain ones
 COMPILE_SECONDS = 25.0
 
@@ -61,7 +63,7 @@ def _probed_size(model: ModelConfig, tokens_per_step: float, device: str) -> tup
 
 
 def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows: int) -> float:
-    """Seconds of one optimizer step: the fastest of a few, since other programs only ever slow it down."""
+    """Seconds of one optimizer step: the median of a few."""
     device = precision.device_of()
     dtype = precision.choose(compute, device).dtype
     precision.set_threads(compute)
@@ -71,8 +73,8 @@ def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows
     optimizers = make_optimizers(made, training, dtype)
     generator = torch.Generator().manual_seed(0)
     tokens_BT = torch.randint(0, model.vocab_size, (rows, model.context + 1), generator=generator).to(device)
-    times = []
-    for _ in range(STEPS):
+    times: list[float] = []
+    while len(times) < WARM_UP + LEAST_STEPS or sum(times[WARM_UP:]) < LEAST_SECONDS:
         started = time.perf_counter()
         with precision.autocast(dtype, device):
             labels_BT = tokens_BT[:, 1:]
@@ -84,4 +86,4 @@ def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return min(times[1:])
+    return statistics.median(times[WARM_UP:])
