@@ -19,7 +19,7 @@ from stages.lm.optim import make_optimizers
 PROBE_FLOPS = {"cpu": 4e10, "cuda": 4e13}  # of one probing step: a fraction of a second on two cores, and on a GPU
 WARM_UP = 2  # steps that allocate memory and make plans: they do not count
 LEAST_STEPS, LEAST_SECONDS = 3, 0.8  # that count; one step alone is at the mercy of other programs
-COMPILED = {"float32": 1.0, "bfloat16": 0.85}  # time of compiled blocks on a CPU, as a share of that of plain ones
+COMPILED = 0.8  # time of a step with compiled blocks, as a share of that of plain ones
 COMPILE_SECONDS = 25.0
 
 
@@ -37,15 +37,13 @@ def training_seconds(model: ModelConfig, training: Training, compute: Compute, s
         tokens_per_step: Tokens of one optimizer step, over all devices.
     """
     device = precision.device_of()
-    chosen = precision.choose(compute, device)
     rows, small = _probed_size(model, tokens_per_step, device.type)
     per_token = _step_seconds(small, training, compute, rows) / (rows * small.context)
     per_token *= model.flops_per_token() / small.flops_per_token()
     seconds = steps * tokens_per_step * per_token / compute.devices
     flops = steps * tokens_per_step * model.flops_per_token() / compute.devices
     if precision.should_compile(compute, flops, device):
-        share = COMPILED[chosen.name] if device.type == "cpu" else COMPILED["bfloat16"]
-        seconds = seconds * share + COMPILE_SECONDS
+        seconds = seconds * COMPILED + COMPILE_SECONDS
     return seconds
 
 
