@@ -18,7 +18,7 @@ from stages.lm.optim import make_optimizers
 
 PROBE_FLOPS = {"cpu": 4e10, "cuda": 4e13}  # of one probing step: a fraction of a second on two cores, and on a GPU
 WARM_UP = 2  # steps that allocate memory and make plans: they do not count
-LEAST_STEPS, LEAST_SECONDS = 3, 0.8  # that count; one step alone is at the mercy of other programs
+LEAST_STEPS, LEAST_SECONDS = 3, 0.5  # that count; one step alone is at the mercy of other programs
 COMPILED = 0.8  # time of a step with compiled blocks, as a share of that of plain ones
 COMPILE_SECONDS = 25.0
 

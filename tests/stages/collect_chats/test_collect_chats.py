@@ -38,6 +38,14 @@ def test_an_api_page_gives_its_descriptions_signatures_and_lookups(run, pages):
     assert ("undocumented", "textwrap.nothing") in reasons(chats)
 
 
+def test_names_that_are_left_out_give_no_chats_and_are_counted(run, pages):
+    chats = run("collect_chats", golden.SETTINGS | {"skip_names": [r"\.indent$"]}, training_documents=pages)
+    assert not [question for question in asked(chats) if "textwrap.indent" in question]
+    assert not asked(chats, "doctest")  # the page's only examples are in its description
+    assert ("skipped", "textwrap.indent") in reasons(chats)
+    assert "Remove any common leading whitespace from every line in `text`." in asked(chats, "signature").values()
+
+
 def test_a_doctest_is_kept_when_it_prints_what_the_page_says_and_refused_when_not(run, pages):
     chats = run("collect_chats", golden.SETTINGS, training_documents=pages)
     assert [(q.split("\n")[1:], a) for q, a in asked(chats, "doctest").items()] == [
