@@ -15,7 +15,8 @@ from stages.lm.precision import product_dtype
 
 IGNORED = -100  # a label that does not count
 BALANCE_WEIGHT = 0.01  # of the load-balancing loss (Fedus et al. 2021)
-CHUNK_LOGITS = {"cpu": 1 << 21, "cuda": 1 << 27}  # 8 MB of float32, about what stays in a cache; 512 MB, few large products
+CHUNK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 27}  # 4 MB of float32, which stay in a cache; 512 MB, few large products
+LEAST_CHUNK = 128  # tokens: with fewer, products of a large vocabulary are too thin to be fast
 
 
 def token_loss(
@@ -59,7 +60,7 @@ def _counted(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def _chunk(weight_VD: Tensor) -> int:
-    return max(1, CHUNK_LOGITS[weight_VD.device.type] // len(weight_VD))
+    return max(LEAST_CHUNK, CHUNK_LOGITS[weight_VD.device.type] // len(weight_VD))
 
 
 class _FusedLinearCrossEntropy(torch.autograd.Function):

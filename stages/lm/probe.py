@@ -21,6 +21,7 @@ WARM_UP = 2  # steps that allocate memory and make plans: they do not count
 LEAST_STEPS, LEAST_SECONDS = 3, 0.5  # that count; one step alone is at the mercy of other programs
 COMPILED = 0.8  # time of a step with compiled blocks, as a share of that of plain ones
 COMPILE_SECONDS = 25.0
+_measured: dict[tuple[ModelConfig, str, Compute], float] = {}  # seconds per token: tuning need not be probed after pretraining
 
 
 def training_seconds(model: ModelConfig, training: Training, compute: Compute, steps: int, tokens_per_step: float) -> float:
@@ -38,8 +39,10 @@ def training_seconds(model: ModelConfig, training: Training, compute: Compute, s
     """
     device = precision.device_of()
     rows, small = _probed_size(model, tokens_per_step, device.type)
-    per_token = _step_seconds(small, training, compute, rows) / (rows * small.context)
-    per_token *= model.flops_per_token() / small.flops_per_token()
+    key = small, training.optimizer, compute
+    if key not in _measured:
+        _measured[key] = _step_seconds(small, training, compute, rows) / (rows * small.context)
+    per_token = _measured[key] * model.flops_per_token() / small.flops_per_token()
     seconds = steps * tokens_per_step * per_token / compute.devices
     flops = steps * tokens_per_step * model.flops_per_token() / compute.devices
     if precision.should_compile(compute, flops, device):

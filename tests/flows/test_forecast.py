@@ -50,6 +50,16 @@ def test_trainings_are_probed_and_the_rest_comes_from_the_recipe_scaled_by_this_
     assert found["clean"] == (None, "")
 
 
+def test_a_training_that_cannot_be_probed_is_left_open_and_the_stage_itself_says_why(
+    store: Store, plan: list[preview.Step], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: Any) -> float:
+        raise ConfigError("compute.precision = 'bfloat16'", "this CPU has no bfloat16 instructions", "use auto or float32")
+
+    monkeypatch.setattr("stages.lm.probe.training_seconds", refused)
+    assert by_stage(forecast.forecast(store, plan, {}))["pretrain"] == (None, "")
+
+
 class Earlier:
     """A store in which some stages were run before, for so many seconds each."""
 
@@ -119,7 +129,8 @@ def test_a_probe_takes_the_time_of_a_few_steps_and_scales_it_by_work() -> None:
     model = ModelConfig(vocab_size=97, width=32, layers=2, heads=4, kv_heads=4, ffn_width=48, context=16)
     compute = Compute.model_validate({"threads": 1, "precision": "float32", "compile": "off"})
     few, many = (probe.training_seconds(model, Training(), compute, steps, 8 * 16.0) for steps in (10, 1000))
-    assert 0 < few < many
+    assert few > 0
+    assert many == pytest.approx(100 * few), "the same model is probed once"
 
 
 def test_a_large_model_is_probed_with_fewer_rows_and_layers() -> None:
