@@ -5,7 +5,6 @@ Shapes: B rows, T tokens.
 
 from __future__ import annotations
 
-import statistics
 import time
 
 import torch
@@ -18,7 +17,8 @@ from stages.lm.optim import make_optimizers
 
 PROBE_FLOPS = {"cpu": 4e10, "cuda": 4e13}  # of one probing step: a fraction of a second on two cores, and on a GPU
 WARM_UP = 2  # steps that allocate memory and make plans: they do not count
-LEAST_STEPS, LEAST_SECONDS = 3, 0.5  # that count; one step alone is at the mercy of other programs
+LEAST_STEPS, LEAST_SECONDS = 4, 0.5  # that count
+USUAL = 1.1  # what a step usually takes, as a multiple of the fastest
 COMPILED = 0.8  # time of a step with compiled blocks, as a share of that of plain ones
 COMPILE_SECONDS = 25.0
 _measured: dict[tuple[ModelConfig, str, Compute], float] = {}  # seconds per token: tuning need not be probed after pretraining
@@ -64,7 +64,7 @@ def _probed_size(model: ModelConfig, tokens_per_step: float, device: str) -> tup
 
 
 def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows: int) -> float:
-    """Seconds of one optimizer step: the median of a few."""
+    """Seconds that an optimizer step usually takes, from the fastest of a few: others suffer from programs that start."""
     device = precision.device_of()
     dtype = precision.choose(compute, device).dtype
     precision.set_threads(compute)
@@ -87,4 +87,4 @@ def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return statistics.median(times[WARM_UP:])
+    return USUAL * min(times[WARM_UP:])
