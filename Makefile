@@ -20,7 +20,7 @@ up: $(INSTALLED)  ## the Prefect server, its deployments and a worker
 down:  ## stop what up started
 	@$(BIN)/groundup down
 
-check: $(TEST_INSTALLED)  ## lint, types, import rules, contracts, fast tests: 25 seconds on 2 cores
+check: $(TEST_INSTALLED)  ## lint, types, import rules, contracts, fast tests: under a minute on 2 cores
 	@$(MAKE) --no-print-directory -j 2 lint fast
 
 lint: $(TEST_INSTALLED)

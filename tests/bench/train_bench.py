@@ -45,7 +45,7 @@ D256: dict[str, Any] = {"width": 256, "layers": 6, "ffn_width": 704, "context": 
 SMALL: dict[str, Any] = {"width": 32, "layers": 1, "ffn_width": 64, "context": 16}
 SHAPES = {
     "d256": ModelConfig(vocab_size=8192, **D256),  # as in recipe laptop
-    "d128": ModelConfig(vocab_size=4096),  # the default, as in recipe tiny
+    "d128": ModelConfig(vocab_size=4096),  # the default
 }
 SMALL_SHAPES = {"small": ModelConfig(vocab_size=64, **SMALL)}
 STEPS = 3  # of each side in a round
