@@ -273,7 +273,7 @@ def _share_cores() -> None:
     front of each other falls to a third of its speed, and to half where they sleep; alone it is as fast. Inherited by all that starts here.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 
 
 @contextmanager

@@ -34,7 +34,7 @@ def environment() -> dict[str, str]:
     """As flows.cli gives it to all that it starts: threads that wait for each other sleep soon."""
     if "OMP_WAIT_POLICY" in os.environ:
         return dict(os.environ)
-    return {"GOMP_SPINCOUNT": "1000", **os.environ}
+    return {"GOMP_SPINCOUNT": "2000", **os.environ}
 
 
 def main(arguments: list[str] | None = None) -> int:

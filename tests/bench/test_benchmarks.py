@@ -163,6 +163,6 @@ def test_what_the_runner_starts_is_there() -> None:
 def test_threads_that_wait_sleep_soon_as_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-    assert runner.environment()["GOMP_SPINCOUNT"] == "1000"
+    assert runner.environment()["GOMP_SPINCOUNT"] == "2000"
     monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
     assert "GOMP_SPINCOUNT" not in runner.environment()

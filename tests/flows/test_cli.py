@@ -110,7 +110,7 @@ def test_a_talk_is_left_with_ctrl_c_in_silence(monkeypatch: Any, capsys: pytest.
     assert (told.out, told.err) == ("\n", "")
 
 
-@pytest.mark.parametrize(("given", "wanted"), [({}, "1000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)])
+@pytest.mark.parametrize(("given", "wanted"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)])
 def test_threads_that_wait_sleep_soon_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], wanted: str | None
 ) -> None:
