@@ -41,7 +41,7 @@ def of_entries(entries: list[Entry], config: CollectChatsConfig, questions: Ques
                 yield answer
             else:
                 form = "signature_class" if entry.kind == "class" else kind
-                for question in questions.several(form, config.forms, name=entry.name):
+                for question in questions.several(form, config.names.forms, name=entry.name):
                     yield Chat(kind, question, answer)
         if entry.kind != "function":
             continue

@@ -28,18 +28,22 @@ class DoctestSettings(Settings):
     seconds: float = Field(5.0, gt=0, le=600, description="Longest that the examples of one description may run")
 
 
+class NameSettings(Settings):
+    """Of modules, classes and functions, as API pages document them."""
+
+    skip: tuple[RegularExpression, ...] = Field((), description="Names in which one of these is found give no chats, like '^os\\.sched_'")
+    forms: int = Field(1, ge=1, le=100, description="In how many forms a question about a name is put, as far as there are so many")
+
+
 class CollectChatsConfig(StageConfig):
     kinds: tuple[Kind, ...] = Field(
         ("module", "signature", "parameters", "lookup", "doctest", "section", "prose", "identity"),
         description="Chats to make: module to doctest of API pages, section and prose of any page, identity of the settings",
     )
     pages: tuple[RegularExpression, ...] = Field((), description="Only pages in whose address one of these is found give chats; empty: all")
-    skip_names: tuple[RegularExpression, ...] = Field(
-        (), description="Names of API pages in which one of these is found give no chats, like '^os\\.sched_'"
-    )
+    names: NameSettings = Field(NameSettings(), description="Of questions about what API pages document")
     files: tuple[str, ...] = Field((), description="Your own chats: .jsonl or .parquet with `messages`, or `prompt` and `response`")
     questions: str = Field("en", min_length=1, description="How questions are put: a language of the questions folder, or your own .yaml")
-    forms: int = Field(1, ge=1, le=100, description="In how many forms a question about a name is put, as far as there are so many")
     assistant_name: str = Field("groundup", min_length=1, max_length=80, description="What the model calls itself in identity chats")
     min_chars: int = Field(12, ge=1, le=100_000, description="Shortest answer taken from prose (a doctest's may be one character)")
     max_chars: int = Field(360, ge=20, le=1_000_000, description="Longest question or answer; prose is cut to whole sentences within it")

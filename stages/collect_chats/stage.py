@@ -103,10 +103,10 @@ def offers(document: dict[str, Any], config: CollectChatsConfig, questions: Ques
     entries = list(reference.entries(module, document["text"]))
     asked = []
     for entry in entries:
-        if not _found(config.skip_names, entry.name):
+        if not _found(config.names.skip, entry.name):
             asked.append(entry)
         elif entry.public:
-            yield Refused("signature", entry.name, "skipped", "skip_names leaves it out")
+            yield Refused("signature", entry.name, "skipped", "names.skip leaves it out")
     yield from candidates.of_entries(asked, config, questions)
     yield from candidates.of_sections(entries[0].name, entries[0].text, config, questions, marked=True)
     if "doctest" in config.kinds and document["source"] in config.doctest.sources:

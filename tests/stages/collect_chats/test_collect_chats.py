@@ -39,7 +39,7 @@ def test_an_api_page_gives_its_descriptions_signatures_and_lookups(run, pages):
 
 
 def test_names_that_are_left_out_give_no_chats_and_are_counted(run, pages):
-    chats = run("collect_chats", golden.SETTINGS | {"skip_names": [r"\.indent$"]}, training_documents=pages)
+    chats = run("collect_chats", golden.SETTINGS | {"names": {"skip": [r"\.indent$"]}}, training_documents=pages)
     assert not [question for question in asked(chats) if "textwrap.indent" in question]
     assert not asked(chats, "doctest")  # the page's only examples are in its description
     assert ("skipped", "textwrap.indent") in reasons(chats)
@@ -120,7 +120,7 @@ def test_a_document_gives_at_most_per_document_chats_and_the_rest_are_counted(ru
 
 
 def test_a_question_is_put_in_as_many_forms_as_asked_for(run, pages):
-    one, three = (asked(run("collect_chats", golden.SETTINGS | {"forms": n}, training_documents=pages), "signature") for n in (1, 3))
+    one, three = (asked(run("collect_chats", golden.SETTINGS | {"names": {"forms": n}}, training_documents=pages), "signature") for n in (1, 3))
     assert set(one) < set(three)
     assert sorted(answer for answer in one.values() for _ in range(3)) == sorted(three.values())
 

@@ -233,7 +233,7 @@ def test_ten_bad_steps_in_a_row_end_the_run_naming_step_and_documents(tmp_path: 
 
 def test_a_learning_rate_far_too_high_leads_to_that_error_and_not_to_a_checkpoint_of_nan(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="set a lower learning_rate"):
-        train(tmp_path, 40, optimizer="adamw", learning_rate=1.0, spike=2.0, clip=1e6, weight_decay=1.0, warmup_share=0.0)
+        train(tmp_path, 400, optimizer="adamw", learning_rate=1.0, spike=2.0, clip=1e6, weight_decay=1.0, warmup_share=0.0)
 
 
 def test_a_batch_without_labels_is_skipped(tmp_path: Path) -> None:

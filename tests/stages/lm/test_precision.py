@@ -5,13 +5,19 @@ import torch
 
 from data_contracts import ConfigError
 from stages.lm.config import Compute
-from stages.lm.precision import matmul_dtype
+from stages.lm.precision import ISA_LIMITS, matmul_dtype
 
 CPU = torch.device("cpu")
 
 
 def dtype(precision):
     return matmul_dtype(Compute.model_validate({"precision": precision}), CPU)
+
+
+@pytest.fixture(autouse=True)
+def no_limits(monkeypatch):
+    for variable in ISA_LIMITS:
+        monkeypatch.delenv(variable, raising=False)
 
 
 @pytest.mark.parametrize(
