@@ -246,6 +246,7 @@ class _Run:
         self.compiles = precision.should_compile(self.compute, tokens * model.flops_per_token(), self.device)
         if self.compiles:
             started = time.perf_counter()
+            precision.separate_compiled_kernels()
             for block in self.model.model.layers:
                 block.compile()
             try:

@@ -95,6 +95,20 @@ def should_compile(compute: Compute, flops: float, device: torch.device) -> bool
     return bool(compiler) and flops > COMPILE_PAYS_FROM[device.type]
 
 
+def separate_compiled_kernels() -> None:
+    """Give the kernels that Inductor keeps for this instruction set a folder of their own, unless the user has named one.
+
+    Inductor's cache does not tell instruction sets apart: kernels for AVX-512 that an AVX2 process took from it, and the
+    other way round, gave NaN or crashed.
+    """
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # slow to import, and only needed here
+
+    capability = torch.backends.cpu.get_cpu_capability().replace(" ", "_")
+    given = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    if given is None or given == default_cache_dir():  # torch itself sets the variable, to its default, when it first looks
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{default_cache_dir()}_{capability}"
+
+
 def _native_bfloat16(device: torch.device) -> tuple[bool, str]:
     """Whether this device multiplies bfloat16 natively and fast, and the sentence that says so."""
     if device.type == "cuda":

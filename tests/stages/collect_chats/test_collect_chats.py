@@ -120,7 +120,9 @@ def test_a_document_gives_at_most_per_document_chats_and_the_rest_are_counted(ru
 
 
 def test_a_question_is_put_in_as_many_forms_as_asked_for(run, pages):
-    one, three = (asked(run("collect_chats", golden.SETTINGS | {"names": {"forms": n}}, training_documents=pages), "signature") for n in (1, 3))
+    one, three = (
+        asked(run("collect_chats", golden.SETTINGS | {"names": {"forms": n}}, training_documents=pages), "signature") for n in (1, 3)
+    )
     assert set(one) < set(three)
     assert sorted(answer for answer in one.values() for _ in range(3)) == sorted(three.values())
 

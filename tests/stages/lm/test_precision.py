@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 
 from data_contracts import ConfigError
 from stages.lm.config import Compute
-from stages.lm.precision import ISA_LIMITS, matmul_dtype
+from stages.lm.precision import ISA_LIMITS, matmul_dtype, separate_compiled_kernels
 
 CPU = torch.device("cpu")
 
@@ -36,3 +38,16 @@ def test_bfloat16_without_instructions_for_it_is_refused(monkeypatch):
     assert dtype("auto") is torch.float32
     with pytest.raises(ConfigError, match="this CPU has no bfloat16 instructions"):
         dtype("bfloat16")
+
+
+def test_kernels_compiled_for_one_instruction_set_are_not_taken_by_another(monkeypatch):
+    folders = []
+    for capability in ("AVX2", "AVX512"):
+        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
+        separate_compiled_kernels()
+        folders.append(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert folders[0] != folders[1]
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/mine")
+    separate_compiled_kernels()
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/mine"
