@@ -48,7 +48,8 @@ def test_your_own_pages_become_a_model_that_chats(tmp_path: Path) -> None:
 def test_a_server_that_dies_under_a_run_is_told_and_the_same_command_goes_on(tmp_path: Path) -> None:
     groundup = Groundup(tmp_path, free_port())
     groundup.environment["PREFECT_CLIENT_MAX_RETRIES"] = "0"  # Prefect would ask for minutes
-    command = ("run", "--recipe", "own", "--set", "crawl.sources=[{kind: files, paths: ['*.md']}]")
+    short = ("--set", "pretrain.training.duration=200")  # a run that trains learns of it when the stage is done
+    command = ("run", "--recipe", "own", "--set", "crawl.sources=[{kind: files, paths: ['*.md']}]", *short)
     with groundup.started(*command) as run:
         assert run.stdout
         assert any("✓ crawl" in line for line in run.stdout)
