@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
@@ -30,6 +31,11 @@ def _checked_pattern(value: str) -> str:
 
 
 RegularExpression = Annotated[str, AfterValidator(_checked_pattern)]
+
+
+def any_found(patterns: Iterable[str], text: str) -> bool:
+    """Whether one of `patterns` is found in `text`. Each is searched by itself, so that its flags are its own."""
+    return any(re.search(pattern, text) for pattern in patterns)
 
 
 class Settings(BaseModel):

@@ -34,7 +34,7 @@ def of_entries(entries: list[Entry], config: CollectChatsConfig, questions: Ques
     for entry in entries:
         if not entry.public:
             continue
-        kind = "module" if entry.kind == "module" else "signature"
+        kind = kind_of(entry)
         answer = described(entry, config)
         if kind in config.kinds:
             if isinstance(answer, Refused):
@@ -54,9 +54,14 @@ def of_entries(entries: list[Entry], config: CollectChatsConfig, questions: Ques
             yield checked("lookup", asked, questions.put("lookup_answer", name=entry.name), config, min_chars=1)
 
 
+def kind_of(entry: Entry) -> str:
+    """The kind of the chat that asks what the entry is for."""
+    return "module" if entry.kind == "module" else "signature"
+
+
 def described(entry: Entry, config: CollectChatsConfig) -> str | Refused:
     """The first whole sentences of the description, or why it has none to give."""
-    kind, short = ("module" if entry.kind == "module" else "signature"), entry.name.split(".")[-1]
+    kind, short = kind_of(entry), entry.name.split(".")[-1]
     for block in prose.paragraphs(entry.text):
         while block and block[0].startswith(f"{short}("):  # the signature once more, in the author's own words
             block = block[1:]

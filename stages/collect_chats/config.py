@@ -29,9 +29,9 @@ class DoctestSettings(Settings):
 
 
 class NameSettings(Settings):
-    """Of modules, classes and functions, as API pages document them."""
+    """Which modules, classes and functions of API pages are asked about, and how."""
 
-    skip: tuple[RegularExpression, ...] = Field((), description="Names in which one of these is found give no chats, like '^os\\.sched_'")
+    skip: tuple[RegularExpression, ...] = Field((), description="A name in which one of these is found gives no chats, e.g. '^os\\.sched_'")
     forms: int = Field(1, ge=1, le=100, description="In how many forms a question about a name is put, as far as there are so many")
 
 
@@ -41,7 +41,7 @@ class CollectChatsConfig(StageConfig):
         description="Chats to make: module to doctest of API pages, section and prose of any page, identity of the settings",
     )
     pages: tuple[RegularExpression, ...] = Field((), description="Only pages in whose address one of these is found give chats; empty: all")
-    names: NameSettings = Field(NameSettings(), description="Of questions about what API pages document")
+    names: NameSettings = Field(NameSettings(), description="Which names of API pages are asked about, and in how many forms")
     files: tuple[str, ...] = Field((), description="Your own chats: .jsonl or .parquet with `messages`, or `prompt` and `response`")
     questions: str = Field("en", min_length=1, description="How questions are put: a language of the questions folder, or your own .yaml")
     assistant_name: str = Field("groundup", min_length=1, max_length=80, description="What the model calls itself in identity chats")
@@ -50,7 +50,7 @@ class CollectChatsConfig(StageConfig):
     per_document: int = Field(1000, ge=1, le=1_000_000, description="Most chats from one document, chosen by hash")
     heldout_share: float = Field(0.05, ge=0, le=0.9, description="Share of documents (and of the rows of files) kept to measure sft")
     always_train: tuple[RegularExpression, ...] = Field(
-        (), description="Pages in whose address one of these is found are never kept to measure sft: what the model must know"
+        (), description="A page in whose address one of these is found is never held out from sft"
     )
     doctest: DoctestSettings = Field(DoctestSettings(), description="Which examples may be run, and with what")
     seed: int = Field(0, ge=0, description="Seed of the choice of question forms, of chats and of the held-out split")

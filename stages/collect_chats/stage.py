@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -14,6 +13,7 @@ from stages.collect_chats.candidates import Chat, Refused
 from stages.collect_chats.config import CollectChatsConfig
 from stages.collect_chats.questions import Questions
 from stages.collect_chats.user_chats import read_chats
+from stages.config import any_found
 from stages.digests import digest, seed_for
 from stages.report import Facts, Report
 from stages.shards import map_shards
@@ -78,14 +78,14 @@ def chats_of_shard(
     """For each document its id, url and split, and what it offers: at most per_document chats, chosen by hash."""
     made = []
     for document in documents:
-        if config.pages and not _found(config.pages, document["url"]):
+        if config.pages and not any_found(config.pages, document["url"]):
             continue
         found = [one for one in offers(document, config, questions) if one.kind in config.kinds]
         chats = sorted((one for one in found if isinstance(one, Chat)), key=lambda chat: seed_for(config.seed, chat.question))
         beyond = set(chats[config.per_document :])
         detail = f"the document has {len(chats)} chats, at most {config.per_document} are kept"
         found = [Refused(one.kind, one.question, "over_document_limit", detail) if one in beyond else one for one in found]
-        trained = _found(config.always_train, document["url"])
+        trained = any_found(config.always_train, document["url"])
         split = "train" if trained else heldout_split(config, document["id"])
         made.append(({"id": document["id"], "url": document["url"], "split": split}, found))
     return made
@@ -103,18 +103,15 @@ def offers(document: dict[str, Any], config: CollectChatsConfig, questions: Ques
     entries = list(reference.entries(module, document["text"]))
     asked = []
     for entry in entries:
-        if not _found(config.names.skip, entry.name):
+        if not any_found(config.names.skip, entry.name):
             asked.append(entry)
         elif entry.public:
-            yield Refused("signature", entry.name, "skipped", "names.skip leaves it out")
+            kind = candidates.kind_of(entry)
+            yield Refused(kind, entry.name, "skipped", "names.skip leaves it out")
     yield from candidates.of_entries(asked, config, questions)
     yield from candidates.of_sections(entries[0].name, entries[0].text, config, questions, marked=True)
     if "doctest" in config.kinds and document["source"] in config.doctest.sources:
         yield from doctests.of_entries(asked, config, questions)
-
-
-def _found(patterns: tuple[str, ...], url: str) -> bool:
-    return any(re.search(pattern, url) for pattern in patterns)
 
 
 def heldout_split(config: CollectChatsConfig, key: str) -> str:

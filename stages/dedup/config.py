@@ -26,7 +26,7 @@ class DedupConfig(StageConfig):
     )
     heldout_max_documents: int = Field(2000, ge=0, le=10**7, description="Most documents held out")
     always_train: tuple[RegularExpression, ...] = Field(
-        (), description="Pages in whose address one of these is found are never held out, nor what is much like them"
+        (), description="A page in whose address one of these is found is never held out, nor a page like it"
     )
     seed: int = Field(0, ge=0, lt=2**63, description="Seed of the permutations and of the held-out split")
     workers: int = execution(0, "Worker processes; 0: one per core", ge=0, le=4096)

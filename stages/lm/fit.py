@@ -246,9 +246,7 @@ class _Run:
         self.compiles = precision.should_compile(self.compute, tokens * model.flops_per_token(), self.device)
         if self.compiles:
             started = time.perf_counter()
-            precision.separate_compiled_kernels()
-            for block in self.model.model.layers:
-                block.compile()
+            precision.compile_blocks(self.model.model.layers)
             try:
                 self._gradients(self.micro)
             except torch.OutOfMemoryError:  # a RuntimeError too, but uncompiled blocks would need no less

@@ -15,8 +15,8 @@ from stages.lm.precision import product_dtype
 
 IGNORED = -100  # a label that does not count
 BALANCE_WEIGHT = 0.01  # of the load-balancing loss (Fedus et al. 2021)
-CHUNK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 27}  # 4 MB of float32, which stay in a cache; 512 MB, few large products
-LEAST_CHUNK = 128  # tokens: with fewer, products of a large vocabulary are too thin to be fast
+CHUNK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 27}  # 4 MB of float32 fit a CPU's cache; a GPU wants large products
+LEAST_CHUNK = 128  # tokens, whatever the vocabulary: smaller products are slow
 
 
 def token_loss(
@@ -78,8 +78,10 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
             for start in range(0, len(x_MD), chunk):
                 x_CD, label_C1 = x_MD[start : start + chunk].to(dtype), labels_M[start : start + chunk, None]
                 logits_CV = (x_CD @ w_VD.T).float()
-                largest_C1, chosen_C1 = logits_CV.amax(-1, keepdim=True), logits_CV.gather(1, label_C1)
-                # softmax in place takes a row through the cache once; the greatest probability is 1 / sum, which cannot underflow
+                largest_C1 = logits_CV.amax(-1, keepdim=True)
+                chosen_C1 = logits_CV.gather(1, label_C1)
+                # In place, softmax reads each row into the cache once. The log of its sum comes from
+                # the greatest probability, 1 / sum, since that of the label may underflow to 0.
                 grad_CV = torch.softmax(logits_CV, -1, out=logits_CV)
                 lse_C1 = largest_C1 - grad_CV.amax(-1, keepdim=True).log()
                 plain += (lse_C1 - chosen_C1).sum()

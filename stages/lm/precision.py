@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from data_contracts import ConfigError
 from stages.lm.config import Compute
@@ -95,17 +96,24 @@ def should_compile(compute: Compute, flops: float, device: torch.device) -> bool
     return bool(compiler) and flops > COMPILE_PAYS_FROM[device.type]
 
 
-def separate_compiled_kernels() -> None:
-    """Give the kernels that Inductor keeps for this instruction set a folder of their own, unless the user has named one.
+def compile_blocks(blocks: Iterable[nn.Module]) -> None:
+    """Compile each block in place; kernels are made at its first call and kept for later processes."""
+    _separate_kernel_caches()
+    for block in blocks:
+        block.compile()
 
-    Inductor's cache does not tell instruction sets apart: kernels for AVX-512 that an AVX2 process took from it, and the
-    other way round, gave NaN or crashed.
+
+def _separate_kernel_caches() -> None:
+    """Give each instruction set its own folder of compiled kernels, unless the user has named a folder.
+
+    Inductor's cache key does not hold the instruction set. With AVX2 and AVX-512 kernels in one
+    cache, training gave NaN in one process and crashed in another.
     """
-    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # slow to import, and only needed here
+    from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # slow to import
 
     capability = torch.backends.cpu.get_cpu_capability().replace(" ", "_")
     given = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    if given is None or given == default_cache_dir():  # torch itself sets the variable, to its default, when it first looks
+    if given in (None, default_cache_dir()):  # torch sets the variable to its default at first use
         os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{default_cache_dir()}_{capability}"
 
 

@@ -17,11 +17,12 @@ from stages.lm.optim import make_optimizers
 
 PROBE_FLOPS = {"cpu": 4e10, "cuda": 4e13}  # of one probing step: a fraction of a second on two cores, and on a GPU
 WARM_UP = 2  # steps that allocate memory and make plans: they do not count
-LEAST_STEPS, LEAST_SECONDS = 4, 0.5  # that count
-USUAL = 1.1  # what a step usually takes, as a multiple of the fastest
+LEAST_STEPS, LEAST_SECONDS = 4, 0.5  # steps to time, and how long to go on
+MEAN_OVER_FASTEST = 1.1  # of a long training on a machine that does little else
 COMPILED = 0.8  # time of a step with compiled blocks, as a share of that of plain ones
 COMPILE_SECONDS = 25.0
-_measured: dict[tuple[ModelConfig, str, Compute], float] = {}  # seconds per token: tuning need not be probed after pretraining
+# Seconds per token of what was probed: sft trains the model of pretrain, so one probe serves both.
+_seconds_per_token: dict[tuple[ModelConfig, str, Compute], float] = {}
 
 
 def training_seconds(model: ModelConfig, training: Training, compute: Compute, steps: int, tokens_per_step: float) -> float:
@@ -40,9 +41,9 @@ def training_seconds(model: ModelConfig, training: Training, compute: Compute, s
     device = precision.device_of()
     rows, small = _probed_size(model, tokens_per_step, device.type)
     key = small, training.optimizer, compute
-    if key not in _measured:
-        _measured[key] = _step_seconds(small, training, compute, rows) / (rows * small.context)
-    per_token = _measured[key] * model.flops_per_token() / small.flops_per_token()
+    if key not in _seconds_per_token:
+        _seconds_per_token[key] = _step_seconds(small, training, compute, rows) / (rows * small.context)
+    per_token = _seconds_per_token[key] * model.flops_per_token() / small.flops_per_token()
     seconds = steps * tokens_per_step * per_token / compute.devices
     flops = steps * tokens_per_step * model.flops_per_token() / compute.devices
     if precision.should_compile(compute, flops, device):
@@ -64,7 +65,10 @@ def _probed_size(model: ModelConfig, tokens_per_step: float, device: str) -> tup
 
 
 def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows: int) -> float:
-    """Seconds that an optimizer step usually takes, from the fastest of a few: others suffer from programs that start."""
+    """Seconds of an average optimizer step, estimated from the fastest of a few.
+
+    A run probes while its server starts, which slows some of the steps.
+    """
     device = precision.device_of()
     dtype = precision.choose(compute, device).dtype
     precision.set_threads(compute)
@@ -87,4 +91,4 @@ def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows
         if device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    return USUAL * min(times[WARM_UP:])
+    return MEAN_OVER_FASTEST * min(times[WARM_UP:])

@@ -129,8 +129,7 @@ def ours(config: ModelConfig, dtype: torch.dtype, micro: int, compiled: bool) ->
     model = LanguageModel(config)
     model.initialize(0)
     if compiled:
-        for block in model.model.layers:
-            block.compile()
+        precision.compile_blocks(model.model.layers)
     loss = next_token_loss(Training().z_loss)
 
     def summed_loss(ids_BT: Tensor, labels_BT: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ def test_pages_that_must_be_trained_on_and_what_is_like_them_are_never_held_out(
         settings = {"workers": 1, "heldout_share": 0.5, "seed": seed}
         without = run("dedup", settings, clean_documents=clean).read("heldout", ["url"]).column("url").to_pylist()
         assert wanted & set(without)
-        made = run("dedup", settings | {"always_train": ["[12]$", "3$"]}, clean_documents=clean)
+        made = run("dedup", settings | {"always_train": ["(?i)[12]$", "(?i)3$"]}, clean_documents=clean)
         heldout = made.read("heldout", ["url"]).column("url").to_pylist()
         assert heldout
         assert not wanted & set(heldout)

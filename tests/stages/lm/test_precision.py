@@ -4,10 +4,11 @@ import os
 
 import pytest
 import torch
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from data_contracts import ConfigError
 from stages.lm.config import Compute
-from stages.lm.precision import ISA_LIMITS, matmul_dtype, separate_compiled_kernels
+from stages.lm.precision import ISA_LIMITS, compile_blocks, matmul_dtype
 
 CPU = torch.device("cpu")
 
@@ -40,14 +41,22 @@ def test_bfloat16_without_instructions_for_it_is_refused(monkeypatch):
         dtype("bfloat16")
 
 
-def test_kernels_compiled_for_one_instruction_set_are_not_taken_by_another(monkeypatch):
-    folders = []
+@pytest.mark.parametrize("set_by_torch", [False, True])
+def test_kernels_of_two_instruction_sets_are_kept_apart(monkeypatch, set_by_torch):
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
+    default = default_cache_dir()
+    folders = set()
     for capability in ("AVX2", "AVX512"):
-        monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR", raising=False)
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda capability=capability: capability)
-        separate_compiled_kernels()
-        folders.append(os.environ["TORCHINDUCTOR_CACHE_DIR"])
-    assert folders[0] != folders[1]
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default)
+        if not set_by_torch:
+            monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda name=capability: name)
+        compile_blocks([])
+        folders.add(os.environ["TORCHINDUCTOR_CACHE_DIR"])
+    assert folders == {f"{default}_AVX2", f"{default}_AVX512"}
+
+
+def test_a_folder_for_kernels_that_the_user_names_is_kept(monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/mine")
-    separate_compiled_kernels()
+    compile_blocks([])
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/mine"
