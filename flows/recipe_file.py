@@ -6,6 +6,7 @@ values have bounds that no recipe comes near; there are no aliases (they hide di
 
 from __future__ import annotations
 
+import difflib
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ import yaml
 
 from data_contracts import ConfigError
 from data_contracts.contract import FastLoader
+from data_contracts.foreign_text import brief
 
 MOST_BYTES = 1 << 20
 MOST_VALUES = 50_000
 DEEPEST = 30
+KEYS = ("about", "extends", "seed", "prompts", "seconds", "stages")
 
 _BOOL = "tag:yaml.org,2002:bool"
 _TEXT = "tag:yaml.org,2002:str"
@@ -43,7 +46,7 @@ class _Loader(FastLoader):  # type: ignore[misc, valid-type]
 
 
 class NotPlainError(ValueError):
-    """YAML that is not taken. what: the reason, without any of the text. fix: what to do about it."""
+    """YAML that is not taken. what: the reason. fix: what to do about it."""
 
     def __init__(self, what: str, fix: str = "correct the file"):
         super().__init__(what)
@@ -54,7 +57,7 @@ class NotPlainError(ValueError):
 class Written:
     """What a file says, and the line of every key and item in it."""
 
-    values: Any
+    values: dict[str, Any]
     lines: Mapping[Where, str]
 
 
@@ -69,15 +72,18 @@ def is_file(path: Path) -> bool:
 def read(path: Path) -> Written:
     """The values of a recipe's file.
 
-    Raises ConfigError if the file cannot be read, is too large, or is not plain YAML.
+    Raises ConfigError if the file cannot be read, is too large, is not plain YAML, or is no recipe; it then says nothing of what is in it.
     """
     try:
         text = _text(path)
-        check(text)
-        root = yaml.compose(text, _Loader)
+        found = values(text) or {}
+        if not isinstance(found, dict):
+            raise NotPlainError("is not a mapping", f"a recipe has the keys {', '.join(KEYS)}")
+        if found and not any(_meant(key) for key in found):
+            raise NotPlainError("is no recipe: it has none of a recipe's keys", f"they are {', '.join(KEYS)}")
         lines: dict[Where, str] = {}
-        _note_lines(root, (), lines)
-        return Written(values(text), lines)
+        _note_lines(yaml.compose(text, _Loader), (), lines)
+        return Written(found, lines)
     except OSError as error:
         why = f"cannot be read: {error.strerror}"
         raise ConfigError(f"recipe {path}", why, f"make it readable: chmod u+r {path}") from None
@@ -102,7 +108,7 @@ def check(text: str) -> None:
             line = f"line {event.start_mark.line + 1}"
             if isinstance(event, yaml.AliasEvent):
                 raise NotPlainError(f"{line} uses YAML aliases", "write the values out, or use `extends`")
-            if getattr(event, "tag", None) not in (None, "!"):
+            if getattr(event, "tag", None) is not None:
                 raise NotPlainError(f"is not YAML as recipes have it: {line} uses a tag", "write the value without `!…`")
             depth += isinstance(event, _OPENS) - isinstance(event, _CLOSES)
             count += isinstance(event, (yaml.ScalarEvent, *_OPENS))
@@ -129,11 +135,18 @@ def _text(path: Path) -> str:
         raise NotPlainError(f"is no text: byte {error.start + 1:,} is not UTF-8", "name a recipe") from None
 
 
+def _meant(key: Any) -> bool:
+    """Whether a key is one of a recipe's, or a slip of the pen for one."""
+    return bool(difflib.get_close_matches(str(key)[:40], KEYS, n=1, cutoff=0.75))
+
+
 def _reason(error: Exception) -> str:
     """Why, and in which line: without what stands there."""
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
-        problem = (error.problem or error.context or "").partition(" '")[0]
+        problem = error.problem or error.context or ""
+        if isinstance(error, yaml.constructor.ConstructorError | yaml.composer.ComposerError):
+            problem = problem.partition(" '")[0]  # what follows is the file's own text
         return f"line {mark.line + 1}: {problem}" if mark else problem
     if isinstance(error, yaml.reader.ReaderError):
         return f"it holds the character U+{_code(error):04X}"
@@ -149,10 +162,10 @@ def _note_lines(node: yaml.Node | None, where: Where, lines: dict[Where, str]) -
         for key, value in node.value:
             line = f"line {key.start_mark.line + 1}"
             if key.tag != _TEXT:
-                raise NotPlainError(f"{line}: YAML does not take the key for text", "put it in quotes")
+                raise NotPlainError(f"{line}: YAML does not take the key {brief(key.value)} for text", "put it in quotes")
             here = (*where, key.value)
             if here in lines:
-                raise NotPlainError(f"{line}: a key stands twice (first in {lines[here]})", "keep one")
+                raise NotPlainError(f"{line}: {brief(key.value)} stands twice (first in {lines[here]})", "keep one")
             lines[here] = line
             _note_lines(value, here, lines)
     elif isinstance(node, yaml.SequenceNode):
