@@ -23,7 +23,7 @@ _NAMES = (
     r"|pwd|sig|jwt|auth)"
 )
 _PARAMETER = re.compile(rf"([?&#;]{_NAMES}=)(?!\*\*\*)[^&#\s'\"<>]+", re.IGNORECASE)
-_LONG_KEY = re.compile(r"([?&#;](?:key|code)=)(?!\*\*\*)[\w.~+/%-]{20,}", re.IGNORECASE)
+_KEY = re.compile(r"([?&#;]key=)(?!\*\*\*)[\w.~+/%-]{20,}", re.IGNORECASE)
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:(?:://|//)", re.IGNORECASE)
 
 
@@ -33,7 +33,7 @@ def masked(text: str) -> str:
         return text
     text = _USER.sub(f"{MASK}@", text)
     text = _PARAMETER.sub(rf"\g<1>{MASK}", text)
-    return _LONG_KEY.sub(rf"\g<1>{MASK}", text)
+    return _KEY.sub(rf"\g<1>{MASK}", text)
 
 
 def holds_credentials(address: str) -> bool:

@@ -14,7 +14,7 @@ from rich.markup import escape
 
 import stages
 from data_contracts import GroundupError, Interrupted
-from flows import console, preview, recipe, tables
+from flows import console, preview, private_home, recipe, tables
 from flows.console import errors, headline, out
 from flows.home import home, open_store
 from flows.settings import settings_for
@@ -67,6 +67,7 @@ def run(
     if preview_:
         tables.steps(steps, name, json_)
         return
+    _close_home()
     from flows import runs, summary
 
     with console.only_json() if json_ else nullcontext():
@@ -110,6 +111,7 @@ def stage(
     if preview_:
         tables.steps(steps, name, json_)
         return
+    _close_home()
     with console.only_json() if json_ else nullcontext():
         made = runs.alone(store, steps, name)
     if json_:
@@ -127,6 +129,7 @@ def up(
     """Start the Prefect server, the deployments and a worker; print where the UI is."""
     from flows import server
 
+    _close_home()
     with out.status("starting Prefect: server, deployments, worker …"):
         url = server.up(home(), port, at_once)
     out.print(f"[bold green]up[/]  {url}")
@@ -262,8 +265,15 @@ def contracts_docs() -> None:
 def main() -> None:
     """Run the command line. A GroundupError is printed as what it is, without a traceback, with exit status 2; a stop is 130."""
     _share_cores()
+    private_home.keep_private()
     with _told_plainly():
         app()
+
+
+def _close_home() -> None:
+    """The home is the user's alone from here on; what was open is told."""
+    for line in private_home.prepare(home()):
+        errors.print(line, markup=False, soft_wrap=True)
 
 
 def _share_cores() -> None:

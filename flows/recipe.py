@@ -151,7 +151,7 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return both
 
 
-def _parse(path: Path) -> tuple[dict[str, Any], Mapping[Where, str]]:
+def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, str]]:
     """The file as plain values of the shape that a recipe has, and the line of every key."""
     written = recipe_file.read(path)
     values, lines = written.values, written.lines
