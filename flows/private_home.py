@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_contracts import ConfigError, GroundupError
-from data_contracts.remote import cache_base
 from flows.home import Home
 
 GROUP = "GROUNDUP_STORE_GROUP"
@@ -64,6 +63,8 @@ def _kept_elsewhere(at: Home) -> dict[Path, str]:
     """The store or the cache of one, where they lie outside of the home and are ours; and how to share them."""
     store = _local_store(at)
     if store is None:
+        from data_contracts.remote import cache_base  # Arrow and fsspec: only for a store behind a URL
+
         folder, advice = cache_base(), ""
     elif os.environ.get(GROUP):
         return {}
@@ -120,7 +121,8 @@ def _shared(at: Home, name: str) -> Iterator[str]:
     group = _group(name)
     store.mkdir(parents=True, exist_ok=True)
     state = store.stat()
-    if state.st_gid == group and state.st_mode & stat.S_ISGID or state.st_uid != os.geteuid():
+    shared_already = state.st_gid == group and bool(state.st_mode & stat.S_ISGID)
+    if shared_already or state.st_uid != os.geteuid():
         return
     try:
         for path, mode in [*_inside(store), (store, stat.S_IMODE(state.st_mode))]:
