@@ -165,10 +165,8 @@ def show_stage(artifact: Artifact, title: str, store: Store) -> None:
     """Figures, samples and lineage of one artifact; its loss curve if it has one."""
     manifest = artifact.manifest
     facts = manifest.facts
-    parts = [
-        f"# {plain(title)}",
-        f"{plain(str(artifact))} · {manifest.bytes / 1e6:,.1f} MB · {plain(manifest.started)} → {plain(manifest.finished)}",
-    ]
+    when = f"{plain(manifest.started)} → {plain(manifest.finished)}"
+    parts = [f"# {plain(title)}", f"{plain(str(artifact))} · {manifest.bytes / 1e6:,.1f} MB · {when}"]
     parts += [f"> {plain(note)}" for note in facts.get("notes", [])]
     for head, found in (
         (("table", "rows"), manifest.rows),
