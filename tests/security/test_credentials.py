@@ -236,7 +236,7 @@ class Locked(BaseHTTPRequestHandler):
         if self.command == "GET":
             self.wfile.write(body)
 
-    do_HEAD = do_GET
+    do_HEAD = do_GET  # noqa: N815  http.server calls it so
 
     def log_message(self, *_: Any) -> None:
         pass

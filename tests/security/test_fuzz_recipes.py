@@ -139,6 +139,7 @@ LAUGHS = "a: &a [x,x]\n" + "\n".join(
         (b"about: x\n? [a, b]\n: c", "unhashable"),
         (b"seconds: {crawl: .inf}", "seconds is"),
     ],
+    ids=range(15),
 )
 def test_a_file_beyond_all_bounds_is_one_short_error(tmp_path: Path, data: bytes, why: str) -> None:
     path = tmp_path / "hostile.yaml"
@@ -160,7 +161,7 @@ def test_thousands_of_mistakes_are_counted_and_not_all_told(tmp_path: Path) -> N
     assert len(str(error.value)) < 20_000
 
 
-@pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin", "/", "a" * 5000, "nul\0byte", "\ud800"])
+@pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin", "/", "a" * 5000, "nul\0byte", "\ud800"], ids=range(6))
 def test_what_is_no_plain_file_is_no_recipe(path: str) -> None:
     with pytest.raises(ConfigError, match="there is no such recipe or file"):
         recipe.load(path)
@@ -179,7 +180,9 @@ def test_recipes_that_extend_each_other_without_end_are_refused(tmp_path: Path) 
         recipe.load(str(tmp_path / "0.yaml"))
 
 
-@pytest.mark.parametrize("value", ["[" * 100_000, "&a [*a]", "!!python/name:os.system", "0001-01-01T00:00:00+23:59", "9" * 5000])
+@pytest.mark.parametrize(
+    "value", ["[" * 100_000, "&a [*a]", "!!python/name:os.system", "0001-01-01T00:00:00+23:59", "9" * 5000], ids=range(5)
+)
 def test_a_value_on_the_command_line_keeps_the_same_bounds(value: str) -> None:
     with pytest.raises(ConfigError):
         recipe.load("tiny", [f"dedup.threshold={value}"])

