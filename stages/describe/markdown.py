@@ -19,7 +19,7 @@ from data_contracts.foreign_text import json_text, line, shown
 
 LONGEST = 1500  # characters of a quotation
 
-_MARKS = re.compile(r"[\\|\[\]*~$]|`(?=`)|(?<=`)`|(?<![^\W_])_|_(?![^\W_])")  # a lone ` or _ in a word does no harm
+_MARKS = re.compile(r"[\\|\[\]*~$]|`(?=`)|(?<=`)`|#(?=#*$)|(?<![^\W_])_|_(?![^\W_])")  # a lone ` or _ in a word does no harm
 _BEGINS_BLOCK = re.compile(r"^(\d*)([#.)+=-])(?=[\s#=-]|$)")  # a heading, a list, a ruled line
 _MAKES_LINK = re.compile(r"(?<=\w):(?=//)|(?<=\bwww)\.", re.IGNORECASE)  # for renderers that look for addresses
 
