@@ -93,7 +93,7 @@ class PageReport(Report):
                         self._show_loss(client)
                 except httpx.HTTPError as error:
                     if not behind:
-                        self._log.warning("the run's page cannot be refreshed (%s); the work goes on", error)
+                        self._log.warning("the run's page cannot be refreshed (%s); the work goes on", shown(masked(str(error))))
                     behind = True
 
     def _show_progress(self, client: SyncPrefectClient) -> None:
@@ -157,7 +157,8 @@ def _or_a_warning(page: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        get_run_logger().warning("%s cannot be drawn (%s: %s); the run goes on", page, type(error).__name__, error)
+        told = shown(masked(str(error)))
+        get_run_logger().warning("%s cannot be drawn (%s: %s); the run goes on", page, type(error).__name__, told)
 
 
 @_or_a_warning("the stage's page")

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from data_contracts import Artifact, Store
 from data_contracts.artifact import Manifest
+from data_contracts.credentials import masked
 from data_contracts.foreign_text import json_text, line
 from data_contracts.names import Pointing
 from flows.console import cell, out
@@ -21,7 +22,8 @@ _COLOURS = {"up to date": "green", "reuse": "cyan", "build": "yellow"}
 
 
 def as_json(value: Any) -> None:
-    print(json_text(json.dumps(value, indent=1, ensure_ascii=False)))
+    """Print a value for programs; where that is a terminal, it is as safe as a table."""
+    print(json_text(masked(json.dumps(value, indent=1, ensure_ascii=False))))
 
 
 def rows(found: Sequence[Mapping[str, Any]], json_: bool, empty: str) -> None:

@@ -26,7 +26,8 @@ def talk(store: Store, model: str, prompt: str | None, quantization: str | None)
         while question := prompt or _asked():
             messages.append({"role": "user", "content": question})
             _make_room(llama, messages)
-            for piece in pieces(_kept(answer(llama, messages), said := [])):
+            said: list[str] = []
+            for piece in pieces(_kept(answer(llama, messages), said)):
                 print(piece, end="", flush=True)
             print()
             if prompt:

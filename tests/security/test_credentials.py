@@ -177,7 +177,14 @@ def test_what_an_older_groundup_stored_with_credentials_is_shown_masked(groundup
     store.point("demo", "raw_documents", artifact, run="x")
     store.follow("demo", "own", [f"crawl.sources={json.dumps(sources)}"])
     assert "***@example.org" in groundup("show", "demo/raw_documents")
-    for command in (["show", "demo/raw_documents"], ["ls"], ["ls", "demo"], ["run", "--name", "demo", "--preview"]):
+    for command in (
+        ["show", "demo/raw_documents"],
+        ["show", "demo/raw_documents", "--json"],
+        ["ls"],
+        ["ls", "demo"],
+        ["ls", "demo", "--json"],
+        ["run", "--name", "demo", "--preview"],
+    ):
         assert SECRET not in groundup(*command)
 
 
