@@ -19,7 +19,7 @@ _UNSAFE = f"{_C0}{_C1}{_DIRECTION}{_UNSEEN}{_HALVES}"
 _IN_TEXT = re.compile(f"[{_UNSAFE}]")
 _IN_A_LINE = re.compile(f"[\t\n{_UNSAFE}]")
 _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
-_UNFINISHED = re.compile("[\r\ud800-\udbff]$")
+_UNFINISHED = re.compile(r"[\r\ud800-\udbff]\Z")
 
 
 def shown(text: str) -> str:
