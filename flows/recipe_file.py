@@ -104,7 +104,7 @@ def check(text: str) -> None:
     depth = count = 0
     try:
         for event in yaml.parse(text, _Loader):
-            line = f"line {event.start_mark.line + 1}"
+            line = _line(event.start_mark)
             if isinstance(event, yaml.AliasEvent):
                 raise NotPlainError(f"{line} uses YAML aliases", "write the values out, or use `extends`")
             if getattr(event, "tag", None) is not None:
@@ -146,10 +146,14 @@ def _reason(error: Exception) -> str:
         problem = error.problem or error.context or ""
         if isinstance(error, yaml.constructor.ConstructorError | yaml.composer.ComposerError):
             problem = problem.partition(" '")[0]  # what follows is the file's own text
-        return f"line {mark.line + 1}: {problem}" if mark else problem
+        return f"{_line(mark)}: {problem}" if mark else problem
     if isinstance(error, yaml.reader.ReaderError):
         return f"it holds the character U+{_code(error):04X}"
     return "a character that is not text" if isinstance(error, UnicodeError) else str(error).partition(":")[0]
+
+
+def _line(mark: Any) -> str:
+    return f"line {mark.line + 1}"
 
 
 def _code(error: yaml.reader.ReaderError) -> int:
@@ -159,7 +163,7 @@ def _code(error: yaml.reader.ReaderError) -> int:
 def _note_lines(node: yaml.Node | None, where: Where, lines: dict[Where, str]) -> None:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
-            line = f"line {key.start_mark.line + 1}"
+            line = _line(key.start_mark)
             if key.tag != _TEXT:
                 raise NotPlainError(f"{line}: YAML does not take the key {brief(key.value)} for text", "put it in quotes")
             here = (*where, key.value)
@@ -169,5 +173,5 @@ def _note_lines(node: yaml.Node | None, where: Where, lines: dict[Where, str]) -
             _note_lines(value, here, lines)
     elif isinstance(node, yaml.SequenceNode):
         for number, value in enumerate(node.value):
-            lines[(*where, number)] = f"line {value.start_mark.line + 1}"
+            lines[(*where, number)] = _line(value.start_mark)
             _note_lines(value, (*where, number), lines)

@@ -115,7 +115,7 @@ def draw_scores(figure: Figure, rows: Rows) -> None:
         axes.errorbar(row["value"], place, xerr=2 * (row.get("stderr") or 0), fmt="o", color=BLUE, capsize=3, markersize=5)
         axes.plot([row["baseline"]] * 2, [place - 0.3, place + 0.3], color=ORANGE, linewidth=2)
         label = line(row["baseline_name"] or "")
-        beside = {"textcoords": "offset points", "fontsize": 7, "color": ORANGE}
+        beside: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": ORANGE}
         axes.annotate(label, (row["baseline"], place - 0.3), (3, 0), **beside)
     axes.set_yticks(range(len(kept)), [line(f"{row['task']}  {row['metric']}") for row in kept])
     axes.set_ylim(len(kept) - 0.4, -0.6)
