@@ -278,6 +278,9 @@ def kept(folder: Path, secret: str) -> list[Path]:
 
 
 WORK = """
+from datasets import config
+config.STREAMING_READ_MAX_RETRIES = 1
+config.STREAMING_READ_RETRY_INTERVAL = 0  # it would ask a proxy that is not there for minutes
 from flows.home import home
 from flows.server import running_server
 with running_server(home(), lambda: None):
@@ -286,7 +289,7 @@ with running_server(home(), lambda: None):
     import sys
     for run in (
         lambda: build_llm(recipe_file=sys.argv[1], name="a"),
-        lambda: crawl(name="b", recipe="own", overrides=[], settings={}),
+        lambda: crawl(name="b", recipe="own", overrides=[sys.argv[2]]),
     ):
         try:
             run()
@@ -304,7 +307,13 @@ def test_a_wrong_file_and_the_password_of_a_proxy_reach_neither_database_nor_log
     settings = {"GROUNDUP_HOME": str(at.path), "GROUNDUP_PORT": str(free_port()), "PYTHONPATH": str(REPOSITORY)}
     proxy = {"HTTPS_PROXY": f"http://user:{SECRET}@127.0.0.1:9", "https_proxy": f"http://user:{SECRET}@127.0.0.1:9"}
     done = subprocess.run(
-        [sys.executable, "-c", WORK, str(wrong)],
+        [
+            sys.executable,
+            "-c",
+            WORK,
+            str(wrong),
+            "crawl.sources=[{kind: dataset, dataset: json, data_files: ['https://example.org/x.jsonl']}]",
+        ],
         env=kept_environment | settings | proxy,
         cwd=tmp_path,
         capture_output=True,
@@ -312,6 +321,7 @@ def test_a_wrong_file_and_the_password_of_a_proxy_reach_neither_database_nor_log
         check=False,
     )
     assert "is no recipe" in done.stdout, done.stdout + done.stderr
+    assert "failed: crawl source dataset" in done.stdout, "the proxy was asked"
     assert "flows.prefect_server" in done.stdout, "the processes were looked at"
     assert SECRET not in done.stdout + done.stderr
     assert kept(at.path, SECRET) == []
