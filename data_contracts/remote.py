@@ -44,9 +44,14 @@ def open_store(location: str | Path, cache: Path | None = None, contracts: Contr
     if "://" not in text or text.startswith("file://"):
         return Store(text.removeprefix("file://"), contracts)
     if cache is None:
-        base = os.environ.get("GROUNDUP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "groundup"
-        cache = Path(base).expanduser() / sha256(text.rstrip("/").encode()).hexdigest()[:16]
+        cache = cache_base() / sha256(text.rstrip("/").encode()).hexdigest()[:16]
     return RemoteStore(text, cache, contracts)
+
+
+def cache_base() -> Path:
+    """Where the caches of stores behind URLs are: GROUNDUP_CACHE, or groundup in the user's own folder of caches."""
+    base = os.environ.get("GROUNDUP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "groundup"
+    return Path(base).expanduser().resolve()
 
 
 class Bucket:

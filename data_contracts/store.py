@@ -168,7 +168,7 @@ class Store:
         folder = self.root / "locks"
         with faults_told(f"lock in {self.root}", self.root):
             folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / id, os.O_CREAT | os.O_RDWR, 0o644)
+            handle = os.open(folder / id, os.O_CREAT | os.O_RDWR, 0o666)  # the umask says who else may
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX)

@@ -10,11 +10,12 @@ from contextlib import contextmanager, nullcontext
 from typing import Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 import stages
 from data_contracts import GroundupError, Interrupted
-from flows import console, preview, recipe, tables
+from data_contracts.credentials import masked, nothing_secret
+from flows import console, preview, private_home, recipe, tables
 from flows.console import errors, headline, out
 from flows.home import home, open_store
 from flows.settings import settings_for
@@ -62,11 +63,12 @@ def run(
     loaded = recipe.load(recipe_ or (last.recipe if last else "tiny"), changes)
     if last and not json_:
         options = shlex.join(["--recipe", last.recipe, *(part for text in last.changes for part in ("--set", text))])
-        out.print(f"[dim]as last time: {escape(options)}[/]", soft_wrap=True)
+        out.print(Text(f"as last time: {masked(options)}", "dim"), soft_wrap=True)
     steps = preview.whole(store, name, loaded.configs, as_of)
     if preview_:
         tables.steps(steps, name, json_)
         return
+    _close_home()
     from flows import runs, summary
 
     with console.only_json() if json_ else nullcontext():
@@ -110,6 +112,7 @@ def stage(
     if preview_:
         tables.steps(steps, name, json_)
         return
+    _close_home()
     with console.only_json() if json_ else nullcontext():
         made = runs.alone(store, steps, name)
     if json_:
@@ -127,6 +130,7 @@ def up(
     """Start the Prefect server, the deployments and a worker; print where the UI is."""
     from flows import server
 
+    _close_home()
     with out.status("starting Prefect: server, deployments, worker …"):
         url = server.up(home(), port, at_once)
     out.print(f"[bold green]up[/]  {url}")
@@ -165,8 +169,9 @@ def show(artifact: Ref, json_: Json = False) -> None:
     if json_:
         tables.as_json(found.manifest.model_dump(mode="json"))
         return
-    out.print(f"[bold]{found}[/]  {headline(found)}", f"  {found.place}", sep="\n")
-    out.print_json(found.manifest.model_dump_json(exclude={"files"}))
+    title = Text.assemble((str(found), "bold"), f"  {headline(found)}\n  {found.place}")
+    out.print(title, soft_wrap=True)
+    out.print_json(masked(found.manifest.model_dump_json(exclude={"files"})))
     tables.rows([entry.model_dump() for entry in found.manifest.files], False, empty="no files")
 
 
@@ -185,7 +190,8 @@ def verify(artifact: Ref, json_: Json = False) -> None:
     if json_:
         tables.as_json({"artifact": str(found), "files": files, "rows": rows, "contract": found.manifest.contract, "ok": True})
     else:
-        out.print(f"[green]sound[/]  {found}: {files} files as in the manifest, {rows:,} rows keep contract {found.manifest.contract}")
+        told = f"  {found}: {files} files as in the manifest, {rows:,} rows keep contract {found.manifest.contract}"
+        out.print(Text.assemble(("sound", "green"), told), soft_wrap=True)
 
 
 @app.command()
@@ -229,7 +235,7 @@ def contracts_check(
         tables.as_json({"frozen": added, "problems": told})
     else:
         for line in [*(f"frozen: {name}" for name in added), *told]:
-            out.print(line)
+            out.print(line, markup=False)
         out.print("[red]contracts are not in order[/]" if told else "[green]contracts are in order[/]")
     if told:
         raise typer.Exit(1)
@@ -262,8 +268,16 @@ def contracts_docs() -> None:
 def main() -> None:
     """Run the command line. A GroundupError is printed as what it is, without a traceback, with exit status 2; a stop is 130."""
     _share_cores()
-    with _told_plainly():
+    private_home.keep_private()
+    console.accept_any_text()
+    with _told_plainly(), nothing_secret():
         app()
+
+
+def _close_home() -> None:
+    """The home is the user's alone from here on; what was open is told."""
+    for line in private_home.prepare(home()):
+        errors.print(line, markup=False, soft_wrap=True)
 
 
 def _share_cores() -> None:

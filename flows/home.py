@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_contracts import Store
+from data_contracts import ConfigError, Store
 from data_contracts import open_store as open_store_at
+from data_contracts.credentials import ADVICE, holds_credentials, masked
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,13 @@ class Home:
 
     @property
     def store(self) -> str:
-        """A folder (absolute, so that every process means the same) or a URL: GROUNDUP_STORE, or `store` in here."""
+        """A folder (absolute, so that every process means the same) or a URL: GROUNDUP_STORE, or `store` in here.
+
+        Raises ConfigError for a URL with credentials: it would be kept in records, logs and messages.
+        """
         given = os.environ.get("GROUNDUP_STORE") or str(self.path / "store")
+        if holds_credentials(given):
+            raise ConfigError(f"GROUNDUP_STORE={masked(given)}", "is an address with credentials in it", ADVICE)
         return given if "://" in given else str(Path(given).expanduser().resolve())
 
     @property
@@ -39,6 +45,10 @@ def home() -> Home:
 
 def enter_folder() -> None:
     """Work where `groundup up` or `groundup run` was called: relative paths in settings start there, and Prefect starts runs elsewhere."""
+    if "PREFECT__FLOW_RUN_ID" in os.environ:  # in a worker that may have been started by hand
+        from flows.private_home import keep_private
+
+        keep_private()
     os.chdir(os.environ.get("GROUNDUP_FOLDER", "."))
 
 

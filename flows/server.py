@@ -22,6 +22,7 @@ from typing import Any, TextIO
 import psutil
 
 from data_contracts import ConfigError, GroundupError
+from flows import private_home
 from flows.home import Home
 
 REPOSITORY = Path(__file__).parent.parent
@@ -183,7 +184,7 @@ def stop(at: Home, process: str) -> bool:
 def _starting_or_stopping(at: Home) -> Iterator[None]:
     """Only one process at a time looks for a server, starts one or stops it. The lock dies with its process."""
     with _writing(at):
-        at.prefect.mkdir(parents=True, exist_ok=True)
+        private_home.prepare(at)
         lock = (at.prefect / "server.lock").open("a")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -193,7 +194,7 @@ def _starting_or_stopping(at: Home) -> Iterator[None]:
 def _users(at: Home) -> TextIO:
     """The file of which every run from the shell holds a shared lock."""
     with _writing(at):
-        at.prefect.mkdir(parents=True, exist_ok=True)
+        private_home.prepare(at)
         return (at.prefect / "server.users").open("a")
 
 
@@ -273,6 +274,7 @@ def _spawn(at: Home, process: str, command: list[str], **record: Any) -> None:
             stdout=log,
             stderr=log,
             start_new_session=True,
+            umask=private_home.umask(),
         )
     _write_record(at, process, {"pid": child.pid, "command": command, **record})
 
