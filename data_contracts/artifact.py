@@ -160,7 +160,8 @@ class Artifact:
     def check(self) -> int:
         """Hold the content against its contract once more, as at publish, and its rows against the manifest; returns the rows.
 
-        (`verify` shows that nothing changed since.) Of a newer minor version, whose bounds may be wider, only the columns that this release reads are looked for.
+        (`verify` shows that nothing changed since.) Of a newer minor version, whose bounds may be wider, only the columns that this
+        release reads are looked for.
         Raises ContractError that tells every violation found.
         """
         versions = [contract for contract in self.contracts.versions(self.noun) if contract.version <= self.version]
