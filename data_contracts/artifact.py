@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from data_contracts import bundles, check, migrations, repair
 from data_contracts.contract import SHIPPED, Contract, Contracts, Version
 from data_contracts.errors import ArtifactError, ContractError, make_again
-from data_contracts.files import batches, is_file, listing, read_bounded, refusal, sha256
+from data_contracts.files import batches, is_file, listing, read_bounded, refusal, sha256, shown
 from data_contracts.manifest import MANIFEST, MOST_BYTES, FileEntry, InputRef, Manifest
 from data_contracts.repair import Damage
 
@@ -146,7 +146,7 @@ class Artifact:
         folder, found = self.path, []
         try:
             strays = [name for name in listing(folder) if name not in listed]
-            found += [Damage(f"{name} is not in the manifest", "stray", folder / name) for name in strays]
+            found += [Damage(f"{shown(name)} is not in the manifest", "stray", folder / name) for name in strays]
         except OSError as error:
             found.append(repair.of_error("its folder", folder, error))
         if (computed := self.manifest.identity.id) != self.id:

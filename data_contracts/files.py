@@ -28,6 +28,11 @@ def is_plain(path: str) -> bool:
     return path.isprintable() and "\\" not in path and all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
 
 
+def shown(path: str) -> str:
+    """A path for a message: as it is, or in quotes and escapes if a terminal could obey it."""
+    return path if path.isprintable() else repr(path)
+
+
 def matches(path: str, glob: str) -> bool:
     """Whether a relative path falls under a glob. `*` does not cross a slash, unlike fnmatch's."""
     parts, patterns = path.split("/"), glob.split("/")

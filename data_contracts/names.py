@@ -60,11 +60,15 @@ class Pointing(_Entry):
 
 
 @dataclass(frozen=True)
-class PointedAt:
-    """Which refs ("run/output") point at an artifact now. unreadable: refs of which nobody can tell."""
+class Newest:
+    """What all refs of a store ("run/output") point at now. unreadable: those of which nobody can tell."""
 
     refs: dict[str, Pointing]
     unreadable: tuple[str, ...]
+
+    def at(self, noun: str, id: str) -> dict[str, Pointing]:
+        """The refs that point at one artifact."""
+        return {ref: entry for ref, entry in self.refs.items() if (entry.noun, entry.id) == (noun, id)}
 
 
 class Followed(_Entry):
@@ -158,15 +162,14 @@ class Names:
         """Let name/role mean something else from now on. False if it already means that."""
         return self._append(_key(name, role), pointing, pointing.same)
 
-    def pointing_at(self, noun: str, id: str) -> PointedAt:
-        """Every ref that points at an artifact now. Reads the newest entry of all refs there are."""
+    def newest(self) -> Newest:
+        """What every ref points at now."""
         keys = [(name, role) for name in self.all() for role in self._outputs(name)]
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            newest = dict(zip(keys, pool.map(self._get_or_error, keys), strict=True))
-        found = {_key(*key): entry for key, entry in newest.items() if isinstance(entry, Pointing)}
-        refs = {ref: entry for ref, entry in found.items() if (entry.noun, entry.id) == (noun, id)}
-        unreadable = tuple(_key(*key) for key, entry in newest.items() if isinstance(entry, ArtifactError))
-        return PointedAt(refs, unreadable)
+            found = dict(zip(keys, pool.map(self._get_or_error, keys), strict=True))
+        refs = {_key(*key): entry for key, entry in found.items() if isinstance(entry, Pointing)}
+        unreadable = [_key(*key) for key, entry in found.items() if isinstance(entry, ArtifactError)]
+        return Newest(refs, tuple(unreadable))
 
     def set_aside_newest(self, name: str, role: str) -> str | None:
         """Keep the newest entry, if it cannot be read, under another key: the ref then points at what it pointed at before.

@@ -45,7 +45,7 @@ def advice(artifact: str, found: Sequence[Damage], stage: str | None = None, sec
     if any(one.cause == "disk" for one in found):
         parts.append("check the disk (dmesg), then run the command again")
     strays = [one.path for one in found if one.cause == "stray"]
-    parts += [f"move it out of the artifact: mv {shlex.quote(str(path))} ." for path in strays[:_SHOWN]]
+    parts += [f"move it out of the artifact: mv {_quoted(path)} ." for path in strays[:_SHOWN]]
     if any(one.cause == "content" for one in found):
         parts.append(f"restore it from a copy of the store, or {rebuild(artifact, stage, seconds)}")
     return "; ".join(parts)
@@ -65,8 +65,8 @@ def permission(path: Path, write: bool = False) -> str:
     try:
         owner = culprit.lstat().st_uid
     except OSError:
-        return f"let yourself reach {shlex.quote(str(culprit))} (chmod, chown)"
-    quoted = shlex.quote(str(culprit))
+        return f"let yourself reach {_quoted(culprit)} (chmod, chown)"
+    quoted = _quoted(culprit)
     if owner == os.geteuid():
         return f"chmod u+{bits} {quoted}"
     return f"run as {_user(owner)}, who owns {quoted}, or let {_user(owner)} open it to your group: chmod g+{bits} {quoted}"
@@ -91,7 +91,25 @@ def _closed(path: Path, write: bool) -> Path:
         nearest = step
         if step != path and os.path.isdir(step) and not _may(step, os.X_OK):
             return step
+    if write and nearest == path and _may(path, os.W_OK):
+        return path.parent  # to rename or remove `path` takes a right to its folder
     return nearest
+
+
+def _quoted(path: Path) -> str:
+    """For a command line; a name that a terminal would obey in the shell's own escapes."""
+    text = str(path)
+    if text.isprintable():
+        return shlex.quote(text)
+    return "$'" + "".join(_escaped(character) for character in text) + "'"
+
+
+def _escaped(character: str) -> str:
+    if character in "\\'":
+        return "\\" + character
+    if character.isprintable():
+        return character
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
 def _may(path: Path, mode: int) -> bool:

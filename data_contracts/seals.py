@@ -7,6 +7,7 @@ one in question, are asked where no ref holds anything.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
 from data_contracts import repair
@@ -27,7 +28,7 @@ def require(pointing: Pointing, ref: str, artifact: Artifact, refs: Names) -> No
     """
     if pointing.removed or pointing.manifest_sha256 in (None, artifact.digest):
         return
-    pointed_at = refs.pointing_at(artifact.noun, artifact.id).refs
+    pointed_at = refs.newest().at(artifact.noun, artifact.id)
     digests = {name: digest_of(entry, artifact) for name, entry in pointed_at.items()}
     judge(artifact, {ref: pointing.manifest_sha256} | digests)
 
@@ -42,7 +43,7 @@ def held(newest: Pointing | None, artifact: Artifact, refs: Names) -> str | None
             return artifact.digest
         if newest.manifest_sha256 is None:
             return None
-    pointed_at = refs.pointing_at(artifact.noun, artifact.id).refs
+    pointed_at = refs.newest().at(artifact.noun, artifact.id)
     judge(artifact, {name: digest_of(entry, artifact) for name, entry in pointed_at.items()})
     return artifact.digest
 
@@ -54,7 +55,7 @@ def digest_of(entry: Pointing, artifact: Artifact) -> str | None:
     return entry.manifest_sha256
 
 
-def judge(artifact: Artifact, digests: dict[str, str | None]) -> Seal:
+def judge(artifact: Artifact, digests: Mapping[str, str | None]) -> Seal:
     """digests: what each ref, or each manifest downstream, holds of the artifact's manifest.
 
     Raises ArtifactError if some hold one, and none of them this.
