@@ -20,6 +20,7 @@ from data_contracts.repair import Damage
 
 __all__ = ["MANIFEST", "Artifact", "FileEntry", "InputRef", "Manifest"]
 
+
 class Artifact:
     """A published artifact, for reading. Readers see what the manifest lists and nothing else."""
 
@@ -111,9 +112,7 @@ class Artifact:
         for path in self.table_paths(table):
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 if not older and (lost := set(wanted.names) - set(file.schema_arrow.names)):
-                    raise ContractError(
-                        f"{self} {table}/{path.name}", f"has no columns {sorted(lost)}", self._rebuild()
-                    )
+                    raise ContractError(f"{self} {table}/{path.name}", f"has no columns {sorted(lost)}", self._rebuild())
                 for batch in batches(file, batch_size, None if older else wanted.names):
                     if older:
                         batch = migrations.upgrade(self.contracts, self.noun, table, batch, self.version)
@@ -247,4 +246,3 @@ class Artifact:
 
     def _no_such(self, kind: str, name: str, known: Sequence[str]) -> ContractError:
         return ContractError(f"{self}", f"its contract has no {kind} {name!r}", f"choose from: {', '.join(known)}")
-

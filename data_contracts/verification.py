@@ -81,11 +81,7 @@ class Held:
     def notes(self) -> list[str]:
         """What could not be asked."""
         kinds = {"refs": self.newest.unreadable, "manifests": self.unreadable}
-        return [
-            f"{len(lost)} {kind} cannot be read and were not asked: {', '.join(lost[:3])}"
-            for kind, lost in kinds.items()
-            if lost
-        ]
+        return [f"{len(lost)} {kind} cannot be read and were not asked: {', '.join(lost[:3])}" for kind, lost in kinds.items() if lost]
 
 
 def verify(artifact: Artifact, held: Held) -> Verified:

@@ -31,7 +31,11 @@ def verify(target: Target, json_: Json = False) -> None:
     store = open_store()
     if not _is_run(store, target):
         found = verification.verify(store.find(target), Held.by(store))
-        tables.as_json(_row(target, found)) if json_ else _print(target, found)
+        if json_:
+            tables.as_json(_row(target, found))
+        else:
+            _print(target, found)
+            _print_hint(target, [found])
         return
     results = dict(verification.verify_run(store, target))
     if json_:
@@ -39,7 +43,9 @@ def verify(target: Target, json_: Json = False) -> None:
     else:
         for reference, found in results.items():
             _print(reference, found)
-        out.print(_summary(target, list(results.values())), soft_wrap=True)
+        wrong = sum(isinstance(found, GroundupError) for found in results.values())
+        out.print(f"{target}: {len(results)} artifacts, {wrong} wrong", soft_wrap=True)
+        _print_hint(target, list(results.values()))
     if any(isinstance(found, GroundupError) for found in results.values()):
         raise typer.Exit(WRONG)
 
@@ -136,17 +142,14 @@ def _print(reference: str, found: Verified | GroundupError) -> None:
         out.print(f"  {found.what}: {found.why}\n  to repair: {found.fix}", markup=False, soft_wrap=True)
         return
     told = f"{found.files} files as in the manifest, {found.rows:,} rows keep contract {found.artifact.manifest.contract}"
-    unsealed = "" if found.seal == "sealed" else f"; unsealed: {_how_to_seal(reference)}"
-    out.print(f"[green]sound[/]   {escape(reference)}  {found.artifact}: {told}{escape(unsealed)}", soft_wrap=True)
+    out.print(f"[green]sound[/]   {escape(reference)}  {found.artifact}: {told}; {found.seal}", soft_wrap=True)
     for note in found.notes:
         out.print(f"  {note}", markup=False, soft_wrap=True)
 
 
-def _how_to_seal(reference: str) -> str:
-    return f"nothing outside it holds the digest of its manifest; groundup seal {reference}"
-
-
-def _summary(name: str, results: list[Verified | GroundupError]) -> str:
-    wrong = sum(isinstance(found, GroundupError) for found in results)
+def _print_hint(target: str, results: list[Verified | GroundupError]) -> None:
     unsealed = sum(isinstance(found, Verified) and found.seal == "unsealed" for found in results)
-    return f"{name}: {len(results)} artifacts, {wrong} wrong, {unsealed} unsealed"
+    if unsealed:
+        subject = f"{unsealed} artifacts are" if unsealed > 1 else "it is"
+        told = "nothing holds the digest of the manifest, so that a change of it would not show"
+        out.print(f"{subject} unsealed: {told}; to seal: groundup seal {target}", markup=False, soft_wrap=True)
