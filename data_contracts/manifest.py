@@ -8,16 +8,17 @@ from __future__ import annotations
 
 import hashlib
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from data_contracts.files import is_plain, plain_json
+from data_contracts.files import is_plain, plain_json, shown
 from data_contracts.identity import ID_DIGITS, Identity, canonical
 
 MANIFEST = "manifest.json"
 MOST_BYTES = 64 << 20  # of a manifest: some 300,000 files
 
+M = TypeVar("M", bound=BaseModel)
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]  # of an artifact type, a stage, an input, a table
 ArtifactId = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{ID_DIGITS}}}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -34,6 +35,15 @@ def _each_once(files: list[FileEntry]) -> list[FileEntry]:
     if len({entry.path for entry in files}) != len(files):
         raise ValueError("a file is listed twice")
     return files
+
+
+def parse_as(model: type[M], text: str | bytes) -> M:
+    """An entry of the store from its JSON. Raises ValueError that says in one line which fields are wrong."""
+    try:
+        return model.model_validate(plain_json(text))
+    except ValidationError as error:
+        wrong = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors(include_url=False)]
+        raise ValueError("; ".join(shown(line)[:200] for line in wrong[:5])) from None
 
 
 class _Frozen(BaseModel):
@@ -81,7 +91,7 @@ class Manifest(_Frozen):
     @classmethod
     def parse(cls, text: str | bytes) -> Manifest:
         """Raises ValueError for what is no manifest: no JSON, a key twice, a path that leads out of the artifact …"""
-        return cls.model_validate(plain_json(text))
+        return parse_as(cls, text)
 
     @property
     def identity(self) -> Identity:

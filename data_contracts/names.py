@@ -20,8 +20,8 @@ from pydantic import BaseModel, ConfigDict
 
 from data_contracts import repair
 from data_contracts.errors import ArtifactError, ConfigError
-from data_contracts.files import flush, plain_json, read_bounded
-from data_contracts.manifest import ArtifactId, Moment, Name, Sha256
+from data_contracts.files import flush, read_bounded
+from data_contracts.manifest import ArtifactId, Moment, Name, Sha256, parse_as
 
 _RULE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _RECIPE = ".recipe"  # no role is called so
@@ -238,7 +238,7 @@ class Names:
     def _entry(self, key: str, number: int, kind: type[E]) -> E:
         what, entry = f"ref {key}", f"names/{_numbered(key, number)}"
         try:
-            return kind.model_validate(plain_json(self._place.read(_numbered(key, number))))
+            return parse_as(kind, self._place.read(_numbered(key, number)))
         except OSError as error:
             damage = repair.of_error(entry, Path(entry), error)
             fix = repair.permission(damage.path) if damage.cause == "permission" else _set_aside(key, kind)

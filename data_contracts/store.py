@@ -162,7 +162,11 @@ class Store:
         """Delete for good what is kept under `name`."""
         kept(name, self.removed())
         with faults_told(f"{REMOVED}/{name}", self.root):
-            shutil.rmtree(self.root / REMOVED / name)
+            path = self.root / REMOVED / name
+            if path.is_symlink():  # somebody put it in the artifact's stead; what it leads to is not ours
+                path.unlink()
+            else:
+                shutil.rmtree(path)
 
     def follow(self, name: str, recipe: str, changes: Iterable[str]) -> None:
         """Remember the recipe that a whole run of `name` follows, and what differs from it."""

@@ -63,14 +63,14 @@ def test_missing_stray_and_linked_files_are_all_told_at_once(artifact, tmp_path)
 
 
 def test_what_cannot_be_read_is_told_like_other_damage(artifact, monkeypatch):
-    def refuse(path):
+    def refuse(path, *_):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("data_contracts.artifact.sha256", refuse)
     monkeypatch.setattr("data_contracts.artifact.listing", refuse)
     with pytest.raises(ArtifactError, match=rf"its folder cannot be read: .*{JSON} cannot be read: Permission denied"):
         artifact.verify()
-    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    monkeypatch.setattr("data_contracts.artifact.read_bounded", refuse)
     with pytest.raises(ArtifactError, match=r"its manifest.json cannot be read: .*Permission denied"):
         Artifact.at(artifact.path)
 

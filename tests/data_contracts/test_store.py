@@ -274,8 +274,8 @@ def test_a_name_with_a_damaged_entry_says_so_and_strangers_among_the_names_are_p
     assert isinstance(store.names, Names)
     assert store.names.all() == ["demo"]
     (folder / "demo" / "chats" / "00000002.json").write_text("{")
-    with pytest.raises(ArtifactError, match="name demo/chats: its entry 2 cannot be read"):
+    with pytest.raises(ArtifactError, match="ref demo/chats: its entry 2 cannot be read"):
         store.find("demo/chats")
     (folder / "demo" / "chats" / "00000003.json").mkdir()
-    with pytest.raises(ArtifactError, match=r"name demo/chats: its entry 3 cannot be read: .*Is a directory"):
+    with pytest.raises(ArtifactError, match=r"ref demo/chats: its entry 3 cannot be read: .*Is a directory"):
         store.find("demo/chats")
