@@ -93,9 +93,9 @@ def test_a_manifest_in_which_any_value_was_changed_added_or_taken_away_is_found(
             entries.write(key, json.dumps(document, indent=1).encode())
             try:
                 verified(filled, f"{CLEAN}/{clean.id}")
-                missed.append((name, way))
-            except GroundupError as error:
-                assert error.fix
+            except GroundupError:
+                continue
+            missed.append((name, way))
     assert missed == []
     entries.write(key, json.dumps(json.loads(written) | {"more": 1}).encode())
     with pytest.raises(ArtifactError, match="it was changed since"):
