@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data_contracts import ContractError, GroundupError, Store
+from data_contracts import Artifact, ContractError, GroundupError, Store
 from data_contracts.contract import SHIPPED, load
 from data_contracts.verification import Held, verify
 from tests.security import stores
@@ -82,6 +82,18 @@ def as_long_as_the_budget(strategy: st.SearchStrategy[Any], attempt: Callable[[A
         many(strategy, attempt, AT_A_TIME)
 
 
+def ours(call: Callable[[], Any]) -> str:
+    """What is said by an error of ours, safe for a terminal; nothing if all is well. Any other error is one of the test."""
+    try:
+        call()
+    except GroundupError as error:
+        told = str(error)
+    else:
+        return ""
+    assert "\x1b" not in told
+    return told
+
+
 def on_manifest(store: Store) -> tuple[st.SearchStrategy[bytes], Callable[[bytes], None]]:
     clean = store.find(f"demo/{CLEAN}")
     path = clean.path / "manifest.json"
@@ -89,14 +101,9 @@ def on_manifest(store: Store) -> tuple[st.SearchStrategy[bytes], Callable[[bytes
 
     def attempt(data: bytes) -> None:
         path.write_bytes(data)
-        try:
-            sound = verify(store.open(CLEAN, clean.id, verify=False), Held.by(store))
-        except GroundupError as error:
-            assert "\x1b" not in str(error)
-        else:
-            assert data == written, sound
-        finally:
-            path.write_bytes(written)
+        refused = ours(lambda: verify(store.open(CLEAN, clean.id, verify=False), Held.by(store)))
+        path.write_bytes(written)
+        assert refused or data == written
 
     return st.one_of(mangled(written), edited(written), st.binary(max_size=200)), attempt
 
@@ -104,17 +111,13 @@ def on_manifest(store: Store) -> tuple[st.SearchStrategy[bytes], Callable[[bytes
 def on_ref(store: Store) -> tuple[st.SearchStrategy[bytes], Callable[[bytes], None]]:
     path = store.root / stores.ref_key(RAW)
     written = path.read_bytes()
+    found: list[Artifact] = []
 
     def attempt(data: bytes) -> None:
         path.write_bytes(data)
-        try:
-            found = store.find(f"demo/{RAW}", verify=True)
-        except GroundupError as error:
-            assert "\x1b" not in str(error)
-        else:
-            assert found.path.is_relative_to(store.root / "objects")
-        finally:
-            path.write_bytes(written)
+        refused = ours(lambda: found.append(store.find(f"demo/{RAW}", verify=True)))
+        path.write_bytes(written)
+        assert refused or found.pop().path.is_relative_to(store.root / "objects")
 
     return st.one_of(mangled(written), edited(written), st.binary(max_size=200)), attempt
 
