@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from data_contracts.errors import ArtifactError, ConfigError
+from data_contracts.errors import ArtifactError, ConfigError, GroundupError
 from data_contracts.names import is_name
+from data_contracts.removed import kept
 from data_contracts.store import Store
 from data_contracts.verification import Held
 
@@ -43,12 +45,37 @@ def remove(store: Store, what: Removal) -> str:
 
     Refs first: an artifact that is made again in its stead has another manifest, which they must not call changed.
     """
-    for ref in what.refs:
+    _mark(store, what.refs, (what.artifact_type, what.id), removed=True)
+    try:
+        return store.set_aside(what.artifact_type, what.id)
+    except GroundupError:
+        _mark(store, what.refs, (what.artifact_type, what.id), removed=False)
+        raise
+
+
+def restore(store: Store, reference: str) -> str:
+    """Bring back what `reference` (type/id, or the name under which it is kept) meant and was removed last; returns where it is.
+
+    Raises ConfigError if nothing of it is kept, ArtifactError if another making of it is in the store.
+    """
+    name = _newest_removed(store, reference)
+    key = kept(name, store.removed())
+    back = store.bring_back(name)
+    if store.has(*key):  # the remains of an artifact come back, too, and are none
+        digest = store.open(*key, verify=False).digest
+        held = store.names.newest().at(*key)
+        _mark(store, [ref for ref, entry in held.items() if entry.manifest_sha256 == digest], key, removed=False)
+    return back
+
+
+def _mark(store: Store, refs: Sequence[str], key: tuple[str, str], removed: bool) -> None:
+    """Let refs that point at an artifact remember that it was removed, or that it is there again."""
+    for ref in refs:
         name, _, output = ref.partition("/")
         entry = store.names.get(name, output)
-        if entry and (entry.noun, entry.id) == (what.artifact_type, what.id):
-            store.names.set(name, output, entry.model_copy(update={"removed": True, "run": "groundup rm"}))
-    return store.set_aside(what.artifact_type, what.id)
+        if entry and (entry.noun, entry.id) == key and entry.removed != removed:
+            run = "groundup rm" if removed else "groundup rm --restore"
+            store.names.set(name, output, entry.model_copy(update={"removed": removed, "run": run}))
 
 
 def repair_ref(store: Store, reference: str) -> str | None:
@@ -59,8 +86,8 @@ def repair_ref(store: Store, reference: str) -> str | None:
     return store.names.set_aside_newest(name, output)
 
 
-def newest_removed(store: Store, reference: str) -> str:
-    """Under which name the artifact type/id that was removed last is kept. Raises ConfigError if none is."""
+def _newest_removed(store: Store, reference: str) -> str:
+    """Under which name it is kept. Raises ConfigError if it is not."""
     names = store.removed()
     if reference in names:
         return reference

@@ -92,7 +92,9 @@ def verify(artifact: Artifact, held: Held) -> Verified:
     artifact.verify()
     rows = artifact.check()
     seal = held.judge(artifact)
-    notes = (*_inputs(artifact, held), *held.notes())
+    marked = [name for name, entry in held.refs(artifact).items() if entry.removed]
+    gone = [f"{name} says that it was removed; to let it point at this one: groundup seal {name}" for name in marked]
+    notes = (*_inputs(artifact, held), *gone, *held.notes())
     return Verified(artifact, len(artifact.manifest.files), rows, seal, notes)
 
 

@@ -30,14 +30,14 @@ def verify(target: Target, json_: Json = False) -> None:
     """Compare files, rows, id and manifest of an artifact, or of a whole run, with what was published."""
     store = open_store()
     if not _is_run(store, target):
-        found = verification.verify(store.find(target), Held.by(store))
+        single = verification.verify(store.find(target), Held.by(store))
         if json_:
-            tables.as_json(_row(target, found))
+            tables.as_json(_row(target, single))
         else:
-            _print(target, found)
-            _print_hint(target, [found])
+            _print(target, single)
+            _print_hint(target, [single])
         return
-    results = dict(verification.verify_run(store, target))
+    results: dict[str, Verified | GroundupError] = dict(verification.verify_run(store, target))
     if json_:
         tables.as_json([_row(reference, found) for reference, found in results.items()])
     else:
@@ -80,8 +80,7 @@ def rm(
     elif artifact is None:
         raise ConfigError("groundup rm", "wants an artifact", "name one, e.g. groundup rm demo/tokenizer; see groundup ls demo")
     elif restore:
-        name = removal.newest_removed(store, artifact)
-        _say({"restored": store.bring_back(name)}, json_)
+        _say({"restored": removal.restore(store, artifact)}, json_)
     elif aside := removal.repair_ref(store, artifact):
         _say({"entry_kept_as": f"names/{aside}", "ref": artifact}, json_)
     else:

@@ -57,6 +57,9 @@ def test_what_is_removed_is_gone_from_the_store_kept_aside_and_comes_back_as_it_
     assert filled.find(f"demo/{CLEAN}").digest == clean.digest
     assert seal_of(filled, f"demo/{CLEAN}") == "sealed"
     assert rm(list_=True) == []
+    Entries(filled).change_json(stores.manifest_key(clean), lambda manifest: manifest["facts"].update(rejected={}))
+    with pytest.raises(ArtifactError, match="it was changed since"):
+        filled.find(f"demo/{CLEAN}")
 
 
 def test_what_depends_on_it_is_named_and_it_goes_only_when_that_is_accepted(filled: Store, rm: Rm, capsys: Any) -> None:
@@ -179,4 +182,5 @@ def test_where_the_move_fails_the_artifact_stays_and_is_still_sealed(store: Stor
         with pytest.raises(ArtifactError, match="permission is denied"):
             removal.remove(store, planned)
     assert seal_of(store, f"demo/{RAW}") == "sealed"
+    assert not store.names.get("demo", RAW).removed
     assert store.removed() == []

@@ -167,7 +167,9 @@ def test_an_artifact_may_be_made_again_and_what_was_made_from_the_first_stays_so
     again = stores.publish_raw(store)  # under no name
     entries.change_json(manifest_key(again), lambda manifest: manifest.update(started="2026-01-31T00:00:00+00:00"))
     again = store.open(RAW, again.id)
-    assert verified(store, f"demo/{RAW}").seal == "unsealed"
+    unsealed = verified(store, f"demo/{RAW}")
+    assert unsealed.seal == "unsealed"
+    assert f"groundup seal demo/{RAW}" in unsealed.notes[0]
     assert verified(store, f"demo/{CLEAN}").notes == (f"its input {again} ({RAW}) was made again since",)
     assert store.point("demo", RAW, again, "test", made=False)
     assert verified(store, f"demo/{RAW}").seal == "sealed"
