@@ -15,7 +15,7 @@ from rich.text import Text
 import stages
 from data_contracts import GroundupError, Interrupted
 from data_contracts.credentials import masked, nothing_secret
-from flows import console, preview, private_home, recipe, tables
+from flows import artifact_commands, console, preview, private_home, recipe, tables
 from flows.console import errors, headline, out
 from flows.home import home, open_store
 from flows.settings import settings_for
@@ -26,6 +26,7 @@ app = typer.Typer(
 )  # fmt: skip
 contracts_app = typer.Typer(help="The data contracts: check, compare, document.", no_args_is_help=True)
 app.add_typer(contracts_app, name="contracts")
+artifact_commands.add_to(app)
 
 STOPPED = 130  # exit status, as of every program that Ctrl-C ends
 
@@ -180,18 +181,6 @@ def path(artifact: Ref, json_: Json = False) -> None:
     """The folder of an artifact, for other programs."""
     found = open_store().find(artifact).path
     tables.as_json(str(found)) if json_ else print(found)
-
-
-@app.command()
-def verify(artifact: Ref, json_: Json = False) -> None:
-    """Compare every file of an artifact with its manifest, and its rows with its contract."""
-    found = open_store().find(artifact, verify=True)
-    files, rows = len(found.manifest.files), found.check()
-    if json_:
-        tables.as_json({"artifact": str(found), "files": files, "rows": rows, "contract": found.manifest.contract, "ok": True})
-    else:
-        told = f"  {found}: {files} files as in the manifest, {rows:,} rows keep contract {found.manifest.contract}"
-        out.print(Text.assemble(("sound", "green"), told), soft_wrap=True)
 
 
 @app.command()

@@ -96,7 +96,7 @@ def alone(store: Store, steps: Sequence[Step], name: str | None) -> list[Artifac
                 artifact, new = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
                 console.finish(step.stage.name, artifact, new)
             if name:
-                store.point(name, step.stage.role, artifact, run=f"groundup stage {step.stage.name}")
+                store.point(name, step.stage.role, artifact, run=f"groundup stage {step.stage.name}", made=new)
             made.append(artifact)
     return made
 

@@ -57,7 +57,7 @@ def make(step: preview.Step, name: str) -> State[str]:
             report.note(f"{stop.what} {stop.why}")
             raise _signal() from None
         console.finish(step.stage.name, artifact, made_now)
-    store.point(name, step.stage.role, artifact, run=f"{flow_run.name or step.stage.name}")
+    store.point(name, step.stage.role, artifact, run=f"{flow_run.name or step.stage.name}", made=made_now)
     run_page.show_stage(artifact, f"{name}/{step.stage.role}", store)
     if made_now:
         return Completed(message=console.headline(artifact), data=reference(artifact))

@@ -80,9 +80,10 @@ def recorded(store: Store) -> Callable[..., Artifact]:
     """recorded("clean_documents", "clean", raw_documents=artifact) → an artifact of which the store has the manifest alone."""
 
     def make(noun: str, stage: str, **inputs: Artifact) -> Artifact:
-        identity = Identity(stage, 1, noun, {}, {name: given.id for name, given in inputs.items()}, as_of=str(len(store.ids())))
+        as_of = str(len(store.ids()))
+        identity = Identity(stage, 1, f"{noun} 1.0.0", {}, {name: given.id for name, given in inputs.items()}, as_of)
         manifest = Manifest(
-            groundup="0", id=identity.id, noun=noun, contract="1.0.0", stage=stage, stage_version=1, as_of=None, config={}, settings={},
+            groundup="0", id=identity.id, noun=noun, contract="1.0.0", stage=stage, stage_version=1, as_of=as_of, config={}, settings={},
             inputs={name: InputRef(noun=given.noun, id=given.id) for name, given in inputs.items()},
             rows={}, facts={}, files=[], started="", finished="",
         )  # fmt: skip
