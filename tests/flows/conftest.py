@@ -19,6 +19,9 @@ import pytest
 
 from data_contracts import Artifact, Identity, Manifest, Store
 from data_contracts.artifact import MANIFEST, InputRef
+from flows import api_secret, sign_in
+from flows.home import Home
+from flows.server_address import Address
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -50,9 +53,22 @@ class Groundup:
             finally:
                 process.kill()
 
+    @property
+    def secret(self) -> str:
+        """The API secret that the first start made."""
+        return api_secret.read_or_make(Home(self.home))
+
+    def visit(self, page: Any, path: str) -> None:
+        """Open a page of the UI as a person does who was given the address by `up`."""
+        if not page.url.startswith(self.url):
+            page.goto(sign_in.new_address(Address(port=self.port), self.secret))
+            page.wait_for_url(lambda url: sign_in.PAGE_PATH not in url)
+        page.goto(f"{self.url}{path}")
+
     def api(self, path: str, method: str = "", **body: Any) -> Any:
         """The answer of Prefect's API; by default POST with a body, GET without."""
-        with httpx.Client(base_url=f"{self.url}/api", trust_env=False) as client:
+        credentials = tuple(self.secret.split(":", 1))
+        with httpx.Client(base_url=f"{self.url}/api", auth=credentials, trust_env=False) as client:
             me = str(uuid4())
             token = client.get("/csrf-token", params={"client": me}).raise_for_status().json()["token"]
             headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": me}
