@@ -128,17 +128,25 @@ def groundup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Groundup]:
 
 
 @pytest.fixture
-def browser_page(tmp_path: Path) -> Iterator[Any]:
+def browser_page() -> Iterator[Any]:
     """A page of headless Chromium."""
+    with chromium_page() as page:
+        yield page
+
+
+@contextmanager
+def chromium_page(*arguments: str) -> Iterator[Any]:
+    """A page of a headless Chromium that gets `arguments`; skips the test where there is none."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium on this machine: infra/install_chromium.sh installs it where apt may be used")
     from playwright.sync_api import sync_playwright
 
     quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    quiet += ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=[*quiet, *(["--no-sandbox"] if os.geteuid() == 0 else [])])
-        page = browser.new_page(viewport={"width": 1400, "height": 1600})
+        browser = playwright.chromium.launch(executable_path=chromium, args=[*quiet, *arguments])
+        page = browser.new_page(viewport={"width": 1400, "height": 1600}, ignore_https_errors=True)
         page.set_default_timeout(60_000)
         yield page
         browser.close()

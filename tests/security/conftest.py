@@ -1,4 +1,4 @@
-"""A real server and worker of its own for the attacks, and a real browser."""
+"""A real server and worker of its own for the attacks."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.flows.conftest import Groundup, browser_page, free_port
-
-__all__ = ["browser_page"]
+from tests.flows.conftest import Groundup, free_port
 
 
 @pytest.fixture(scope="session")
