@@ -121,7 +121,7 @@ def test_the_address_signs_in_to_both_uis_without_typing_and_once(attacked: Grou
         assert page.evaluate("localStorage.getItem('prefect-password')") == basic(attacked.secret)
         for prefix in UIS.values():
             page.goto(f"{attacked.url}{prefix}/deployments")
-            page.get_by_text("build-llm").first.wait_for()
+            page.get_by_text("build-llm").locator("visible=true").first.wait_for()
             assert page.locator("input[type=password]").count() == 0
         assert "#" not in page.evaluate("JSON.stringify(history.state) + location.href")
     with chromium_page() as page:  # somebody who finds the address in a history

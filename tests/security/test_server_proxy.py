@@ -113,7 +113,7 @@ def test_up_prints_the_address_outside_and_it_signs_a_browser_in(proxied: Proxie
         page.wait_for_url(lambda url: "/sign-in" not in url)
         for prefix in ("", "/v2"):
             page.goto(f"{proxied.url}{prefix}/deployments")
-            page.get_by_text("build-llm").first.wait_for()
+            page.get_by_text("build-llm").locator("visible=true").first.wait_for()
 
 
 def test_through_the_proxy_the_same_rules_hold(proxied: Proxied) -> None:
