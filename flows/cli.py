@@ -127,14 +127,18 @@ def stage(
 def up(
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port of the UI on 127.0.0.1 (default 4200).")] = None,
     at_once: Annotated[int | None, typer.Option("--at-once", min=1, help="How many runs the worker does at a time (default 1).")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Listen on this address, not on 127.0.0.1; needs --url.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="What browsers open where a reverse proxy adds TLS, e.g. https://HOST.")] = None,
 ) -> None:
-    """Start the Prefect server, the deployments and a worker; print where the UI is."""
+    """Start the Prefect server, the deployments and a worker; print an address that signs your browser in."""
     from flows import server
 
     _close_home()
     with out.status("starting Prefect: server, deployments, worker …"):
-        url = server.up(home(), port, at_once)
-    out.print(f"[bold green]up[/]  {url}")
+        address = server.up(home(), port, at_once, host, url)
+    out.print(Text.assemble(("up", "bold green"), f"  {address}"), soft_wrap=True)
+    if address != server.ui_url():
+        out.print("It signs your browser in, once, within ten minutes; for a new address: groundup up")
     out.print("Start a model there: Deployments → build-llm → Run → Custom run\nStop everything with: groundup down")
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from data_contracts import ConfigError, Store
+from data_contracts import ConfigError, GroundupError, Store
 from data_contracts import open_store as open_store_at
 from data_contracts.credentials import ADVICE, holds_credentials, masked
 
@@ -55,3 +57,18 @@ def enter_folder() -> None:
 def open_store() -> Store:
     """The store of this folder."""
     return open_store_at(home().store)
+
+
+@contextmanager
+def writing(at: Home) -> Iterator[None]:
+    """What goes wrong with a file in the home is said with the home's name.
+
+    Raises:
+        GroundupError: the home cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        fix = "repair that, or give another: GROUNDUP_HOME=FOLDER groundup …"
+        why = f"cannot be written: {error.strerror}"
+        raise GroundupError(f"the folder {at.path}", why, fix) from error
