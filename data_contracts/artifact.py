@@ -203,6 +203,21 @@ class Artifact:
         if wrong:
             raise ArtifactError(f"artifact {self}", "; ".join(wrong), _rebuild(self.place, self.manifest.stage))
 
+    def check_files(self) -> None:
+        """Hold the files against the contract, as at publish, if it has rules for files; tables are not read.
+
+        Raises:
+            ContractError: A file is missing, allowed by no rule, or not what its rule says.
+        """
+        contract = self.contract
+        if not contract.files or self.version.major != contract.version.major:
+            return
+        if self.version > contract.version:  # may have files that this release does not know
+            return
+        told = bundles.problems(contract, self.path, ignore=MANIFEST, reads_tables=False)
+        if told:
+            raise refusal(f"artifact {self} (contract {contract.version})", told, _rebuild(self.place, self.manifest.stage))
+
     def check(self) -> int:
         """Hold the content against its contract once more, as at publish; returns the rows. (`verify` shows that nothing changed since.)
 

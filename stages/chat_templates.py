@@ -18,7 +18,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from data_contracts import ArtifactError, GroundupError
 
@@ -93,9 +93,7 @@ class ChatTemplate:
             raise ArtifactError(what, f"cannot be read: {error}", FIX) from None
         return cls(source, what, variables)
 
-    def render(
-        self, chats: Sequence[Messages], *, marks: bool = False, prompt: bool = False
-    ) -> list[Rendered]:
+    def render(self, chats: Sequence[Messages], *, marks: bool = False, prompt: bool = False) -> list[Rendered]:
         """The text of each conversation.
 
         Args:
@@ -121,7 +119,8 @@ class ChatTemplate:
 class _Child:
     """The process that renders. It is started anew after a template ended it."""
 
-    _running: dict[tuple[int, Limits], _Child] = {}  # by process: a fork must not share its parent's pipes
+    # by process: a fork must not share its parent's pipes
+    _running: ClassVar[dict[tuple[int, Limits], _Child]] = {}
 
     def __init__(self, limits: Limits):
         self._limits = limits
