@@ -73,7 +73,7 @@ class ChatTemplate:
         """
         if len(source.encode("utf-8", "replace")) > MOST_BYTES:
             raise ArtifactError(what, f"is longer than {MOST_BYTES:,} bytes", FIX)
-        self._source, self._what, self._variables = source, what, dict(variables or {})
+        self.source, self._what, self._variables = source, what, dict(variables or {})
         self._limits = limits or Limits()
 
     @classmethod
@@ -108,7 +108,7 @@ class ChatTemplate:
         if not chats:
             return []
         plain = [[dict(message) for message in messages] for messages in chats]
-        asked = {"template": self._source, "variables": self._variables, "chats": plain}
+        asked = {"template": self.source, "variables": self._variables, "chats": plain}
         reply = _Child.of(self._limits).ask(asked | {"marks": marks, "prompt": prompt})
         if "error" in reply:
             at = f" (conversation {reply['chat']})" if reply.get("chat") else ""

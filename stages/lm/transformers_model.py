@@ -36,6 +36,9 @@ def load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
     require_weights(folder)
     tokenizer = load_fast_tokenizer(folder)
     stops = stop_ids(folder)
+    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+        why = "its tokenizer_config.json names neither bos_token nor eos_token: nothing begins a text"
+        raise ArtifactError(f"checkpoint {folder}", why, AGAIN)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)

@@ -16,6 +16,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from data_contracts import ContractError
 from data_contracts.bundles import LLAMA3_SPLIT
+from stages import tokenizer_files
 
 PIECE = 1 << 10  # characters; small, so that one foreign letter slows down a paragraph and not a document
 CACHED_WORDS = 1 << 20
@@ -84,7 +85,7 @@ class Encoder:
 @cache
 def encoder(path: Path) -> Encoder:
     """The encoder of a tokenizer.json, one per process."""
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = tokenizer_files.load(path, f"tokenizer {path}")
     tokenizer.encode_special_tokens = True
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     token_bytes = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
