@@ -169,7 +169,7 @@ class Artifact:
             return
         told = bundles.problems(contract, self.path, ignore=MANIFEST, reads_tables=False)
         if told:
-            raise refusal(f"artifact {self} (contract {contract.version})", told, _rebuild(self.place, self.manifest.stage))
+            raise refusal(f"artifact {self} (contract {contract.version})", told, self._rebuild())
 
     def check(self) -> int:
         """Hold the content against its contract once more, as at publish, and its rows against the manifest; returns the rows.

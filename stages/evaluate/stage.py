@@ -131,7 +131,7 @@ def examine(
         return told
     from stages.evaluate.harness import Harness, merge, pooled, sample_rows, score_rows  # lm-eval takes seconds to import
 
-    exam = Harness(model, tokenizer, folder, made.names, length, config.batch_size, config.seed, config.limit)
+    exam = Harness(model, tokenizer, folder, made.names, length, config.batch_size, config.seed, config.limit, config.allow_code)
     exam.hear(lambda seen, total: report.progress(seen, total, "sequences"))
     exam.check(config.tasks)
     for name in dict.fromkeys(config.tasks):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -107,8 +106,8 @@ def cut(text: str, size: int) -> Iterator[str]:
 
 
 def _end_of_text(path: Path, tokenizer: Tokenizer) -> int:
-    token = json.loads(path.with_name("tokenizer_config.json").read_text("utf-8"))["eos_token"]
-    number = tokenizer.token_to_id(token["content"] if isinstance(token, dict) else token)
+    token = tokenizer_files.special_tokens(path.parent, f"tokenizer {path.parent}")["eos_token"]
+    number = tokenizer.token_to_id(token) if token else None
     if number is None:
         raise ContractError(
             str(path), f"has no token {token!r}, which tokenizer_config.json names as eos_token", "train the tokenizer anew"
