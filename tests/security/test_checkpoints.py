@@ -23,9 +23,10 @@ from stages.lm import transformers_model
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_config, load_model, require_weights
 from tests.checkpoints import METRICS, tiny_checkpoint
+from tests.security.gguf_files import gguf_file, setting, tensor, text
 from tests.security.hostile_checkpoints import CONFIG_DAMAGES, CONTRACT_DAMAGES, EVERY, TOKENIZER_DAMAGES, WEIGHTS_DAMAGES, json_file
 
-READERS = {"checkpoint": [stage.name for stage in stages.STAGES if any(wanted.noun == "checkpoint" for wanted in stage.consumes)]}
+READERS = {stage.name for stage in stages.STAGES if any(wanted.noun == "checkpoint" for wanted in stage.consumes)}
 
 
 @pytest.fixture(scope="module")
@@ -187,26 +188,6 @@ def test_those_are_all_stages_that_run_a_checkpoint():
 @pytest.mark.slow
 def test_a_sound_checkpoint_passes(sound, publish, monkeypatch):
     hostile(publish, monkeypatch, sound).check_files()
-
-
-# --- GGUF -----------------------------------------------------------------------------------------------------------
-
-
-def text(value: bytes) -> bytes:
-    return struct.pack("<Q", len(value)) + value
-
-
-def gguf_file(*settings: bytes, tensors: bytes = b"", count: int = 1, claimed: int | None = None, data: bytes = b"") -> bytes:
-    number = len(settings) if claimed is None else claimed
-    return struct.pack("<4sIQQ", b"GGUF", 3, count, number) + b"".join(settings) + tensors + data
-
-
-def setting(key: bytes, kind: int, value: bytes) -> bytes:
-    return text(key) + struct.pack("<I", kind) + value
-
-
-def tensor(name: bytes, shape: list[int], kind: int = 0, offset: int = 0) -> bytes:
-    return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
 
 
 ONE = tensor(b"t", [4])
