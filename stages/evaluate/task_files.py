@@ -126,7 +126,7 @@ def _read(path: Path) -> dict[str, Any]:
 def _check_events(text: str) -> None:
     depth = count = 0
     for event in yaml.parse(text, yaml.SafeLoader):
-        line = f"line {event.start_mark.line + 1}"
+        line = f"line {event.start_mark.line + 1}" if event.start_mark else "some line"
         if isinstance(event, yaml.AliasEvent):
             raise NotPlainError(f"has an alias in {line}")
         if tag := getattr(event, "tag", None):
