@@ -84,7 +84,7 @@ def code_in(path: Path) -> Iterator[str]:
     """
     waiting, seen = [path], set()
     while waiting:
-        file = waiting.pop().expanduser().resolve()
+        file = _resolved(waiting.pop())
         if file in seen:
             continue
         seen.add(file)
@@ -101,6 +101,13 @@ def code_in(path: Path) -> Iterator[str]:
         yield from _asked(values, "")
         includes = values.get("include") or []
         waiting += [file.parent / name for name in _list(includes) if isinstance(name, str)]
+
+
+def _resolved(path: Path) -> Path:
+    try:
+        return path.expanduser().resolve()
+    except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, a loop of links
+        raise ConfigError(f"evaluate.tasks {str(path)[:SHOWN]!r}", f"cannot be read: {error}", "correct the path") from None
 
 
 def _list(value: Any) -> list[Any]:

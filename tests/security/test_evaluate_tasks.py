@@ -119,6 +119,13 @@ def test_a_file_that_is_no_task_is_refused_and_nothing_of_it_repeated(folder, te
     assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", ["\\0", "\\ud800", "nowhere.yaml", "/", "~nobody-of-that-name/x"])
+def test_an_include_that_no_file_can_be_is_one_error(folder, name):
+    (folder / "task.yaml").write_text(f'include: "{name}"\n')
+    with pytest.raises(ConfigError, match="cannot be read"):
+        list(task_files.code_in(folder / "task.yaml"))
+
+
 def test_files_that_include_each_other_are_read_once(folder):
     (folder / "a.yaml").write_text("include: b.yaml\n")
     (folder / "b.yaml").write_text("include: a.yaml\n")
