@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -202,7 +203,7 @@ def test_every_command_that_reads_the_store_prints_safely(hostile: Store, comman
 
 @contextmanager
 def _loaded(*_: object):
-    yield None
+    yield SimpleNamespace(context=128, full_context=128)
 
 
 def _say(monkeypatch: pytest.MonkeyPatch, heard: list[object]) -> None:
