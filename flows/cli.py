@@ -4,38 +4,77 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Annotated
+from contextlib import nullcontext
+from typing import Annotated, Literal
 
 import typer
 from rich.markup import escape
 
 import stages
-from data_contracts import GroundupError, Interrupted
-from flows import console, preview, recipe, tables
-from flows.console import errors, headline, out
+from data_contracts import ConfigError
+from flows import completion, console, failures, recipe, tables
+from flows.console import headline, out
 from flows.home import home, open_store
-from flows.settings import settings_for
 
+# What a command alone needs is imported in it: help, version and completion answer at once.
+
+HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
-    help="Builds a language model from the ground up: raw pages in, a chatting GGUF out.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
-)  # fmt: skip
-contracts_app = typer.Typer(help="The data contracts: check, compare, document.", no_args_is_help=True)
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings=HELP
+)
+contracts_app = typer.Typer(
+    help="The data contracts: check, compare, document.", no_args_is_help=True, context_settings=HELP
+)
 app.add_typer(contracts_app, name="contracts")
 
-STOPPED = 130  # exit status, as of every program that Ctrl-C ends
+
+def _checked_name(name: str | None) -> str | None:
+    """Refuse what can never be a name before anything is looked up under it."""
+    from data_contracts.names import checked
+
+    return name if name is None else checked(name)
+
 
 Changes = Annotated[
     list[str] | None,
-    typer.Option("--set", help="A setting that differs, e.g. dedup.threshold=0.7 (repeatable).", metavar="STAGE.KEY=VALUE"),
+    typer.Option(
+        "--set",
+        help="A setting that differs, e.g. dedup.threshold=0.7 (repeatable).",
+        metavar="STAGE.KEY=VALUE",
+        autocompletion=completion.settings,
+    ),
 ]
 Preview = Annotated[bool, typer.Option("--preview", help="Say which stages would run and why; run none.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AsOf = Annotated[str | None, typer.Option("--as-of", help="A date that makes crawl and evaluate new results, e.g. 2026-01-31.")]
-Ref = Annotated[str, typer.Argument(metavar="ARTIFACT", help="name/role, e.g. demo/tokenizer, or an id.")]
+Ref = Annotated[
+    str,
+    typer.Argument(
+        metavar="ARTIFACT",
+        help="name/role, e.g. demo/tokenizer, or an id.",
+        autocompletion=completion.artifacts,
+    ),
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"groundup {version('groundup')}")
+        raise typer.Exit
+
+
+@app.callback()
+def groundup(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Builds a language model from the ground up: raw pages in, a chatting GGUF out."""
 
 
 @app.command()
@@ -47,22 +86,31 @@ def run(
             metavar="R",
             help=f"One of {', '.join(recipe.NAMES)}, or a YAML file. "
             "Default: as in the last run under this name, its --set included, else tiny.",
+            autocompletion=completion.recipes,
         ),
     ] = None,
-    name: Annotated[str, typer.Option("--name", metavar="N", help="What the results are called.")] = "demo",
+    name: Annotated[
+        str,
+        typer.Option(
+            "--name", metavar="N", help="What the results are called.", callback=_checked_name,
+            autocompletion=completion.runs,
+        ),
+    ] = "demo",
     changes: Changes = None,
     preview_: Preview = False,
     as_of: AsOf = None,
     json_: Json = False,
 ) -> None:
     """Build a model: every stage that is missing or stale, and none that is not."""
+    from flows import preview
+
     store = open_store()
     last = None if recipe_ else store.names.recipe(name)
     changes = recipe.latest([*(last.changes if last else ()), *(changes or [])])
     loaded = recipe.load(recipe_ or (last.recipe if last else "tiny"), changes)
     if last and not json_:
         options = shlex.join(["--recipe", last.recipe, *(part for text in last.changes for part in ("--set", text))])
-        out.print(f"[dim]as last time: {escape(options)}[/]", soft_wrap=True)
+        out.print(f"[dim]as last time: {escape(options)}[/]")
     steps = preview.whole(store, name, loaded.configs, as_of)
     if preview_:
         tables.steps(steps, name, json_)
@@ -79,15 +127,38 @@ def run(
 
 @app.command()
 def stage(
-    verb: Annotated[str, typer.Argument(help=f"One of {', '.join(stages.NAMES)}.")],
+    verb: Annotated[
+        str,
+        typer.Argument(
+            help=f"One of {', '.join(stages.NAMES)}.", autocompletion=completion.stage_names
+        ),
+    ],
     inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[ROLE=ARTIFACT]…", help="Inputs; those not given come from --name.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[ROLE=ARTIFACT]…",
+            help="Inputs; those not given come from --name.",
+            autocompletion=completion.inputs,
+        ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", metavar="N", help="Take inputs and settings from this run, and let it have the result.")
+        str | None,
+        typer.Option(
+            "--name",
+            metavar="N",
+            help="Take inputs and settings from this run, and let it have the result.",
+            callback=_checked_name,
+            autocompletion=completion.runs,
+        ),
     ] = None,
     recipe_: Annotated[
-        str | None, typer.Option("--recipe", metavar="R", help="Take settings from this recipe, not from the last run.")
+        str | None,
+        typer.Option(
+            "--recipe",
+            metavar="R",
+            help="Take settings from this recipe, not from the last run.",
+            autocompletion=completion.recipes,
+        ),
     ] = None,
     changes: Changes = None,
     and_after: Annotated[bool, typer.Option("--and-after", help="Rebuild everything that depends on it, too.")] = False,
@@ -101,7 +172,8 @@ def stage(
     if keys:
         tables.keys(row, json_)
         return
-    from flows import runs
+    from flows import preview, runs
+    from flows.settings import settings_for
 
     store = open_store()
     config = settings_for(store, row, name, recipe_, changes or [])
@@ -116,7 +188,7 @@ def stage(
         tables.as_json([tables.artifact(store, artifact) for artifact in made])
     else:
         for artifact in made:
-            out.print(str(artifact.path), markup=False, soft_wrap=True)
+            out.print(str(artifact.path), markup=False)
 
 
 @app.command()
@@ -142,7 +214,15 @@ def down() -> None:
 
 
 @app.command()
-def ls(name: Annotated[str | None, typer.Argument(help="A run; none: all runs.")] = None, json_: Json = False) -> None:
+def ls(
+    name: Annotated[
+        str | None,
+        typer.Argument(
+            help="A run; none: all runs.", callback=_checked_name, autocompletion=completion.runs
+        ),
+    ] = None,
+    json_: Json = False,
+) -> None:
     """The artifacts of a run, or all runs."""
     store = open_store()
     if name is None:
@@ -150,17 +230,28 @@ def ls(name: Annotated[str | None, typer.Argument(help="A run; none: all runs.")
         rows = [{"name": n, "artifacts": len(store.names.roles(n)), "recipe": f.recipe if f else None} for n, f in followed.items()]
         tables.rows(rows, json_, empty="No runs yet. Make one: groundup run")
         return
-    pointings = store.names.roles(name)
-    if not pointings:
+    if not store.names.roles(name):
         store.resolve(f"{name}/raw_documents")  # raises, and names what there is
-    order = {row.role: number for number, row in enumerate(stages.STAGES)}
-    tables.pointings(store, name, {role: pointings[role] for role in sorted(pointings, key=lambda role: order.get(role, 99))}, json_)
+    tables.pointings(store, name, json_)
 
 
 @app.command()
-def show(artifact: Ref, json_: Json = False) -> None:
-    """What an artifact is: settings, inputs, rows, facts, files."""
+def show(
+    artifact: Annotated[
+        str,
+        typer.Argument(
+            metavar="ARTIFACT|RUN",
+            help="name/role, e.g. demo/tokenizer, an id, or a whole run.",
+            autocompletion=completion.runs_and_artifacts,
+        ),
+    ],
+    json_: Json = False,
+) -> None:
+    """What an artifact is: settings, inputs, rows, facts, files. Of a run: its recipe and its artifacts."""
     store = open_store()
+    if artifact in store.names.all():
+        tables.run(store, artifact, json_)
+        return
     found = store.find(artifact)
     if json_:
         tables.as_json(found.manifest.model_dump(mode="json"))
@@ -203,17 +294,36 @@ def lineage(artifact: Ref, json_: Json = False) -> None:
 
 @app.command()
 def chat(
-    name: Annotated[str, typer.Argument(help="A run that has a gguf_model, or a GGUF file.")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A run that has a gguf_model, or a GGUF file.", autocompletion=completion.runs
+        ),
+    ],
     prompt: Annotated[str | None, typer.Option("--prompt", help="Ask this and leave; none: talk.")] = None,
     quantization: Annotated[str | None, typer.Option("--quantization", help="Which file of the artifact; default Q8_0.")] = None,
 ) -> None:
     """Talk to a model in llama.cpp."""
+    if prompt is not None and not prompt.strip():
+        raise ConfigError("--prompt ''", "is empty", "write a question, or leave --prompt out to talk")
     from flows.talk import talk
 
     try:
         talk(open_store(), name, prompt, quantization)
-    except KeyboardInterrupt:  # how most people leave
+    except KeyboardInterrupt as stop:  # how most people leave a talk
+        if prompt or getattr(stop, "number", signal.SIGINT) != signal.SIGINT:
+            raise
         out.print()
+
+
+@app.command("completion")
+def print_completion(
+    shell: Annotated[
+        Literal["bash", "zsh", "fish"], typer.Argument(help="The shell that is to complete words.")
+    ],
+) -> None:
+    """Print what makes a shell complete commands, options, runs and settings at TAB."""
+    print(f"# {completion.ADVICE[shell]}\n{completion.script(shell)}")
 
 
 @contracts_app.command("check")
@@ -260,10 +370,10 @@ def contracts_docs() -> None:
 
 
 def main() -> None:
-    """Run the command line. A GroundupError is printed as what it is, without a traceback, with exit status 2; a stop is 130."""
+    """Run the command line. Failures are told in a line, with exit status 2; a signal n ends it with status 128+n."""
     _share_cores()
-    with _told_plainly():
-        app()
+    as_json = "--json" in sys.argv[1:]
+    sys.exit(failures.status_of(lambda: app(standalone_mode=False), as_json))
 
 
 def _share_cores() -> None:
@@ -274,22 +384,3 @@ def _share_cores() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-
-
-@contextmanager
-def _told_plainly() -> Iterator[None]:
-    try:
-        yield
-    except Interrupted as stop:
-        errors.print(f"interrupted; {stop.what} {stop.why}; {stop.fix}", markup=False)
-        sys.exit(STOPPED)
-    except GroundupError as error:
-        errors.print("[bold red]error[/] ", end="")
-        errors.print(f"{error.what}: {error.why}", markup=False)
-        errors.print("  to repair: ", end="", style="bold")
-        errors.print(error.fix, markup=False)
-        sys.exit(2)
-    except SystemExit as end:
-        if end.code == STOPPED:  # typer's answer to Ctrl-C
-            errors.print("interrupted; run the same command again to go on")
-        raise

@@ -8,18 +8,29 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.text import Text
 
-from data_contracts import Artifact
 from stages.report import Report
 
-out = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+if TYPE_CHECKING:
+    from data_contracts import Artifact
+
+UNBOUNDED = 100_000  # columns of output that is no terminal's: programs read lines, and so do people who copy a path
+
+
+def _width(stream: TextIO) -> int | None:
+    """What the terminal has (None), or COLUMNS if somebody says so, or no bound."""
+    return None if stream.isatty() or os.environ.get("COLUMNS") else UNBOUNDED
+
+
+# a line that is too long is left to the terminal, which breaks it for the eye alone: what is copied stays whole
+out = Console(highlight=False, soft_wrap=True, width=_width(sys.stdout))
+errors = Console(stderr=True, highlight=False, soft_wrap=True, width=_width(sys.stderr))
 
 _finished: list[Finished] | None = None  # not None while somebody watches
 _started = 0.0
@@ -77,7 +88,7 @@ def reporting(stage: str) -> Iterator[Report]:
 def say(text: str) -> None:
     """One line for whoever watches."""
     if _finished is not None:
-        out.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
+        out.print(f"[dim]{escape(text)}[/]")
 
 
 def finish(stage: str, artifact: Artifact, made: bool) -> None:
@@ -87,7 +98,8 @@ def finish(stage: str, artifact: Artifact, made: bool) -> None:
     seconds = time.monotonic() - _started
     _finished.append(Finished(stage, seconds, made))
     if made:
-        out.print(f"[green]✓[/] {stage:<20} {clock(seconds):>6}  [dim]{escape(headline(artifact))}[/]", no_wrap=True, overflow="ellipsis")
+        told = f"[green]✓[/] {stage:<20} {clock(seconds):>6}  [dim]{escape(headline(artifact))}[/]"
+        out.print(told, no_wrap=True, overflow="ellipsis", soft_wrap=False)
     else:
         out.print(f"[green]✓[/] {stage:<20} {'':>6}  [dim]up to date[/]")
 

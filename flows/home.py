@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data_contracts import Store
-from data_contracts import open_store as open_store_at
+if TYPE_CHECKING:
+    from data_contracts import Store
 
 
 @dataclass(frozen=True)
@@ -44,4 +45,6 @@ def enter_folder() -> None:
 
 def open_store() -> Store:
     """The store of this folder."""
+    from data_contracts import open_store as open_store_at  # Arrow and all contracts: not for a command's help
+
     return open_store_at(home().store)
