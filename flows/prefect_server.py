@@ -12,6 +12,8 @@ import gc
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
+from flows.server_life import end_when_unused
+
 
 def main() -> None:
     """Prefect's command line, repaired."""
@@ -28,6 +30,7 @@ def main() -> None:
         return begin(configuration, session, with_for_update=True)
 
     AioSqliteConfiguration.begin_transaction = begin_as_writer  # type: ignore[assignment, method-assign]
+    end_when_unused()
     app()
 
 
