@@ -45,6 +45,8 @@ def status_of(command: Callable[[], object], as_json: bool) -> int:
             sys.stdout.flush()
         except BaseException as error:
             ended = _told(error, asked, as_json)
+        if asked:
+            signals.end_children()
         _leave_nothing_to_flush()
         return ended if isinstance(ended, int) else 0
 

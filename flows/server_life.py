@@ -35,15 +35,17 @@ def _is_unused(at: Home) -> bool:
     record = at.pid_file("server")
     try:
         with _free(at.prefect / "server.lock"), _free(at.prefect / "server.users"):
-            mine = json.loads(record.read_text("utf-8"))
-            if mine["pid"] != os.getpid() or mine.get("kept"):
+            written = json.loads(record.read_text("utf-8"))
+            if written["pid"] != os.getpid():  # nobody would find this server
+                return True
+            if written.get("kept"):
                 return False
             record.unlink()
             return True
     except BlockingIOError:
         return False
-    except OSError:  # the home is gone, and nobody finds this server any more
-        return not at.prefect.is_dir()
+    except FileNotFoundError:  # whoever started it was killed before it could write the record
+        return True
 
 
 def _free(path: Path) -> TextIO:

@@ -110,17 +110,27 @@ def _watch(reading: int, asked: Asked) -> None:
     os.close(reading)
 
 
-def _end(number: int) -> None:
+def end_children() -> None:
+    """Kill what this process has started and what that has, but for what ends by itself.
+
+    A server ends when nobody uses it any more, and others may. Python's own trackers of shared memory end with this process, and
+    they clean up after it.
+    """
     import psutil
 
     from flows.home import home
     from flows.server import recorded
 
-    shared = recorded(home())  # servers end by themselves when nobody uses them any more
+    left_alone = recorded(home())
     for child in psutil.Process().children(recursive=True):
-        if child.pid not in shared:
-            with suppress(psutil.Error):
+        with suppress(psutil.Error):
+            own_of_python = any("from multiprocessing." in part for part in child.cmdline())
+            if child.pid not in left_alone and not own_of_python:
                 child.kill()
+
+
+def _end(number: int) -> None:
+    end_children()
     with suppress(OSError):  # the terminal may be gone
         os.write(2, b"interrupted; run the same command again to go on\n")
     os._exit(128 + number)

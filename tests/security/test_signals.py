@@ -52,10 +52,12 @@ DEAF = """
 import subprocess
 
 def command():
-    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True)
-    print(child.pid, flush=True)
+    child = None
     while True:
         try:
+            if child is None:
+                child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+                print(child.pid, flush=True)
             time.sleep(600)
         except BaseException:
             pass
@@ -65,6 +67,14 @@ def command():
     print("begun", flush=True)
     sys.stdin.readline()
     print("done", flush=True)
+"""
+LEFT = """
+import subprocess
+
+def command():
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    print(child.pid, flush=True)
+    time.sleep(600)
 """
 RANKS = """
 import os, time
@@ -140,6 +150,18 @@ def test_what_does_not_heed_a_signal_is_ended_with_its_children(
         told = command.communicate(timeout=PATIENCE_S)[1]
     assert command.returncode == 128 + number
     assert told == f"{GO_ON}\n"
+    assert_gone([child])
+
+
+@every_ending
+@pytest.mark.slow
+def test_a_child_that_nobody_ended_is_ended(number: signal.Signals, tmp_path: Path) -> None:
+    with own_command(tmp_path, LEFT) as command:
+        assert command.stdout
+        child = int(command.stdout.readline())
+        command.send_signal(number)
+        told = command.communicate(timeout=PATIENCE_S)[1]
+    assert (command.returncode, told) == (128 + number, f"{GO_ON}\n")
     assert_gone([child])
 
 
@@ -257,12 +279,12 @@ def test_an_up_that_is_ended_leaves_nothing_behind(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def served(tmp_path: Path) -> Iterator[Home]:
+def served(tmp_path: Path) -> Home:
     """A home whose server is this process, as far as the record says."""
     at = Home(tmp_path)
     at.prefect.mkdir()
     record(at)
-    yield at
+    return at
 
 
 def record(at: Home, **more: object) -> None:
@@ -310,7 +332,8 @@ def own_command(
     try:
         yield process
     finally:
-        process.kill()
+        for one in [*descendants(process.pid), process]:
+            one.kill()
         process.communicate()
 
 
@@ -371,3 +394,9 @@ def listening(port: int) -> bool:
 
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def descendants(process: int) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return psutil.Process(process).children(recursive=True)
+    return []
