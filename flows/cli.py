@@ -17,6 +17,23 @@ from data_contracts import ConfigError
 from flows import completion, console, failures, recipe, tables
 from flows.console import headline, out
 from flows.home import home, open_store
+from flows.options import (
+    Artifact,
+    ArtifactOrRun,
+    AsOf,
+    Changes,
+    Inputs,
+    Json,
+    Model,
+    NewName,
+    OldName,
+    Preview,
+    Recipe,
+    RecipeOfStage,
+    Run,
+    StageName,
+    Version,
+)  # fmt: skip
 
 # What a command alone needs is imported in it: help, version and completion answer at once.
 
@@ -30,72 +47,17 @@ contracts_app = typer.Typer(
 app.add_typer(contracts_app, name="contracts")
 
 
-def _checked_name(name: str | None) -> str | None:
-    """Refuse what can never be a name before anything is looked up under it."""
-    from data_contracts.names import checked
-
-    return name if name is None else checked(name)
-
-
-Changes = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="A setting that differs, e.g. dedup.threshold=0.7 (repeatable).",
-        metavar="STAGE.KEY=VALUE",
-        autocompletion=completion.settings,
-    ),
-]
-Preview = Annotated[bool, typer.Option("--preview", help="Say which stages would run and why; run none.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-AsOf = Annotated[str | None, typer.Option("--as-of", help="A date that makes crawl and evaluate new results, e.g. 2026-01-31.")]
-Ref = Annotated[
-    str,
-    typer.Argument(
-        metavar="ARTIFACT",
-        help="name/role, e.g. demo/tokenizer, or an id.",
-        autocompletion=completion.artifacts,
-    ),
-]
-
-
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from importlib.metadata import version
-
-        print(f"groundup {version('groundup')}")
-        raise typer.Exit
-
-
 @app.callback()
 def groundup(
-    version: Annotated[
-        bool,
-        typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
-    ] = False,
+    version: Version = False,
 ) -> None:
     """Builds a language model from the ground up: raw pages in, a chatting GGUF out."""
 
 
 @app.command()
 def run(
-    recipe_: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="R",
-            help=f"One of {', '.join(recipe.NAMES)}, or a YAML file. "
-            "Default: as in the last run under this name, its --set included, else tiny.",
-            autocompletion=completion.recipes,
-        ),
-    ] = None,
-    name: Annotated[
-        str,
-        typer.Option(
-            "--name", metavar="N", help="What the results are called.", callback=_checked_name,
-            autocompletion=completion.runs,
-        ),
-    ] = "demo",
+    recipe_: Recipe = None,
+    name: NewName = "demo",
     changes: Changes = None,
     preview_: Preview = False,
     as_of: AsOf = None,
@@ -127,39 +89,10 @@ def run(
 
 @app.command()
 def stage(
-    verb: Annotated[
-        str,
-        typer.Argument(
-            help=f"One of {', '.join(stages.NAMES)}.", autocompletion=completion.stage_names
-        ),
-    ],
-    inputs: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[ROLE=ARTIFACT]…",
-            help="Inputs; those not given come from --name.",
-            autocompletion=completion.inputs,
-        ),
-    ] = None,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            "--name",
-            metavar="N",
-            help="Take inputs and settings from this run, and let it have the result.",
-            callback=_checked_name,
-            autocompletion=completion.runs,
-        ),
-    ] = None,
-    recipe_: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="R",
-            help="Take settings from this recipe, not from the last run.",
-            autocompletion=completion.recipes,
-        ),
-    ] = None,
+    verb: StageName,
+    inputs: Inputs = None,
+    name: OldName = None,
+    recipe_: RecipeOfStage = None,
     changes: Changes = None,
     and_after: Annotated[bool, typer.Option("--and-after", help="Rebuild everything that depends on it, too.")] = False,
     preview_: Preview = False,
@@ -214,15 +147,7 @@ def down() -> None:
 
 
 @app.command()
-def ls(
-    name: Annotated[
-        str | None,
-        typer.Argument(
-            help="A run; none: all runs.", callback=_checked_name, autocompletion=completion.runs
-        ),
-    ] = None,
-    json_: Json = False,
-) -> None:
+def ls(name: Run = None, json_: Json = False) -> None:
     """The artifacts of a run, or all runs."""
     store = open_store()
     if name is None:
@@ -236,17 +161,7 @@ def ls(
 
 
 @app.command()
-def show(
-    artifact: Annotated[
-        str,
-        typer.Argument(
-            metavar="ARTIFACT|RUN",
-            help="name/role, e.g. demo/tokenizer, an id, or a whole run.",
-            autocompletion=completion.runs_and_artifacts,
-        ),
-    ],
-    json_: Json = False,
-) -> None:
+def show(artifact: ArtifactOrRun, json_: Json = False) -> None:
     """What an artifact is: settings, inputs, rows, facts, files. Of a run: its recipe and its artifacts."""
     store = open_store()
     if artifact in store.names.all():
@@ -262,14 +177,14 @@ def show(
 
 
 @app.command()
-def path(artifact: Ref, json_: Json = False) -> None:
+def path(artifact: Artifact, json_: Json = False) -> None:
     """The folder of an artifact, for other programs."""
     found = open_store().find(artifact).path
     tables.as_json(str(found)) if json_ else print(found)
 
 
 @app.command()
-def verify(artifact: Ref, json_: Json = False) -> None:
+def verify(artifact: Artifact, json_: Json = False) -> None:
     """Compare every file of an artifact with its manifest, and its rows with its contract."""
     found = open_store().find(artifact, verify=True)
     files, rows = len(found.manifest.files), found.check()
@@ -280,7 +195,7 @@ def verify(artifact: Ref, json_: Json = False) -> None:
 
 
 @app.command()
-def lineage(artifact: Ref, json_: Json = False) -> None:
+def lineage(artifact: Artifact, json_: Json = False) -> None:
     """What an artifact was made from, back to the first page."""
     from flows.lineage import tree, upstream
 
@@ -294,12 +209,7 @@ def lineage(artifact: Ref, json_: Json = False) -> None:
 
 @app.command()
 def chat(
-    name: Annotated[
-        str,
-        typer.Argument(
-            help="A run that has a gguf_model, or a GGUF file.", autocompletion=completion.runs
-        ),
-    ],
+    name: Model,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Ask this and leave; none: talk.")] = None,
     quantization: Annotated[str | None, typer.Option("--quantization", help="Which file of the artifact; default Q8_0.")] = None,
 ) -> None:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 UNBOUNDED = 100_000  # columns of output that is no terminal's: programs read lines, and so do people who copy a path
 
 
-def _width(stream: TextIO) -> int | None:
+def _width(stream: TextIO | None) -> int | None:
     """What the terminal has (None), or COLUMNS if somebody says so, or no bound."""
-    return None if stream.isatty() or os.environ.get("COLUMNS") else UNBOUNDED
+    return None if (stream and stream.isatty()) or os.environ.get("COLUMNS") else UNBOUNDED
 
 
 # a line that is too long is left to the terminal, which breaks it for the eye alone: what is copied stays whole

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 import typer
 
 from data_contracts.errors import ConfigError, GroundupError, Interrupted
-from flows import signals
+from flows import signals, tables
 from flows.console import errors
 
 FAILED = 2
@@ -37,6 +36,7 @@ def status_of(command: Callable[[], object], as_json: bool) -> int:
     as_json: failures go to standard output as {"error": …}, for the program that reads there; people read them on standard error.
     A fault of groundup itself keeps its traceback.
     """
+    _open_streams()
     with signals.caught() as asked:
         try:
             ended = command()
@@ -49,6 +49,16 @@ def status_of(command: Callable[[], object], as_json: bool) -> int:
             signals.end_children()
         _leave_nothing_to_flush()
         return ended if isinstance(ended, int) else 0
+
+
+def _open_streams() -> None:
+    """A shell can start a program with streams closed (`>&-`). A file opened later would then be taken for the terminal."""
+    while (nowhere := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(nowhere)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115  for as long as the process lives
 
 
 def _told(error: BaseException, asked: signals.Asked, as_json: bool) -> int:
@@ -106,7 +116,7 @@ def _as_failure(error: BaseException) -> GroundupError | None:
 
 def _of_the_system(error: OSError) -> GroundupError:
     why = error.strerror or str(error)
-    if _cannot_write(sys.stdout):
+    if error.filename is None and not (_flushes(sys.stdout) and _takes_a_line(sys.stdout)):
         advice = "send the output elsewhere, or make room there"
         return GroundupError("standard output", f"cannot be written: {why}", advice)
     what = str(error.filename) if error.filename is not None else "the system"
@@ -114,13 +124,22 @@ def _of_the_system(error: OSError) -> GroundupError:
     return GroundupError(what, why[0].lower() + why[1:], advice.format(what))
 
 
-def _cannot_write(stream: Any) -> bool:
-    """What could not be written is still waiting, so that another try shows whether the stream is at fault."""
+def _flushes(stream: Any) -> bool:
+    """What could not be written may be waiting still, so that another try shows whether the stream is at fault."""
     try:
         stream.flush()
     except OSError:
-        return True
-    return False
+        return False
+    return True
+
+
+def _takes_a_line(stream: Any) -> bool:
+    """Nothing waits in a stream without buffer (PYTHONUNBUFFERED): an empty line shows it."""
+    try:
+        print(file=stream, flush=True)
+    except OSError:
+        return False
+    return True
 
 
 def _say(failure: GroundupError, as_json: bool) -> None:
@@ -134,9 +153,9 @@ def _say(failure: GroundupError, as_json: bool) -> None:
 
 
 def _write_json(kind: str, what: str, why: str, fix: str) -> None:
-    told = {"error": {"kind": kind, "what": what, "why": why, "fix": fix}}
     with suppress(OSError):
-        print(json.dumps(told, indent=1, ensure_ascii=False), flush=True)
+        tables.as_json({"error": {"kind": kind, "what": what, "why": why, "fix": fix}})
+        sys.stdout.flush()
 
 
 def _show_traceback(error: BaseException) -> None:
@@ -148,7 +167,7 @@ def _show_traceback(error: BaseException) -> None:
 def _leave_nothing_to_flush() -> None:
     """The interpreter would try once more at its end, and print an exception of its own."""
     for number, stream in ((1, sys.stdout), (2, sys.stderr)):
-        if _cannot_write(stream):
+        if not _flushes(stream):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, number)
             os.close(nowhere)
