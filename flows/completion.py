@@ -21,9 +21,7 @@ def script(shell: str) -> str:
     """What the shell has to run once so that it asks groundup at TAB."""
     from typer.completion import get_completion_script
 
-    return get_completion_script(
-        prog_name="groundup", complete_var="_GROUNDUP_COMPLETE", shell=shell
-    )
+    return get_completion_script(prog_name="groundup", complete_var="_GROUNDUP_COMPLETE", shell=shell)
 
 
 def _offer(find: Callable[[str], Iterable[str]]) -> Offer:

@@ -11,8 +11,10 @@ from typing import Any
 
 import typer
 
+from data_contracts.credentials import masked
 from data_contracts.errors import ConfigError, GroundupError, Interrupted
-from flows import signals, tables
+from data_contracts.foreign_text import shown
+from flows import console, signals, tables
 from flows.console import errors
 
 FAILED = 2
@@ -37,6 +39,7 @@ def status_of(command: Callable[[], object], as_json: bool) -> int:
     A fault of groundup itself keeps its traceback.
     """
     _open_streams()
+    console.accept_any_text()
     with signals.caught() as asked:
         try:
             ended = command()
@@ -93,6 +96,7 @@ def _misused(error: Any, as_json: bool) -> int:
     """A command line that names no command, an unknown option, a value that an option does not take."""
     from typer import rich_utils
 
+    error.message = shown(masked(error.message))
     if as_json:
         context = error.ctx.command_path if error.ctx else "groundup"
         _write_json("UsageError", context, error.format_message(), f"{context} --help")
@@ -159,9 +163,11 @@ def _write_json(kind: str, what: str, why: str, fix: str) -> None:
 
 
 def _show_traceback(error: BaseException) -> None:
+    """Safe to print like all else: an error of a library may quote a page, or an address with its password."""
     import traceback
 
-    traceback.print_exception(error)
+    with suppress(OSError):
+        print(shown(masked("".join(traceback.format_exception(error)))), end="", file=sys.stderr)
 
 
 def _leave_nothing_to_flush() -> None:

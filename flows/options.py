@@ -38,9 +38,7 @@ Changes = Annotated[
         autocompletion=completion.settings,
     ),
 ]
-Preview = Annotated[
-    bool, typer.Option("--preview", help="Say which stages would run and why; run none.")
-]
+Preview = Annotated[bool, typer.Option("--preview", help="Say which stages would run and why; run none.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 AsOf = Annotated[
     str | None,
@@ -67,15 +65,11 @@ ArtifactOrRun = Annotated[
 ]
 Run = Annotated[
     str | None,
-    typer.Argument(
-        help="A run; none: all runs.", callback=_checked_name, autocompletion=completion.runs
-    ),
+    typer.Argument(help="A run; none: all runs.", callback=_checked_name, autocompletion=completion.runs),
 ]
 Model = Annotated[
     str,
-    typer.Argument(
-        help="A run that has a gguf_model, or a GGUF file.", autocompletion=completion.runs
-    ),
+    typer.Argument(help="A run that has a gguf_model, or a GGUF file.", autocompletion=completion.runs),
 ]
 NewName = Annotated[
     str,
@@ -118,9 +112,7 @@ RecipeOfStage = Annotated[
 ]
 StageName = Annotated[
     str,
-    typer.Argument(
-        help=f"One of {', '.join(stages.NAMES)}.", autocompletion=completion.stage_names
-    ),
+    typer.Argument(help=f"One of {', '.join(stages.NAMES)}.", autocompletion=completion.stage_names),
 ]
 Inputs = Annotated[
     list[str] | None,

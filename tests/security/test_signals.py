@@ -140,9 +140,7 @@ def test_workers_end_when_their_stage_is_killed(tmp_path: Path) -> None:
 
 @every_ending
 @pytest.mark.slow
-def test_what_does_not_heed_a_signal_is_ended_with_its_children(
-    number: signal.Signals, tmp_path: Path
-) -> None:
+def test_what_does_not_heed_a_signal_is_ended_with_its_children(number: signal.Signals, tmp_path: Path) -> None:
     with own_command(tmp_path, DEAF, GROUNDUP_GRACE_S="0.5") as command:
         assert command.stdout
         child = int(command.stdout.readline())
@@ -212,9 +210,7 @@ def command():
 
 @every_ending
 @pytest.mark.slow
-def test_a_run_that_is_ended_takes_its_server_along_and_says_how_to_go_on(
-    number: signal.Signals, tmp_path: Path
-) -> None:
+def test_a_run_that_is_ended_takes_its_server_along_and_says_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
     groundup = Groundup(tmp_path, free_port())
     with groundup.started(*endless_run()) as run:
         assert run.stdout
