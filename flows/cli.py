@@ -278,6 +278,8 @@ def main() -> None:
     """Run the command line. Failures are told in a line, with exit status 2; a signal n ends it with status 128+n."""
     _share_cores()
     private_home.keep_private()
+    if completion.ASKED in os.environ:
+        completion.answer_shells()
     as_json = "--json" in sys.argv[1:]
     sys.exit(failures.status_of(lambda: app(standalone_mode=False), as_json))
 

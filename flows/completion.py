@@ -14,14 +14,23 @@ ADVICE = {
     "fish": "groundup completion fish | source   in ~/.config/fish/config.fish",
 }
 
+ASKED = "_GROUNDUP_COMPLETE"  # the variable by which a shell's script asks
+
 Offer = Callable[[str], list[str]]
+
+
+def answer_shells() -> None:
+    """Have typer know the shells: it does so by itself only where it may offer to install its own script."""
+    from typer.completion import completion_init
+
+    completion_init()
 
 
 def script(shell: str) -> str:
     """What the shell has to run once so that it asks groundup at TAB."""
     from typer.completion import get_completion_script
 
-    return get_completion_script(prog_name="groundup", complete_var="_GROUNDUP_COMPLETE", shell=shell)
+    return get_completion_script(prog_name="groundup", complete_var=ASKED, shell=shell)
 
 
 def _offer(find: Callable[[str], Iterable[str]]) -> Offer:

@@ -58,10 +58,18 @@ def enter_folder() -> None:
 
 
 def open_store() -> Store:
-    """The store of this folder."""
+    """The store of this folder.
+
+    Raises:
+        ConfigError: there is a file in its place.
+    """
     from data_contracts import open_store as open_store_at  # Arrow and all contracts: not for a command's help
 
-    return open_store_at(home().store)
+    place = home().store
+    if "://" not in place and Path(place).exists() and not Path(place).is_dir():
+        fix = "move it away, or give another place: GROUNDUP_STORE=FOLDER groundup …"
+        raise ConfigError(f"the store {place}", "is a file, not a folder", fix)
+    return open_store_at(place)
 
 
 @contextmanager

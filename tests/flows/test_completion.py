@@ -54,7 +54,7 @@ def test_bash_completes_a_word_with_the_script(tmp_path: Path) -> None:
     program = """
         eval "$(groundup completion bash)"
         COMP_WORDS=(groundup li) COMP_CWORD=1
-        $(complete -p groundup | sed 's/.*-F \\([^ ]*\\).*/\\1/')
+        $(complete -p groundup | sed 's/.*-F \\([^ ]*\\).*/\\1/') groundup
         echo "${COMPREPLY[@]}"
     """
     done = subprocess.run(["bash", "-c", program], env=environment(tmp_path), text=True, capture_output=True, check=True)
