@@ -282,10 +282,10 @@ def _ensure_server(at: Home, address: Address, meanwhile: Callable[[], object], 
         raise GroundupError("the server that runs", why, "groundup down, then groundup up again")
     _point_at(at, address)
     if not alive:
-        if why := server_address.barred(address):
+        if barred := server_address.barred(address):
             if not or_any_port:
                 other = f"groundup up --port {server_address.any_port()}"
-                raise GroundupError(f"port {address.port}", why, other)
+                raise GroundupError(f"port {address.port}", barred, other)
             address = replace(address, port=server_address.any_port())
             _point_at(at, address)
         _spawn(at, "server", ["flows.prefect_server", *address.options()], **address.as_record())

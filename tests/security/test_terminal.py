@@ -18,10 +18,11 @@ from rich.table import Table
 from rich.text import Text
 from typer.testing import CliRunner
 
-from data_contracts import ConfigError, Identity, Store
+from data_contracts import ConfigError, Store
 from data_contracts.foreign_text import brief, json_text, line, pieces, shown
 from flows import cli, console, summary, tables, talk
 from flows.recipe import Recipe
+from tests.data_contracts import publishing
 from tests.flows.conftest import REPOSITORY
 
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff\ud800-\udfff]")
@@ -171,7 +172,7 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     text = HOSTILE.replace("\ud83d", "") + MARKUP
     facts = {"figures": {text: text}, "notes": [text], "samples": [{text: text}], "rejected": {text: 1}}
     store = Store(tmp_path / "store")
-    artifact, _ = store.publish("raw_documents", Identity("crawl", 1, "raw_documents", {}), {}, {"sources": text}, lambda _: facts)
+    artifact, _ = store.publish("raw_documents", publishing.identity("raw_documents", {}), {}, {"sources": text}, lambda _: facts)
     store.point("demo", "raw_documents", artifact, run="x")
     store.follow("demo", text, [f"dedup.threshold={text}"])
     return store
