@@ -75,7 +75,8 @@ def _told(error: BaseException, asked: signals.Asked, as_json: bool) -> int:
         return _misused(error, as_json)
     failure = _as_failure(error)
     if failure is None:
-        as_json and _write_json(type(error).__name__, "groundup", f"{error}", "report this, with the traceback")
+        if as_json:
+            _write_json(type(error).__name__, "groundup", f"{error}", "report this, with the traceback")
         _show_traceback(error)
         return 1
     _say(failure, as_json)
