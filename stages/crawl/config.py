@@ -196,8 +196,16 @@ def _meant(source: str, pattern: str) -> list[Path]:
     except PermissionError as error:
         raise unreadable(Path(error.filename or path), error) from None
     if not files:
-        raise InputError(f"crawl source {source}: {pattern}", "there is no such file", f"correct the path; it starts at {Path.cwd()}")
+        raise _nothing(source, pattern, path)
     return files
+
+
+def _nothing(source: str, pattern: str, path: Path) -> InputError:
+    what = f"crawl source {source}: {pattern}"
+    if path.is_dir():
+        why = "holds hidden files alone" if any(path.rglob("*")) else "is an empty folder"
+        return InputError(what, why, "put files into it, or name another folder")
+    return InputError(what, "there is no such file", f"correct the path; it starts at {Path.cwd()}")
 
 
 def _visible(folder: Path) -> list[Path]:
