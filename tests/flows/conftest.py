@@ -140,7 +140,7 @@ def chromium_page(*arguments: str) -> Iterator[Any]:
     """A page of a headless Chromium that gets `arguments`; skips the test where there is none."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("no Chromium on this machine: infra/install_chromium.sh installs it where apt may be used")
+        pytest.skip("no Chromium on this machine: infra/install_test_programs.sh installs it where apt may be used")
     from playwright.sync_api import sync_playwright
 
     quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]

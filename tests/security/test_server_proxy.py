@@ -26,7 +26,7 @@ NAME = "models.example.org"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("prefect"),
-    pytest.mark.skipif(not shutil.which("nginx"), reason="no nginx: infra/install_nginx.sh installs it where apt may be used"),
+    pytest.mark.skipif(not shutil.which("nginx"), reason="no nginx: infra/install_test_programs.sh installs it where apt may be used"),
 ]
 
 
