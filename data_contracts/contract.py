@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from data_contracts.bundles import RULES
 from data_contracts.errors import ContractError
 from data_contracts.files import matches, read_bounded
+from data_contracts.foreign_text import brief
 from data_contracts.migrations import MAJOR_STEPS, Migration
 
 ROOT = Path(__file__).parent
@@ -58,8 +59,8 @@ class Version:
 
     @classmethod
     def parse(cls, text: str) -> Version:
-        if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", text):
-            raise ContractError(f"version {text!r}", "is not of the form MAJOR.MINOR.PATCH", "write it as e.g. 1.0.0")
+        if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}", text):
+            raise ContractError(f"version {brief(text)}", "is not of the form MAJOR.MINOR.PATCH", "write it as e.g. 1.0.0")
         return cls(*map(int, text.split(".")))
 
     def __str__(self) -> str:

@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import string
-import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import stages
 from data_contracts import ConfigError
 from flows import recipe, recipe_file
+from tests.security import fuzzing
 
-BUDGET_S = float(os.environ.get("GROUNDUP_FUZZ_SECONDS", "0"))
 SHIPPED = [path.read_text("utf-8") for path in sorted(recipe.FOLDER.glob("*.yaml"))]
 MARKS = "{}[]:,-?&*!|>'\"%@`#~=\n \t\r\0\x1b\x85\u202e\ufeff"
 
@@ -81,38 +79,29 @@ def set_value(text: str) -> None:
         recipe.load("tiny", [f"dedup.threshold={text}", f"crawl.sources={text}"])
 
 
-short = settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+any_value = st.one_of(st.text(max_size=60), st.text(MARKS + "a0.", max_size=60), values.map(str))
 
 
 @pytest.mark.slow
-@short
-@given(any_file)
-def test_any_file_is_a_recipe_or_one_error(tmp_path_factory: pytest.TempPathFactory, data: bytes) -> None:
-    read(data, tmp_path_factory.getbasetemp())
+def test_any_file_is_a_recipe_or_one_error(tmp_path: Path) -> None:
+    fuzzing.many(any_file, lambda data: read(data, tmp_path))
 
 
 @pytest.mark.slow
-@short
-@given(st.one_of(st.text(max_size=60), st.text(MARKS + "a0.", max_size=60), values.map(str)))
-def test_any_text_is_a_value_of_a_setting_or_one_error(text: str) -> None:
-    set_value(text)
+def test_any_text_is_a_value_of_a_setting_or_one_error() -> None:
+    fuzzing.many(any_value, set_value)
 
 
 @pytest.mark.long
-@pytest.mark.skipif(not BUDGET_S, reason="GROUNDUP_FUZZ_SECONDS says for how long")
-@pytest.mark.timeout(BUDGET_S + 600)
-def test_any_file_for_as_long_as_there_is_time(tmp_path: Path) -> None:
-    fuzz = settings(short, max_examples=1000)(
-        given(any_file, st.text(MARKS + "a0.", max_size=60))(lambda data, text: _both(data, text, tmp_path))
-    )
-    until = time.monotonic() + BUDGET_S
-    while time.monotonic() < until:
-        fuzz()
+@pytest.mark.timeout(0)
+def test_any_file_is_a_recipe_or_one_error_for_as_long_as_we_look(tmp_path: Path) -> None:
+    fuzzing.as_long_as_the_budget(any_file, lambda data: read(data, tmp_path))
 
 
-def _both(data: bytes, text: str, folder: Path) -> None:
-    read(data, folder)
-    set_value(text)
+@pytest.mark.long
+@pytest.mark.timeout(0)
+def test_any_text_is_a_value_or_one_error_for_as_long_as_we_look() -> None:
+    fuzzing.as_long_as_the_budget(any_value, set_value)
 
 
 LAUGHS = "a: &a [x,x]\n" + "\n".join(
