@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from data_contracts.bundles import RULES
 from data_contracts.errors import ContractError
 from data_contracts.files import matches
-from data_contracts.migrations import MAJOR_STEPS, Migration
+from data_contracts.migrations import MAJOR_STEPS, Migration, SplitOff
 
 ROOT = Path(__file__).parent
 STAMP = b"groundup.contract"  # key in every Parquet footer; the value is "noun/table version"
@@ -170,7 +170,7 @@ class Contracts:
     """
 
     root: Path = ROOT
-    steps: Mapping[tuple[str, str, int], Migration] = field(default_factory=lambda: MAJOR_STEPS)
+    steps: Mapping[tuple[str, str, int], Migration | SplitOff] = field(default_factory=lambda: MAJOR_STEPS)
 
     @property
     def nouns(self) -> list[str]:

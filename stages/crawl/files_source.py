@@ -190,4 +190,4 @@ def _take_response(source: FilesSource, rows: Rows, url: str, began: datetime, r
         if told.opt_out:
             rows.failure(source.name, url, "robots", f"the page asks not to be used: {told.opt_out}", status=200)
             return
-        rows.document(source.name, url, answer.body, **answer.evidence(told.meta_robots, told.license))
+        rows.document(source.name, url, answer.body, fetch=answer.fetch, **answer.evidence(told.meta_robots, told.license))

@@ -143,11 +143,9 @@ def _write(name: str, crawler: Crawler, journal: Journal, archive: Archive, rows
     for _, url, offset in sorted(pages):
         entry, place = journal.at(offset), crawler.known[url]
         record = Record(*entry["record"])
-        row = entry["row"] | {"fetched_at": datetime.fromisoformat(entry["row"]["fetched_at"])}
-        rows.document(
-            name, url, archive.body(record), depth=place.depth, redirects=ways.get(url, ()),
-            warc_file=f"warc/{archive.path(record.file).name}", warc_offset=record.offset, **row,
-        )  # fmt: skip
+        where = {"warc_file": f"warc/{archive.path(record.file).name}", "warc_offset": record.offset}
+        fetch = entry["fetch"] | {"fetched_at": datetime.fromisoformat(entry["fetch"]["fetched_at"])} | where
+        rows.document(name, url, archive.body(record), depth=place.depth, redirects=ways.get(url, ()), fetch=fetch, **entry["row"])
     for url in sorted(failed.keys() | moved.keys()):
         end = _end(url, moved)
         if end in fetched:
