@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_contracts import repair
 from data_contracts.errors import ArtifactError, GroundupError
 from data_contracts.files import listing
 
@@ -45,6 +46,8 @@ def faults_told(what: str, root: Path, draft: Path | None = None) -> Iterator[No
             raise
         free = _free(root) / 1e6
         why, fix = _FAULTS[number]
+        if number in (errno.EACCES, errno.EPERM) and _below(root, error):
+            fix = repair.permission(Path(os.fsdecode(error.filename)), write=True)  # type: ignore[attr-defined]
         written = _written(draft) / 1e6 if draft else 0.0
         if draft and number in _FULL:
             shutil.rmtree(draft, ignore_errors=True)

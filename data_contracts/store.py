@@ -13,18 +13,21 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from data_contracts import repair, seals
 from data_contracts.artifact import MANIFEST, Artifact, InputRef, Manifest
 from data_contracts.contract import SHIPPED, Contracts
 from data_contracts.disk import faults_told
 from data_contracts.draft import Draft, settle
 from data_contracts.errors import ArtifactError, ConfigError, ContractError
-from data_contracts.files import flush
-from data_contracts.identity import ID_DIGITS, Identity
-from data_contracts.names import Folder, Followed, Names, Pointing, checked
+from data_contracts.files import CORRECT, flush
+from data_contracts.identity import ID_DIGITS, Identity, is_key, key_of
+from data_contracts.names import Folder, Followed, Names, Pointing, checked, is_name
+from data_contracts.removed import REMOVED, age, in_its_stead, kept, parse_removed, removed_name
 
 Make = Callable[[Draft], dict[str, Any]]
 
@@ -43,14 +46,23 @@ class Store:
         return str(self.root)
 
     def path(self, noun: str, id: str) -> Path:
-        return self.root / "objects" / noun / id
+        """Where an artifact lies, or would. Raises ArtifactError for what is no type or id: no path leads out of the store."""
+        return self.root / "objects" / key_of(noun, id)
 
     def has(self, noun: str, id: str) -> bool:
-        return (self.path(noun, id) / MANIFEST).is_file()
+        """Whether there is such an artifact. Raises ArtifactError where the store does not let us look."""
+        path = self.path(noun, id) / MANIFEST
+        with repair.reading(f"artifact {noun}/{id}", path):
+            return path.is_file()
 
     def ids(self) -> list[tuple[str, str]]:
-        """(noun, id) of every artifact."""
-        return sorted((path.parent.parent.name, path.parent.name) for path in (self.root / "objects").glob(f"*/*/{MANIFEST}"))
+        """(noun, id) of every artifact; what is named otherwise is none. Raises ArtifactError where a folder cannot be read."""
+        found = []
+        with repair.reading(f"store {self.root}", self.root):
+            for kind in _folders(self.root / "objects"):
+                keys = [(kind.name, folder.name) for folder in _folders(kind)]
+                found += [key for key in keys if is_key(*key) and self.has(*key)]
+        return sorted(found)
 
     def open(self, noun: str, id: str, verify: bool = True) -> Artifact:
         """The artifact, compared with its manifest byte for byte unless `verify` is False.
@@ -59,7 +71,8 @@ class Store:
         """
         artifact = Artifact.at(self.path(noun, id), self.contracts)
         if (artifact.noun, artifact.id) != (noun, id):
-            raise ArtifactError(f"artifact {noun}/{id}", f"its manifest says {artifact}: it was moved", f"rm -r {artifact.place}")
+            fix = f"move it back, or restore what was here from a copy of the store, or {repair.rebuild(f'{noun}/{id}')}"
+            raise ArtifactError(f"artifact {noun}/{id}", f"its manifest says {artifact}: it was moved", fix)
         if verify:
             artifact.verify()
         return artifact
@@ -89,15 +102,71 @@ class Store:
         )
 
     def find(self, reference: str, verify: bool = False) -> Artifact:
-        """`resolve` and `open` in one."""
-        return self.open(*self.resolve(reference), verify=verify)
+        """`resolve` and `open` in one. Raises ArtifactError, too, if the manifest is not the one that the ref was pointed at."""
+        artifact = self.open(*self.resolve(reference), verify=verify)
+        name, slash, output = reference.partition("/")
+        if slash and is_name(name) and is_name(output):
+            self.require_pointed_at(name, output, artifact)
+        return artifact
 
-    def point(self, name: str, role: str, artifact: Artifact, run: str) -> bool:
-        """Let name/role mean `artifact` from now on. False if it already does."""
-        made = artifact.manifest
-        pointing = Pointing(noun=made.noun, id=made.id, at=_now(), run=run, stage=made.stage, settings=made.settings, as_of=made.as_of)
+    def require_pointed_at(self, name: str, output: str, artifact: Artifact) -> None:
+        """Refuse an artifact at which name/output points and whose manifest is not what any ref was pointed at."""
+        pointing = self.names.get(name, output)
+        if pointing and (pointing.noun, pointing.id) == (artifact.noun, artifact.id):
+            seals.require(pointing, f"{name}/{output}", artifact, self.names)
+
+    def point(self, name: str, role: str, artifact: Artifact, run: str, made: bool = True) -> bool:
+        """Let name/role mean `artifact` from now on. False if it already does.
+
+        made: whether it was made now. The manifest of one that was there before must be what a ref was pointed at, if any ref says so:
+        a rerun that finds everything up to date vouches for nothing. Raises ArtifactError if it is not.
+        """
         with self._naming(name):
+            newest = self.names.get(name, role)
+            digest = artifact.digest if made else seals.held(newest, artifact, self.names)
+            pointing = pointing_at(artifact, run, digest)
             return self.names.set(name, role, pointing)
+
+    def set_aside(self, noun: str, id: str) -> str:
+        """Take an artifact, or what remains of one, out of the store and keep it under `removed/`; returns where it is kept."""
+        source = self.path(noun, id)
+        with self.locked(id), faults_told(f"artifact {noun}/{id}", self.root):
+            if not os.path.lexists(source):
+                raise ArtifactError(f"artifact {noun}/{id}", f"is not in {self.location}", "groundup ls")
+            target = self.root / REMOVED / removed_name(noun, id)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target)
+            flush(source.parent)
+            flush(target.parent)
+        return str(target)
+
+    def removed(self) -> list[str]:
+        """What `set_aside` keeps, oldest first."""
+        with repair.reading(f"store {self.root}", self.root):
+            return sorted((one.name for one in _folders(self.root / REMOVED) if parse_removed(one.name)), key=age)
+
+    def bring_back(self, name: str) -> str:
+        """Let what is kept under `name` be an artifact again; returns where. Raises ArtifactError if there is one in its stead."""
+        key = kept(name, self.removed())
+        source, target = self.root / REMOVED / name, self.path(*key)
+        with self.locked(key[1]), faults_told(f"artifact {'/'.join(key)}", self.root):
+            if os.path.lexists(target):
+                raise in_its_stead(*key)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target)
+            flush(source.parent)
+            flush(target.parent)
+        return str(target)
+
+    def delete_removed(self, name: str) -> None:
+        """Delete for good what is kept under `name`."""
+        kept(name, self.removed())
+        with faults_told(f"{REMOVED}/{name}", self.root):
+            path = self.root / REMOVED / name
+            if path.is_symlink():  # somebody put it in the artifact's stead; what it leads to is not ours
+                path.unlink()
+            else:
+                shutil.rmtree(path)
 
     def follow(self, name: str, recipe: str, changes: Iterable[str]) -> None:
         """Remember the recipe that a whole run of `name` follows, and what differs from it."""
@@ -117,6 +186,7 @@ class Store:
             if self.has(noun, identity.id):
                 shutil.rmtree(draft.place, ignore_errors=True)  # of a process that was killed just after its commit
                 return self.open(noun, identity.id), False
+            _require_described(identity, draft, inputs)
             with faults_told(f"{noun} in {self.root}", self.root, draft.files):
                 self.clear(draft.files, self.path(noun, identity.id).parent)
                 started = _now()
@@ -125,12 +195,13 @@ class Store:
                 manifest = Manifest(
                     groundup=version("groundup"), id=identity.id, noun=noun, contract=str(draft.contract.version),
                     stage=identity.stage, stage_version=identity.stage_version, as_of=identity.as_of, config=identity.config,
-                    settings=settings, inputs={role: InputRef(noun=a.noun, id=a.id) for role, a in inputs.items()},
+                    settings=settings, inputs={name: _input(artifact) for name, artifact in inputs.items()},
                     rows=rows, facts=facts, files=files, started=started, finished=_now(),
                 )  # fmt: skip
-                self.commit(draft.files, noun, identity.id, _written(manifest))
+                written = _written(manifest)
+                self.commit(draft.files, noun, identity.id, written)
             shutil.rmtree(draft.place, ignore_errors=True)
-            return Artifact(self.path(noun, identity.id), manifest, self.contracts), True
+            return Artifact(self.path(noun, identity.id), manifest, sha256(written).hexdigest(), self.contracts), True
 
     def clear(self, files: Path, objects: Path) -> None:
         """An empty folder, on the filesystem of the objects: the rename at the end of long work must not fail for that."""
@@ -168,7 +239,7 @@ class Store:
         folder = self.root / "locks"
         with faults_told(f"lock in {self.root}", self.root):
             folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / id, os.O_CREAT | os.O_RDWR, 0o644)
+            handle = os.open(folder / id, os.O_CREAT | os.O_RDWR, 0o666)  # the umask says who else may
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX)
@@ -178,6 +249,32 @@ class Store:
             yield
         finally:
             os.close(handle)
+
+
+def _require_described(identity: Identity, draft: Draft, inputs: Mapping[str, Artifact]) -> None:
+    """Refuse an identity that the manifest would not give back: `verify` computes every id again."""
+    contract = f"{draft.noun} {draft.contract.version}"
+    given = {name: artifact.id for name, artifact in inputs.items()}
+    if (identity.contract, identity.inputs) != (contract, given):
+        why = f"is of contract {identity.contract} and inputs {identity.inputs}, what is published of {contract} and {given}"
+        raise ContractError(f"identity {identity.id}", why, CORRECT)
+
+
+def _input(artifact: Artifact) -> InputRef:
+    return InputRef(noun=artifact.noun, id=artifact.id, manifest_sha256=artifact.digest)
+
+
+def _folders(parent: Path) -> list[Path]:
+    return [path for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+
+
+def pointing_at(artifact: Artifact, run: str, digest: str | None) -> Pointing:
+    """A ref's entry for an artifact, from now on."""
+    made = artifact.manifest
+    return Pointing(
+        noun=made.noun, id=made.id, at=_now(), run=run, stage=made.stage, settings=made.settings, as_of=made.as_of,
+        manifest_sha256=digest,
+    )  # fmt: skip
 
 
 def _written(manifest: Manifest) -> bytes:

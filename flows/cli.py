@@ -10,11 +10,12 @@ from contextlib import contextmanager, nullcontext
 from typing import Annotated
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 import stages
 from data_contracts import GroundupError, Interrupted
-from flows import console, preview, recipe, tables
+from data_contracts.credentials import masked, nothing_secret
+from flows import artifact_commands, console, preview, private_home, recipe, tables
 from flows.console import errors, headline, out
 from flows.home import home, open_store
 from flows.settings import settings_for
@@ -25,6 +26,7 @@ app = typer.Typer(
 )  # fmt: skip
 contracts_app = typer.Typer(help="The data contracts: check, compare, document.", no_args_is_help=True)
 app.add_typer(contracts_app, name="contracts")
+artifact_commands.add_to(app)
 
 STOPPED = 130  # exit status, as of every program that Ctrl-C ends
 
@@ -62,11 +64,12 @@ def run(
     loaded = recipe.load(recipe_ or (last.recipe if last else "tiny"), changes)
     if last and not json_:
         options = shlex.join(["--recipe", last.recipe, *(part for text in last.changes for part in ("--set", text))])
-        out.print(f"[dim]as last time: {escape(options)}[/]", soft_wrap=True)
+        out.print(Text(f"as last time: {masked(options)}", "dim"), soft_wrap=True)
     steps = preview.whole(store, name, loaded.configs, as_of)
     if preview_:
         tables.steps(steps, name, json_)
         return
+    _close_home()
     from flows import runs, summary
 
     with console.only_json() if json_ else nullcontext():
@@ -110,6 +113,7 @@ def stage(
     if preview_:
         tables.steps(steps, name, json_)
         return
+    _close_home()
     with console.only_json() if json_ else nullcontext():
         made = runs.alone(store, steps, name)
     if json_:
@@ -123,13 +127,18 @@ def stage(
 def up(
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port of the UI on 127.0.0.1 (default 4200).")] = None,
     at_once: Annotated[int | None, typer.Option("--at-once", min=1, help="How many runs the worker does at a time (default 1).")] = None,
+    host: Annotated[str | None, typer.Option("--host", help="Listen on this address, not on 127.0.0.1; needs --url.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="What browsers open where a reverse proxy adds TLS, e.g. https://HOST.")] = None,
 ) -> None:
-    """Start the Prefect server, the deployments and a worker; print where the UI is."""
+    """Start the Prefect server, the deployments and a worker; print an address that signs your browser in."""
     from flows import server
 
+    _close_home()
     with out.status("starting Prefect: server, deployments, worker …"):
-        url = server.up(home(), port, at_once)
-    out.print(f"[bold green]up[/]  {url}")
+        address = server.up(home(), port, at_once, host, url)
+    out.print(Text.assemble(("up", "bold green"), f"  {address}"), soft_wrap=True)
+    if address != server.ui_url():
+        out.print("It signs your browser in, once, within ten minutes; for a new address: groundup up")
     out.print("Start a model there: Deployments → build-llm → Run → Custom run\nStop everything with: groundup down")
 
 
@@ -165,8 +174,9 @@ def show(artifact: Ref, json_: Json = False) -> None:
     if json_:
         tables.as_json(found.manifest.model_dump(mode="json"))
         return
-    out.print(f"[bold]{found}[/]  {headline(found)}", f"  {found.place}", sep="\n")
-    out.print_json(found.manifest.model_dump_json(exclude={"files"}))
+    title = Text.assemble((str(found), "bold"), f"  {headline(found)}\n  {found.place}")
+    out.print(title, soft_wrap=True)
+    out.print_json(masked(found.manifest.model_dump_json(exclude={"files"})))
     tables.rows([entry.model_dump() for entry in found.manifest.files], False, empty="no files")
 
 
@@ -175,17 +185,6 @@ def path(artifact: Ref, json_: Json = False) -> None:
     """The folder of an artifact, for other programs."""
     found = open_store().find(artifact).path
     tables.as_json(str(found)) if json_ else print(found)
-
-
-@app.command()
-def verify(artifact: Ref, json_: Json = False) -> None:
-    """Compare every file of an artifact with its manifest, and its rows with its contract."""
-    found = open_store().find(artifact, verify=True)
-    files, rows = len(found.manifest.files), found.check()
-    if json_:
-        tables.as_json({"artifact": str(found), "files": files, "rows": rows, "contract": found.manifest.contract, "ok": True})
-    else:
-        out.print(f"[green]sound[/]  {found}: {files} files as in the manifest, {rows:,} rows keep contract {found.manifest.contract}")
 
 
 @app.command()
@@ -229,7 +228,7 @@ def contracts_check(
         tables.as_json({"frozen": added, "problems": told})
     else:
         for line in [*(f"frozen: {name}" for name in added), *told]:
-            out.print(line)
+            out.print(line, markup=False)
         out.print("[red]contracts are not in order[/]" if told else "[green]contracts are in order[/]")
     if told:
         raise typer.Exit(1)
@@ -262,8 +261,16 @@ def contracts_docs() -> None:
 def main() -> None:
     """Run the command line. A GroundupError is printed as what it is, without a traceback, with exit status 2; a stop is 130."""
     _share_cores()
-    with _told_plainly():
+    private_home.keep_private()
+    console.accept_any_text()
+    with _told_plainly(), nothing_secret():
         app()
+
+
+def _close_home() -> None:
+    """The home is the user's alone from here on; what was open is told."""
+    for line in private_home.prepare(home()):
+        errors.print(line, markup=False, soft_wrap=True)
 
 
 def _share_cores() -> None:

@@ -71,7 +71,7 @@ def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) 
         from flows.build_llm import build_llm
 
         if not started_here:
-            out.print(f"[dim]watch it at {server.ui_url()}[/]")
+            out.print(f"[dim]watch it at {server.sign_in_address(home())}[/]", soft_wrap=True)
         chosen: dict[str, Any] = {"recipe": what.name} if what.name in recipe.NAMES else {"recipe_file": absolute(what.name)}
         try:
             # heartbeats tell a server of workers that died; here a person sees it, and each would cost a second per stage
@@ -96,7 +96,7 @@ def alone(store: Store, steps: Sequence[Step], name: str | None) -> list[Artifac
                 artifact, new = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
                 console.finish(step.stage.name, artifact, new)
             if name:
-                store.point(name, step.stage.role, artifact, run=f"groundup stage {step.stage.name}")
+                store.point(name, step.stage.role, artifact, run=f"groundup stage {step.stage.name}", made=new)
             made.append(artifact)
     return made
 

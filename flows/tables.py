@@ -11,6 +11,8 @@ from rich.text import Text
 
 from data_contracts import Artifact, Store
 from data_contracts.artifact import Manifest
+from data_contracts.credentials import masked
+from data_contracts.foreign_text import json_text, line
 from data_contracts.names import Pointing
 from flows.console import cell, out
 from flows.preview import Step
@@ -20,7 +22,8 @@ _COLOURS = {"up to date": "green", "reuse": "cyan", "build": "yellow"}
 
 
 def as_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    """Print a value for programs; where that is a terminal, it is as safe as a table."""
+    print(json_text(masked(json.dumps(value, indent=1, ensure_ascii=False))))
 
 
 def rows(found: Sequence[Mapping[str, Any]], json_: bool, empty: str) -> None:
@@ -47,11 +50,11 @@ def steps(planned: Sequence[Step], name: str | None, json_: bool) -> None:
     for column in ("stage", "", "why"):
         table.add_column(column, overflow="fold", no_wrap=column != "why")
     for step in planned:
-        table.add_row(step.stage.name, f"[{_COLOURS[step.status]}]{step.status}[/]", Text("; ".join(step.reasons)))
+        table.add_row(step.stage.name, f"[{_COLOURS[step.status]}]{step.status}[/]", Text(line("; ".join(step.reasons))))
     out.print(table)
     counts = {status: sum(step.status == status for step in planned) for status in _COLOURS}
     told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    out.print(f"\n{name or 'these artifacts'}: {told}. Nothing was run.")
+    out.print(f"\n{name or 'these artifacts'}: {told}. Nothing was run.", markup=False)
 
 
 def keys(stage: Stage, json_: bool) -> None:
@@ -96,7 +99,7 @@ def _sizes(manifest: Manifest | None) -> dict[str, Any]:
 
 def counts(manifest: Manifest) -> str:
     """ "1,426 train, 66 heldout": the rows of each table."""
-    return ", ".join(f"{count:,} {table}" for table, count in manifest.rows.items())
+    return line(", ".join(f"{count:,} {table}" for table, count in manifest.rows.items()))
 
 
 def artifact(store: Store, found: Artifact) -> dict[str, Any]:

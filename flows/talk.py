@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_contracts import ConfigError, Store
+from data_contracts.foreign_text import pieces
 from flows.console import out
 
 if TYPE_CHECKING:
@@ -24,14 +26,20 @@ def talk(store: Store, model: str, prompt: str | None, quantization: str | None)
         while question := prompt or _asked():
             messages.append({"role": "user", "content": question})
             _make_room(llama, messages)
-            said = ""
-            for piece in answer(llama, messages):
-                said += piece
+            said: list[str] = []
+            for piece in pieces(_kept(answer(llama, messages), said)):
                 print(piece, end="", flush=True)
             print()
             if prompt:
                 return
-            messages.append({"role": "assistant", "content": said})
+            messages.append({"role": "assistant", "content": "".join(said)})
+
+
+def _kept(answer: Iterable[str], into: list[str]) -> Iterator[str]:
+    """What comes, as it comes: the model is to hear itself as it spoke, and the person what is safe to print."""
+    for piece in answer:
+        into.append(piece)
+        yield piece
 
 
 def _asked() -> str:

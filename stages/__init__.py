@@ -104,7 +104,7 @@ STAGES: tuple[Stage, ...] = (
                                                                                                    reads_the_world=True, optional=(
         "base_checkpoint", "conversations")),
     _stage("export_gguf",         ["checkpoint=dpo_checkpoint:checkpoint"],                        "gguf_model"),
-    _stage("describe",            _EVERYTHING,                                                     "release", optional=tuple(
+    _stage("describe",            _EVERYTHING,                                                     "release", version=2, optional=tuple(
         _role_and_noun(entry)[0] for entry in _EVERYTHING)),
 )  # fmt: skip
 

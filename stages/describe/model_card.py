@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from math import prod
 from typing import Any
@@ -13,7 +14,7 @@ from data_contracts import Artifact
 from data_contracts.tensor_files import safetensors_header
 from stages.describe.config import UNKNOWN, DescribeConfig
 from stages.describe.counts import Texts
-from stages.describe.markdown import folded, plain, quotation, settings, table
+from stages.describe.markdown import folded, paragraphs, plain, quotation, settings, table
 
 CHECKPOINTS = {"base_checkpoint": "Pretraining", "sft_checkpoint": "Instruction tuning", "dpo_checkpoint": "Preference optimization"}
 MOST_LANGUAGES = 20
@@ -23,7 +24,7 @@ def model_card(config: DescribeConfig, given: Mapping[str, Artifact], texts: Tex
     """The text of README.md. `given` may hold any of the inputs of the stage."""
     parts = [
         front_matter(config, given, texts),
-        f"# {config.name}\n\n{config.summary}",
+        f"# {plain(config.name)}\n\n{paragraphs(config.summary)}",
         "Every figure on this page was read from the manifests and tables of the run that made the model. What they cannot know says "
         f"{UNKNOWN} until a person fills it in.",
         _model(given),
@@ -86,10 +87,11 @@ def _model(given: Mapping[str, Artifact]) -> str:
 
 
 def _use(config: DescribeConfig, given: Mapping[str, Artifact]) -> str:
-    lines = ["## How to use it", f"Intended use: {config.intended_use}"]
+    lines = ["## How to use it", f"Intended use: {paragraphs(config.intended_use)}"]
     if "gguf_model" in given:
         files = given["gguf_model"].read("quantizations", ["file"]).column("file").to_pylist()
-        lines.append(f"With llama.cpp:\n\n```sh\nllama-cli -m {files[0]} -cnv\n```")
+        command = quotation(f"llama-cli -m {shlex.quote(files[0])} -cnv", "sh")
+        lines.append(f"With llama.cpp:\n\n{command}")
     if newest(given) is not None:
         lines.append(
             "With transformers:\n\n```python\nfrom transformers import pipeline\n\n"

@@ -18,8 +18,9 @@ import pytest
 from typer.testing import CliRunner
 
 from data_contracts import GroundupError
-from flows import cli, server
+from flows import cli, server, server_address
 from flows.home import Home, home
+from flows.server_address import Address
 from tests.flows.conftest import REPOSITORY, Groundup, free_port
 
 LOST = """
@@ -46,8 +47,9 @@ def refuse(*given, **settings):
     raise SystemExit(f"a deployment is written again: {given[1:]} {settings}")
 
 SyncPrefectClient.update_deployment = SyncPrefectClient.create_deployment = refuse
+SyncPrefectClient.update_work_pool = refuse
 from flows.deployments import deploy
-deploy()
+deploy(whole_server=True)
 print("nothing to write")
 """
 
@@ -101,7 +103,7 @@ def test_up_again_keeps_what_a_person_changed_repairs_what_the_code_determines_a
         assert [(one["id"], one["active"]) for one in found["schedules"]] == [(schedule["id"], False)]
         again = subprocess.run(
             [sys.executable, "-c", AGAIN],
-            env=groundup.environment | {"PREFECT_API_URL": f"{groundup.url}/api"},
+            env=groundup.environment | {"PREFECT_API_URL": f"{groundup.url}/api", "PREFECT_API_AUTH_STRING": groundup.secret},
             cwd=REPOSITORY, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert (again.returncode, again.stdout) == (0, "nothing to write\n"), again.stderr
@@ -114,7 +116,7 @@ def test_loopback_is_never_asked_through_a_proxy(at: Home) -> None:
     with HTTPServer(("127.0.0.1", 0), Healthy) as listening:
         Thread(target=listening.serve_forever, args=[0.01], daemon=True).start()
         os.environ |= {"http_proxy": "http://127.0.0.1:9", "NO_PROXY": "intranet"}
-        os.environ |= server.environment(at, listening.server_port)
+        os.environ |= server.environment(at, Address(port=listening.server_port))
         assert server.is_up()
         assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "intranet,127.0.0.1,localhost"
         assert server.environment(at)["no_proxy"] == os.environ["no_proxy"], "said once"
@@ -143,7 +145,7 @@ def test_a_port_kept_for_root_is_not_called_taken(at: Home, monkeypatch: pytest.
             raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(socket.socket, "bind", bind)
-    monkeypatch.setattr(server, "_any_port", lambda: 4321)
+    monkeypatch.setattr(server_address, "any_port", lambda: 4321)
     with pytest.raises(GroundupError, match=r"port 80: is kept for root by the system\n.*--port 4321"):
         server.up(at, 80)
 
@@ -151,7 +153,7 @@ def test_a_port_kept_for_root_is_not_called_taken(at: Home, monkeypatch: pytest.
 def test_a_port_that_is_taken_is_told_with_one_that_is_free(at: Home) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(GroundupError, match="is taken by another program") as told:
         server.up(at, listening.getsockname()[1])
-    assert not server._barred(int(told.value.fix.split()[-1]))
+    assert not server_address.barred(Address(port=int(told.value.fix.split()[-1])))
 
 
 def test_a_home_that_cannot_be_made_is_told(tmp_path: Path) -> None:
