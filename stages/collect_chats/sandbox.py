@@ -27,6 +27,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+PROGRAM = Path(__file__).with_name("sandboxed.py")
 MEGABYTES = 512
 NAMESPACES = ("--map-root-user", "--net", "--ipc", "--pid", "--fork")
 _ENVIRONMENT = {  # no folder of the user's, and no thread that a session did not ask for
@@ -41,10 +42,11 @@ _ENVIRONMENT = {  # no folder of the user's, and no thread that a session did no
 
 @dataclass(frozen=True)
 class Outcome:
-    """output: what the last statement printed; error: why there is none."""
+    """output: what the last statement printed; error: why there is none; not_run: nothing was tried."""
 
     output: str | None = None
     error: str | None = None
+    not_run: bool = False
 
 
 @cache
@@ -73,7 +75,7 @@ def run_sessions(sessions: Sequence[Sequence[str]], seconds: float, packages: bo
     if not sessions:
         return []
     if why := missing():
-        return [Outcome(error=f"NotRun: {why}")] * len(sessions)
+        return [Outcome(error=why, not_run=True)] * len(sessions)
     return _outcomes(sessions, seconds, packages, megabytes)
 
 
@@ -86,7 +88,7 @@ def _outcomes(sessions: Sequence[Sequence[str]], seconds: float, packages: bool,
         "-s",  # not -I, which would ignore PYTHONHASHSEED
         "-B",
         *([] if packages else ["-S"]),
-        str(Path(__file__).with_name("sandboxed.py")),
+        str(PROGRAM),
     ]
     task = {
         "seconds": seconds,

@@ -143,6 +143,8 @@ def session(statements: list, seconds: float, megabytes: int, readable: list) ->
 
 def end_all_but_this() -> None:
     """This process is the first of its namespace: what a session started is all that there is beside it."""
+    if os.getpid() != 1:
+        sys.exit("this process is not the first of a namespace: sandbox.py starts it in one")
     os.kill(-1, signal.SIGKILL)
     with contextlib.suppress(ChildProcessError):  # none is left
         while True:
@@ -150,8 +152,6 @@ def end_all_but_this() -> None:
 
 
 def main() -> None:
-    if os.getpid() != 1:
-        sys.exit("this process is not alone in a namespace of processes: sandbox.py starts it in one")
     task = json.load(sys.stdin)
     readable = libraries(task["home"])
     for statements in task["sessions"]:
