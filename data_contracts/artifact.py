@@ -158,6 +158,21 @@ class Artifact:
         if found:
             raise ArtifactError(f"artifact {self}", "; ".join(one.what for one in found), self._advice(found))
 
+    def check_files(self) -> None:
+        """Hold the files against the contract, as at publish, if it has rules for files; tables are not read.
+
+        Raises:
+            ContractError: A file is missing, allowed by no rule, or not what its rule says.
+        """
+        contract = self.contract
+        if not contract.files or self.version.major != contract.version.major:
+            return
+        if self.version > contract.version:  # may have files that this release does not know
+            return
+        told = bundles.problems(contract, self.path, ignore=MANIFEST, reads_tables=False)
+        if told:
+            raise refusal(f"artifact {self} (contract {contract.version})", told, self._rebuild())
+
     def check(self) -> int:
         """Hold the content against its contract once more, as at publish, and its rows against the manifest; returns the rows.
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
-from data_contracts import ConfigError, GroundupError, Store, removal, verification
-from data_contracts.removal import Removal
-from data_contracts.verification import Held, Verified
-from flows import tables
+from data_contracts import ConfigError, GroundupError
+from flows import completion, tables
 from flows.console import errors, out
 from flows.home import open_store
+from flows.options import ArtifactOrRun, Json
+
+if TYPE_CHECKING:
+    from data_contracts import Store
+    from data_contracts.removal import Removal
+    from data_contracts.verification import Verified
 
 WRONG = 2  # exit status, as of every command that says no
-
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Target = Annotated[str, typer.Argument(metavar="RUN|ARTIFACT", help="A run, run/output, or an id.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -26,8 +27,11 @@ def add_to(app: typer.Typer) -> None:
         app.command()(command)
 
 
-def verify(target: Target, json_: Json = False) -> None:
+def verify(target: ArtifactOrRun, json_: Json = False) -> None:
     """Compare files, rows, id and manifest of an artifact, or of a whole run, with what was published."""
+    from data_contracts import verification
+    from data_contracts.verification import Held
+
     store = open_store()
     if not _is_run(store, target):
         single = verification.verify(store.find(target), Held.by(store))
@@ -44,14 +48,17 @@ def verify(target: Target, json_: Json = False) -> None:
         for reference, found in results.items():
             _print(reference, found)
         wrong = sum(isinstance(found, GroundupError) for found in results.values())
-        out.print(f"{target}: {len(results)} artifacts, {wrong} wrong", soft_wrap=True)
+        out.print(f"{target}: {len(results)} artifacts, {wrong} wrong")
         _print_hint(target, list(results.values()))
     if any(isinstance(found, GroundupError) for found in results.values()):
         raise typer.Exit(WRONG)
 
 
-def seal(target: Target, json_: Json = False) -> None:
+def seal(target: ArtifactOrRun, json_: Json = False) -> None:
     """Let the refs of a run, or one ref, hold the digest of their artifacts' manifests, once these are verified."""
+    from data_contracts import verification
+    from data_contracts.verification import Held
+
     store = open_store()
     name, _, output = target.partition("/")
     outputs = [output] if output else list(store.names.roles(name))
@@ -62,11 +69,18 @@ def seal(target: Target, json_: Json = False) -> None:
     if json_:
         tables.as_json([{"ref": ref, "sealed_now": now} for ref, now in done.items()])
     else:
-        out.print(f"{sum(done.values())} refs sealed, {len(done) - sum(done.values())} were sealed before", soft_wrap=True)
+        out.print(f"{sum(done.values())} refs sealed, {len(done) - sum(done.values())} were sealed before")
 
 
 def rm(
-    artifact: Annotated[str | None, typer.Argument(metavar="ARTIFACT", help="run/output, type/id, or an id.")] = None,
+    artifact: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="ARTIFACT",
+            help="run/output, type/id, or an id.",
+            autocompletion=completion.artifacts,
+        ),
+    ] = None,
     restore: Annotated[bool, typer.Option("--restore", help="Bring back what was removed last.")] = False,
     list_: Annotated[bool, typer.Option("--list", help="What was removed and is kept aside.")] = False,
     empty: Annotated[bool, typer.Option("--empty", help="Delete for good all that is kept aside.")] = False,
@@ -74,6 +88,8 @@ def rm(
     json_: Json = False,
 ) -> None:
     """Take an artifact out of the store. It is kept aside, and what depends on it is named."""
+    from data_contracts import removal
+
     store = open_store()
     if list_ or empty:
         _kept(store, empty, yes, json_)
@@ -88,10 +104,12 @@ def rm(
 
 
 def _remove(store: Store, what: Removal, yes: bool, json_: bool) -> None:
+    from data_contracts import removal
+
     depends = {"refs": what.refs, "made from it": what.downstream, "cannot be read, so nobody knows": what.unknown}
     for kind, found in depends.items():
         if found:
-            errors.print(f"{kind}: {', '.join(found)}", markup=False, soft_wrap=True)
+            errors.print(f"{kind}: {', '.join(found)}", markup=False)
     if what.downstream and not (yes or _agreed(f"Remove {what.key}, from which {len(what.downstream)} artifacts were made?")):
         raise ConfigError(f"artifact {what.key}", f"{len(what.downstream)} artifacts were made from it", "add --yes to remove it")
     kept = removal.remove(store, what)
@@ -119,7 +137,7 @@ def _say(what: dict[str, str], json_: bool) -> None:
         tables.as_json(what)
         return
     for key, value in what.items():
-        out.print(f"{key.replace('_', ' ')}: {value}", markup=False, soft_wrap=True)
+        out.print(f"{key.replace('_', ' ')}: {value}", markup=False)
 
 
 def _is_run(store: Store, target: str) -> bool:
@@ -137,18 +155,18 @@ def _row(reference: str, found: Verified | GroundupError) -> dict[str, Any]:
 
 def _print(reference: str, found: Verified | GroundupError) -> None:
     if isinstance(found, GroundupError):
-        out.print(f"[red]wrong[/]   {escape(reference)}", soft_wrap=True)
-        out.print(f"  {found.what}: {found.why}\n  to repair: {found.fix}", markup=False, soft_wrap=True)
+        out.print(f"[red]wrong[/]   {escape(reference)}")
+        out.print(f"  {found.what}: {found.why}\n  to repair: {found.fix}", markup=False)
         return
     told = f"{found.files} files as in the manifest, {found.rows:,} rows keep contract {found.artifact.manifest.contract}"
-    out.print(f"[green]sound[/]   {escape(reference)}  {found.artifact}: {told}; {found.seal}", soft_wrap=True)
+    out.print(f"[green]sound[/]   {escape(reference)}  {found.artifact}: {told}; {found.seal}")
     for note in found.notes:
-        out.print(f"  {note}", markup=False, soft_wrap=True)
+        out.print(f"  {note}", markup=False)
 
 
 def _print_hint(target: str, results: list[Verified | GroundupError]) -> None:
-    unsealed = sum(isinstance(found, Verified) and found.seal == "unsealed" for found in results)
+    unsealed = sum(getattr(found, "seal", None) == "unsealed" for found in results)
     if unsealed:
         subject = f"{unsealed} artifacts are" if unsealed > 1 else "it is"
         told = "nothing holds the digest of the manifest, so that a change of it would not show"
-        out.print(f"{subject} unsealed: {told}; to seal: groundup seal {target}", markup=False, soft_wrap=True)
+        out.print(f"{subject} unsealed: {told}; to seal: groundup seal {target}", markup=False)

@@ -9,17 +9,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
-from typing import Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
 from rich.segment import Segment
 from rich.text import Text
 
-from data_contracts import Artifact
 from data_contracts.credentials import masked
 from data_contracts.foreign_text import line, shown
 from stages.report import Report
+
+if TYPE_CHECKING:
+    from data_contracts import Artifact
+
+UNBOUNDED = 100_000  # columns of output that is no terminal's: programs read lines, and so do people who copy a path
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,19 @@ class _ShowForeignText(RenderHook):
 
 
 def _console(to_errors: bool) -> Console:
-    """A console that takes text for text: no emoji codes, no colours in numbers, no controls."""
-    console = Console(stderr=to_errors, highlight=False, emoji=False)
+    """A console that takes text for text: no emoji codes, no colours in numbers, no controls.
+
+    A line that is too long is left to the terminal, which breaks it for the eye alone: what is copied stays whole.
+    """
+    width = _width(sys.stderr if to_errors else sys.stdout)
+    console = Console(stderr=to_errors, highlight=False, emoji=False, soft_wrap=True, width=width)
     console.push_render_hook(_ShowForeignText())
     return console
+
+
+def _width(stream: TextIO | None) -> int | None:
+    """What the terminal has (None), or COLUMNS if somebody says so, or no bound."""
+    return None if (stream and stream.isatty()) or os.environ.get("COLUMNS") else UNBOUNDED
 
 
 out = _console(to_errors=False)
@@ -106,7 +119,7 @@ def reporting(stage: str) -> Iterator[Report]:
 def say(text: str) -> None:
     """One line for whoever watches."""
     if _finished is not None:
-        out.print(Text(shown(masked(text)), "dim"), soft_wrap=True)
+        out.print(Text(shown(masked(text)), "dim"))
 
 
 def finish(stage: str, artifact: Artifact, made: bool) -> None:
@@ -118,7 +131,7 @@ def finish(stage: str, artifact: Artifact, made: bool) -> None:
     if made:
         told = Text(headline(artifact), "dim")
         row = Text.assemble(("✓", "green"), f" {stage:<20} {clock(seconds):>6}  ", told)
-        out.print(row, no_wrap=True, overflow="ellipsis")
+        out.print(row, no_wrap=True, overflow="ellipsis", soft_wrap=False)
     else:
         out.print(f"[green]✓[/] {stage:<20} {'':>6}  [dim]up to date[/]")
 

@@ -83,7 +83,7 @@ def _close_pools(client: SyncPrefectClient, whole_server: bool) -> None:
         if template != pool.base_job_template:
             client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=template))
             closed_now = f"work pool {pool.name}: requests choose no command, working_dir or env now"
-            out.print(closed_now, markup=False, soft_wrap=True)
+            out.print(closed_now, markup=False)
 
 
 def _work_pools(client: SyncPrefectClient) -> Iterator[WorkPool]:

@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from data_contracts import ConfigError, GroundupError, Store
-from data_contracts import open_store as open_store_at
+from data_contracts import ConfigError, GroundupError
 from data_contracts.credentials import ADVICE, holds_credentials, masked
+
+if TYPE_CHECKING:
+    from data_contracts import Store
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,18 @@ def enter_folder() -> None:
 
 
 def open_store() -> Store:
-    """The store of this folder."""
-    return open_store_at(home().store)
+    """The store of this folder.
+
+    Raises:
+        ConfigError: there is a file in its place.
+    """
+    from data_contracts import open_store as open_store_at  # Arrow and all contracts: not for a command's help
+
+    place = home().store
+    if "://" not in place and Path(place).exists() and not Path(place).is_dir():
+        fix = "move it away, or give another place: GROUNDUP_STORE=FOLDER groundup …"
+        raise ConfigError(f"the store {place}", "is a file, not a folder", fix)
+    return open_store_at(place)
 
 
 @contextmanager

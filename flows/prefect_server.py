@@ -23,6 +23,7 @@ from data_contracts import ConfigError
 from flows import server_address
 from flows.known_hosts import KnownHosts
 from flows.server_address import Address
+from flows.server_life import end_when_unused
 from flows.sign_in import SignIn
 
 SECRET = "PREFECT_SERVER_API_AUTH_STRING"
@@ -45,6 +46,7 @@ def main() -> None:
     gc.freeze()
     gc.enable()
     _begin_as_writer()
+    end_when_unused()
     settings = get_current_settings().server
     uvicorn.run(
         KnownHosts(SignIn(create_app(final=True), secret), address),

@@ -30,6 +30,7 @@ from stages.config import MOST_MISTAKES, StageConfig
 FOLDER = Path(__file__).parent / "recipes"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 ASKING = ("evaluate", "export_gguf")  # stages that ask the model the recipe's prompts
+SET = "--set"  # where a setting was written that no recipe has
 _MOST_EXTENDED = 20  # files, one on top of the other
 
 
@@ -55,7 +56,7 @@ def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
     for change in changes:
         stage, path, value = parse_change(change)
         put(settings[stage], path, value)
-        lines[("stages", stage, *path)] = "--set"
+        _replace_lines(lines, {("stages", stage, *path): SET})
     configs = {}
     for name in stages.NAMES:
         config_class = stages.stage(name).config_class
@@ -70,14 +71,28 @@ def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
             else:
                 mistakes.append(_at(lines, ("stages", name, *where)) + text)
     if mistakes:
-        raise ConfigError(
-            f"recipe {reference}",
-            "\n  " + "\n  ".join(_first(dict.fromkeys(mistakes))),
-            "correct these; groundup stage STAGE --keys shows every key",
-        )
-    own_pages = any(where[:2] == ("stages", "crawl") and line == "--set" for where, line in lines.items())
+        raise _mistaken(reference, list(dict.fromkeys(mistakes)))
+    own_pages = any(where[:2] == ("stages", "crawl") and line == SET for where, line in lines.items())
     seconds = {} if own_pages else values["seconds"]  # measured on the recipe's pages: of others nothing is known
     return Recipe(reference, str(values.get("about", "")), tuple(values.get("prompts", ())), configs, seconds)
+
+
+def _mistaken(reference: str, mistakes: list[str]) -> ConfigError:
+    """Of the recipe, unless all mistakes are in what was set beside it."""
+    fix = "correct these; groundup stage STAGE --keys shows every key"
+    mark = f"{SET}: "
+    if not all(mistake.startswith(mark) for mistake in mistakes):
+        return ConfigError(f"recipe {reference}", "\n  " + "\n  ".join(_first(mistakes)), fix)
+    told = _first(mistake.removeprefix(mark) for mistake in mistakes)
+    return ConfigError(SET, told[0] if len(told) == 1 else "\n  " + "\n  ".join(told), fix)
+
+
+def _replace_lines(lines: dict[Where, str], above: Mapping[Where, str]) -> None:
+    """Note where values were written that replace others; nothing is left of where the others' parts were written."""
+    for written in above:
+        for where in [where for where in lines if where[: len(written)] == written]:
+            del lines[where]
+    lines.update(above)
 
 
 def _shared(stage: str) -> set[str]:
@@ -138,7 +153,10 @@ def _read(reference: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[W
         beside = path.parent / str(base)
         inherited, elsewhere = _read(str(beside) if recipe_file.is_file(beside) else str(base), (*seen, reference))
         values = merged(inherited, values)
-        lines = {where: f"{base} {line}" for where, line in elsewhere.items()} | lines
+        below = {where: f"{base} {line}" for where, line in elsewhere.items()}
+        merged_keys = {where for where in lines if _mapping_at(inherited, where)}
+        _replace_lines(below, {where: line for where, line in lines.items() if where not in merged_keys})
+        lines = below | lines
     return values, lines
 
 
@@ -149,6 +167,14 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         inner = both.get(key)
         both[key] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
     return both
+
+
+def _mapping_at(values: Mapping[str, Any], where: Where) -> bool:
+    """Whether a mapping stands there, which another one is merged into."""
+    found: Any = values
+    for key in where:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return isinstance(found, Mapping)
 
 
 def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, str]]:

@@ -71,7 +71,7 @@ def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) 
         from flows.build_llm import build_llm
 
         if not started_here:
-            out.print(f"[dim]watch it at {server.sign_in_address(home())}[/]", soft_wrap=True)
+            out.print(f"[dim]watch it at {server.sign_in_address(home())}[/]")
         chosen: dict[str, Any] = {"recipe": what.name} if what.name in recipe.NAMES else {"recipe_file": absolute(what.name)}
         try:
             # heartbeats tell a server of workers that died; here a person sees it, and each would cost a second per stage

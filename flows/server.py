@@ -30,6 +30,7 @@ REPOSITORY = Path(__file__).parent.parent
 POOL = WORKER = "groundup"
 PROCESSES = ("worker", "server")  # in the order in which they are stopped
 WAIT_S = 120
+GENTLY_S = {"worker": 5, "server": 2}  # seconds that they have to end by themselves: `down` is done within ten
 
 
 def environment(at: Home, address: Address | None = None) -> dict[str, str]:
@@ -203,21 +204,37 @@ def down(at: Home) -> str:
 
 
 def stop(at: Home, process: str) -> bool:
-    """Stop one of our processes and its children, gently, then for good. False if it did not run."""
+    """Stop one of our processes and its children, gently, then for good. False if it did not run.
+
+    Runs of a worker are asked, too, and have the time to reach their safe point. What they started in turn is theirs to end:
+    a worker process of a stage that ended by itself would look like one that was killed for want of memory.
+    """
     found = _alive(at, process)
     if found:
-        family = [found]
+        asked = [found]
         with suppress(psutil.NoSuchProcess):
-            family += found.children(recursive=True)
-        for member in family:
+            asked += found.children()
+        family = list(asked)
+        for member in asked:
             with suppress(psutil.NoSuchProcess):
+                family += [one for one in member.children(recursive=True) if one not in family]
                 member.terminate()
-        _, alive = psutil.wait_procs(family, timeout=15)
-        for member in alive:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
+        _end(family, GENTLY_S[process])
     at.pid_file(process).unlink(missing_ok=True)
     return found is not None
+
+
+def _end(family: list[psutil.Process], gently: float) -> None:
+    _, alive = psutil.wait_procs(family, timeout=gently)
+    for member in alive:
+        with suppress(psutil.NoSuchProcess):
+            member.kill()
+    psutil.wait_procs(alive, timeout=1)
+
+
+def recorded(at: Home) -> set[int]:
+    """The process ids of ours that are recorded: others may use these processes."""
+    return {record["pid"] for process in PROCESSES if (record := _record(at, process))}
 
 
 @contextmanager
@@ -265,10 +282,10 @@ def _ensure_server(at: Home, address: Address, meanwhile: Callable[[], object], 
         raise GroundupError("the server that runs", why, "groundup down, then groundup up again")
     _point_at(at, address)
     if not alive:
-        if why := server_address.barred(address):
+        if barred := server_address.barred(address):
             if not or_any_port:
                 other = f"groundup up --port {server_address.any_port()}"
-                raise GroundupError(f"port {address.port}", why, other)
+                raise GroundupError(f"port {address.port}", barred, other)
             address = replace(address, port=server_address.any_port())
             _point_at(at, address)
         _spawn(at, "server", ["flows.prefect_server", *address.options()], **address.as_record())

@@ -37,8 +37,8 @@ def show(store: Store, what: Recipe, built: Built) -> None:
     out.rule(style="dim")
     share = f", {built.orchestration_share:.1%} of it orchestration" if built.stages_run else ""
     out.print(f"{built.stages_run} stages run in {built.seconds:,.0f} s{share}")
-    out.print(f"model:  {find(store, built.name)}", markup=False, soft_wrap=True)
-    out.print(f"cards:  {store.find(f'{built.name}/release').path}", markup=False, soft_wrap=True)
+    out.print(f"model:  {find(store, built.name)}", markup=False)
+    out.print(f"cards:  {store.find(f'{built.name}/release').path}", markup=False)
     out.print(f"\nTry next:  [bold]groundup chat {built.name}[/]     or  [bold]groundup up[/]  for the Prefect UI")
 
 
@@ -62,7 +62,7 @@ def _scores(store: Store, name: str) -> None:
         better = _better(row["value"], row["baseline"], row["stderr"], row["higher_is_better"])
         names = (Text(cell(row[column])) for column in ("task", "metric"))
         table.add_row(*names, _measured(row["value"], row["stderr"]), Text(cell(baseline)), better)
-    out.print(table)
+    out.print(table, soft_wrap=False)
     out.print("[dim]better: by more than two standard errors; unclear: by less[/]")
 
 

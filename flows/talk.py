@@ -11,7 +11,7 @@ from data_contracts.foreign_text import pieces
 from flows.console import out
 
 if TYPE_CHECKING:
-    from stages.export_gguf.llama_cpp import LlamaCpp
+    from stages.export_gguf.chat import ChatModel
 
 
 def talk(store: Store, model: str, prompt: str | None, quantization: str | None) -> None:
@@ -23,6 +23,8 @@ def talk(store: Store, model: str, prompt: str | None, quantization: str | None)
 
     messages: list[dict[str, str]] = []
     with loaded(find(store, model, quantization)) as llama:
+        if llama.context < llama.full_context:
+            out.print(f"[dim]sees {llama.context:,} tokens at once of {llama.full_context:,}: the free memory holds no more[/]")
         while question := prompt or _asked():
             messages.append({"role": "user", "content": question})
             _make_room(llama, messages)
@@ -50,9 +52,9 @@ def _asked() -> str:
         return ""
 
 
-def _make_room(llama: LlamaCpp, messages: list[dict[str, str]]) -> None:
+def _make_room(llama: ChatModel, messages: list[dict[str, str]]) -> None:
     """Forget the oldest turns, as far as half of the context is not free for the answer."""
-    while len(messages) > 1 and len(llama.tokenize(llama.render(messages), special=True)) > llama.context // 2:
+    while len(messages) > 1 and len(llama.prompt(messages)) > llama.context // 2:
         del messages[:2]
 
 

@@ -8,17 +8,21 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from functools import partial
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import TypeVar
 
 from data_contracts import GroundupError
+from stages.interruption import ENDING
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
@@ -37,9 +41,13 @@ def map_shards(work: Callable[[Shard], Result], shards: Iterable[Shard], workers
         return
     context = multiprocessing.get_context("forkserver")  # a fork of a process with threads (Prefect's, torch's) can deadlock
     over = context.Event()
-    with ProcessPoolExecutor(workers, context, _prepare, (over,)) as pool:
+    lifeline, held = context.Pipe(duplex=False)
+    with lifeline, held, ProcessPoolExecutor(workers, context, _prepare, (over, lifeline)) as pool:
         try:
             yield from _ordered(pool, partial(_begin, work), shards, workers * AHEAD)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            held.close()  # what the workers are doing is not waited for
+            raise
         finally:
             over.set()
 
@@ -86,15 +94,20 @@ def _ordered(pool: Executor, work: Callable[[Shard], Result], shards: Iterable[S
 _over: Event  # in a worker: has the parent stopped wanting results?
 
 
-def _prepare(over: Event) -> None:
-    """Let this worker die with the process that asked for it, however that ends: left alone it would write into the next run's draft."""
+def _prepare(over: Event, lifeline: Connection) -> None:
+    """Let this worker die with the process that asked for it, however that ends: left alone it would write into the next run's draft.
+
+    Ctrl-C and a closed terminal reach the whole process group. Those are for the process that asked: it lets go of the lifeline.
+    """
     global _over
     _over = over
-    parent = multiprocessing.parent_process()  # the one that asked, though it was the fork server that forked
-    assert parent is not None
+    for number in ENDING:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
-        parent.join()
+        with suppress(EOFError, OSError):
+            lifeline.recv_bytes()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -71,6 +71,10 @@ def _nothing(source: str, pattern: str, outside: int) -> InputError:
     if outside:
         why = f"holds {outside:,} links that lead out of it and nothing else; such links are not followed"
         return InputError(what, why, "name the files that they lead to, or the links themselves one by one")
+    path = Path(expanduser(pattern))
+    if path.is_dir():
+        why = "holds hidden files alone" if any(path.iterdir()) else "is an empty folder"
+        return InputError(what, why, "put files into it, or name another folder")
     return InputError(what, "there is no such file", f"correct the path; it starts at {Path.cwd()}")
 
 

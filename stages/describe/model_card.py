@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from math import prod
@@ -11,6 +10,7 @@ from typing import Any
 import yaml
 
 from data_contracts import Artifact
+from data_contracts.json_files import read_json
 from data_contracts.tensor_files import safetensors_header
 from stages.describe.config import UNKNOWN, DescribeConfig
 from stages.describe.counts import Texts
@@ -69,17 +69,17 @@ def _tuned(given: Mapping[str, Artifact]) -> bool:
 def _model(given: Mapping[str, Artifact]) -> str:
     if (checkpoint := newest(given)) is None:
         return ""
-    sizes = json.loads(checkpoint.file("config").read_text("utf-8"))
+    sizes = read_json(checkpoint.file("config"))
     rows = {
-        "Architecture": sizes["model_type"],
+        "Architecture": sizes.get("model_type"),
         "Parameters": parameters(checkpoint),
-        "Layers": sizes["num_hidden_layers"],
-        "Width": sizes["hidden_size"],
-        "Attention heads": sizes["num_attention_heads"],
-        "Key and value heads": sizes["num_key_value_heads"],
+        "Layers": sizes.get("num_hidden_layers"),
+        "Width": sizes.get("hidden_size"),
+        "Attention heads": sizes.get("num_attention_heads"),
+        "Key and value heads": sizes.get("num_key_value_heads"),
         "Experts": sizes.get("num_experts"),
-        "Context, tokens": sizes["max_position_embeddings"],
-        "Vocabulary, tokens": sizes["vocab_size"],
+        "Context, tokens": sizes.get("max_position_embeddings"),
+        "Vocabulary, tokens": sizes.get("vocab_size"),
         "Tied embeddings": bool(sizes.get("tie_word_embeddings")),
         "Checkpoint": f"`{checkpoint}`",
     }

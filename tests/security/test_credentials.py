@@ -17,10 +17,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import stages
-from data_contracts import ConfigError, Identity, InputError, Store
+from data_contracts import ConfigError, InputError, Store
 from data_contracts.credentials import holds_credentials, masked, nothing_secret
 from flows import cli, recipe
 from flows.home import Home
+from tests.data_contracts import publishing
 from tests.flows.conftest import REPOSITORY, Groundup, free_port
 
 SECRET = "hunter2"
@@ -173,7 +174,7 @@ def test_what_an_older_groundup_stored_with_credentials_is_shown_masked(groundup
     store = Store(tmp_path / "home" / "store")
     sources = [{"kind": "dataset", "dataset": "json", "data_files": [ADDRESSES[0]]}]
     settings = {"sources": sources}
-    artifact, _ = store.publish("raw_documents", Identity("crawl", 1, "raw_documents", {}), {}, settings, lambda _: {})
+    artifact, _ = store.publish("raw_documents", publishing.identity("raw_documents", {}), {}, settings, lambda _: {})
     store.point("demo", "raw_documents", artifact, run="x")
     store.follow("demo", "own", [f"crawl.sources={json.dumps(sources)}"])
     assert "***@example.org" in groundup("show", "demo/raw_documents")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from data_contracts import Artifact, Identity, Manifest, Store
+from data_contracts import Artifact, Manifest, Store
 from data_contracts.artifact import InputRef
 from data_contracts.foreign_text import line
 from flows import run_page
@@ -22,6 +22,7 @@ from stages.describe.config import DescribeConfig
 from stages.describe.data_card import data_card
 from stages.describe.markdown import folded, paragraphs, plain, quotation, table
 from stages.describe.model_card import model_card
+from tests.data_contracts import publishing
 
 ATTACKS = [
     "[click](javascript:alert(1))",
@@ -194,7 +195,7 @@ def page(store: Store, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     def draw(facts: dict[str, Any]) -> str:
         drawn: list[str] = []
-        identity = Identity("crawl", 1, "raw_documents", {"facts": repr(facts)})
+        identity = publishing.identity("raw_documents", {"facts": repr(facts)})
         artifact, _ = store.publish("raw_documents", identity, {}, {}, lambda _: facts)
         monkeypatch.setattr(run_page, "create_markdown_artifact", lambda markdown, key, description: drawn.append(markdown))
         monkeypatch.setattr(run_page, "flow_run", type("Run", (), {"id": str(UUID(int=1))}))

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -18,10 +19,11 @@ from rich.table import Table
 from rich.text import Text
 from typer.testing import CliRunner
 
-from data_contracts import ConfigError, Identity, Store
+from data_contracts import ConfigError, Store
 from data_contracts.foreign_text import brief, json_text, line, pieces, shown
 from flows import cli, console, summary, tables, talk
 from flows.recipe import Recipe
+from tests.data_contracts import publishing
 from tests.flows.conftest import REPOSITORY
 
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff\ud800-\udfff]")
@@ -171,7 +173,7 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     text = HOSTILE.replace("\ud83d", "") + MARKUP
     facts = {"figures": {text: text}, "notes": [text], "samples": [{text: text}], "rejected": {text: 1}}
     store = Store(tmp_path / "store")
-    artifact, _ = store.publish("raw_documents", Identity("crawl", 1, "raw_documents", {}), {}, {"sources": text}, lambda _: facts)
+    artifact, _ = store.publish("raw_documents", publishing.identity("raw_documents", {}), {}, {"sources": text}, lambda _: facts)
     store.point("demo", "raw_documents", artifact, run="x")
     store.follow("demo", text, [f"dedup.threshold={text}"])
     return store
@@ -201,7 +203,7 @@ def test_every_command_that_reads_the_store_prints_safely(hostile: Store, comman
 
 @contextmanager
 def _loaded(*_: object):
-    yield None
+    yield SimpleNamespace(context=128, full_context=128)
 
 
 def _say(monkeypatch: pytest.MonkeyPatch, heard: list[object]) -> None:
