@@ -94,7 +94,8 @@ class Artifact:
         if table in self.manifest.rows:
             return self.manifest.rows[table]
         if table in self.contract.tables:
-            return 0  # the version that it was written under had no such table
+            # the version that it was written under had no such table
+            return sum(batch.num_rows for batch in self.batches(table))
         raise self._no_such("table", table, list(self.manifest.rows))
 
     def table_paths(self, table: str) -> list[Path]:
@@ -109,10 +110,11 @@ class Artifact:
         """
         wanted = self._schema(table, columns)
         older = self.version < self.contract.version
-        for path in self.table_paths(table):
+        stored = migrations.stored_as(self.contracts, self.noun, table, self.version)
+        for path in self.table_paths(stored):
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 if not older and (lost := set(wanted.names) - set(file.schema_arrow.names)):
-                    raise ContractError(f"{self} {table}/{path.name}", f"has no columns {sorted(lost)}", self._rebuild())
+                    raise ContractError(f"{self} {stored}/{path.name}", f"has no columns {sorted(lost)}", self._rebuild())
                 for batch in batches(file, batch_size, None if older else wanted.names):
                     if older:
                         batch = migrations.upgrade(self.contracts, self.noun, table, batch, self.version)

@@ -22,7 +22,7 @@ from data_contracts.bundles import RULES
 from data_contracts.errors import ContractError
 from data_contracts.files import matches, read_bounded
 from data_contracts.foreign_text import brief
-from data_contracts.migrations import MAJOR_STEPS, Migration
+from data_contracts.migrations import MAJOR_STEPS, Migration, SplitOff
 
 ROOT = Path(__file__).parent
 MOST_BYTES, MOST_VALUES = 1 << 20, 100_000  # of a contract file: a hundred times what the largest has
@@ -189,7 +189,7 @@ class Contracts:
     """
 
     root: Path = ROOT
-    steps: Mapping[tuple[str, str, int], Migration] = field(default_factory=lambda: MAJOR_STEPS)
+    steps: Mapping[tuple[str, str, int], Migration | SplitOff] = field(default_factory=lambda: MAJOR_STEPS)
 
     @property
     def nouns(self) -> list[str]:
