@@ -13,7 +13,7 @@ import resource
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from importlib import import_module
 from multiprocessing import Pipe
@@ -42,7 +42,7 @@ def rows_apart(
     what: Callable[[], str],
     megabytes: int = MEGABYTES,
     libraries: tuple[str, ...] = (),
-) -> Iterator[Item | None]:
+) -> Generator[Item | None, None, None]:
     """The items of `read(*arguments)`, a generator function of a module, which runs in a process of its own.
 
     Items come in lists; None that `read` gives sends off what is waiting. None comes out whenever nothing came for a moment,

@@ -9,7 +9,7 @@ from stages.apart import rows_apart
 from stages.crawl import dataset_rows
 from stages.crawl.config import DatasetSource
 from stages.crawl.files_source import Taken, memory
-from stages.crawl.items import Note
+from stages.crawl.items import Items, Note
 from stages.crawl.rows import Rows
 from stages.report import Report
 
@@ -26,7 +26,7 @@ def collect(source: DatasetSource, rows: Rows, report: Report, stop: Callable[[]
     notes = found.notes(source.name)
     taken = Taken(source.name, rows)
     number = 0
-    items = rows_apart(
+    items: Items = rows_apart(
         dataset_rows.read, source, _base(source), [str(path) for path in found.files],
         what=lambda: f"{where}: {source.dataset} after row {number:,}", megabytes=memory(source.max_page_bytes),
         libraries=("datasets",),

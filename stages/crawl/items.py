@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
@@ -47,7 +47,7 @@ class Note:
 
 
 Item = Document | Failure | Begun | Note
-Items = Iterator[Item | None]  # None: what is waiting should be sent off
+Items = Generator[Item | None, None, None]  # None: what is waiting should be sent off
 
 
 @dataclass(frozen=True)
