@@ -59,6 +59,13 @@ def brief(value: object, most: int = 120) -> str:
     return line(text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)")
 
 
+def listed(names: Iterable[object], most: int = 20) -> str:
+    """The names of columns or fields that a file has, the first of many, each cut where it grows long."""
+    names = list(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(brief(name, 60) for name in names[:most]) + more
+
+
 def _joined(text: str) -> str:
     """Halves that belong together as the character that they are."""
     return _PAIR.sub(lambda match: match[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)

@@ -59,7 +59,7 @@ def _jsonl(file: Path) -> Iterator[Row]:
         while line := lines.readline(LONGEST + 1):
             number += 1
             if len(line) > LONGEST:
-                start = line[:1000].decode("utf-8", "replace")
+                start = _start(line)
                 while line and not line.endswith(b"\n"):
                     line = lines.readline(LONGEST)
                 yield number, start, f"longer than {LONGEST:,} bytes"
@@ -69,9 +69,17 @@ def _jsonl(file: Path) -> Iterator[Row]:
 
 def _of_line(number: int, line: bytes) -> Row:
     try:
-        return number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")), None
+        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # which half of a surrogate pair cannot be
+    except UnicodeEncodeError:
+        return number, _start(line), "holds half of a character: one of \\ud800 to \\udfff without its other half"
     except (ValueError, RecursionError) as error:  # also a number of too many digits
-        return number, line.decode("utf-8", "replace")[:1000], f"not JSON: {error}"
+        return number, _start(line), f"not JSON: {error}"
+    return number, value, None
+
+
+def _start(line: bytes) -> str:
+    return line[:1000].decode("utf-8", "replace")
 
 
 def _parquet(path: str, file: Path) -> Iterator[Row | None]:
@@ -87,7 +95,7 @@ def _parquet(path: str, file: Path) -> Iterator[Row | None]:
                     yield None
     except MemoryError:  # Arrow's own is an ArrowException, too
         raise MemoryError from None
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
 
 

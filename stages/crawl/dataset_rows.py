@@ -13,6 +13,7 @@ from os.path import expanduser
 from typing import Any
 
 from data_contracts import InputError
+from data_contracts.foreign_text import listed
 from stages.crawl.config import DatasetSource
 from stages.crawl.items import Items, Note, Taking
 
@@ -33,7 +34,7 @@ def read(source: DatasetSource, base: str, files: list[str]) -> Items:
             yield row
             continue
         if source.text_field not in row:
-            fix = f"set text_field to one of: {', '.join(row)}"
+            fix = f"set text_field to one of: {listed(row)}"
             raise InputError(where, f"{source.dataset} has no column {source.text_field!r}", fix)
         yield taking.row(f"{base}/{source.subset or 'default'}/{source.split}#{number}", row[source.text_field])
         if number == source.max_documents:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from warcio.exceptions import ArchiveLoadFailed
 
 from data_contracts import InputError
+from data_contracts.foreign_text import listed
 from stages.apart import too_large
 from stages.crawl import warc_files
 from stages.crawl.config import FilesSource
@@ -26,6 +27,7 @@ WHOLE = {".txt": "text/plain", ".md": "text/markdown", ".markdown": "text/markdo
 LINE_TIMES = 4  # a line of JSON may be so many times as long as the longest document: escapes, and other fields
 _BATCH_BYTES = 8 << 20  # of a Parquet column, as its own metadata has it
 _BATCH_ROWS = 256
+_LONGEST_WHY = 500  # characters
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowInvalid, ArchiveLoadFailed, UnicodeError, csv.Error)
 
@@ -71,7 +73,8 @@ def _reader(path: Path) -> Reader:
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
-    return InputError(str(path), f"is damaged: {error}", "replace the file, or leave it out of crawl.sources")
+    why = f"is damaged: {error}"[:_LONGEST_WHY]  # the error may quote the file
+    return InputError(str(path), why, "replace the file, or leave it out of crawl.sources")
 
 
 def _taking(source: FilesSource) -> Taking:
@@ -103,7 +106,7 @@ def _field(line: bytes, field: str) -> tuple[Any, str]:
     except MemoryError:
         return None, f"needs more memory than reading may take: {len(line):,} bytes of JSON"
     if not isinstance(row, dict) or field not in row:
-        there = ", ".join(list(row)[:10]) if isinstance(row, dict) else f"a {type(row).__name__}, not an object"
+        there = listed(row) if isinstance(row, dict) else f"a {type(row).__name__}, not an object"
         return None, f"has no field {field!r}; there is {there}"
     return row[field], ""
 
@@ -134,7 +137,7 @@ def _text_lines(file: Any, longest: int) -> Iterator[str]:
 
 
 def _no_column(source: FilesSource, path: Path, names: list[str]) -> InputError:
-    fix = f"set text_field of crawl.sources {source.name} to one of: {', '.join(names[:20])}"
+    fix = f"set text_field of crawl.sources {source.name} to one of: {listed(names)}"
     return InputError(str(path), f"has no column {source.text_field!r}", fix)
 
 

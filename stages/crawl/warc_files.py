@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import IO
 
 from lxml import etree
 from warcio.archiveiterator import ArchiveIterator
+from warcio.exceptions import ArchiveLoadFailed
 from warcio.recordloader import ArcWarcRecord
 
 from stages.crawl.config import FilesSource
@@ -21,12 +25,13 @@ from stages.crawl.urls import canonical
 from stages.documentation_server import is_documentation_server
 
 _RESERVED = "the address is that of the built-in documentation server, and this page is none of its"
+_CONFUSED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 def read(source: FilesSource, path: Path) -> Iterator[Item]:
     """One item per response, but for those of robots.txt."""
     with opened_by_content(path) as file:
-        for record in ArchiveIterator(file, arc2warc=True):
+        for record in _records(file):
             if record.rec_type != "response" or record.http_headers is None:
                 continue
             address = record.rec_headers.get_header("WARC-Target-URI") or ""
@@ -36,9 +41,33 @@ def read(source: FilesSource, path: Path) -> Iterator[Item]:
                 url, began = canonical(address), datetime.fromisoformat(record.rec_headers.get_header("WARC-Date") or "")
                 began = began.astimezone(UTC)
             except (ValueError, OverflowError) as error:
-                yield Failure(address or path.as_uri(), "unreadable_row", f"WARC-Target-URI or WARC-Date: {error}")
+                yield Failure(address or path.as_uri(), "unreadable_row", f"WARC-Target-URI or WARC-Date: {error}"[:300])
                 continue
             yield _response(source, url, began, record)
+
+
+def _records(file: IO[bytes]) -> Iterator[ArcWarcRecord]:
+    with _parsing():
+        records = ArchiveIterator(file, arc2warc=True)
+    while True:
+        with _parsing():
+            record = next(records, None)
+        if record is None:
+            return
+        yield record
+
+
+@contextmanager
+def _parsing() -> Iterator[None]:
+    """Keeps from the terminal what warcio writes of damaged records, which is their own bytes.
+
+    Raises ArchiveLoadFailed for what warcio stumbles over: it takes the fields of a record to be there and sound.
+    """
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    except _CONFUSED as error:
+        raise ArchiveLoadFailed(f"it has a record that cannot be parsed ({type(error).__name__}: {error})") from None
 
 
 def _response(source: FilesSource, url: str, began: datetime, record: ArcWarcRecord) -> Item:
@@ -48,7 +77,8 @@ def _response(source: FilesSource, url: str, began: datetime, record: ArcWarcRec
     status = int(code)
     if is_documentation_server(url):
         return Failure(url, "address_refused", _RESERVED, status)
-    body = record.content_stream().read(source.max_page_bytes + 1)
+    with _parsing():
+        body = record.content_stream().read(source.max_page_bytes + 1)
     cut = len(body) > source.max_page_bytes or record.rec_headers.get_header("WARC-Truncated") is not None
     answer = Answer(
         url=url, status=status, phrase="", headers=tuple(record.http_headers.headers), asked_with=(),
