@@ -61,6 +61,21 @@ def test_the_documentation_server_is_really_crawled_and_stopped(run, servers):
     assert servers() == 0
 
 
+def test_two_crawls_give_the_same_bytes_though_objects_lie_elsewhere_in_memory(run):
+    only = r"^(?!(?:index|shutil|tarfile|argparse)$)"  # modules whose functions have functions for defaults
+
+    def tables(day):
+        artifact = run("crawl", {"sources": [{"kind": "pydoc", "skip": [only], "servers": 1, "max_depth": 1}]}, as_of=day)
+        bodies = artifact.read("documents", ["url", "body"]).to_pylist()
+        files = {name: [path.read_bytes() for path in sorted((artifact.path / name).iterdir())] for name in ("documents", "failures")}
+        return {row["url"].removeprefix(f"{ORIGIN}/"): row["body"] for row in bodies}, files
+
+    (pages, one), (_, other) = tables("2026-01-01"), tables("2026-01-02")
+    assert one["documents"]
+    assert one == other
+    assert b"copy_function=&lt;function copy2&gt;" in pages["shutil.html"].replace(b"&nbsp;", b" ")
+
+
 def test_no_page_shows_the_environment_of_the_user_and_pages_do_not_depend_on_it(run, tmp_path, monkeypatch):
     shown = ("cgi", "os", "posix", "site", "time", "wsgiref.simple_server")  # values of variables, or made of them
     only = rf"^(?!(?:index|topics|keywords|wsgiref|{'|'.join(map(re.escape, shown))})$)"
