@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.rule import Rule
 from rich.segment import Segment
 from rich.text import Text
 
@@ -66,6 +67,11 @@ errors = _console(to_errors=True)
 _finished: list[Finished] | None = None  # not None while somebody watches
 _started = 0.0
 PLAIN_EVERY_S = 15.0  # without a terminal, e.g. in CI, a line this often
+
+
+def heading(title: str = "") -> None:
+    """A line across the terminal with a title in it; where nothing bounds a line, one of 80 columns."""
+    out.print(Rule(title, style="dim"), width=80 if out.width == UNBOUNDED else None)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from data_contracts import Artifact, Store
 from data_contracts.artifact import Manifest
 from data_contracts.foreign_text import shown
 from flows import tables
-from flows.console import cell, clock, out
+from flows.console import cell, clock, heading, out
 from flows.recipe import Recipe
 from flows.runs import Built
 from flows.talk import find
@@ -25,16 +25,16 @@ def show(store: Store, what: Recipe, built: Built) -> None:
     """Everything about a finished run, in a screenful."""
     if not built.stages_run:
         out.print(f"[green]{built.name} is up to date[/]: no stage had to run")
-    out.rule("artifacts", style="dim")
+    heading("artifacts")
     pointings = store.names.roles(built.name)
     made = [(row.role, store.open(p.noun, p.id, verify=False)) for row in STAGES if (p := pointings.get(row.role))]
     tables.rows([_artifact(role, artifact) for role, artifact in made], False, empty="")
-    out.rule("scores", style="dim")
+    heading("scores")
     _scores(store, built.name)
     if what.prompts:
-        out.rule(f"{built.name} says", style="dim")
+        heading(f"{built.name} says")
         _chats(store, what, built.name)
-    out.rule(style="dim")
+    heading()
     share = f", {built.orchestration_share:.1%} of it orchestration" if built.stages_run else ""
     out.print(f"{built.stages_run} stages run in {built.seconds:,.0f} s{share}")
     out.print(f"model:  {find(store, built.name)}", markup=False)

@@ -141,6 +141,14 @@ def test_paths_and_commands_are_whole_in_a_pipe_and_on_a_narrow_terminal(tmp_pat
         assert len(told.splitlines()) == 2
 
 
+def test_a_heading_in_a_pipe_is_one_short_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    headings = "from flows.console import heading; heading('scores'); heading()"
+    printed = subprocess.run([sys.executable, "-c", headings], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [len(line) for line in printed] == [80, 80]
+    assert " scores " in printed[0]
+
+
 def test_descriptions_of_settings_take_the_width_of_the_terminal(tmp_path: Path) -> None:
     def longest_description(columns: int) -> int:
         lines = on_terminal(tmp_path, columns, "stage", "crawl", "--keys")
