@@ -1,7 +1,7 @@
 """The secret of this folder's Prefect server: who knows it may use the API, and so run code as its owner.
 
-It is made at the first start, kept in a file that only its owner reads, and given to the server, to
-the worker and through it to runs as environment variables, which other users cannot read either.
+It is made at the first start, and anew after a server that nobody stopped. It is kept in a file that only its owner reads, and
+given to the server, to the worker and through it to runs as environment variables, which other users cannot read either.
 """
 
 from __future__ import annotations
@@ -37,6 +37,11 @@ def read_or_make(at: Home) -> str:
         if not path(at).is_symlink() and not path(at).exists():
             _make(at)
         return _read(at)
+
+
+def forget(at: Home) -> None:
+    """The next server has a new secret, and the one of now is worth nothing any more."""
+    path(at).unlink(missing_ok=True)
 
 
 def basic(secret: str) -> str:

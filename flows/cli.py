@@ -276,6 +276,7 @@ def contracts_docs() -> None:
 
 def main() -> None:
     """Run the command line. Failures are told in a line, with exit status 2; a signal n ends it with status 128+n."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # no process that starts here imports anything from the folder that one works in
     _share_cores()
     private_home.keep_private()
     if completion.ASKED in os.environ:

@@ -35,7 +35,8 @@ from prefect.workers.process import ProcessWorker
 from data_contracts import GroundupError
 from flows.console import out
 from flows.job_template import closed
-from flows.server import POOL, REPOSITORY, WORKER
+from flows.processes import REPOSITORY
+from flows.server import POOL, WORKER
 
 PAGE = 200  # the most that Prefect's API gives at once
 

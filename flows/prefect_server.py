@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import socket
 import sys
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -30,11 +31,11 @@ SECRET = "PREFECT_SERVER_API_AUTH_STRING"
 
 
 def main() -> None:
-    """The server at the address that the arguments give, until it is stopped."""
-    address = _asked()
+    """The server on the socket, and under the names, that the arguments give, until it is stopped."""
     secret = os.environ.get(SECRET)
     if not secret:
         sys.exit(f"{SECRET} is not set: the server would let everybody in. Start it with: groundup up")
+    address, listening = _asked()
     os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(sorted(address.origins))
     os.environ["PREFECT_SERVER_UI_API_URL"] = "/api"  # on whichever of our names a page was opened
 
@@ -48,25 +49,25 @@ def main() -> None:
     _begin_as_writer()
     end_when_unused()
     settings = get_current_settings().server
-    uvicorn.run(
+    config = uvicorn.Config(
         KnownHosts(SignIn(create_app(final=True), secret), address),
-        host=address.host,
-        port=address.port,
         timeout_keep_alive=settings.api.keepalive_timeout,
         ws_ping_interval=settings.api.websocket_ping_interval,
         ws_ping_timeout=settings.api.websocket_ping_timeout,
         log_level=settings.logging_level.lower(),
     )
+    uvicorn.Server(config).run(sockets=[listening])
 
 
-def _asked() -> Address:
+def _asked() -> tuple[Address, socket.socket]:
     parser = argparse.ArgumentParser(prog="python -m flows.prefect_server")
+    parser.add_argument("--socket", type=int, required=True, help="the file descriptor of a socket that listens")
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
     parser.add_argument("--url")
     asked = parser.parse_args()
     try:
-        return server_address.wanted(asked.host, asked.port, asked.url)
+        return server_address.wanted(asked.host, asked.port, asked.url), socket.socket(fileno=asked.socket)
     except ConfigError as error:
         sys.exit(str(error))
 

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from data_contracts import Artifact, ConfigError, GroundupError, Store
@@ -64,7 +63,7 @@ def build(store: Store, what: Recipe, name: str, overrides: list[str], as_of: st
 def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the terminal shows progress; logs are in the UI
     # prefect reads its settings when it is imported, so not before the server is chosen
-    with server.running_server(home(), meanwhile=lambda: import_module("flows.build_llm")) as started_here:
+    with server.running_server(home(), "flows.build_llm") as started_here:
         from prefect.logging.handlers import APILogHandler
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 

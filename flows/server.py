@@ -6,31 +6,22 @@ A Prefect that the user already has (PREFECT_API_URL is set) is respected: then 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import chdir, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
-import psutil
-
 from data_contracts import ConfigError, GroundupError
-from flows import api_secret, private_home, server_address, sign_in
+from flows import api_secret, private_home, processes, server_address, sign_in
 from flows.home import Home, writing
 from flows.server_address import Address
 
-REPOSITORY = Path(__file__).parent.parent
 POOL = WORKER = "groundup"
-PROCESSES = ("worker", "server")  # in the order in which they are stopped
 WAIT_S = 120
-GENTLY_S = {"worker": 5, "server": 2}  # seconds that they have to end by themselves: `down` is done within ten
 
 
 def environment(at: Home, address: Address | None = None) -> dict[str, str]:
@@ -41,6 +32,8 @@ def environment(at: Home, address: Address | None = None) -> dict[str, str]:
     """
     settings = {
         "PREFECT_HOME": str(at.prefect),
+        "PREFECT_PROFILES_PATH": str(at.prefect / "profiles.toml"),  # else a file of the folder may name another
+        "PYTHONSAFEPATH": "1",  # nothing is imported from the folder that somebody works in
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
@@ -62,6 +55,19 @@ def environment(at: Home, address: Address | None = None) -> dict[str, str]:
     settings["PREFECT_API_URL"] = chosen.api_url
     settings["PREFECT_API_AUTH_STRING"] = settings["PREFECT_SERVER_API_AUTH_STRING"] = secret
     return settings | _proxies(chosen.local_host)
+
+
+def import_prefect(at: Home, module: str) -> None:
+    """Import Prefect and `module`, which uses it, in a folder of ours.
+
+    Prefect reads settings from `.env`, `prefect.toml` and `pyproject.toml` of the folder in which it is imported, and some of them
+    run code: a folder of a stranger, e.g. a cloned repository, must not decide them.
+    """
+    with writing(at):
+        private_home.prepare(at)
+    with chdir(at.prefect):
+        import_module("prefect.main")
+        import_module(module)
 
 
 def _proxies(ours: str = server_address.LOOPBACK) -> dict[str, str]:
@@ -97,17 +103,17 @@ def is_up(url: str | None = None) -> bool:
 
 
 @contextmanager
-def running_server(at: Home, meanwhile: Callable[[], object]) -> Iterator[bool]:
+def running_server(at: Home, module: str) -> Iterator[bool]:
     """A server for the length of a run, unless ours is up already; gives whether it was started here.
 
-    `meanwhile` is called while the server starts. A port that another program has is left to it. Runs that overlap share
-    the server; the last to leave stops it, unless `up` has come meanwhile.
+    `module`, which uses Prefect, is imported while the server starts. A port that another program has is left to it.
+    Runs that overlap share the server; the last to leave stops it, unless `up` has come meanwhile.
     """
     given = os.environ.get("PREFECT_API_URL")
     os.environ.update(environment(at))
     if given:
         _expect_answer()
-        meanwhile()
+        import_prefect(at, module)
         yield False
         return
     with _users(at) as users:
@@ -115,13 +121,13 @@ def running_server(at: Home, meanwhile: Callable[[], object]) -> Iterator[bool]:
             with _starting_or_stopping(at):
                 fcntl.flock(users, fcntl.LOCK_SH)
                 usual = server_address.wanted(None, None, None)
-                started_here = _ensure_server(at, usual, meanwhile, or_any_port=True)
+                started_here = _ensure_server(at, usual, module, or_any_port=True)
             yield started_here
         finally:
             with _starting_or_stopping(at):
                 fcntl.flock(users, fcntl.LOCK_UN)
-                if not _in_use(at) and not _record(at, "server").get("kept"):
-                    stop(at, "server")
+                if not _in_use(at) and not processes.record_of(at, "server").get("kept"):
+                    processes.stop(at, "server")
 
 
 def up(
@@ -138,13 +144,13 @@ def up(
     Raises GroundupError if the port is taken, or if what already runs was started with other arguments.
     """
     with _starting_or_stopping(at):
-        ran = [process for process in PROCESSES if _alive(at, process)]
+        ran = [process for process in processes.PROCESSES if processes.alive(at, process)]
         try:
             return _up(at, {"--port": port, "--host": host, "--url": url}, at_once)
         except BaseException:  # nothing is left half started, by Ctrl-C either
-            for process in PROCESSES:
+            for process in processes.PROCESSES:
                 if process not in ran:
-                    stop(at, process)
+                    processes.stop(at, process)
             raise
 
 
@@ -154,16 +160,17 @@ def _up(at: Home, options: dict[str, Any], at_once: int | None) -> str:
     os.environ.update(environment(at, address))
     if given:
         _expect_answer()
+        import_prefect(at, "flows.deployments")
     else:
-        _ensure_server(at, address, meanwhile=lambda: import_module("flows.deployments"))
+        _ensure_server(at, address, "flows.deployments")
     from flows import deployments  # not before the server is chosen: prefect reads its settings when it is imported
 
-    if not (given or _alive(at, "worker") or _in_use(at)):
+    if not (given or processes.alive(at, "worker") or _in_use(at)):
         deployments.tell_lost_runs()
     deployments.deploy(whole_server=not given)
     _ensure_worker(at, at_once, deployments.last_heartbeat)
     if not given:
-        _write_record(at, "server", _record(at, "server") | {"kept": True})
+        processes.write_record(at, "server", processes.record_of(at, "server") | {"kept": True})
     return sign_in_address(at)
 
 
@@ -195,46 +202,12 @@ def down(at: Home) -> str:
     if not at.prefect.exists():
         return "nothing was up"
     with _starting_or_stopping(at):
-        if _alive(at, "server") and _in_use(at):
-            told = "stopped worker; " if stop(at, "worker") else ""
-            _write_record(at, "server", _record(at, "server") | {"kept": False})
+        if processes.alive(at, "server") and _in_use(at):
+            told = "stopped worker; " if processes.stop(at, "worker") else ""
+            processes.write_record(at, "server", processes.record_of(at, "server") | {"kept": False})
             return f"{told}a run still uses the server, and will stop it"
-        stopped = [process for process in PROCESSES if stop(at, process)]
+        stopped = [process for process in processes.PROCESSES if processes.stop(at, process)]
         return f"stopped {' and '.join(stopped)}" if stopped else "nothing was up"
-
-
-def stop(at: Home, process: str) -> bool:
-    """Stop one of our processes and its children, gently, then for good. False if it did not run.
-
-    Runs of a worker are asked, too, and have the time to reach their safe point. What they started in turn is theirs to end:
-    a worker process of a stage that ended by itself would look like one that was killed for want of memory.
-    """
-    found = _alive(at, process)
-    if found:
-        asked = [found]
-        with suppress(psutil.NoSuchProcess):
-            asked += found.children()
-        family = list(asked)
-        for member in asked:
-            with suppress(psutil.NoSuchProcess):
-                family += [one for one in member.children(recursive=True) if one not in family]
-                member.terminate()
-        _end(family, GENTLY_S[process])
-    at.pid_file(process).unlink(missing_ok=True)
-    return found is not None
-
-
-def _end(family: list[psutil.Process], gently: float) -> None:
-    _, alive = psutil.wait_procs(family, timeout=gently)
-    for member in alive:
-        with suppress(psutil.NoSuchProcess):
-            member.kill()
-    psutil.wait_procs(alive, timeout=1)
-
-
-def recorded(at: Home) -> set[int]:
-    """The process ids of ours that are recorded: others may use these processes."""
-    return {record["pid"] for process in PROCESSES if (record := _record(at, process))}
 
 
 @contextmanager
@@ -271,34 +244,40 @@ def _expect_answer() -> None:
         )
 
 
-def _ensure_server(at: Home, address: Address, meanwhile: Callable[[], object], or_any_port: bool = False) -> bool:
-    """Our server answers; True if it had to be started.
+def _ensure_server(at: Home, address: Address, module: str, or_any_port: bool = False) -> bool:
+    """Our server answers, and `module` is imported; True if the server had to be started.
 
     Raises GroundupError if the port is taken, or with the end of its log if it does not come up in time.
     """
-    alive = _alive(at, "server")
+    alive = processes.alive(at, "server")
     if alive and _recorded(at) is None:
         why = "was started by an older groundup and lets everybody in"
         raise GroundupError("the server that runs", why, "groundup down, then groundup up again")
     _point_at(at, address)
     if not alive:
-        if barred := server_address.barred(address):
-            if not or_any_port:
-                other = f"groundup up --port {server_address.any_port()}"
-                raise GroundupError(f"port {address.port}", barred, other)
-            address = replace(address, port=server_address.any_port())
-            _point_at(at, address)
-        _spawn(at, "server", ["flows.prefect_server", *address.options()], **address.as_record())
-    meanwhile()
+        _start_server(at, address, or_any_port)
+    import_prefect(at, module)
     _wait_for(at, "server", is_up)
     return not alive
 
 
+def _start_server(at: Home, address: Address, or_any_port: bool) -> None:
+    """A server on a socket that listens before anybody is told of it: what is sent to its port reaches it, and nobody else."""
+    if processes.record_of(at, "server"):  # of one that nobody stopped: another user may have had its port, and the secret
+        processes.stop(at, "worker")
+        api_secret.forget(at)
+    listening, address = server_address.listen(address, or_any_port)
+    with listening:
+        _point_at(at, address)
+        command = ["flows.prefect_server", "--socket", str(listening.fileno()), *address.options()]
+        processes.spawn(at, "server", command, [listening.fileno()], **address.as_record())
+
+
 def _ensure_worker(at: Home, at_once: int | None, last_heartbeat: Callable[[], object]) -> None:
     """A worker that the server has heard of. Raises GroundupError if the one that runs is not the one wanted."""
-    wanted = {"at_once": at_once or 1, "url": os.environ["PREFECT_API_URL"], "store": at.store}
-    if _alive(at, "worker"):
-        record = _record(at, "worker")
+    wanted: dict[str, Any] = {"at_once": at_once or 1, "url": os.environ["PREFECT_API_URL"], "store": at.store}
+    if processes.alive(at, "worker"):
+        record = processes.record_of(at, "worker")
         told = {"at_once": "does {} at once" if at_once else "", "url": "asks {} for work", "store": "works on the store {}"}
         for key, text in told.items():
             if text and record[key] != wanted[key]:
@@ -306,61 +285,16 @@ def _ensure_worker(at: Home, at_once: int | None, last_heartbeat: Callable[[], o
                 raise GroundupError("groundup up", why, "groundup down, then groundup up again")
         return
     before = last_heartbeat()
-    command = ["prefect", "worker", "start", "--pool", POOL, "--name", WORKER, "--type", "process", "--limit", str(wanted["at_once"])]
-    _spawn(at, "worker", command, **wanted)
+    server = processes.alive(at, "server")
+    command = ["flows.prefect_worker", POOL, WORKER, str(wanted["at_once"]), *([str(server.pid)] if server else [])]
+    processes.spawn(at, "worker", command, **wanted)
     _wait_for(at, "worker", lambda: last_heartbeat() != before)
-
-
-def _spawn(at: Home, process: str, command: list[str], **record: Any) -> None:
-    # a run from the shell keeps the terminal clear of Prefect's logs; in a log file they belong
-    environ = {name: value for name, value in os.environ.items() if name != "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"}
-    command = ["-m", *command]
-    with writing(at):
-        log = at.log(process).open("ab")
-    with log:
-        child = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=REPOSITORY,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-            umask=private_home.umask(),
-        )
-    _write_record(at, process, {"pid": child.pid, "command": command, **record})
-
-
-def _write_record(at: Home, process: str, record: dict[str, Any]) -> None:
-    new = at.pid_file(process).with_suffix(".new")
-    with writing(at):
-        new.write_text(json.dumps(record), "utf-8")
-        new.replace(at.pid_file(process))
-
-
-def _record(at: Home, process: str) -> dict[str, Any]:
-    """What is written of a process of ours; empty if there is none."""
-    try:
-        found: dict[str, Any] = json.loads(at.pid_file(process).read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    return found
-
-
-def _alive(at: Home, process: str) -> psutil.Process | None:
-    """Our process, if it still runs. A recycled process id is told by its command line: start times move when a clock is set."""
-    record = _record(at, process)
-    try:
-        found = psutil.Process(record["pid"]) if record else None
-        return found if found and found.cmdline()[1:] == record.get("command") else None
-    except psutil.Error:
-        return None
 
 
 def _recorded(at: Home) -> Address | None:
     """Where our server runs, if it does, and if it is one that wants the secret."""
-    record = _record(at, "server")
-    if "host" not in record or not _alive(at, "server"):
+    record = processes.record_of(at, "server")
+    if "host" not in record or not processes.alive(at, "server"):
         return None
     return Address(record["host"], record["port"], record["url"])
 
@@ -374,14 +308,10 @@ def _point_at(at: Home, address: Address) -> None:
 def _wait_for(at: Home, process: str, ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_S
     while not ready():
-        if not _alive(at, process) or time.monotonic() > deadline:
+        if not processes.alive(at, process) or time.monotonic() > deadline:
             raise GroundupError(
                 f"the Prefect {process}",
-                f"did not come up; its log ends:\n{_log_end(at, process)}",
+                f"did not come up; its log ends:\n{processes.log_end(at, process)}",
                 f"see {at.log(process)}, then groundup up",
             )
         time.sleep(0.1)
-
-
-def _log_end(at: Home, process: str) -> str:
-    return at.log(process).read_text("utf-8", "replace")[-1500:]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-from data_contracts import ConfigError
+from data_contracts import ConfigError, GroundupError
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORTS = {"http": 80, "https": 443}
@@ -84,17 +84,23 @@ def usual_port() -> int:
     return int(text)
 
 
-def barred(address: Address) -> str | None:
-    """Why no server of ours could listen there."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address.host, address.port))
-        except PermissionError:
-            return "is kept for root by the system"
-        except OSError:
-            return "is taken by another program"
-    return None
+def listen(address: Address, or_any_port: bool = False) -> tuple[socket.socket, Address]:
+    """A socket that listens there, or on a port that is free; and where.
+
+    Raises GroundupError if no server of ours can listen there.
+    """
+    try:
+        return _listening(address), address
+    except OSError as error:
+        if not or_any_port:
+            barred = "is kept for root by the system" if isinstance(error, PermissionError) else "is taken by another program"
+            raise GroundupError(f"port {address.port}", barred, f"groundup up --port {any_port()}") from None
+    free = _listening(replace(address, port=0))
+    return free, replace(address, port=free.getsockname()[1])
+
+
+def _listening(address: Address) -> socket.socket:
+    return socket.create_server((address.host, address.port), backlog=2048)  # as uvicorn has it
 
 
 def any_port() -> int:

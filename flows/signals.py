@@ -119,7 +119,7 @@ def end_children() -> None:
     import psutil
 
     from flows.home import home
-    from flows.server import recorded
+    from flows.processes import recorded
 
     left_alone = recorded(home())
     for child in psutil.Process().children(recursive=True):

@@ -61,7 +61,7 @@ def rows_apart(
         InputError: If reading takes more memory than that, or kills its process.
     """
     line, theirs = Pipe()
-    command = [sys.executable, "-m", "stages.apart", str(theirs.fileno())]
+    command = [sys.executable, "-P", "-m", "stages.apart", str(theirs.fileno())]
     process = subprocess.Popen(
         command,
         pass_fds=[theirs.fileno()],

@@ -51,7 +51,7 @@ class Guard:
 
     def _start(self) -> None:
         self._line, theirs = Pipe()
-        command = [sys.executable, "-m", "stages.clean.guard", str(theirs.fileno()), str(os.getpid())]
+        command = [sys.executable, "-P", "-m", "stages.clean.guard", str(theirs.fileno()), str(os.getpid())]
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
         theirs.close()
         try:

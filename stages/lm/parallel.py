@@ -219,7 +219,7 @@ def _torchrun(stage: str, config: Any, inputs: Mapping[str, Artifact], out: Draf
     paths = {name: str(artifact.path) for name, artifact in inputs.items()}
     values = {"stage": stage, "config": config.model_dump(mode="json"), "inputs": paths, "noun": out.noun, "place": str(out.place)}
     job.write_text(json.dumps(values), "utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.compute.devices}",
+    command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.compute.devices}",
                f"--log-dir={out.scratch}", "-m", "stages.lm.parallel", str(job)]  # fmt: skip
     search = os.pathsep.join(filter(None, [str(Path(stages.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {

@@ -11,7 +11,7 @@ from unittest import mock
 import pytest
 
 from data_contracts import GroundupError
-from flows import api_secret, server
+from flows import api_secret, processes, server
 from flows.home import Home
 
 
@@ -89,12 +89,12 @@ def test_a_server_of_an_older_groundup_which_was_open_is_not_used(at: Home) -> N
     at.prefect.mkdir(parents=True)
     with mock.patch.dict(os.environ, clear=False):
         os.environ.pop("PREFECT_API_URL", None)
-        server._spawn(at, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"], port=4200)
+        processes.spawn(at, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"], port=4200)
         try:
             with pytest.raises(GroundupError, match=r"lets everybody in\n.*groundup down, then groundup up"):
                 server.up(at)
             os.environ.pop("PREFECT_API_URL")
-            with pytest.raises(GroundupError, match="lets everybody in"), server.running_server(at, lambda: None):
+            with pytest.raises(GroundupError, match="lets everybody in"), server.running_server(at, "prefect"):
                 pass
         finally:
-            server.stop(at, "server")
+            processes.stop(at, "server")

@@ -18,7 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from data_contracts import GroundupError
-from flows import cli, server, server_address
+from flows import api_secret, cli, processes, server, server_address
 from flows.home import Home, home
 from flows.server_address import Address
 from tests.flows.conftest import REPOSITORY, Groundup, free_port
@@ -27,7 +27,7 @@ LOST = """
 import time
 from flows.home import home
 from flows.server import running_server
-with running_server(home(), lambda: None):
+with running_server(home(), "prefect"):
     from prefect import flow
     @flow(name="crawl")
     def stage():
@@ -153,7 +153,37 @@ def test_a_port_kept_for_root_is_not_called_taken(at: Home, monkeypatch: pytest.
 def test_a_port_that_is_taken_is_told_with_one_that_is_free(at: Home) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(GroundupError, match="is taken by another program") as told:
         server.up(at, listening.getsockname()[1])
-    assert not server_address.barred(Address(port=int(told.value.fix.split()[-1])))
+    server_address.listen(Address(port=int(told.value.fix.split()[-1])))[0].close()
+
+
+def test_a_port_that_somebody_took_in_advance_is_ours_or_refused(at: Home) -> None:
+    with socket.socket() as theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        theirs.bind(("127.0.0.1", 0))
+        port = theirs.getsockname()[1]
+        ours, _ = server_address.listen(Address(port=port))
+        with ours, pytest.raises(OSError, match="Address already in use"):
+            theirs.listen()
+
+
+def test_a_server_that_nobody_stopped_takes_its_secret_and_its_worker_with_it(at: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = api_secret.read_or_make(at)
+    processes.spawn(at, "server", ["timeit", "-n1", "-r1", "pass"])
+    processes.spawn(at, "worker", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
+    worker = processes.alive(at, "worker")
+    psutil.Process(processes.record_of(at, "server")["pid"]).wait(60)
+    asked: dict[str, str] = {}
+
+    def spawn(at: Home, process: str, command: list[str], handed_over: list[int], **_: Any) -> None:
+        asked["secret"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(processes, "spawn", spawn)
+    with pytest.raises(KeyboardInterrupt):
+        server.up(at, free_port())
+    assert worker
+    assert not worker.is_running()
+    assert asked["secret"] == api_secret.read_or_make(at) != before
 
 
 def test_a_home_that_cannot_be_made_is_told(tmp_path: Path) -> None:
@@ -178,8 +208,8 @@ def test_an_interrupted_up_stops_what_it_started(at: Home, monkeypatch: pytest.M
     started: list[psutil.Process] = []
 
     def interrupted(at: Home, *_: object) -> str:
-        server._spawn(at, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
-        started.append(server._alive(at, "server"))
+        processes.spawn(at, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
+        started.append(processes.alive(at, "server"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(server, "_up", interrupted)
@@ -191,15 +221,15 @@ def test_an_interrupted_up_stops_what_it_started(at: Home, monkeypatch: pytest.M
 def test_a_process_is_known_by_its_command_whatever_the_clock_says(at: Home) -> None:
     at.prefect.mkdir(parents=True)
     me = {"pid": os.getpid(), "command": psutil.Process().cmdline()[1:]}
-    server._write_record(at, "server", me)
-    assert server._alive(at, "server")
-    server._write_record(at, "server", me | {"command": ["-m", "something.else"]})
-    assert not server._alive(at, "server")
+    processes.write_record(at, "server", me)
+    assert processes.alive(at, "server")
+    processes.write_record(at, "server", me | {"command": ["-m", "something.else"]})
+    assert not processes.alive(at, "server")
 
 
 def test_the_log_of_a_server_has_what_the_terminal_of_a_run_leaves_out(at: Home) -> None:
     at.prefect.mkdir(parents=True)
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-    server._spawn(at, "server", ["timeit", "-n1", "-r1", "import os; print(os.environ.get('PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL'))"])
-    psutil.Process(server._record(at, "server")["pid"]).wait(60)
+    processes.spawn(at, "server", ["timeit", "-n1", "-r1", "import os; print(os.environ.get('PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL'))"])
+    psutil.Process(processes.record_of(at, "server")["pid"]).wait(60)
     assert at.log("server").read_text().startswith("None\n")

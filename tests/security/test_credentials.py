@@ -284,7 +284,7 @@ config.STREAMING_READ_MAX_RETRIES = 1
 config.STREAMING_READ_RETRY_INTERVAL = 0  # it would ask a proxy that is not there for minutes
 from flows.home import home
 from flows.server import running_server
-with running_server(home(), lambda: None):
+with running_server(home(), "prefect"):
     from flows.build_llm import build_llm
     from flows.stage_flows import crawl
     import sys
