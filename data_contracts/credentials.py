@@ -17,7 +17,8 @@ ADVICE = (
 )
 
 # user and password, up to the "@" before the host; a password may hold what no address should: "/", "#", "?", "@"
-_USER = re.compile(r"(?<=://)(?:[^/?#\s'\"<>]*|[^/\s:@\['\"<>]*:(?!\d{1,5}(?:[/?#\s'\"]|$))[^\s'\"<>]*)@")
+# people also leave out the scheme, or write "\\" for "//" and %40 for "@"
+_USER = re.compile(r"(?:(?<=//)|(?<=\\\\))(?:[^/?#\s'\"<>]*|[^/\s:@\['\"<>]*:(?!\d{1,5}(?:[/?#\s'\"]|$))[^\s'\"<>]*)(?:@|%40)")
 _NAMES = (
     r"(?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|signature|credential|apikey|api[_-]key|access[_-]?key(?:[_-]?id)?)"
     r"|pwd|sig|jwt|auth)"
@@ -29,7 +30,7 @@ _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:(?:://|//)", re.IGNORECASE)
 
 def masked(text: str) -> str:
     """`text` with the credentials of every address in it replaced by ***."""
-    if "://" not in text and "=" not in text:
+    if not any(mark in text for mark in ("//", r"\\", "=")):
         return text
     text = _USER.sub(f"{MASK}@", text)
     text = _PARAMETER.sub(rf"\g<1>{MASK}", text)

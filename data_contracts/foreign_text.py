@@ -63,7 +63,11 @@ def listed(names: Iterable[object], most: int = 20) -> str:
     """The names of columns or fields that a file has, the first of many, each cut where it grows long."""
     names = list(names)
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
-    return ", ".join(brief(name, 60) for name in names[:most]) + more
+    return ", ".join(_cut(str(name)) for name in names[:most]) + more
+
+
+def _cut(name: str, most: int = 60) -> str:
+    return line(name if len(name) <= most else f"{name[:most]}…")
 
 
 def _joined(text: str) -> str:

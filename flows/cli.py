@@ -23,16 +23,19 @@ from flows.options import (
     ArtifactOrRun,
     AsOf,
     Changes,
+    Host,
     Inputs,
     Json,
     Model,
     NewName,
     OldName,
     Preview,
+    Quantization,
     Recipe,
     RecipeOfStage,
     Run,
     StageName,
+    Url,
     Version,
 )  # fmt: skip
 
@@ -127,8 +130,8 @@ def stage(
 def up(
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port of the UI on 127.0.0.1 (default 4200).")] = None,
     at_once: Annotated[int | None, typer.Option("--at-once", min=1, help="How many runs the worker does at a time (default 1).")] = None,
-    host: Annotated[str | None, typer.Option("--host", help="Listen on this address, not on 127.0.0.1; needs --url.")] = None,
-    url: Annotated[str | None, typer.Option("--url", help="What browsers open where a reverse proxy adds TLS, e.g. https://HOST.")] = None,
+    host: Host = None,
+    url: Url = None,
 ) -> None:
     """Start the Prefect server, the deployments and a worker; print an address that signs your browser in."""
     from flows import server
@@ -147,6 +150,8 @@ def down() -> None:
     """Stop what `up` started. Nothing is lost: runs and artifacts stay."""
     from flows import server
 
+    if home().path.exists():
+        _close_home()
     out.print(server.down(home()))
 
 
@@ -208,7 +213,7 @@ artifact_commands.add_to(app)  # here: help lists commands in the order in which
 def chat(
     name: Model,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Ask this and leave; none: talk.")] = None,
-    quantization: Annotated[str | None, typer.Option("--quantization", help="Which file of the artifact; default Q8_0.")] = None,
+    quantization: Quantization = None,
 ) -> None:
     """Talk to a model in llama.cpp."""
     if prompt is not None and not prompt.strip():

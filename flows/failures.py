@@ -95,13 +95,15 @@ def _interrupted(error: BaseException, asked: signals.Asked, as_json: bool) -> i
 
 def _misused(error: Any, as_json: bool) -> int:
     """A command line that names no command, an unknown option, a value that an option does not take."""
-    from typer import rich_utils
-
-    error.message = shown(masked(error.message))
+    command = error.ctx.command_path if error.ctx else "groundup"
+    why = shown(masked(error.format_message()))
     if as_json:
-        context = error.ctx.command_path if error.ctx else "groundup"
-        _write_json("UsageError", context, error.format_message(), f"{context} --help")
-    rich_utils.rich_format_error(error)
+        _write_json("UsageError", command, why, f"{command} --help")
+    with suppress(OSError):
+        errors.print("[bold red]error[/] ", end="")
+        errors.print(f"{command}: {why}", markup=False)
+        errors.print("  to see how it is used: ", end="", style="bold")
+        errors.print(f"{command} --help", markup=False)
     return int(error.exit_code)
 
 

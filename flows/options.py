@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 import stages
+from data_contracts import ConfigError
 from flows import completion, recipe
 
 
@@ -15,6 +16,13 @@ def _checked_name(name: str | None) -> str | None:
     from data_contracts.names import checked
 
     return name if name is None else checked(name)
+
+
+def _not_empty(context: typer.Context, option: typer.CallbackParam, value: str | None) -> str | None:
+    """Refuse what an unset variable of a script leaves: nobody means the default by it."""
+    if value is not None and not value.strip():
+        raise ConfigError(f"{option.opts[0]} {value!r}", "is empty", f"give a value, or leave {option.opts[0]} out")
+    return value
 
 
 def _show_version(is_wanted: bool) -> None:
@@ -45,6 +53,7 @@ AsOf = Annotated[
     typer.Option(
         "--as-of",
         help="A date that makes crawl and evaluation new results, e.g. 2026-01-31.",
+        callback=_not_empty,
     ),
 ]
 Artifact = Annotated[
@@ -98,6 +107,7 @@ Recipe = Annotated[
         metavar="R",
         help=f"One of {', '.join(recipe.NAMES)}, or a YAML file. "
         "Default: as in the last run under this name, its --set included, else tiny.",
+        callback=_not_empty,
         autocompletion=completion.recipes,
     ),
 ]
@@ -107,8 +117,21 @@ RecipeOfStage = Annotated[
         "--recipe",
         metavar="R",
         help="Take settings from this recipe, not from the last run.",
+        callback=_not_empty,
         autocompletion=completion.recipes,
     ),
+]
+Host = Annotated[
+    str | None,
+    typer.Option("--host", help="Listen on this address, not on 127.0.0.1; needs --url.", callback=_not_empty),
+]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", help="What browsers open where a reverse proxy adds TLS, e.g. https://HOST.", callback=_not_empty),
+]
+Quantization = Annotated[
+    str | None,
+    typer.Option("--quantization", help="Which file of the artifact; default Q8_0.", callback=_not_empty),
 ]
 StageName = Annotated[
     str,

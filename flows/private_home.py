@@ -50,6 +50,9 @@ def _make(at: Home) -> None:
         at.path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
         at.prefect.mkdir(mode=PRIVATE, exist_ok=True)
         owner = at.path.stat().st_uid
+    except FileExistsError as error:
+        fix = "give another: GROUNDUP_HOME=FOLDER groundup …, or move the file away"
+        raise GroundupError(str(error.filename), "is a file, and the home is a folder", fix) from None
     except OSError as error:
         fix = "repair that, or give another: GROUNDUP_HOME=FOLDER groundup …"
         raise GroundupError(f"the folder {at.path}", f"cannot be written: {error.strerror}", fix) from None
@@ -98,16 +101,17 @@ def _closed(folder: Path, advice: str) -> Iterator[str]:
 
 
 def _inside(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Every file and folder in `folder` with its mode; links are neither followed nor given."""
+    """Every file and folder in `folder` with its mode, but links: a file that has two names may be in use elsewhere."""
     for place, folders, files in os.walk(folder):
         for name in [*folders, *files]:
             path = Path(place, name)
             try:
-                mode = path.lstat().st_mode
+                found = path.lstat()
             except FileNotFoundError:  # of a process that works here
                 continue
-            if not stat.S_ISLNK(mode):
-                yield path, stat.S_IMODE(mode)
+            has_two_names = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
+            if not stat.S_ISLNK(found.st_mode) and not has_two_names:
+                yield path, stat.S_IMODE(found.st_mode)
 
 
 def _shared(at: Home, name: str) -> Iterator[str]:

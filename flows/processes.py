@@ -59,12 +59,13 @@ def write_record(at: Home, process: str, record: dict[str, Any]) -> None:
 
 
 def record_of(at: Home, process: str) -> dict[str, Any]:
-    """What is written of a process of ours; empty if there is none."""
+    """What is written of a process of ours; empty if there is nothing, or nothing that we would write."""
     try:
-        found: dict[str, Any] = json.loads(at.pid_file(process).read_text("utf-8"))
-    except FileNotFoundError:
+        found = json.loads(at.pid_file(process).read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
         return {}
-    return found
+    is_ours = isinstance(found, dict) and isinstance(found.get("pid"), int) and isinstance(found.get("command"), list)
+    return found if is_ours else {}
 
 
 def alive(at: Home, process: str) -> psutil.Process | None:

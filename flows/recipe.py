@@ -55,8 +55,8 @@ def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
     settings: dict[str, dict[str, Any]] = {name: dict(values["stages"].get(name, {})) for name in stages.NAMES}
     for change in changes:
         stage, path, value = parse_change(change)
-        put(settings[stage], path, value)
-        _replace_lines(lines, {("stages", stage, *path): SET})
+        replaced = put(settings[stage], path, value)
+        _replace_lines(lines, {("stages", stage, *replaced): SET})
     configs = {}
     for name in stages.NAMES:
         config_class = stages.stage(name).config_class
@@ -66,7 +66,7 @@ def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
         if config is not None:
             configs[name] = config
         for where, text in told.items():
-            if where[0] in shared:
+            if where and where[0] in shared:
                 mistakes.append(_at(lines, where) + text.removeprefix(f"{name}."))
             else:
                 mistakes.append(_at(lines, ("stages", name, *where)) + text)
@@ -126,13 +126,20 @@ def latest(changes: Iterable[str]) -> list[str]:
     return list(found.values())
 
 
-def put(settings: dict[str, Any], path: list[str], value: Any) -> None:
-    """Set a nested key, leaving its neighbours as they are."""
-    for key in path[:-1]:
+def put(settings: dict[str, Any], path: list[str], value: Any) -> list[str]:
+    """Set a nested key, leaving its neighbours as they are.
+
+    Returns the path of what was replaced: shorter than `path` where something stood that is no mapping.
+    """
+    replaced = path
+    for depth, key in enumerate(path[:-1], 1):
         inner = settings.get(key)
+        if key in settings and not isinstance(inner, Mapping) and replaced is path:
+            replaced = path[:depth]
         settings[key] = dict(inner) if isinstance(inner, Mapping) else {}
         settings = settings[key]
     settings[path[-1]] = value
+    return replaced
 
 
 def _read(reference: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Where, str]]:

@@ -12,6 +12,7 @@ from typing import IO
 
 from lxml import etree
 from warcio.archiveiterator import ArchiveIterator
+from warcio.bufferedreaders import DecompressingBufferedReader
 from warcio.exceptions import ArchiveLoadFailed
 from warcio.recordloader import ArcWarcRecord
 
@@ -25,6 +26,7 @@ from stages.crawl.urls import canonical
 from stages.documentation_server import is_documentation_server
 
 _RESERVED = "the address is that of the built-in documentation server, and this page is none of its"
+_BLOCK, _LONGEST_LINE = 1 << 16, 1 << 20  # bytes
 _CONFUSED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
@@ -32,6 +34,9 @@ def read(source: FilesSource, path: Path) -> Iterator[Item]:
     """One item per response, but for those of robots.txt."""
     with opened_by_content(path) as file:
         for record in _records(file):
+            if record.rec_type is None:
+                yield Failure(path.as_uri(), "unreadable_row", "a record that does not say of which type it is (WARC-Type)")
+                continue
             if record.rec_type != "response" or record.http_headers is None:
                 continue
             address = record.rec_headers.get_header("WARC-Target-URI") or ""
@@ -49,12 +54,28 @@ def read(source: FilesSource, path: Path) -> Iterator[Item]:
 def _records(file: IO[bytes]) -> Iterator[ArcWarcRecord]:
     with _parsing():
         records = ArchiveIterator(file, arc2warc=True)
+        records.reader = _Reader(records.fh, block_size=_BLOCK)
     while True:
         with _parsing():
             record = next(records, None)
         if record is None:
             return
         yield record
+
+
+class _Reader(DecompressingBufferedReader):
+    """warcio's reader, for lines that end: of one that does not, it takes time with the square of its length."""
+
+    def readline(self, length: int | None = None) -> bytes:
+        most = _LONGEST_LINE + 1 if length is None else min(length, _LONGEST_LINE + 1)
+        line = bytearray()
+        while len(line) < most and (piece := super().readline(most - len(line))):  # may give less than the line has
+            line += piece
+            if line.endswith(b"\n"):
+                break
+        if len(line) > _LONGEST_LINE:
+            raise ArchiveLoadFailed(f"it has a line of more than {_LONGEST_LINE:,} bytes where a header should be")
+        return bytes(line)
 
 
 @contextmanager

@@ -102,6 +102,41 @@ def test_a_mistake_in_a_change_is_told_of_the_change(tmp_path: Path) -> None:
     assert "recipe" not in (done.stderr + of_stage.stderr).splitlines()[0]
 
 
+def test_a_mistake_below_what_is_no_mapping_is_told_of_the_change(tmp_path: Path) -> None:
+    done = groundup(tmp_path, "run", "--recipe", "smoke", "--preview", "--set", "crawl.sources.0.name=3")
+    assert (done.returncode, done.stderr.partition(":")[0]) == (2, "error --set"), done.stderr
+    done = groundup(tmp_path, "run", "--recipe", "smoke", "--preview", "--set", "crawl.https://u@h=3")
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "--recipe", ""],
+        ["run", "--as-of", " "],
+        ["stage", "dedup", "--recipe", ""],
+        ["up", "--host", ""],
+        ["up", "--url", ""],
+        ["chat", "demo", "--quantization", ""],
+    ],
+)
+def test_an_empty_option_is_refused_and_never_means_the_default(command: list[str], tmp_path: Path) -> None:
+    done = groundup(tmp_path, *command)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error {command[-2]} {command[-1]!r}: is empty")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_command_line_that_is_wrong_is_a_line_and_says_where_help_is(tmp_path: Path) -> None:
+    for command in (["completion", "tcsh"], ["up", "--port", "0"], ["-V"], ["nonsense"]):
+        done = groundup(tmp_path, *command)
+        assert done.returncode == 2
+        told, advice = done.stderr.splitlines()
+        assert told.startswith("error groundup")
+        assert advice.endswith("--help")
+
+
 def test_a_mistake_in_a_file_is_told_of_its_line(tmp_path: Path) -> None:
     recipe = tmp_path / "mine.yaml"
     recipe.write_text("extends: tiny\nstages:\n  dedup:\n    threshold: high\n")

@@ -199,6 +199,19 @@ def test_a_home_is_found_from_a_tilde_and_an_empty_one_is_none(monkeypatch: pyte
     assert home().path == Path.cwd() / ".groundup"
 
 
+@pytest.mark.parametrize("written", ["", "[]", '{"pid": "x"}', '{"pid": 1}', '{"pid": 1, "command": 2}'])
+def test_a_record_of_a_process_that_is_damaged_is_none(written: str, at: Home) -> None:
+    at.prefect.mkdir(parents=True)
+    at.pid_file("server").write_text(written)
+    assert server.down(at) == "nothing was up"
+
+
+def test_a_home_that_is_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    with pytest.raises(GroundupError, match=r"home: is a file, and the home is a folder"):
+        server.up(Home(tmp_path / "home"))
+
+
 def test_down_where_nothing_was_up_makes_no_folder(at: Home) -> None:
     assert server.down(at) == "nothing was up"
     assert not at.path.exists()

@@ -43,11 +43,17 @@ ADDRESSES = [
     f"https://example.org/x?key={SECRET * 4}",
     f"https://example.org/x?client_secret={SECRET};a=1",
 ]
+MISSPELLED = [
+    f"//user:{SECRET}@example.org/",
+    f"HTTPS:\\\\user:{SECRET}@example.org/",
+    f"https://user%3A{SECRET}%40example.org/",
+]
 HARMLESS = [
     "https://example.org/",
     "https://example.org:8000/@user",
     "https://[::1]:8000/@user",
     "https://example.org/a?b=c@d",
+    "https://example.org/a%40b",
     "https://example.org/?author=me&design=2&monkey=3&key=name",
     "git@github.com:a/b",
     "someone@example.org",
@@ -61,7 +67,7 @@ def test_credentials_in_an_address_are_found(address: str) -> None:
     assert holds_credentials(address)
 
 
-@pytest.mark.parametrize("address", [one for one in ADDRESSES if " " not in one])
+@pytest.mark.parametrize("address", [*(one for one in ADDRESSES if " " not in one), *MISSPELLED])
 def test_credentials_in_an_address_are_masked_wherever_it_stands(address: str) -> None:
     for text in (address, f"cannot be read: {address}", f"[{address!r}, 'x']", json.dumps({"a": address})):
         assert SECRET not in masked(text)

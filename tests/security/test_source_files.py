@@ -130,6 +130,11 @@ def archive(path):
     gzipped(path, (record, 1), (MEGABYTE, 2000))
 
 
+def header_without_end(path):
+    """A header of 250 MB in one line: warcio takes the square of that, half an hour."""
+    gzipped(path, (b"WARC/1.0\r\nX: ", 1), (MEGABYTE, 250))
+
+
 def packed_body(path):
     """A record whose body is packed once more."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
@@ -161,6 +166,7 @@ def wide_csv(path):
 BOMBS = [
     ("rows.jsonl.gz", rows_of_jsonl), ("line.jsonl.gz", one_line), ("lists.jsonl", lists_in_lists), ("text.txt.gz", one_line),
     ("line.csv.gz", one_line), ("fields.csv.gz", wide_csv), ("record.warc.gz", archive), ("body.warc", packed_body),
+    ("header.warc.gz", header_without_end),
     ("dictionary.parquet", dictionary), ("row.parquet", one_row),
 ]  # fmt: skip
 
