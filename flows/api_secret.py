@@ -1,7 +1,7 @@
 """The secret of this folder's Prefect server: who knows it may use the API, and so run code as its owner.
 
-It is made at the first start, and anew after a server that nobody stopped. It is kept in a file that only its owner reads, and
-given to the server, to the worker and through it to runs as environment variables, which other users cannot read either.
+Each server has a new one. It is kept in a file that only its owner reads, and given to the server, to
+the worker and through it to runs as environment variables, which other users cannot read either.
 """
 
 from __future__ import annotations
@@ -79,5 +79,5 @@ def _read(at: Home) -> str:
 
 
 def _unusable(at: Home, why: str) -> GroundupError:
-    fix = f"groundup down; rm {path(at)}; groundup up makes a new one"
+    fix = "groundup down; groundup up makes a new one"
     return GroundupError(f"the API secret {path(at)}", why, fix)

@@ -263,9 +263,8 @@ def _ensure_server(at: Home, address: Address, module: str, or_any_port: bool = 
 
 def _start_server(at: Home, address: Address, or_any_port: bool) -> None:
     """A server on a socket that listens before anybody is told of it: what is sent to its port reaches it, and nobody else."""
-    if processes.record_of(at, "server"):  # of one that nobody stopped: another user may have had its port, and the secret
-        processes.stop(at, "worker")
-        api_secret.forget(at)
+    processes.stop(at, "worker")  # of a server that was killed
+    api_secret.forget(at)  # whoever had the port meanwhile may have been sent it, by a browser's open tab for instance
     listening, address = server_address.listen(address, or_any_port)
     with listening:
         _point_at(at, address)

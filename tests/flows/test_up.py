@@ -166,7 +166,7 @@ def test_a_port_that_somebody_took_in_advance_is_ours_or_refused(at: Home) -> No
             theirs.listen()
 
 
-def test_a_server_that_nobody_stopped_takes_its_secret_and_its_worker_with_it(at: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_server_has_a_new_secret_and_no_worker_of_the_last(at: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     before = api_secret.read_or_make(at)
     processes.spawn(at, "server", ["timeit", "-n1", "-r1", "pass"])
     processes.spawn(at, "worker", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
