@@ -79,5 +79,5 @@ def _read(at: Home) -> str:
 
 
 def _unusable(at: Home, why: str) -> GroundupError:
-    fix = "groundup down; groundup up makes a new one"
+    fix = f"groundup down; rm {path(at)}; groundup up makes a new one"
     return GroundupError(f"the API secret {path(at)}", why, fix)
