@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from data_contracts import ArtifactError, GroundupError, InputError
+from data_contracts.regular_files import open_regular
 
 Messages = Sequence[Mapping[str, Any]]  # [{"role": "user", "content": "…"}, …]
 
@@ -87,7 +88,7 @@ class ChatTemplate:
         try:
             if not path.is_file():
                 raise ValueError("is missing, or not a plain file")
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 source = file.read(MOST_BYTES + 1).decode("utf-8")
         except (OSError, ValueError) as error:
             raise ArtifactError(what, f"cannot be read: {error}", FIX) from None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from data_contracts import InputError
+from data_contracts.regular_files import open_regular
 
 MOST_TIMES = 200  # a packed file may unpack to so many times its size
 ALWAYS_BYTES = 256 << 20  # … or to so many bytes, if that is more
@@ -40,14 +41,14 @@ class Bound:
 
 def opened(path: Path) -> IO[bytes]:
     """The bytes of a file, those of a `.gz` unpacked."""
-    return _unpacked(path) if path.suffix.lower() == ".gz" else path.open("rb")
+    return _unpacked(path) if path.suffix.lower() == ".gz" else open_regular(path)
 
 
 def opened_by_content(path: Path) -> IO[bytes]:
     """The same, whatever the file is called: archives are packed with and without saying so."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         packed = file.read(2) == _GZIP
-    return _unpacked(path) if packed else path.open("rb")
+    return _unpacked(path) if packed else open_regular(path)
 
 
 def lines(file: IO[bytes], longest: int) -> Iterator[bytes | None]:
@@ -70,7 +71,8 @@ class _Unpacked(io.RawIOBase):
 
     def __init__(self, path: Path):
         self._bound = Bound(path)
-        self._file = gzip.GzipFile(path, "rb")
+        self._packed = open_regular(path)
+        self._file = gzip.GzipFile(fileobj=self._packed, mode="rb")
 
     def readable(self) -> bool:
         return True
@@ -82,4 +84,5 @@ class _Unpacked(io.RawIOBase):
 
     def close(self) -> None:
         self._file.close()
+        self._packed.close()
         super().close()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import ClassVar
@@ -161,14 +162,14 @@ def test_hidden_files_of_a_folder_are_left_out_and_taken_if_they_are_named(read,
 @pytest.mark.parametrize("when", ["for its digest", "for its text"])
 def test_a_file_that_may_not_be_read_is_named(read, folder, monkeypatch, when):
     (folder / "mine.txt").write_text("text")
-    opened = Path.open
+    opened = os.open
 
     def guarded(path, *args, **kwargs):
-        if path.name == "mine.txt":
+        if Path(path).name == "mine.txt":
             raise PermissionError(13, "Permission denied", str(path))
         return opened(path, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", guarded)  # chmod does not stop root, who runs the tests in many containers
+    monkeypatch.setattr(os, "open", guarded)  # chmod does not stop root, who runs the tests in many containers
     if when == "for its text":
         monkeypatch.setattr("stages.crawl.config.file_digests", lambda paths, setting: dict.fromkeys(paths, "0"))
     with pytest.raises(InputError, match=r"mine\.txt: cannot be read: Permission denied"):
@@ -198,7 +199,7 @@ def test_a_record_of_an_archive_with_a_broken_head_is_one_failure(site, crawl, r
 
 def test_a_missing_column_is_told_with_those_that_are_there(read, folder):
     pq.write_table(pa.table({"content": ["x"], "n": [1]}), folder / "a.parquet")
-    with pytest.raises(InputError, match=r"a.parquet: has no column 'text'(?s:.)*content, n"):
+    with pytest.raises(InputError, match=r"a.parquet: has no column 'text'(?s:.)*'content', 'n'"):
         read()
 
 
