@@ -8,8 +8,9 @@ from __future__ import annotations
 import gzip
 import io
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from data_contracts import InputError
 from data_contracts.regular_files import open_regular
@@ -44,7 +45,7 @@ def opened(path: Path) -> IO[bytes]:
     return _unpacked(path) if path.suffix.lower() == ".gz" else open_regular(path)
 
 
-def opened_by_content(path: Path) -> IO[bytes]:
+def opened_by_content(path: Path) -> BufferedReader:
     """The same, whatever the file is called: archives are packed with and without saying so."""
     with open_regular(path) as file:
         packed = file.read(2) == _GZIP
@@ -62,8 +63,8 @@ def lines(file: IO[bytes], longest: int) -> Iterator[bytes | None]:
         yield None
 
 
-def _unpacked(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], io.BufferedReader(_Unpacked(path), _BUFFER))
+def _unpacked(path: Path) -> BufferedReader:
+    return BufferedReader(_Unpacked(path), _BUFFER)
 
 
 class _Unpacked(io.RawIOBase):
@@ -78,7 +79,10 @@ class _Unpacked(io.RawIOBase):
         return True
 
     def readinto(self, buffer: object) -> int:
-        count = self._file.readinto(buffer)  # type: ignore[arg-type]
+        try:
+            count = self._file.readinto(buffer)  # type: ignore[arg-type]
+        except EOFError:  # which warcio takes for the end of the archive
+            raise gzip.BadGzipFile("it was cut: it ends before its packed text does") from None
         self._bound.add(count)
         return count
 
