@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from itertools import product
 from pathlib import Path
 
 import gguf
@@ -286,8 +287,9 @@ def test_half_a_character_in_a_conversation_is_not_blamed_on_the_template():
 def test_a_question_that_is_no_text_is_one_error_however_it_comes(exported, question):
     command = [str(Path(sys.executable).with_name("groundup")), "chat", str(exported)]
     given = {"--prompt": [*command, "--prompt", os.fsdecode(question)], "standard input": command}
-    for where, asked in given.items():
-        ended = subprocess.run(asked, input=question + b"\n\n", capture_output=True, check=False)
+    for (where, asked), errors in product(given.items(), ("strict", "surrogateescape")):  # as the locale says
+        environment = os.environ | {"PYTHONIOENCODING": f"utf-8:{errors}"}
+        ended = subprocess.run(asked, input=question + b"\n\n", env=environment, capture_output=True, check=False)
         said = ended.stderr.decode()
         assert ended.returncode == 2, said
         assert f"{where}: holds bytes that are no UTF-8" in said
