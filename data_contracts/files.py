@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.errors import ContractError
+from data_contracts.regular_files import open_regular
 
 CORRECT = "nothing was published; correct the stage or its settings and run it again"
 BATCH_BYTES = 64 << 20  # most that a batch should take in memory, however long the rows are
@@ -62,7 +63,7 @@ def is_file(path: Path) -> bool:
 
 def sha256(path: Path) -> str:
     """Hex sha256 of a file, read in pieces."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

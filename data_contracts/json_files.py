@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from data_contracts.files import no_duplicates
+from data_contracts.regular_files import open_regular
 
 MOST_BYTES = 256 << 20  # a tokenizer.json of 256,000 tokens takes 33 MB
 
@@ -21,7 +22,7 @@ def read_json(path: Path, most: int = MOST_BYTES) -> dict[str, Any]:
     """
     if not path.is_file():
         raise ValueError(f"{path.name} is missing, or not a plain file")
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         data = file.read(most + 1)
     if len(data) > most:
         raise ValueError(f"{path.name} is longer than {most:,} bytes")

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from data_contracts.files import no_duplicates
+from data_contracts.regular_files import open_regular
 
 MAX_SAFETENSORS_HEADER = 100_000_000  # the format's own limit
 MAX_GGUF_TEXT = 64 << 20  # far above any chat template
@@ -45,7 +46,7 @@ def safetensors_header(path: Path, types: Collection[str] = _SAFETENSORS_BYTES) 
     other without gap or overlap.
     """
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(8)
         length = struct.unpack("<Q", start)[0] if len(start) == 8 else size
         if length > min(size - 8, MAX_SAFETENSORS_HEADER):
@@ -73,7 +74,7 @@ def gguf_header(path: Path) -> GgufHeader:
     """What the header of a GGUF file says, read within bounds. Raises OSError if the file cannot be read."""
     found, size = GgufHeader(), path.stat().st_size
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             magic, version, tensors, pairs = struct.unpack("<4sIQQ", file.read(24))
             if (magic, version) != (b"GGUF", 3):
                 raise ValueError("not GGUF version 3")

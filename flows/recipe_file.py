@@ -17,6 +17,7 @@ import yaml
 
 from data_contracts import ConfigError
 from data_contracts.foreign_text import brief
+from data_contracts.regular_files import open_regular
 
 MOST_BYTES = 1 << 20
 MOST_VALUES = 50_000
@@ -124,7 +125,7 @@ def check(text: str) -> None:
 
 @cache  # every stage of a run asks again, and the run works to its end with what the file said when it began
 def _text(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         data = file.read(MOST_BYTES + 1)  # sizes of files under /proc are not told before
     if len(data) > MOST_BYTES:
         raise NotPlainError(f"has more than {MOST_BYTES:,} bytes, so it is no recipe", "name a recipe")

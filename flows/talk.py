@@ -17,10 +17,13 @@ if TYPE_CHECKING:
 def talk(store: Store, model: str, prompt: str | None, quantization: str | None) -> None:
     """Answer one prompt, or talk until the person leaves with an empty line or the end of the input.
 
-    Raises ConfigError if `model` is neither a run with a gguf_model nor a GGUF file, or lacks the quantization.
+    Raises ConfigError if `model` is neither a run with a gguf_model nor a GGUF file, or lacks the quantization, and if
+    a question is no text.
     """
     from stages.export_gguf.chat import answer, loaded
 
+    if prompt:
+        _check_text(prompt, "--prompt")
     messages: list[dict[str, str]] = []
     with loaded(find(store, model, quantization)) as llama:
         if llama.context < llama.full_context:
@@ -46,10 +49,27 @@ def _kept(answer: Iterable[str], into: list[str]) -> Iterator[str]:
 
 def _asked() -> str:
     try:
-        return out.input("[bold]> [/]").strip()
+        question = out.input("[bold]> [/]").strip()
     except EOFError:
         print()
         return ""
+    except UnicodeDecodeError:
+        raise _no_text("standard input") from None
+    _check_text(question, "standard input")
+    return question
+
+
+def _check_text(question: str, where: str) -> None:
+    """Python keeps bytes that are no UTF-8 as halves of characters, which no model reads."""
+    try:
+        question.encode()
+    except UnicodeEncodeError:
+        raise _no_text(where) from None
+
+
+def _no_text(where: str) -> ConfigError:
+    why = "holds bytes that are no UTF-8, so it is no question that a model could read"
+    return ConfigError(where, why, "write it in UTF-8, e.g. by way of: iconv -f latin1 -t utf-8")
 
 
 def _make_room(llama: ChatModel, messages: list[dict[str, str]]) -> None:

@@ -11,6 +11,7 @@ import ctypes
 import gc
 import json
 import math
+import re
 import resource
 import signal
 import sys
@@ -20,6 +21,7 @@ SHOWN = 300  # characters of what a template says against a conversation
 REFUSED = ("open", "os.", "subprocess.", "socket.", "ctypes.", "shutil.", "pty.", "webbrowser.")
 WARM_UP = "{% for m in messages %}{{ m | tojson }}{{ strftime_now('%Y') }}{% endfor %}"
 READY = "ready"
+HALVES = re.compile("[\ud800-\udfff]")
 PR_SET_PDEATHSIG = 1
 
 
@@ -108,6 +110,10 @@ def render(renderer: Any, asked: dict[str, Any], chat: list, limits: dict[str, A
     most = limits["characters"] + 4 * given
     if len(texts[0]) > most:
         raise ValueError(f"makes {len(texts[0]):,} characters of {given:,}, and may make {most:,}")
+    if not texts[0]:
+        raise ValueError("it writes nothing")
+    if half := HALVES.search(texts[0]):  # no tokenizer reads it, and JSON for llama.cpp cannot hold it
+        raise ValueError(f"it writes half of a character, U+{ord(half[0]):04X}")
     return texts[0], spans[0] if asked["marks"] else []
 
 

@@ -20,7 +20,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from data_contracts import ArtifactError, GroundupError
+from data_contracts import ArtifactError, GroundupError, InputError
+from data_contracts.regular_files import open_regular
 
 Messages = Sequence[Mapping[str, Any]]  # [{"role": "user", "content": "…"}, …]
 
@@ -73,7 +74,7 @@ class ChatTemplate:
         """
         if len(source.encode("utf-8", "replace")) > MOST_BYTES:
             raise ArtifactError(what, f"is longer than {MOST_BYTES:,} bytes", FIX)
-        self.source, self._what, self._variables = source, what, dict(variables or {})
+        self.source, self.what, self._variables = source, what, dict(variables or {})
         self._limits = limits or Limits()
 
     @classmethod
@@ -87,7 +88,7 @@ class ChatTemplate:
         try:
             if not path.is_file():
                 raise ValueError("is missing, or not a plain file")
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 source = file.read(MOST_BYTES + 1).decode("utf-8")
         except (OSError, ValueError) as error:
             raise ArtifactError(what, f"cannot be read: {error}", FIX) from None
@@ -103,17 +104,31 @@ class ChatTemplate:
 
         Raises:
             ArtifactError: The template takes more time or memory than it may, makes too much text,
-                crashes, or refuses a conversation.
+                none, or half of a character, crashes, or refuses a conversation.
+            InputError: A conversation itself holds half of a character.
         """
         if not chats:
             return []
+        _check_text(chats)
         plain = [[dict(message) for message in messages] for messages in chats]
         asked = {"template": self.source, "variables": self._variables, "chats": plain}
         reply = _Child.of(self._limits).ask(asked | {"marks": marks, "prompt": prompt})
         if "error" in reply:
             at = f" (conversation {reply['chat']})" if reply.get("chat") else ""
-            raise ArtifactError(self._what, f"{reply['error']}{at}", FIX)
+            raise ArtifactError(self.what, f"{reply['error']}{at}", FIX)
         return [Rendered(text, [(a, b) for a, b in spans]) for text, spans in reply["rendered"]]
+
+
+def _check_text(chats: Sequence[Messages]) -> None:
+    """Else the template, which repeats what it is given, would be blamed for it."""
+    for number, messages in enumerate(chats):
+        for value in (value for message in messages for value in message.values()):
+            try:
+                str(value).encode()
+            except UnicodeEncodeError as error:
+                half = ord(str(value)[error.start])
+                why = f"holds half of a character, U+{half:04X}: bytes that are no UTF-8, perhaps"
+                raise InputError(f"conversation {number}", why, "write it in UTF-8") from None
 
 
 class _Child:

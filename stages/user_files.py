@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts import InputError
+from data_contracts.regular_files import check_regular, open_regular
 from stages.apart import rows_apart
 
 Row = tuple[int, Any, str | None]  # number from 1, value, what is wrong with the row itself
@@ -31,6 +32,7 @@ def read_rows(path: str) -> Iterator[Row]:
     """
     file = Path(expanduser(path))  # unlike Path's own, leaves an unknown ~name to be told as missing
     try:
+        check_regular(file)
         if file.suffix == ".parquet":
             rows = rows_apart(_parquet, path, file, what=lambda: f"file {path}")
             yield from (row for row in rows if row is not None)
@@ -55,7 +57,7 @@ def _unreadable(path: str, error: Exception) -> InputError:
 
 def _jsonl(file: Path) -> Iterator[Row]:
     number = 0
-    with file.open("rb") as lines:
+    with open_regular(file) as lines:
         while line := lines.readline(LONGEST + 1):
             number += 1
             if len(line) > LONGEST:

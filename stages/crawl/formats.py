@@ -56,20 +56,21 @@ def read(source: FilesSource, files: list[Path]) -> Items:
 
 def is_small(files: list[Path], most: int = 4 << 20) -> bool:
     """Whether all files together are so small, and of such kinds, that nothing of them can grow while it is read."""
-    plain = all(_kind(path) in _GROW_LITTLE and path.suffix.lower() != ".gz" for path in files)
+    plain = all(kind(path) in _GROW_LITTLE and path.suffix.lower() != ".gz" for path in files)
     return plain and sum(path.stat().st_size for path in files) <= most
 
 
-def _kind(path: Path) -> str:
+def kind(path: Path) -> str:
+    """The ending that tells what a file holds: of a packed one that before .gz."""
     return (Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
 
 
 def _reader(path: Path) -> Reader:
-    kind = _kind(path)
-    if kind not in _READERS or (kind == ".parquet" and path.suffix.lower() == ".gz"):
-        why = f"files ending in {kind or 'nothing'} are not known"
+    ending = kind(path)
+    if ending not in _READERS or (ending == ".parquet" and path.suffix.lower() == ".gz"):
+        why = f"files ending in {ending or 'nothing'} are not known"
         raise InputError(str(path), why, f"name only files ending in {', '.join(_READERS)} (or, parquet apart, those with .gz)")
-    return _READERS[kind]
+    return _READERS[ending]
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
@@ -84,7 +85,7 @@ def _taking(source: FilesSource) -> Taking:
 def _read_whole(source: FilesSource, path: Path) -> Iterator[Item]:
     with opened(path) as file:
         body = file.read(source.max_page_bytes + 1)
-    yield _taking(source).whole(path.as_uri(), body, WHOLE[_kind(path)], source.charset or None)
+    yield _taking(source).whole(path.as_uri(), body, WHOLE[kind(path)], source.charset or None)
 
 
 def _read_jsonl(source: FilesSource, path: Path) -> Iterator[Item]:
@@ -116,7 +117,7 @@ def _read_csv(source: FilesSource, path: Path) -> Iterator[Item]:
     taking = _taking(source)
     csv.field_size_limit(LINE_TIMES * source.max_page_bytes)
     with opened(path) as file:
-        table = csv.reader(_text_lines(file, LINE_TIMES * source.max_page_bytes), delimiter=_DELIMITERS[_kind(path)])
+        table = csv.reader(_text_lines(file, LINE_TIMES * source.max_page_bytes), delimiter=_DELIMITERS[kind(path)])
         names = next(table, [])
         if source.text_field not in names:
             raise _no_column(source, path, names)
@@ -137,6 +138,8 @@ def _text_lines(file: Any, longest: int) -> Iterator[str]:
 
 
 def _no_column(source: FilesSource, path: Path, names: list[str]) -> InputError:
+    if not names:
+        return InputError(str(path), "is empty: it has no line of column names", "leave it out of crawl.sources")
     fix = f"set text_field of crawl.sources {source.name} to one of: {listed(names)}"
     return InputError(str(path), f"has no column {source.text_field!r}", fix)
 

@@ -10,6 +10,7 @@ from os.path import expanduser
 from pathlib import Path
 
 from data_contracts import InputError
+from data_contracts.regular_files import check_regular
 
 _MAGIC = re.compile(r"[*?[]")
 _STARS = re.compile(r"\*{2,}")
@@ -75,7 +76,18 @@ def _nothing(source: str, pattern: str, outside: int) -> InputError:
     if path.is_dir():
         why = "holds hidden files alone" if any(path.iterdir()) else "is an empty folder"
         return InputError(what, why, "put files into it, or name another folder")
-    return InputError(what, "there is no such file", f"correct the path; it starts at {Path.cwd()}")
+    return InputError(what, _why_none(path), f"correct the path; it starts at {Path.cwd()}")
+
+
+def _why_none(path: Path) -> str:
+    """What is wrong with a path that leads to neither file nor folder."""
+    try:
+        check_regular(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no name that a file can have
+        return "there is no such file"
+    except OSError as error:
+        return error.strerror or str(error)
+    return "there is no such file"
 
 
 def _by_its_name(path: Path) -> Path:

@@ -8,10 +8,12 @@ from __future__ import annotations
 import gzip
 import io
 from collections.abc import Iterator
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, cast
+from typing import IO
 
 from data_contracts import InputError
+from data_contracts.regular_files import open_regular
 
 MOST_TIMES = 200  # a packed file may unpack to so many times its size
 ALWAYS_BYTES = 256 << 20  # … or to so many bytes, if that is more
@@ -40,14 +42,14 @@ class Bound:
 
 def opened(path: Path) -> IO[bytes]:
     """The bytes of a file, those of a `.gz` unpacked."""
-    return _unpacked(path) if path.suffix.lower() == ".gz" else path.open("rb")
+    return _unpacked(path) if path.suffix.lower() == ".gz" else open_regular(path)
 
 
-def opened_by_content(path: Path) -> IO[bytes]:
+def opened_by_content(path: Path) -> BufferedReader:
     """The same, whatever the file is called: archives are packed with and without saying so."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         packed = file.read(2) == _GZIP
-    return _unpacked(path) if packed else path.open("rb")
+    return _unpacked(path) if packed else open_regular(path)
 
 
 def lines(file: IO[bytes], longest: int) -> Iterator[bytes | None]:
@@ -61,8 +63,8 @@ def lines(file: IO[bytes], longest: int) -> Iterator[bytes | None]:
         yield None
 
 
-def _unpacked(path: Path) -> IO[bytes]:
-    return cast(IO[bytes], io.BufferedReader(_Unpacked(path), _BUFFER))
+def _unpacked(path: Path) -> BufferedReader:
+    return BufferedReader(_Unpacked(path), _BUFFER)
 
 
 class _Unpacked(io.RawIOBase):
@@ -70,16 +72,21 @@ class _Unpacked(io.RawIOBase):
 
     def __init__(self, path: Path):
         self._bound = Bound(path)
-        self._file = gzip.GzipFile(path, "rb")
+        self._packed = open_regular(path)
+        self._file = gzip.GzipFile(fileobj=self._packed, mode="rb")
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: object) -> int:
-        count = self._file.readinto(buffer)  # type: ignore[arg-type]
+        try:
+            count = self._file.readinto(buffer)  # type: ignore[arg-type]
+        except EOFError:  # which warcio takes for the end of the archive
+            raise gzip.BadGzipFile("it was cut: it ends before its packed text does") from None
         self._bound.add(count)
         return count
 
     def close(self) -> None:
         self._file.close()
+        self._packed.close()
         super().close()

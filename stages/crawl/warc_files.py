@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime
+from io import BufferedReader
 from pathlib import Path
-from typing import IO
 
 from lxml import etree
 from warcio.archiveiterator import ArchiveIterator
@@ -27,6 +27,7 @@ from stages.documentation_server import is_documentation_server
 
 _RESERVED = "the address is that of the built-in documentation server, and this page is none of its"
 _BLOCK, _LONGEST_LINE = 1 << 16, 1 << 20  # bytes
+_TYPES = frozenset({"arc_header", "continuation", "conversion", "metadata", "request", "resource", "response", "revisit", "warcinfo"})
 _CONFUSED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
@@ -51,16 +52,22 @@ def read(source: FilesSource, path: Path) -> Iterator[Item]:
             yield _response(source, url, began, record)
 
 
-def _records(file: IO[bytes]) -> Iterator[ArcWarcRecord]:
+def _records(file: BufferedReader) -> Iterator[ArcWarcRecord]:
+    """Raises ArchiveLoadFailed if no record is of a type that archives have: warcio makes one of any bytes."""
     with _parsing():
+        is_empty = not file.peek(1)
         records = ArchiveIterator(file, arc2warc=True)
         records.reader = _Reader(records.fh, block_size=_BLOCK)
+    sound = 0
     while True:
         with _parsing():
             record = next(records, None)
         if record is None:
-            return
+            break
+        sound += record.rec_type in _TYPES
         yield record
+    if not sound and not is_empty:
+        raise ArchiveLoadFailed("it holds no record of an archive")
 
 
 class _Reader(DecompressingBufferedReader):

@@ -26,7 +26,8 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from data_contracts import ConfigError, GroundupError, InputError
-from stages.evaluate import task_files
+from data_contracts.foreign_text import listed
+from stages.evaluate import groups, patterns, task_files
 from stages.evaluate.config import task_file
 from stages.evaluate.tasks import POOLED, RESERVED
 
@@ -133,8 +134,8 @@ class Harness:
         """Look at what is asked for before any of it is loaded.
 
         Raises:
-            ConfigError: A name is no task, group or tag of lm-eval (the nearest are told), or a task file would
-                run code, and may not.
+            ConfigError: A name is no task, group or tag of lm-eval (the nearest are told), a group in a file
+                names such a one, or a task file would run code, and may not.
         """
         files = [file for name in names if (file := task_file(name))]
         if not self._allow_code:
@@ -145,6 +146,16 @@ class Harness:
             near = [match for name in unknown for match in difflib.get_close_matches(name, self._library.all_tasks, n=1, cutoff=0.5)]
             fix = f"did you mean {', '.join(map(repr, near))}?" if near else "lm-eval ls tasks shows all"
             raise ConfigError(f"evaluate.tasks {', '.join(map(repr, unknown))}", "lm-eval has no task of that name", fix)
+        for file in files:
+            self._check_group(file)
+
+    def _check_group(self, file: Path) -> None:
+        if not groups.is_group(file):
+            return
+        if missing := groups.absent(file, self._library.task_index):
+            why = f"its group names {listed(missing)}, and lm-eval has no task of that name"
+            fix = "correct the file; lm-eval ls tasks shows all names, and a group finds no other files"
+            raise ConfigError(f"evaluate.tasks {file}", why, fix)
 
     def load(self, name: str) -> None:
         """Read a further task and its data.
@@ -176,7 +187,7 @@ class Harness:
         """
         self._model.cut = 0
         told = told_as_input(name, "it cannot be evaluated", f"{LEAVE}, or correct that and {AGAIN}")
-        with self._quiet(), told, self._metrics(name):
+        with self._quiet(), told, self._metrics(name), self._patterns(name):
             found = self._evaluate(self.loaded[name])
         if self._model.cut:
             cut = f"{self._model.cut} answers had room for {self._model.max_length // 2} tokens, half of what the model sees at once"
@@ -185,6 +196,9 @@ class Harness:
 
     def _metrics(self, name: str) -> AbstractContextManager[None]:
         return nullcontext() if self._allow_code else no_metrics_from_hubs(name)
+
+    def _patterns(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext() if self._allow_code or task_file(name) is None else patterns.bounded(name)
 
     def _evaluate(self, loaded: Any) -> dict[str, Any]:
         random.seed(self._seed)

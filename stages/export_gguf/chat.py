@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO
@@ -19,14 +19,16 @@ from typing import IO
 import psutil
 
 from data_contracts import ArtifactError, InputError
+from data_contracts.foreign_text import brief
 from data_contracts.tensor_files import GgufHeader, gguf_header
-from stages.chat_templates import ChatTemplate
+from stages.chat_templates import FIX, ChatTemplate
 from stages.export_gguf import llama_cpp
-from stages.export_gguf.llama_cpp import LlamaCpp, useful_threads
+from stages.export_gguf.llama_cpp import LlamaCpp, Refused, useful_threads
 from stages.shards import cores
 
 AGAIN = "groundup verify NAME/gguf_model, then export it again"
 LEAST_CONTEXT = 128  # tokens; with memory for fewer there is no conversation
+ENDS_WITHIN = 2  # seconds
 CACHE_SHARE = 0.5  # of the memory that is free, for what the model remembers of a conversation
 # what llama.cpp takes for a file without a template
 CHATML = (
@@ -49,10 +51,17 @@ class ChatModel:
     def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """The tokens of a conversation, and of the opening of the answer.
 
-        Raises ArtifactError if the template goes beyond its limits or refuses the conversation.
+        Raises:
+            ArtifactError: The template goes beyond its limits, refuses the conversation, or writes
+                nothing that is a token of the model.
+            InputError: A message is no text.
         """
         text = self._template.render([messages], prompt=True)[0].text
-        return self._llama.tokenize(text, special=True)
+        tokens = self._llama.tokenize(text, special=True)
+        if not tokens:
+            why = f"cannot be used: the model has no token for what it writes: {brief(text)}"
+            raise ArtifactError(self._template.what, why, FIX)
+        return tokens
 
     def stream(self, prompt: list[int], tokens: int, temperature: float, seed: int) -> Iterator[str]:
         """See LlamaCpp.stream."""
@@ -77,8 +86,10 @@ def loaded(gguf: Path, threads: int = 0) -> Iterator[ChatModel]:
             template = _template(gguf, header, llama)
             yield ChatModel(llama, template, context)
             llama.close()
+        except Refused as error:
+            raise ArtifactError(f"{gguf}", f"{error}; its log: {_end(log)}", AGAIN) from None
         except (OSError, HTTPException) as error:
-            if child.poll() is None:
+            if not _has_ended(child, error):
                 raise
             why = f"llama.cpp ended with status {child.returncode} ({error!r}): {_end(log)}"
             raise ArtifactError(f"{gguf}", why, AGAIN) from None
@@ -103,7 +114,7 @@ def answer(
         for piece in model.stream(prompt, min(max_tokens, model.context - len(prompt)), temperature, seed):
             if piece:
                 yield piece
-    except RuntimeError as error:
+    except Refused as error:
         raise InputError("the answer", f"{error}", "say it otherwise or start anew") from None
 
 
@@ -161,6 +172,14 @@ def _address(child: subprocess.Popen[bytes], gguf: Path, log: IO[bytes]) -> tupl
             return address, key
     why = f"llama.cpp cannot load it: it ended with status {child.wait()}: {_end(log)}"
     raise ArtifactError(f"{gguf}", why, AGAIN)
+
+
+def _has_ended(child: subprocess.Popen[bytes], error: Exception) -> bool:
+    """A connection breaks a moment before the process that held it is gone."""
+    if isinstance(error, HTTPException | ConnectionError):
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(ENDS_WITHIN)
+    return child.poll() is not None
 
 
 def _end(log: IO[bytes]) -> str:

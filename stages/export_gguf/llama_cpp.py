@@ -31,8 +31,15 @@ def useful_threads(gguf: Path, most: int) -> int:
     return max(1, min(most, gguf.stat().st_size // BYTES_PER_THREAD))
 
 
+class Refused(RuntimeError):  # noqa: N818  an answer, not a fault
+    """llama.cpp answers that it will not, or answers what is no answer."""
+
+
 class LlamaCpp:
-    """One loaded model, over HTTP. context: tokens that it sees at once."""
+    """One loaded model, over HTTP. context: tokens that it sees at once.
+
+    Its methods raise Refused if llama.cpp refuses, OSError or HTTPException if it ends.
+    """
 
     def __init__(self, address: str, key: str):
         """address, key: those of `serving`."""
@@ -72,26 +79,21 @@ class LlamaCpp:
         return out_V
 
     def stream(self, prompt: list[int], tokens: int, settings: dict[str, Any]) -> Iterator[str]:
-        """The continuation of `prompt`, piece by piece, up to the end of the turn. Closing the iterator stops the model.
-
-        Raises RuntimeError if llama.cpp refuses, OSError or HTTPException if it ends.
-        """
+        """The continuation of `prompt`, piece by piece, up to the end of the turn. Closing the iterator stops the model."""
         body = {"prompt": prompt, "n_predict": tokens, "stream": True, "cache_prompt": True} | settings
         connection = http.client.HTTPConnection(self._address)
         try:
             connection.request("POST", "/completion", json.dumps(body), self._headers())
             response = connection.getresponse()
             if response.status != 200:
-                raise RuntimeError(f"llama.cpp refused to answer: {_reason(response.read())}")
+                raise Refused(f"llama.cpp refused to answer: {_reason(response.read())}")
             for line in response:
                 kind, _, data = line.strip().partition(b": ")
-                if kind == b"error":
-                    raise RuntimeError(f"llama.cpp refused to answer: {_reason(data)}")
-                if kind != b"data":
+                if kind not in (b"error", b"data"):
                     continue
-                told = json.loads(data)
-                if "error" in told:
-                    raise RuntimeError(f"llama.cpp refused to answer: {_reason(data)}")
+                told = _object(data)
+                if kind == b"error" or not isinstance(told.get("content"), str):
+                    raise Refused(f"llama.cpp refused to answer: {_reason(data)}")
                 yield told["content"]
                 if told.get("stop"):
                     return
@@ -105,13 +107,27 @@ class LlamaCpp:
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         self._http.request(method, path, json.dumps(body) if body is not None else None, self._headers())
         response = self._http.getresponse()
-        data = response.read()
-        if response.status != 200:
-            raise RuntimeError(f"llama.cpp refused {path}: {_reason(data)}")
-        return json.loads(data)
+        return self._told(response.status, response.read(), path)
+
+    @staticmethod
+    def _told(status: int, data: bytes, path: str) -> dict[str, Any]:
+        if status != 200:
+            raise Refused(f"llama.cpp refused {path}: {_reason(data)}")
+        return _object(data)
 
     def _headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"}
+
+
+def _object(data: bytes) -> dict[str, Any]:
+    """A JSON object of the server's. Raises Refused for anything else."""
+    try:
+        told = json.loads(data)
+    except ValueError:
+        told = None
+    if not isinstance(told, dict):
+        raise Refused(f"llama.cpp answers what is no JSON object: {_reason(data)}")
+    return told
 
 
 def _reason(data: bytes) -> str:

@@ -8,16 +8,18 @@ import signal
 import subprocess
 import sys
 import threading
+from itertools import product
 from pathlib import Path
 
 import gguf
 import psutil
 import pytest
 
-from data_contracts import ArtifactError, GroundupError
+from data_contracts import ArtifactError, GroundupError, InputError
 from stages import chat_templates
 from stages.chat_templates import ChatTemplate, Limits
 from stages.export_gguf.chat import answer, loaded
+from stages.export_gguf.llama_cpp import LlamaCpp
 from stages.lm.chat import ChatFormat
 from tests.checkpoints import CHAT_TEMPLATE, tiny_checkpoint
 
@@ -43,6 +45,9 @@ ATTACKS = {
     "globals": ("{{ cycler.__init__.__globals__.os.system('id') }}", "cannot be used: SecurityError"),
     "format string": ("{{ '{0.__class__.__mro__}'.format('') }}", "cannot be used: SecurityError"),
     "format map": ("{{ '{a.__class__.__mro__}'.format_map({'a': 1}) }}", "cannot be used: SecurityError"),
+    "half a character": ('{{ "\\ud800" }}', r"cannot be used: ValueError: it writes half of a character, U\+D800"),
+    "two halves": ('{{ "\\ud83d" }}{{ "\\ude00" }}', "it writes half of a character"),
+    "nothing": ("{# #}", "cannot be used: ValueError: it writes nothing"),
     "import": ("{% import 'os' as os %}", "cannot be used"),
     "include": ("{% include '/etc/passwd' %}", "cannot be used"),
     "syntax": ("{% for %}", "cannot be used: TemplateSyntaxError"),
@@ -199,7 +204,7 @@ def folder(publish, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", [LOOP, DOUBLING, RECURSIVE, "{% for %}", "{{ ''.__class__.x }}"])
+@pytest.mark.parametrize("source", [LOOP, DOUBLING, RECURSIVE, "{% for %}", "{{ ''.__class__.x }}", '{{ "\\ud800" }}'])
 def test_the_template_of_a_checkpoint_is_held_to_the_limits_by_every_stage_that_renders_it(folder, source, monkeypatch):
     from stages.export_gguf.vocabulary import read_vocabulary
 
@@ -241,7 +246,10 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("attack", ["nested loop", "doubling", "recursive macro", "syntax", "raises controls"])
+@pytest.mark.parametrize(
+    "attack",
+    ["nested loop", "doubling", "recursive macro", "syntax", "raises controls", "half a character", "nothing"],
+)
 def test_chat_with_a_gguf_whose_template_is_hostile_ends_with_one_error(exported, tmp_path, monkeypatch, attack):
     monkeypatch.setattr(Limits, "__init__", lambda self: self.__dict__.update(vars(TIGHT)))
     source, said = ATTACKS[attack]
@@ -265,3 +273,39 @@ def test_controls_that_a_template_prints_are_text_of_the_prompt_and_go_no_furthe
     hostile = gguf_with_template(exported, tmp_path / "hostile.gguf", "\x1b]0;owned\x07{{ messages[0].content }}")
     with loaded(hostile, threads=1) as model:
         assert len(model.prompt(ASKED)) > len(ASKED[0]["content"])
+
+
+@pytest.mark.slow
+def test_half_a_character_in_a_conversation_is_not_blamed_on_the_template():
+    chats = [ASKED, [{"role": "user", "content": "a \udcff"}]]
+    with pytest.raises(InputError, match=r"conversation 1: holds half of a character, U\+DCFF"):
+        ChatTemplate("{{ messages[0].content }}", "x", limits=TIGHT).render(chats)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("question", [b"\xff", b"caf\xe9"])
+def test_a_question_that_is_no_text_is_one_error_however_it_comes(exported, question):
+    command = [str(Path(sys.executable).with_name("groundup")), "chat", str(exported)]
+    given = {"--prompt": [*command, "--prompt", os.fsdecode(question)], "standard input": command}
+    for (where, asked), errors in product(given.items(), ("strict", "surrogateescape")):  # as the locale says
+        environment = os.environ | {"PYTHONIOENCODING": f"utf-8:{errors}"}
+        ended = subprocess.run(asked, input=question + b"\n\n", env=environment, capture_output=True, check=False)
+        said = ended.stderr.decode()
+        assert ended.returncode == 2, said
+        assert f"{where}: holds bytes that are no UTF-8" in said
+        assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("answered", [(500, b'{"error": {"message": "no"}}'), (200, b"\xff"), (200, b"[]")])
+def test_whatever_llama_cpp_refuses_is_one_error(exported, monkeypatch, answered):
+    status, data = answered
+
+    def get(self: LlamaCpp, method: str, path: str, body: object = None) -> dict[str, object]:
+        return self._told(status, data, path) if path == "/tokenize" else whole(self, method, path, body)
+
+    whole = LlamaCpp._call
+    monkeypatch.setattr(LlamaCpp, "_call", get)
+    with pytest.raises(ArtifactError, match=r"llama\.cpp (refused|answers)") as error, loaded(exported, threads=1) as model:
+        list(answer(model, ASKED, max_tokens=2))
+    assert str(exported) in str(error.value)
