@@ -1,4 +1,7 @@
-"""Files that somebody names, in a setting or on a command line, are plain files: to read a pipe or a device may never end."""
+"""Files that somebody names, in a setting or on a command line, are plain files.
+
+To read a pipe or a device may never end.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,9 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def check_regular(path: Path) -> None:
-    """The same for those that open it themselves. To open a device can do something, so it is only looked at.
+    """The same for those that open it themselves.
+
+    It is only looked at: to open a device can do something.
 
     Raises:
         OSError: There is no regular file.

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 def talk(store: Store, model: str, prompt: str | None, quantization: str | None) -> None:
     """Answer one prompt, or talk until the person leaves with an empty line or the end of the input.
 
-    Raises ConfigError if `model` is neither a run with a gguf_model nor a GGUF file, or lacks the quantization, and if
-    a question is no text.
+    Raises ConfigError if `model` is neither a run with a gguf_model nor a GGUF file, or lacks the quantization,
+    and if a question is no text.
     """
     from stages.export_gguf.chat import answer, loaded
 

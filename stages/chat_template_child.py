@@ -112,7 +112,7 @@ def render(renderer: Any, asked: dict[str, Any], chat: list, limits: dict[str, A
         raise ValueError(f"makes {len(texts[0]):,} characters of {given:,}, and may make {most:,}")
     if not texts[0]:
         raise ValueError("it writes nothing")
-    if half := HALVES.search(texts[0]):  # no tokenizer reads it, and JSON for llama.cpp cannot hold it
+    if half := HALVES.search(texts[0]):  # no tokenizer reads it
         raise ValueError(f"it writes half of a character, U+{ord(half[0]):04X}")
     return texts[0], spans[0] if asked["marks"] else []
 

@@ -139,7 +139,8 @@ def _text_lines(file: Any, longest: int) -> Iterator[str]:
 
 def _no_column(source: FilesSource, path: Path, names: list[str]) -> InputError:
     if not names:
-        return InputError(str(path), "is empty: it has no line of column names", "leave it out of crawl.sources")
+        why = "is empty: it has no line of column names"
+        return InputError(str(path), why, "leave it out of crawl.sources")
     fix = f"set text_field of crawl.sources {source.name} to one of: {listed(names)}"
     return InputError(str(path), f"has no column {source.text_field!r}", fix)
 

@@ -83,7 +83,7 @@ def _why_none(path: Path) -> str:
     """What is wrong with a path that leads to neither file nor folder."""
     try:
         check_regular(path)
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: no name that a file can have
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a name with NUL
         return "there is no such file"
     except OSError as error:
         return error.strerror or str(error)

@@ -1,4 +1,7 @@
-"""What to do about a source that gave no document. The same reason asks for something else of pages than of tables."""
+"""What to do about a source that gave no document.
+
+The same reason asks for something else of pages than of tables.
+"""
 
 from __future__ import annotations
 
