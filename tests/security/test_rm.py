@@ -177,10 +177,13 @@ def test_what_a_run_has_not_is_told_with_what_it_has(filled: Store, reference: s
 
 @pytest.mark.parametrize("name", ["nope", "..", ""])
 def test_who_names_a_run_that_is_not_there_is_told_of_runs(filled: Store, name: str, monkeypatch: Any) -> None:
-    from flows import cli
+    from flows import cli, talk
+
+    def chat(model: str) -> None:
+        talk.find(filled, model)
 
     monkeypatch.setattr(cli, "open_store", lambda: filled)
-    for command in (cli.ls, artifact_commands.seal):
+    for command in (cli.ls, artifact_commands.seal, chat):
         with pytest.raises(ConfigError, match="does not exist") as error:
             command(name)
         assert (error.value.what, error.value.fix) == (f"run {name!r}", "choose from: demo")
