@@ -122,11 +122,12 @@ class Store:
     def _unknown(self, reference: str) -> ConfigError:
         run, slash, output = reference.partition("/")
         names = self.names.all()
-        if run not in names:
-            why, known = f"is neither a run nor an artifact of {self.location}", names
-        else:
-            why = f"the run {run} has no {output!r}" if slash else "is a run, and one artifact of it is wanted"
-            known = [f"{run}/{role}" for role in self.names.roles(run)]
+        known = [f"{run}/{role}" for role in self.names.roles(run)] if run in names else names
+        why = f"is neither a run nor an artifact of {self.location}"
+        if run in names and not slash:
+            why = "is a run, and one artifact of it is wanted"
+        elif run in names and is_name(output):
+            why = f"the run {run} has no {output}"
         fix = f"choose from: {', '.join(known)}" if known else "make one first: groundup run"
         return ConfigError(f"artifact {reference!r}", why, fix)
 

@@ -168,9 +168,12 @@ def test_what_is_neither_a_run_nor_an_artifact_is_called_so(filled: Store, refer
     assert error.value.fix == "choose from: demo"
 
 
-@pytest.mark.parametrize("reference", ["demo/", "demo/nope", "demo/../x"])
-def test_what_a_run_has_not_is_told_with_what_it_has(filled: Store, reference: str) -> None:
-    with pytest.raises(ConfigError, match="the run demo has no") as error:
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [("demo/nope", "the run demo has no nope"), ("demo/", "is neither a run nor"), ("demo/../x", "is neither a run nor")],
+)
+def test_what_a_run_has_not_is_told_with_what_it_has(filled: Store, reference: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why) as error:
         artifact_commands.verify(reference)
     assert error.value.fix == f"choose from: demo/{CLEAN}, demo/{RAW}"
 
