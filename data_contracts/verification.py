@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from data_contracts import repair, seals
 from data_contracts.artifact import Artifact
 from data_contracts.errors import ArtifactError, ConfigError, GroundupError
-from data_contracts.names import Newest, Pointing
+from data_contracts.names import Newest, Pointing, is_name
 from data_contracts.repair import Damage
 from data_contracts.seals import Seal
 from data_contracts.store import Store, pointing_at
@@ -118,9 +118,9 @@ def seal(store: Store, name: str, output: str, held: Held) -> bool:
 
     False if it does already. Raises what `verify` raises.
     """
-    entry = store.names.get(name, output)
+    entry = store.names.get(name, output) if is_name(name) and is_name(output) else None
     if entry is None:
-        raise ConfigError(f"ref {name}/{output}", "does not exist", f"see what there is: groundup ls {name}")
+        raise ConfigError(f"ref {name}/{output}", "does not exist", "see what there is: groundup ls")
     artifact = store.open(entry.noun, entry.id, verify=False)
     verify(artifact, held)
     sealed = pointing_at(artifact, "groundup seal", artifact.digest).model_copy(update={"settings": entry.settings})

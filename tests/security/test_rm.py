@@ -178,6 +178,13 @@ def test_what_a_run_has_not_is_told_with_what_it_has(filled: Store, reference: s
     assert error.value.fix == f"choose from: demo/{CLEAN}, demo/{RAW}"
 
 
+@pytest.mark.parametrize("ref", ["../etc", "demo/nope", "demo/../x", "nope/x"])
+def test_a_ref_that_is_not_there_is_not_sealed_and_not_called_a_bad_name(filled: Store, ref: str) -> None:
+    with pytest.raises(ConfigError, match="does not exist") as error:
+        artifact_commands.seal(ref)
+    assert error.value.what == f"ref {ref}"
+
+
 @pytest.mark.parametrize("name", ["nope", "..", ""])
 def test_who_names_a_run_that_is_not_there_is_told_of_runs(filled: Store, name: str, monkeypatch: Any) -> None:
     from flows import cli, talk
