@@ -18,7 +18,7 @@ from typing import Any, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from data_contracts import repair
+from data_contracts import links, repair
 from data_contracts.errors import ArtifactError, ConfigError
 from data_contracts.files import flush, read_bounded
 from data_contracts.manifest import ArtifactId, Moment, Name, Sha256, parse_as
@@ -26,7 +26,7 @@ from data_contracts.manifest import ArtifactId, Moment, Name, Sha256, parse_as
 _RULE = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _RECIPE = ".recipe"  # no role is called so
 MOST_BYTES = 16 << 20  # of an entry
-_AT_ONCE = 16  # entries that are read at a time: a bucket takes its time for each
+AT_ONCE = 16  # entries that are read at a time: a bucket takes its time for each
 
 
 class _Entry(BaseModel):
@@ -94,25 +94,30 @@ class Place(Protocol):
 
 
 class Folder:
-    """A place on the local disk."""
+    """A place on the local disk: a folder of a store. No link leads out of it."""
 
     def __init__(self, root: Path):
         self.root = root
 
+    def _within(self, key: str) -> Path:
+        """Where the entry is. It may be a link itself, which is never opened: a person can have it set aside."""
+        links.within(self.root.parent, (self.root / key).parent)
+        return self.root / key
+
     def children(self, key: str) -> list[str]:
-        folder = self.root / key
+        folder = links.within(self.root.parent, self.root / key)
         with repair.reading(f"ref {key}" if key else f"refs in {self.root}", folder):
             return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
     def read(self, key: str) -> bytes:
-        return read_bounded(self.root / key, MOST_BYTES)
+        return read_bounded(self._within(key), MOST_BYTES)
 
     def rename(self, key: str, to: str) -> None:
         with repair.reading(f"ref {key}", self.root / key):
-            (self.root / key).rename(self.root / to)
+            self._within(key).rename(self._within(to))
 
     def create(self, key: str, data: bytes) -> bool:
-        path = self.root / key
+        path = self._within(key)
         path.parent.mkdir(parents=True, exist_ok=True)
         waiting = path.parent / f".{uuid.uuid4().hex}"  # a link appears with all its bytes or not at all, and only once
         try:
@@ -165,24 +170,25 @@ class Names:
     def newest(self) -> Newest:
         """What every ref points at now."""
         keys = [(name, role) for name in self.all() for role in self._outputs(name)]
-        with ThreadPoolExecutor(_AT_ONCE) as pool:
+        with ThreadPoolExecutor(AT_ONCE) as pool:
             found = dict(zip(keys, pool.map(self._get_or_error, keys), strict=True))
         refs = {_key(*key): entry for key, entry in found.items() if isinstance(entry, Pointing)}
         unreadable = [_key(*key) for key, entry in found.items() if isinstance(entry, ArtifactError)]
         return Newest(refs, tuple(unreadable))
 
     def set_aside_newest(self, name: str, role: str) -> str | None:
-        """Keep the newest entry, if it cannot be read, under another key: the ref then points at what it pointed at before.
+        """Keep the newest entry, if its content is no entry's, under another key.
 
-        Returns the key of what was kept, or None if there is nothing to repair.
+        The ref then points at what it pointed at before, if at anything. Returns the key of what was kept, or None if there is nothing
+        to repair. Raises ArtifactError for an entry that cannot be read: it may be a good one.
         """
         key = _key(name, role)
         numbers = self._numbers(key)
         if not numbers:
             return None
         try:
-            self._entry(key, numbers[-1], Pointing)
-        except ArtifactError:
+            self._parsed(key, numbers[-1], Pointing)
+        except ValueError:
             to = f"{_numbered(key, numbers[-1])}.{uuid.uuid4().hex[:8]}.damaged"
             self._place.rename(_numbered(key, numbers[-1]), to)
             return to
@@ -204,6 +210,15 @@ class Names:
         """Every role of `name` with what it means now."""
         found = {role: self.get(name, role) for role in self._outputs(name)}
         return {role: pointing for role, pointing in found.items() if pointing}
+
+    def require_run(self, name: str) -> dict[str, Pointing]:
+        """Every role of the run `name`. Raises ConfigError if there is no such run."""
+        found = self.roles(name) if is_name(name) else {}
+        if not found:
+            known = self.all()
+            fix = f"choose from: {', '.join(known)}" if known else "make one: groundup run"
+            raise ConfigError(f"run {name!r}", "does not exist", fix)
+        return found
 
     def all(self) -> list[str]:
         return [name for name in self._place.children("") if _RULE.fullmatch(name)]
@@ -236,21 +251,36 @@ class Names:
         return sorted(int(entry.removesuffix(".json")) for entry in found if re.fullmatch(r"[0-9]{8,}\.json", entry))
 
     def _entry(self, key: str, number: int, kind: type[E]) -> E:
-        what, entry = f"ref {key}", f"names/{_numbered(key, number)}"
         try:
-            return parse_as(kind, self._place.read(_numbered(key, number)))
+            return self._parsed(key, number, kind)
+        except ValueError as error:
+            before = any(other < number for other in self._numbers(key))
+            fix = _set_aside(key, kind, before)
+            raise ArtifactError(f"ref {key}", f"its entry {number} cannot be read: {error}", fix) from None
+
+    def _parsed(self, key: str, number: int, kind: type[E]) -> E:
+        """The entry. Raises ValueError for content that is none, ArtifactError for what cannot be read."""
+        entry = _numbered(key, number)
+        try:
+            return parse_as(kind, self._place.read(entry))
+        except IsADirectoryError as error:
+            raise ValueError(error.strerror) from None
         except OSError as error:
-            damage = repair.of_error(entry, Path(entry), error)
-            fix = repair.permission(damage.path) if damage.cause == "permission" else _set_aside(key, kind)
-            raise ArtifactError(what, f"its entry {number} cannot be read: {error.strerror}", fix) from None
-        except ValueError as error:  # pydantic's errors are ValueErrors
-            raise ArtifactError(what, f"its entry {number} cannot be read: {error}", _set_aside(key, kind)) from None
+            damage = repair.of_error(entry, Path("names", entry), error)
+            why = f"its entry {number} cannot be read: {error.strerror}"
+            raise ArtifactError(f"ref {key}", why, repair.advice(f"ref {key}", [damage])) from None
 
 
-def _set_aside(key: str, kind: type[_Entry]) -> str:
+def _set_aside(key: str, kind: type[_Entry], before: bool) -> str:
+    """before: whether the ref has older entries."""
     if kind is Followed:
         return f"say what the run follows, with --recipe; the entry is kept under names/{key}"
-    return f"groundup rm {key}   (keeps the entry aside: the ref then points at what it pointed at before)"
+    if before:
+        then = "the ref then points at what it pointed at before"
+    else:
+        run, _, output = key.partition("/")
+        then = f"it is the only one, so run {run} is without {output} until a stage with --name {run} makes it"
+    return f"groundup rm {key}   (keeps the entry aside: {then})"
 
 
 def _key(name: str, role: str) -> str:

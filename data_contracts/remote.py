@@ -12,7 +12,6 @@ Conditional puts are atomic on S3 (If-None-Match) and wherever the fsspec backen
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -23,7 +22,7 @@ from urllib.parse import urlsplit
 
 import fsspec
 
-from data_contracts import repair
+from data_contracts import links, repair
 from data_contracts.artifact import MANIFEST, Artifact, Manifest
 from data_contracts.contract import SHIPPED, Contracts
 from data_contracts.disk import faults_told, of_the_disk
@@ -31,7 +30,7 @@ from data_contracts.errors import ArtifactError, ConfigError, GroundupError, mak
 from data_contracts.identity import Identity, is_key, key_of
 from data_contracts.manifest import MOST_BYTES
 from data_contracts.names import Names
-from data_contracts.removed import REMOVED, age, in_its_stead, kept, parse_removed, removed_name
+from data_contracts.removed import REMOVED, absent, age, in_its_stead, kept, parse_removed, removed_name
 from data_contracts.store import Make, Store
 
 _MARK = "groundup-store"  # the one entry that every remote store has
@@ -193,6 +192,15 @@ class RemoteStore(Store):
         found = [(parts[0], parts[1]) for parts in keys if len(parts) == 3 and parts[2] == MANIFEST]
         return sorted(key for key in found if is_key(*key))
 
+    def holds(self, noun: str, id: str) -> bool:
+        return bool(self.bucket.sizes(f"objects/{key_of(noun, id)}"))
+
+    def _written(self, key: tuple[str, str]) -> bytes | None:
+        try:
+            return self.bucket.find(_manifest(*key))
+        except ValueError:  # it is too long
+            return None
+
     def open(self, noun: str, id: str, verify: bool = True) -> Artifact:
         """The artifact. Its files are fetched when they are wanted, and then compared with the manifest whether `verify` or not."""
         try:
@@ -249,7 +257,7 @@ class RemoteStore(Store):
         with self.cache.locked(manifest.id), faults_told(f"{manifest.noun} in {self.root}", self.root, place):
             if (cached / MANIFEST).is_file() and (cached / MANIFEST).read_bytes() == data:
                 return
-            shutil.rmtree(cached, ignore_errors=True)
+            links.delete(self.root, cached, ignore_errors=True)
             self.cache.clear(place, cached.parent)
             there = self.bucket.sizes(_files(manifest))  # of what is not there, the verification tells
             wanted = [entry.path for entry in manifest.files if entry.path in there]
@@ -257,7 +265,7 @@ class RemoteStore(Store):
             try:
                 Artifact(place, manifest, sha256(data).hexdigest(), self.contracts).verify()
             except ArtifactError as error:
-                shutil.rmtree(place, ignore_errors=True)
+                links.delete(self.root, place, ignore_errors=True)
                 what = f"artifact {manifest.noun}/{manifest.id} in {self.location}"
                 raise ArtifactError(what, error.why, _repair(manifest.noun, manifest.id, manifest)) from None
             self.cache.commit(place, manifest.noun, manifest.id, data)
@@ -267,14 +275,14 @@ class RemoteStore(Store):
         key = key_of(noun, id)
         entries = self.bucket.sizes(f"objects/{key}")
         if not entries:
-            raise ArtifactError(f"artifact {key}", f"is not in {self.location}", "groundup ls")
+            raise absent(noun, id, self.location)
         to = f"{REMOVED}/{removed_name(noun, id)}"
         self.bucket.copy({f"objects/{key}/{path}": f"{to}/{path}" for path in entries})
         if MANIFEST in entries:
             self.bucket.remove(f"objects/{key}/{MANIFEST}")
         if len(entries) > 1 or MANIFEST not in entries:
             self.bucket.remove(f"objects/{key}")
-        if os.path.lexists(self.cache.path(noun, id)):
+        if self.cache.holds(noun, id):
             self.cache.set_aside(noun, id)
         return f"{self.location}/{to}"
 

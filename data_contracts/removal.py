@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_contracts.errors import ArtifactError, ConfigError, GroundupError
+from data_contracts.identity import is_key
 from data_contracts.names import is_name
-from data_contracts.removed import kept
+from data_contracts.removed import absent, kept, parse_removed
 from data_contracts.store import Store
 from data_contracts.verification import Held
 
@@ -31,8 +32,11 @@ def plan(store: Store, reference: str) -> Removal:
     """What `reference` (run/output, type/id or the beginning of an id) means, and all that depends on it, directly.
 
     Folders without a manifest, the remains of an artifact, are meant by their type and whole id.
+    Raises ArtifactError if nothing of it is in the store.
     """
     artifact_type, id_ = _key(store, reference)
+    if not store.holds(artifact_type, id_):
+        raise _absent(store, artifact_type, id_)
     held = Held.by(store)
     refs = tuple(held.newest.at(artifact_type, id_))
     downstream = tuple(held.downstream.get((artifact_type, id_), {}))
@@ -100,8 +104,18 @@ def _newest_removed(store: Store, reference: str) -> str:
 
 def _key(store: Store, reference: str) -> tuple[str, str]:
     artifact_type, _, id_ = reference.partition("/")
-    try:
-        store.path(artifact_type, id_)
-    except ArtifactError:
-        return store.resolve(reference)
-    return artifact_type, id_
+    return (artifact_type, id_) if is_key(artifact_type, id_) else store.resolve(reference)
+
+
+def _absent(store: Store, artifact_type: str, id_: str) -> ArtifactError:
+    """What to do about an artifact that is not there depends on who misses it."""
+    key = f"{artifact_type}/{id_}"
+    if any(parse_removed(name) == (artifact_type, id_) for name in store.removed()):
+        return ArtifactError(f"artifact {key}", "was removed before", f"to bring it back: groundup rm --restore {key}")
+    refs = store.names.newest().at(artifact_type, id_)
+    if not refs:
+        return absent(artifact_type, id_, store.location)
+    ref, entry = next(iter(refs.items()))
+    why = f"is not in {store.location}, so there is nothing to remove; {', '.join(refs)} still points at it"
+    fix = f"to make it again: groundup stage {entry.stage} --name {ref.partition('/')[0]}"
+    return ArtifactError(f"artifact {key}", why, fix)

@@ -39,6 +39,12 @@ def kept(name: str, names: Sequence[str]) -> tuple[str, str]:
     return found
 
 
+def absent(artifact_type: str, id: str, location: str) -> ArtifactError:
+    """Nothing is there that could be removed."""
+    key = f"{artifact_type}/{id}"
+    return ArtifactError(f"artifact {key}", f"is not in {location}", "see what there is: groundup ls")
+
+
 def in_its_stead(artifact_type: str, id: str) -> ArtifactError:
     """What is kept cannot come back: another making of it is in the store."""
     key = f"{artifact_type}/{id}"

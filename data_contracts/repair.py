@@ -45,7 +45,7 @@ def advice(artifact: str, found: Sequence[Damage], stage: str | None = None, sec
     if any(one.cause == "disk" for one in found):
         parts.append("check the disk (dmesg), then run the command again")
     strays = [one.path for one in found if one.cause == "stray"]
-    parts += [f"move it out of the artifact: mv {_quoted(path)} ." for path in strays[:_SHOWN]]
+    parts += [f"move it out of the artifact: mv {quoted(path)} ." for path in strays[:_SHOWN]]
     if any(one.cause == "content" for one in found):
         parts.append(f"restore it from a copy of the store, or {rebuild(artifact, stage, seconds)}")
     return "; ".join(parts)
@@ -65,11 +65,11 @@ def permission(path: Path, write: bool = False) -> str:
     try:
         owner = culprit.lstat().st_uid
     except OSError:
-        return f"let yourself reach {_quoted(culprit)} (chmod, chown)"
-    quoted = _quoted(culprit)
+        return f"let yourself reach {quoted(culprit)} (chmod, chown)"
+    shown = quoted(culprit)
     if owner == os.geteuid():
-        return f"chmod u+{bits} {quoted}"
-    return f"run as {_user(owner)}, who owns {quoted}, or let {_user(owner)} open it to your group: chmod g+{bits} {quoted}"
+        return f"chmod u+{bits} {shown}"
+    return f"run as {_user(owner)}, who owns {shown}, or let {_user(owner)} open it to your group: chmod g+{bits} {shown}"
 
 
 @contextmanager
@@ -80,6 +80,12 @@ def reading(what: str, path: Path) -> Iterator[None]:
     except OSError as error:
         found = of_error(str(path), path, error)
         raise ArtifactError(what, f"{found.path}: {error.strerror}", advice(what, [found])) from None
+
+
+def in_the_way(path: Path) -> str:
+    """The command that moves away what is where a file or folder at `path` should be: a file above it, or itself."""
+    files = [step for step in reversed(path.parents) if os.path.lexists(step) and not step.is_dir()]
+    return f"move away what is there: mv {quoted(files[0] if files else path)} ."
 
 
 def _closed(path: Path, write: bool) -> Path:
@@ -96,7 +102,7 @@ def _closed(path: Path, write: bool) -> Path:
     return nearest
 
 
-def _quoted(path: Path) -> str:
+def quoted(path: Path) -> str:
     """For a command line; a name that a terminal would obey in the shell's own escapes."""
     text = str(path)
     if text.isprintable():

@@ -7,7 +7,7 @@ one in question, are asked where no ref holds anything.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal
 
 from data_contracts import repair
@@ -16,46 +16,39 @@ from data_contracts.errors import ArtifactError
 from data_contracts.repair import Damage
 
 if TYPE_CHECKING:
-    from data_contracts.names import Names, Pointing
+    from data_contracts.names import Pointing
 
 Seal = Literal["sealed", "unsealed"]
 
 
-def require(pointing: Pointing, ref: str, artifact: Artifact, refs: Names) -> None:
-    """Refuse an artifact whose manifest is not the one that `ref` was pointed at, nor any other ref.
+def agrees(pointing: Pointing, artifact: Artifact) -> bool:
+    """Whether a ref points at the artifact and holds the digest of this very manifest."""
+    return (pointing.noun, pointing.id, pointing.manifest_sha256) == (artifact.noun, artifact.id, artifact.digest)
 
-    Raises ArtifactError.
+
+def judge(artifact: Artifact, pointed_at: Mapping[str, Pointing], downstream: Callable[[], Mapping[str, str | None]]) -> Seal:
+    """Refs count before manifests downstream, which lie where the artifact lies and are asked where no ref holds anything.
+
+    pointed_at: the refs that point at the artifact. downstream: gives what manifests of artifacts made from it hold.
+    Raises ArtifactError for a manifest that was changed. One that was removed and made again is not, whatever is downstream.
     """
-    if pointing.removed or pointing.manifest_sha256 in (None, artifact.digest):
-        return
-    pointed_at = refs.newest().at(artifact.noun, artifact.id)
-    digests = {name: digest_of(entry, artifact) for name, entry in pointed_at.items()}
-    judge(artifact, {ref: pointing.manifest_sha256} | digests)
+    refs = {name: _digest_of(entry, artifact) for name, entry in pointed_at.items()}
+    if any(refs.values()):
+        return _judge(artifact, refs)
+    made_from = downstream()
+    if any(entry.removed for entry in pointed_at.values()):
+        made_from = {name: digest for name, digest in made_from.items() if digest == artifact.digest}
+    return _judge(artifact, made_from)
 
 
-def held(newest: Pointing | None, artifact: Artifact, refs: Names) -> str | None:
-    """The digest that a ref may hold which is pointed at an artifact that was there before; None: it stays unsealed.
-
-    Raises ArtifactError if other refs were pointed at another manifest, and none at this.
-    """
-    if newest and (newest.noun, newest.id) == (artifact.noun, artifact.id):
-        if newest.removed or newest.manifest_sha256 == artifact.digest:
-            return artifact.digest
-        if newest.manifest_sha256 is None:
-            return None
-    pointed_at = refs.newest().at(artifact.noun, artifact.id)
-    judge(artifact, {name: digest_of(entry, artifact) for name, entry in pointed_at.items()})
-    return artifact.digest
-
-
-def digest_of(entry: Pointing, artifact: Artifact) -> str | None:
+def _digest_of(entry: Pointing, artifact: Artifact) -> str | None:
     """What a ref says of the manifest. One whose artifact was removed says nothing against another making of it."""
     if entry.removed and entry.manifest_sha256 != artifact.digest:
         return None
     return entry.manifest_sha256
 
 
-def judge(artifact: Artifact, digests: Mapping[str, str | None]) -> Seal:
+def _judge(artifact: Artifact, digests: Mapping[str, str | None]) -> Seal:
     """digests: what each ref, or each manifest downstream, holds of the artifact's manifest.
 
     Raises ArtifactError if some hold one, and none of them this.

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from data_contracts import repair, seals
 from data_contracts.artifact import Artifact
 from data_contracts.errors import ArtifactError, ConfigError, GroundupError
-from data_contracts.names import Newest, Pointing
+from data_contracts.names import Newest, Pointing, is_name
 from data_contracts.repair import Damage
 from data_contracts.seals import Seal
 from data_contracts.store import Store, pointing_at
@@ -61,17 +61,8 @@ class Held:
         return self.newest.at(artifact.noun, artifact.id)
 
     def judge(self, artifact: Artifact) -> Seal:
-        """Refs count before manifests downstream, which lie where the artifact lies.
-
-        Raises ArtifactError for a manifest that was changed. One that was removed and made again is not, whatever is downstream.
-        """
-        refs = {name: seals.digest_of(entry, artifact) for name, entry in self.refs(artifact).items()}
-        if any(refs.values()):
-            return seals.judge(artifact, refs)
-        made_before = self.downstream.get((artifact.noun, artifact.id), {})
-        if any(entry.removed for entry in self.refs(artifact).values()):
-            made_before = {name: digest for name, digest in made_before.items() if digest == artifact.digest}
-        return seals.judge(artifact, made_before)
+        """Raises ArtifactError for a manifest that was changed."""
+        return seals.judge(artifact, self.refs(artifact), lambda: self.downstream.get((artifact.noun, artifact.id), {}))
 
     def made_again(self, artifact: Artifact) -> bool:
         """Whether a ref says that another making of the artifact is as good as the first."""
@@ -103,10 +94,7 @@ def verify_run(store: Store, name: str) -> Iterator[tuple[str, Verified | Ground
 
     Raises ConfigError if there is no such run.
     """
-    pointings = store.names.roles(name)
-    if not pointings:
-        known = store.names.all()
-        raise ConfigError(f"run {name!r}", "does not exist", f"choose from: {', '.join(known)}" if known else "make one: groundup run")
+    pointings = store.names.require_run(name)
     held = Held.by(store)
     waiting = [(f"{name}/{output}", (entry.noun, entry.id)) for output, entry in pointings.items()]
     seen: set[Key] = set()
@@ -130,9 +118,9 @@ def seal(store: Store, name: str, output: str, held: Held) -> bool:
 
     False if it does already. Raises what `verify` raises.
     """
-    entry = store.names.get(name, output)
+    entry = store.names.get(name, output) if is_name(name) and is_name(output) else None
     if entry is None:
-        raise ConfigError(f"ref {name}/{output}", "does not exist", f"see what there is: groundup ls {name}")
+        raise ConfigError(f"ref {name}/{output}", "does not exist", "see what there is: groundup ls")
     artifact = store.open(entry.noun, entry.id, verify=False)
     verify(artifact, held)
     sealed = pointing_at(artifact, "groundup seal", artifact.digest).model_copy(update={"settings": entry.settings})

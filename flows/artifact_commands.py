@@ -61,9 +61,7 @@ def seal(target: ArtifactOrRun, json_: Json = False) -> None:
 
     store = open_store()
     name, _, output = target.partition("/")
-    outputs = [output] if output else list(store.names.roles(name))
-    if not outputs:
-        raise ConfigError(f"run {name!r}", "does not exist", "see what there is: groundup ls")
+    outputs = [output] if output else list(store.names.require_run(name))
     held = Held.by(store)
     done = {f"{name}/{one}": verification.seal(store, name, one, held) for one in outputs}
     if json_:

@@ -164,8 +164,7 @@ def ls(name: Run = None, json_: Json = False) -> None:
         rows = [{"name": n, "artifacts": len(store.names.roles(n)), "recipe": f.recipe if f else None} for n, f in followed.items()]
         tables.rows(rows, json_, empty="No runs yet. Make one: groundup run")
         return
-    if not store.names.roles(name):
-        store.resolve(f"{name}/raw_documents")  # raises, and names what there is
+    store.names.require_run(name)
     tables.pointings(store, name, json_)
 
 

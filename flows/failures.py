@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -67,7 +68,7 @@ def _open_streams() -> None:
 def _told(error: BaseException, asked: signals.Asked, as_json: bool) -> int:
     if isinstance(error, SystemExit) and not asked:
         return error.code if isinstance(error.code, int) else int(error.code is not None)
-    if isinstance(error, BrokenPipeError) and not asked:
+    if isinstance(error, BrokenPipeError) and not asked and _nobody_reads():
         return 1  # whoever read the output has enough
     if asked or isinstance(error, Interrupted | KeyboardInterrupt):
         return _interrupted(error, asked, as_json)
@@ -126,9 +127,20 @@ def _of_the_system(error: OSError) -> GroundupError:
     if error.filename is None and not (_flushes(sys.stdout) and _takes_a_line(sys.stdout)):
         advice = "send the output elsewhere, or make room there"
         return GroundupError("standard output", f"cannot be written: {why}", advice)
+    if isinstance(error, BrokenPipeError) and error.filename is None:
+        advice = "see what it said above, then run the same command again"
+        return GroundupError("a process that does a part of the work", f"ended or did not start: {why[0].lower() + why[1:]}", advice)
     what = str(error.filename) if error.filename is not None else "the system"
     advice = _ADVICE.get(error.errno or 0, "repair that, then run the same command again")
     return GroundupError(what, why[0].lower() + why[1:], advice.format(what))
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output or error leads to nobody: a pipe can also break between this process and one that helps it."""
+    looked_at = select.poll()
+    for number in (1, 2):
+        looked_at.register(number, 0)
+    return any(state & (select.POLLERR | select.POLLHUP) for _, state in looked_at.poll(0))
 
 
 def _flushes(stream: Any) -> bool:

@@ -139,7 +139,7 @@ def _check_inputs(store: Store, name: str | None, stage: Stage, inputs: Mapping[
         artifact = store.open(noun, given, verify=False)
         artifact.require(wanted.major)
         if name:
-            store.require_pointed_at(name, wanted.role, artifact)
+            store.require_unchanged(artifact, f"{name}/{wanted.role}")
 
 
 def _judged(store: Store, name: str | None, step: Step, before: Mapping[str, Step]) -> Step:

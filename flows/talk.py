@@ -84,6 +84,8 @@ def find(store: Store, model: str, quantization: str | None = None) -> Path:
         if not Path(model).is_file():
             raise ConfigError(f"model {model}", "there is no such file", "groundup ls shows the runs")
         return Path(model)
+    if "/" not in model:
+        store.names.require_run(model)
     artifact = store.find(model if "/" in model else f"{model}/gguf_model", verify=True)
     rows = {row["quantization"]: row["file"] for row in artifact.read("quantizations", ["quantization", "file"]).to_pylist()}
     wanted = (quantization or ("Q8_0" if "Q8_0" in rows else next(iter(rows)))).upper()

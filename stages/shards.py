@@ -10,16 +10,17 @@ import multiprocessing
 import os
 import signal
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
-from functools import partial
+from contextlib import contextmanager, suppress
+from functools import cache, partial
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from data_contracts import GroundupError
 from stages.interruption import ENDING
@@ -27,21 +28,24 @@ from stages.interruption import ENDING
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
 
+METHOD: Final = "forkserver"  # a fork of a process with threads (Prefect's, torch's) can deadlock
 AHEAD = 2  # shards in flight per worker: enough to keep it busy, few enough to bound memory
 
 
 def map_shards(work: Callable[[Shard], Result], shards: Iterable[Shard], workers: int = 0) -> Iterator[Result]:
     """`work` over `shards`, results in order. workers 0: one per core; 1: in this process. Workers end with this process.
 
-    Raises what `work` raises, and GroundupError if a worker dies.
+    Raises what `work` raises, and GroundupError if workers cannot start or one dies.
     """
     workers = workers or cores()
     if workers == 1:
         yield from map(work, shards)
         return
-    context = multiprocessing.get_context("forkserver")  # a fork of a process with threads (Prefect's, torch's) can deadlock
-    over = context.Event()
-    lifeline, held = context.Pipe(duplex=False)
+    _require_processes()
+    with _starting():
+        context = multiprocessing.get_context(METHOD)
+        over = context.Event()
+        lifeline, held = context.Pipe(duplex=False)
     with lifeline, held, ProcessPoolExecutor(workers, context, _prepare, (over, lifeline)) as pool:
         try:
             yield from _ordered(pool, partial(_begin, work), shards, workers * AHEAD)
@@ -50,6 +54,44 @@ def map_shards(work: Callable[[Shard], Result], shards: Iterable[Shard], workers
             raise
         finally:
             over.set()
+
+
+@cache
+def _require_processes() -> None:
+    """Start one that does nothing, before there are locks and queues, which would complain each in its own way.
+
+    Raises:
+        GroundupError: The system starts none.
+    """
+    with _starting(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of Python's own helper, which cannot start either
+        trial = multiprocessing.get_context(METHOD).Process(target=_nothing)
+        trial.start()
+        trial.join()
+    if trial.exitcode:
+        raise _not_started(f"one that should do nothing ended with exit status {trial.exitcode}")
+
+
+def _nothing() -> None:
+    """What the first process does."""
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Says what failed: to start a process takes pipes, files and sockets, and their errors name none of it."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        where = f": {error.filename}" if error.filename else ""
+        raise _not_started(f"{why[:1].lower()}{why[1:]}{where}") from error
+    except EOFError as error:
+        raise _not_started("the process that starts them ended at once") from error
+
+
+def _not_started(why: str) -> GroundupError:
+    fix = "do the work in one process: --set workers=1 (for a whole run --set STAGE.workers=1); nothing was published"
+    return GroundupError("the worker processes", f"cannot start: {why}", fix)
 
 
 def cores() -> int:
@@ -76,7 +118,9 @@ def _ordered(pool: Executor, work: Callable[[Shard], Result], shards: Iterable[S
     done = 0
     try:
         for shard in shards:
-            waiting.append(pool.submit(work, shard))
+            with _starting():
+                submitted = pool.submit(work, shard)
+            waiting.append(submitted)
             if len(waiting) == ahead:
                 yield waiting.popleft().result()
                 done += 1

@@ -57,15 +57,14 @@ class Guard:
         try:
             self._line.send((self.config, self.model_path))
             wrong = self._line.recv() if self._line.poll(START_SECONDS) else None
+            why = f"did not start within {START_SECONDS} s"
         except (EOFError, ConnectionError):
-            wrong = None
+            wrong, why = None, f"ended before it began, with exit status {self._process.wait()}"
         if wrong == "":
             return
         self.stop()
         if wrong is None:
-            raise GroundupError(
-                "cleaning process", f"did not start within {START_SECONDS} s", "see the messages above; run the stage again"
-            )
+            raise GroundupError("cleaning process", why, "see the messages above; run the stage again")
         raise ConfigError(
             "clean.language.model",
             f"{self.model_path} is no fastText model: {wrong}",

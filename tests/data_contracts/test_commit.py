@@ -200,10 +200,14 @@ def test_a_file_where_a_folder_should_be_is_one_clear_error(tmp_path):
 
 def test_objects_on_another_filesystem_are_refused_before_any_work(small_disk, tmp_path):
     store = Store(tmp_path / "store")
-    store.root.mkdir()
-    (store.root / "objects").symlink_to(small_disk)
-    with pytest.raises(ArtifactError, match="are on two filesystems"):
-        store.publish("raw_documents", publishing.IDENTITY, {}, {}, lambda draft: pytest.fail("work began"))
+    objects = store.root / "objects"
+    objects.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", small_disk, objects], check=True)
+    try:
+        with pytest.raises(ArtifactError, match="are on two filesystems"):
+            store.publish("raw_documents", publishing.IDENTITY, {}, {}, lambda draft: pytest.fail("work began"))
+    finally:
+        subprocess.run(["umount", objects], check=True)
 
 
 def test_a_folder_that_cannot_be_read_is_an_error_and_never_an_empty_folder(tmp_path, monkeypatch):

@@ -70,6 +70,20 @@ def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+def test_a_pipe_that_breaks_between_processes_is_not_taken_for_a_reader_that_has_enough() -> None:
+    command = """
+import sys
+from flows import failures
+def command():
+    raise BrokenPipeError(32, "Broken pipe")
+sys.exit(failures.status_of(command, False))
+"""
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
+    assert done.returncode == 2
+    told = "error a process that does a part of the work: ended or did not start: broken pipe\n"
+    assert done.stderr.startswith(told)
+
+
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
 def test_streams_that_are_closed_are_no_fault(closed: str, tmp_path: Path) -> None:
     done = groundup(tmp_path, "ls", shell=closed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import errno
 import os
 import shlex
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 import data_contracts
-from data_contracts import ArtifactError, GroundupError, Store
+from data_contracts import ArtifactError, GroundupError, Store, names, removal
 from data_contracts.verification import Held, verify
 from flows import artifact_commands, lineage
 from tests.security import stores
@@ -66,6 +67,43 @@ def test_who_lacks_a_permission_is_told_the_chmod_that_gives_it(root: Path, what
         return advice(root, f"demo/{RAW}")
 
     assert as_nobody(obey) is None
+
+
+@pytest.mark.parametrize("mode", [0o000, 0o200])
+@pytest.mark.parametrize("owner", ["nobody", "root"])
+def test_a_ref_that_may_not_be_read_is_not_taken_for_damaged(root: Path, mode: int, owner: str) -> None:
+    entry = root / ref_key(RAW)
+    entry.chmod(mode)
+    if owner == "root":
+        os.chown(entry, os.geteuid(), os.getegid())
+
+    def remove() -> list[str]:
+        store, told = Store(root), []
+        for use in (lambda: removal.repair_ref(store, f"demo/{RAW}"), lambda: store.find(f"demo/{RAW}")):
+            with pytest.raises(ArtifactError, match="its entry 1 cannot be read: Permission denied") as error:
+                use()
+            told.append(error.value.fix)
+        return told
+
+    ours, verifys = as_nobody(remove)
+    assert ours == verifys
+    theirs = owner == "root" and os.geteuid() == 0
+    assert ours.startswith("run as " if theirs else "chmod u+r")
+    assert [path.name for path in (root / "names" / "demo" / RAW).iterdir()] == ["00000001.json"]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.ENOENT, errno.EMFILE])
+def test_a_ref_that_the_system_does_not_give_is_not_taken_for_damaged(store: Store, number: int, monkeypatch: Any) -> None:
+    stores.fill(store)
+
+    def refuse(*_: Any) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(names, "read_bounded", refuse)
+    with pytest.raises(ArtifactError, match="its entry 1 cannot be read") as error:
+        removal.repair_ref(store, f"demo/{RAW}")
+    assert "groundup rm" not in error.value.fix
+    assert [path.name for path in (store.root / "names" / "demo" / RAW).iterdir()] == ["00000001.json"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
@@ -232,7 +270,8 @@ def test_a_planted_ref_leads_nowhere(store: Store, field: str, value: str) -> No
     (victim / "manifest.json").write_text("{}")
     Entries(store).change_json(ref_key(RAW), lambda ref: ref.update({field: value}))
     fix = advice(store.root, f"demo/{RAW}")
-    assert fix == f"groundup rm demo/{RAW}   (keeps the entry aside: the ref then points at what it pointed at before)"
+    then = f"it is the only one, so run demo is without {RAW} until a stage with --name demo makes it"
+    assert fix == f"groundup rm demo/{RAW}   (keeps the entry aside: {then})"
     for use in (lambda: store.names.roles("demo"), lambda: store.names.get("demo", RAW), lambda: store.resolve(f"demo/{RAW}")):
         with pytest.raises(ArtifactError, match="its entry 1 cannot be read") as error:
             use()

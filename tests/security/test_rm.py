@@ -130,6 +130,75 @@ def test_a_ref_that_cannot_be_read_is_kept_aside_and_points_at_what_it_did_befor
     assert filled.has(*filled.resolve(f"demo/{RAW}")), "the artifact itself stays"
 
 
+def test_the_only_entry_of_a_ref_is_not_promised_an_older_one(filled: Store, rm: Rm) -> None:
+    entries = Entries(filled)
+    entries.write(ref_key(RAW), b"{broken")
+    with pytest.raises(ArtifactError, match="its entry 1 cannot be read") as error:
+        filled.find(f"demo/{RAW}")
+    assert "pointed at before" not in error.value.fix
+    assert f"run demo is without {RAW} until a stage with --name demo makes it" in error.value.fix
+    rm(f"demo/{RAW}")
+    assert RAW not in filled.names.roles("demo")
+
+
+def test_who_removes_what_is_not_there_is_told_what_makes_it_or_brings_it_back(filled: Store, rm: Rm) -> None:
+    clean = filled.find(f"demo/{CLEAN}")
+    rm(f"demo/{CLEAN}")
+    for reference in (f"demo/{CLEAN}", str(clean)):
+        with pytest.raises(ArtifactError, match="was removed before") as error:
+            rm(reference, yes=True)
+        assert error.value.fix == f"to bring it back: groundup rm --restore {clean}"
+    rm(empty=True, yes=True)
+    before = filled.names.history("demo", CLEAN)
+    for reference in (f"demo/{CLEAN}", str(clean)):
+        with pytest.raises(ArtifactError, match=f"demo/{CLEAN} still points at it") as error:
+            rm(reference, yes=True)
+        assert error.value.fix == "to make it again: groundup stage test --name demo"
+    assert filled.names.history("demo", CLEAN) == before
+    with pytest.raises(ArtifactError, match="is not in") as error:
+        rm(f"{CLEAN}/{'0' * 24}", yes=True)
+    assert error.value.fix == "see what there is: groundup ls"
+
+
+@pytest.mark.parametrize("reference", ["../../etc", "/etc", "nope", "nope/", "", "x" * 300])
+@pytest.mark.parametrize("command", ["verify", "rm"])
+def test_what_is_neither_a_run_nor_an_artifact_is_called_so(filled: Store, reference: str, command: str) -> None:
+    with pytest.raises(ConfigError, match=f"is neither a run nor an artifact of {filled.location}") as error:
+        getattr(artifact_commands, command)(reference)
+    assert error.value.fix == "choose from: demo"
+
+
+@pytest.mark.parametrize(
+    ("reference", "why"),
+    [("demo/nope", "the run demo has no nope"), ("demo/", "is neither a run nor"), ("demo/../x", "is neither a run nor")],
+)
+def test_what_a_run_has_not_is_told_with_what_it_has(filled: Store, reference: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why) as error:
+        artifact_commands.verify(reference)
+    assert error.value.fix == f"choose from: demo/{CLEAN}, demo/{RAW}"
+
+
+@pytest.mark.parametrize("ref", ["../etc", "demo/nope", "demo/../x", "nope/x"])
+def test_a_ref_that_is_not_there_is_not_sealed_and_not_called_a_bad_name(filled: Store, ref: str) -> None:
+    with pytest.raises(ConfigError, match="does not exist") as error:
+        artifact_commands.seal(ref)
+    assert error.value.what == f"ref {ref}"
+
+
+@pytest.mark.parametrize("name", ["nope", "..", ""])
+def test_who_names_a_run_that_is_not_there_is_told_of_runs(filled: Store, name: str, monkeypatch: Any) -> None:
+    from flows import cli, talk
+
+    def chat(model: str) -> None:
+        talk.find(filled, model)
+
+    monkeypatch.setattr(cli, "open_store", lambda: filled)
+    for command in (cli.ls, artifact_commands.seal, chat):
+        with pytest.raises(ConfigError, match="does not exist") as error:
+            command(name)
+        assert (error.value.what, error.value.fix) == (f"run {name!r}", "choose from: demo")
+
+
 @pytest.mark.parametrize("reference", ["../../victim", "objects", "demo", "/", "removed/../..", "raw_documents/../x", ""])
 def test_nothing_outside_the_store_can_be_named(filled: Store, rm: Rm, reference: str) -> None:
     before = filled.ids()

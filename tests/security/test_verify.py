@@ -111,6 +111,55 @@ def test_a_manifest_that_was_changed_is_not_used_either(filled: Store) -> None:
         filled.find(f"demo/{CLEAN}")
 
 
+@pytest.mark.parametrize("digits", [24, 8])
+@pytest.mark.parametrize("typed", [True, False])
+def test_a_manifest_that_was_changed_is_not_used_by_its_id_either(filled: Store, digits: int, typed: bool) -> None:
+    raw, clean = filled.find(f"demo/{RAW}"), filled.find(f"demo/{CLEAN}")
+    references = [f"{one.noun}/{one.id[:digits]}" if typed else one.id[:digits] for one in (raw, clean)]
+    assert [filled.find(reference).id for reference in references] == [raw.id, clean.id]
+    for artifact, reference in zip((raw, clean), references, strict=True):
+        Entries(filled).change_json(manifest_key(artifact), lambda manifest: manifest["facts"].update(added=1))
+        with pytest.raises(ArtifactError, match="it was changed since"):
+            filled.find(reference)
+
+
+def test_what_no_ref_points_at_is_compared_with_what_was_made_from_it(filled: Store) -> None:
+    other = stores.publish_raw(filled, "other")
+    assert filled.find(other.id).digest == other.digest
+    clean = stores.publish_clean(filled, other)
+    assert filled.find(other.id).digest == other.digest
+    Entries(filled).change_json(manifest_key(other), lambda manifest: manifest["facts"].update(added=1))
+    with pytest.raises(ArtifactError, match=f"is not the one that {clean} was pointed at"):
+        filled.find(other.id)
+    with pytest.raises(ArtifactError, match=f"is not the one that {clean} was pointed at"):
+        filled.point("late", RAW, filled.open(RAW, other.id, verify=False), "test", made=False)
+    assert filled.names.get("late", RAW) is None
+
+
+def test_a_ref_that_holds_nothing_does_not_hide_what_others_hold(filled: Store) -> None:
+    raw = filled.find(f"demo/{RAW}")
+    Entries(filled).change_json(stores.ref_key(RAW), lambda ref: ref.update(manifest_sha256=None))
+    Entries(filled).change_json(manifest_key(raw), lambda manifest: manifest["facts"].update(added=1))
+    with pytest.raises(ArtifactError, match="it was changed since"):
+        filled.find(f"demo/{RAW}")
+
+
+def test_what_was_made_again_is_used_by_its_id(tmp_path: Path) -> None:
+    from data_contracts import removal
+
+    store = Store(tmp_path / "store")
+    stores.fill(store)
+    removal.remove(store, removal.plan(store, f"demo/{RAW}"))
+    again = stores.publish_raw(store)
+    Entries(store).change_json(manifest_key(again), lambda manifest: manifest.update(finished="2026-01-31"))
+    assert store.find(again.id).id == again.id
+
+
+def test_a_ref_that_agrees_costs_no_look_at_the_others(filled: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "judge", lambda *_: pytest.fail("it looked"))
+    assert filled.find(f"demo/{RAW}").noun == RAW
+
+
 def test_a_rerun_that_finds_everything_up_to_date_does_not_seal_a_change(filled: Store) -> None:
     raw = filled.find(f"demo/{RAW}")
     Entries(filled).change_json(manifest_key(raw), lambda manifest: manifest["facts"].update(pages=6))
