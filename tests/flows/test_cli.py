@@ -25,7 +25,7 @@ def test_with_json_standard_output_is_json_alone_and_progress_is_told_beside_it(
     sources = f"sources=[{{kind: files, paths: ['{tmp_path}/*.txt']}}]"
     done = Groundup(tmp_path / "home", 0).run("stage", "crawl", "--name", "pages", "--set", sources, "--json")
     (row,) = json.loads(done.stdout)
-    assert row["rows"] == {"documents": 1, "failures": 0}
+    assert row["rows"] == {"documents": 1, "failures": 0, "fetches": 0}
     assert "1 documents" in done.stderr
 
 
