@@ -17,12 +17,15 @@ from data_contracts import Artifact, Store, current
 from flows.step import run_stage
 from tests.data_contracts import publishing
 
+REPOSITORY = Path(__file__).parents[1]
 IN_MEMORY = Path("/dev/shm")
 ROOM = 4 << 30  # bytes
 
 
 def pytest_configure() -> None:
     """Temporary folders go to memory where there is room for that: tests write thousands of small files, and a disk takes its time."""
+    kept = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = f"{REPOSITORY}{os.pathsep}{kept}" if kept else str(REPOSITORY)  # what tests start finds `tests`
     gc.disable()  # while importing: what torch and transformers make stays, and the search for garbage takes a third of the time
     if IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))

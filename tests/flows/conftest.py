@@ -61,8 +61,7 @@ class Groundup:
     def visit(self, page: Any, path: str) -> None:
         """Open a page of the UI as a person does who was given the address by `up`."""
         if not page.url.startswith(self.url):
-            page.goto(sign_in.new_address(Address(port=self.port), self.secret))
-            page.wait_for_url(lambda url: sign_in.PAGE_PATH not in url)
+            follow_sign_in(page, sign_in.new_address(Address(port=self.port), self.secret))
         page.goto(f"{self.url}{path}")
 
     def api(self, path: str, method: str = "", **body: Any) -> Any:
@@ -89,6 +88,16 @@ class Groundup:
         logs = self.api("/logs/filter", logs={"flow_run_id": {"any_": [flow_run]}}) if run["state_type"] != "COMPLETED" else []
         assert run["state_type"] == "COMPLETED", run["state"]["message"] + "\n" + "\n".join(entry["message"] for entry in logs)
         return run
+
+
+def follow_sign_in(page: Any, address: str) -> None:
+    """Open an address that signs in, and wait until the UI has begun.
+
+    Who leaves the UI while it asks for the first time whether the secret is right is signed out by it.
+    """
+    page.goto(address)
+    page.wait_for_url(lambda url: sign_in.PAGE_PATH not in url)
+    page.get_by_role("link", name="Deployments").first.wait_for()
 
 
 @pytest.fixture

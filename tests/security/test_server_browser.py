@@ -16,7 +16,7 @@ import pytest
 from flows.api_secret import basic
 from flows.server_address import Address
 from flows.sign_in import USED_UP, new_address
-from tests.flows.conftest import Groundup, chromium_page
+from tests.flows.conftest import Groundup, chromium_page, follow_sign_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 
@@ -103,8 +103,7 @@ def page_elsewhere() -> Iterator[str]:
 
 def _sign_in(groundup: Groundup, page: Any) -> str:
     address = new_address(Address(port=groundup.port), groundup.secret)
-    page.goto(address)
-    page.wait_for_url(lambda url: "/sign-in" not in url)
+    follow_sign_in(page, address)
     return address
 
 
