@@ -20,7 +20,7 @@ up: $(INSTALLED)  ## the Prefect server, its deployments and a worker
 down:  ## stop what up started
 	@$(BIN)/groundup down
 
-check: $(TEST_INSTALLED)  ## lint, types, import rules, contracts, fast tests: under a minute on 2 cores
+check: $(TEST_INSTALLED)  ## lint, types, import rules, contracts, fast tests: a minute and a half on 2 cores
 	@$(MAKE) --no-print-directory -j 2 lint fast
 
 lint: $(TEST_INSTALLED)
@@ -31,13 +31,16 @@ lint: $(TEST_INSTALLED)
 	@$(BIN)/groundup contracts check > .venv/contracts.log || { cat .venv/contracts.log; exit 1; }
 
 fast: $(TEST_INSTALLED)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" -n logical --maxprocesses 8
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not long" -n logical --maxprocesses 8
 
-test: $(TEST_INSTALLED)  ## everything, the slow real tests too: at most 20 minutes on 2 cores
-	@infra/install_chromium.sh
+test: $(TEST_INSTALLED)  ## everything, the slow real tests too: at most 30 minutes on 2 cores
+	@infra/install_test_programs.sh
 	@$(MAKE) --no-print-directory check
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow -n 2 --dist worksteal --ignore tests/flows
-	@$(BIN)/python -m pytest -m slow tests/flows
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not long" -n 2 --dist worksteal --ignore tests/flows --ignore tests/security
+	@$(BIN)/python -m pytest -m "slow and not long" tests/flows tests/security
+
+test-long: $(TEST_INSTALLED)  ## fuzzing: what strangers may write, ten minutes each (GROUNDUP_FUZZ_SECONDS=600)
+	@GROUNDUP_FUZZ_SECONDS=$${GROUNDUP_FUZZ_SECONDS:-600} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --timeout 3600 -n logical --dist worksteal tests
 
 bench: $(TEST_INSTALLED)  ## our speed beside our peers', in the same run
 	@$(BIN)/python -m tests.bench
@@ -60,4 +63,4 @@ $(TEST_INSTALLED): pyproject.toml constraints.txt infra/install.sh
 	@infra/install.sh test
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup demo up down check lint fast test bench check-gpu gpu-wheels
+.PHONY: help setup demo up down check lint fast test test-long bench check-gpu gpu-wheels

@@ -1,14 +1,40 @@
-"""What crosses between stages: contracts, artifacts under them, and the store that keeps them."""
+"""What crosses between stages: contracts, artifacts under them, and the store that keeps them.
 
-from data_contracts.artifact import Artifact, Manifest
-from data_contracts.contract import Contract, Contracts, current
-from data_contracts.draft import Draft
-from data_contracts.errors import ArtifactError, ConfigError, ContractError, GroundupError, InputError, Interrupted
-from data_contracts.identity import Identity
-from data_contracts.remote import open_store
-from data_contracts.store import Store
+A name is imported when it is first asked for: a command that shows its help or completes a word needs no Arrow.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from data_contracts.artifact import Artifact, Manifest
+    from data_contracts.contract import Contract, Contracts, current
+    from data_contracts.draft import Draft
+    from data_contracts.errors import ArtifactError, ConfigError, ContractError, GroundupError, InputError, Interrupted
+    from data_contracts.identity import Identity
+    from data_contracts.remote import open_store
+    from data_contracts.store import Store
+
+_MODULES = {
+    "artifact": ("Artifact", "Manifest"),
+    "contract": ("Contract", "Contracts", "current"),
+    "draft": ("Draft",),
+    "errors": ("ArtifactError", "ConfigError", "ContractError", "GroundupError", "InputError", "Interrupted"),
+    "identity": ("Identity",),
+    "remote": ("open_store",),
+    "store": ("Store",),
+}
 
 __all__ = [
     "Artifact", "ArtifactError", "ConfigError", "Contract", "ContractError", "Contracts", "Draft", "GroundupError", "Identity",
     "InputError", "Interrupted", "Manifest", "Store", "current", "open_store",
 ]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _MODULES.items():
+        if name in names:
+            found = getattr(import_module(f"data_contracts.{module}"), name)
+            globals()[name] = found
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -3,113 +3,63 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import shlex
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from data_contracts import bundles, check, migrations
+from data_contracts import bundles, check, migrations, repair
 from data_contracts.contract import SHIPPED, Contract, Contracts, Version
 from data_contracts.errors import ArtifactError, ContractError, make_again
-from data_contracts.files import batches, is_file, is_plain, listing, no_duplicates, refusal, sha256
-from data_contracts.identity import ID_DIGITS, canonical
+from data_contracts.files import batches, is_file, listing, read_bounded, refusal, sha256, shown
+from data_contracts.manifest import MANIFEST, MOST_BYTES, FileEntry, InputRef, Manifest
+from data_contracts.repair import Damage
 
-MANIFEST = "manifest.json"
-
-
-def _plain(path: str) -> str:
-    if not is_plain(path):
-        raise ValueError(f"{path!r} is not a plain relative path")
-    return path
-
-
-def _each_once(files: list[FileEntry]) -> list[FileEntry]:
-    if len({entry.path for entry in files}) != len(files):
-        raise ValueError("a file is listed twice")
-    return files
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")  # a newer release may say more
-
-
-class FileEntry(_Frozen):
-    """path is relative to the artifact, with forward slashes, and stays inside it."""
-
-    path: Annotated[str, AfterValidator(_plain)]
-    bytes: int = Field(ge=0)
-    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
-
-
-class InputRef(_Frozen):
-    noun: str
-    id: str
-
-
-class Manifest(_Frozen):
-    """Everything that is known of an artifact. Written last: an artifact without it does not exist.
-
-    config: what of the settings bears on the result, as it entered the id. settings: all of them, as they were given.
-    """
-
-    groundup: str
-    id: str = Field(pattern=rf"^[0-9a-f]{{{ID_DIGITS}}}$")
-    noun: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    contract: str
-    stage: str
-    stage_version: int
-    as_of: str | None
-    config: dict[str, Any]
-    settings: dict[str, Any]
-    inputs: dict[str, InputRef]
-    rows: dict[str, int]
-    facts: dict[str, Any]
-    files: Annotated[list[FileEntry], AfterValidator(_each_once)]
-    started: str
-    finished: str
-
-    @classmethod
-    def parse(cls, text: str | bytes) -> Manifest:
-        """Raises ValueError for what is no manifest: no JSON, a key twice, a path that leads out of the artifact …"""
-        try:
-            return cls.model_validate(json.loads(text, object_pairs_hook=no_duplicates))
-        except RecursionError:
-            raise ValueError("nested too deeply") from None
-
-    @property
-    def content(self) -> str:
-        """One digest over all files: equal content, equal digest, whenever and wherever it was made."""
-        return hashlib.sha256(canonical([(f.path, f.sha256) for f in self.files]).encode()).hexdigest()
-
-    @property
-    def bytes(self) -> int:
-        return sum(entry.bytes for entry in self.files)
+__all__ = ["MANIFEST", "Artifact", "FileEntry", "InputRef", "Manifest"]
 
 
 class Artifact:
     """A published artifact, for reading. Readers see what the manifest lists and nothing else."""
 
-    def __init__(self, place: Path, manifest: Manifest, contracts: Contracts = SHIPPED, fetch: Callable[[], None] | None = None):
-        """place: the folder of the files. fetch: puts them there, if they are elsewhere until somebody wants them."""
-        self.place, self.manifest, self.contracts, self._fetch = place, manifest, contracts, fetch
+    def __init__(
+        self,
+        place: Path,
+        manifest: Manifest,
+        digest: str,
+        contracts: Contracts = SHIPPED,
+        fetch: Callable[[], None] | None = None,
+    ):
+        """place: the folder of the files. digest: sha256 of the manifest as it is written, in hex.
+
+        fetch: puts the files there, if they are elsewhere until somebody wants them.
+        """
+        self.place, self.manifest, self.digest, self.contracts = place, manifest, digest, contracts
+        self._fetch = fetch
 
     @classmethod
     def at(cls, path: Path, contracts: Contracts = SHIPPED) -> Artifact:
-        """Open the folder of an artifact without checking its files; see `verify`."""
+        """Open the folder of an artifact without checking its files; see `verify`.
+
+        Raises ArtifactError if there is none, or if its manifest is none.
+        """
+        what, known = f"artifact {path}", f"{path.parent.name}/{path.name}"
         try:
-            manifest = Manifest.parse((path / MANIFEST).read_bytes())
+            written = read_bounded(path / MANIFEST, MOST_BYTES)
+            manifest = Manifest.parse(written)
         except (FileNotFoundError, NotADirectoryError):
-            raise ArtifactError(f"artifact {path}", "has no manifest: it does not exist or was never finished", _rebuild(path)) from None
-        except (ValueError, OSError) as error:  # pydantic's errors are ValueErrors
-            raise ArtifactError(f"artifact {path}", f"its {MANIFEST} cannot be read: {error}", _rebuild(path)) from None
-        return cls(path, manifest, contracts)
+            fix = repair.rebuild(known) if os.path.lexists(path) else make_again()
+            why = "has no manifest: it does not exist or was never finished"
+            raise ArtifactError(what, why, fix) from None
+        except OSError as error:
+            damage = repair.of_error(MANIFEST, path / MANIFEST, error)
+            raise ArtifactError(what, f"its {damage.what}", repair.advice(known, [damage])) from None
+        except ValueError as error:  # pydantic's errors are ValueErrors
+            damage = Damage(f"{MANIFEST} cannot be read: {error}", "content", path)
+            raise ArtifactError(what, f"its {damage.what}", repair.advice(known, [damage])) from None
+        return cls(path, manifest, hashlib.sha256(written).hexdigest(), contracts)
 
     @property
     def path(self) -> Path:
@@ -144,7 +94,8 @@ class Artifact:
         if table in self.manifest.rows:
             return self.manifest.rows[table]
         if table in self.contract.tables:
-            return 0  # the version that it was written under had no such table
+            # the version that it was written under had no such table
+            return sum(batch.num_rows for batch in self.batches(table))
         raise self._no_such("table", table, list(self.manifest.rows))
 
     def table_paths(self, table: str) -> list[Path]:
@@ -159,12 +110,11 @@ class Artifact:
         """
         wanted = self._schema(table, columns)
         older = self.version < self.contract.version
-        for path in self.table_paths(table):
+        stored = migrations.stored_as(self.contracts, self.noun, table, self.version)
+        for path in self.table_paths(stored):
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 if not older and (lost := set(wanted.names) - set(file.schema_arrow.names)):
-                    raise ContractError(
-                        f"{self} {table}/{path.name}", f"has no columns {sorted(lost)}", _rebuild(self.place, self.manifest.stage)
-                    )
+                    raise ContractError(f"{self} {stored}/{path.name}", f"has no columns {sorted(lost)}", self._rebuild())
                 for batch in batches(file, batch_size, None if older else wanted.names):
                     if older:
                         batch = migrations.upgrade(self.contracts, self.noun, table, batch, self.version)
@@ -185,28 +135,49 @@ class Artifact:
         """The one file that falls under the file rule `name`."""
         found = self.files(name)
         if len(found) != 1:
-            raise ArtifactError(f"{self}", f"{len(found)} files fall under {name!r}, wanted one", _rebuild(self.place, self.manifest.stage))
+            raise ArtifactError(f"{self}", f"{len(found)} files fall under {name!r}, wanted one", self._rebuild())
         return found[0]
 
     def verify(self) -> None:
-        """Compare every file with the manifest, byte for byte.
+        """Compare every file with the manifest, byte for byte, and the id with what the manifest says it is made of.
 
         Raises ArtifactError naming each file that is missing, extra, cut short, changed, or a link.
         """
         listed = {MANIFEST, *(entry.path for entry in self.manifest.files)}
+        folder, found = self.path, []
         try:
-            wrong = [f"{name} is not in the manifest" for name in listing(self.path) if name not in listed]
+            strays = [name for name in listing(folder) if name not in listed]
+            found += [Damage(f"{shown(name)} is not in the manifest", "stray", folder / name) for name in strays]
         except OSError as error:
-            wrong = [f"its folder cannot be read: {error}"]
+            found.append(repair.of_error("its folder", folder, error))
+        if (computed := self.manifest.identity.id) != self.id:
+            why = f"its id is not that of the stage, settings and inputs in its manifest, which is {computed}"
+            found.append(Damage(why, "content", folder))
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing lets go of the interpreter
-            wrong += [told for told in pool.map(self._damage, self.manifest.files) if told]
-        if wrong:
-            raise ArtifactError(f"artifact {self}", "; ".join(wrong), _rebuild(self.place, self.manifest.stage))
+            found += [damage for damage in pool.map(self._damage, self.manifest.files) if damage]
+        if found:
+            raise ArtifactError(f"artifact {self}", "; ".join(one.what for one in found), self._advice(found))
+
+    def check_files(self) -> None:
+        """Hold the files against the contract, as at publish, if it has rules for files; tables are not read.
+
+        Raises:
+            ContractError: A file is missing, allowed by no rule, or not what its rule says.
+        """
+        contract = self.contract
+        if not contract.files or self.version.major != contract.version.major:
+            return
+        if self.version > contract.version:  # may have files that this release does not know
+            return
+        told = bundles.problems(contract, self.path, ignore=MANIFEST, reads_tables=False)
+        if told:
+            raise refusal(f"artifact {self} (contract {contract.version})", told, self._rebuild())
 
     def check(self) -> int:
-        """Hold the content against its contract once more, as at publish; returns the rows. (`verify` shows that nothing changed since.)
+        """Hold the content against its contract once more, as at publish, and its rows against the manifest; returns the rows.
 
-        Of a newer minor version, whose bounds may be wider, only the columns that this release reads are looked for.
+        (`verify` shows that nothing changed since.) Of a newer minor version, whose bounds may be wider, only the columns that this
+        release reads are looked for.
         Raises ContractError that tells every violation found.
         """
         versions = [contract for contract in self.contracts.versions(self.noun) if contract.version <= self.version]
@@ -216,14 +187,15 @@ class Artifact:
         contract = versions[-1]
         newer = self.version > contract.version
         told = [] if newer else bundles.problems(contract, self.path, ignore=MANIFEST)
-        rows = 0
+        rows = {}
         for table in contract.tables:
-            count, violations = check.table(contract, table, self.path, newer)
-            rows += count
+            rows[table], violations = check.table(contract, table, self.path, newer)
             told += violations
+        if not told:
+            told = self._miscounted(rows, newer)
         if told:
-            raise refusal(f"artifact {self} (contract {contract.version})", told, _rebuild(self.place, self.manifest.stage))
-        return rows
+            raise refusal(f"artifact {self} (contract {contract.version})", told, self._rebuild())
+        return sum(rows.values())
 
     def require(self, accepts: int) -> str | None:
         """Refuse a contract version that a reader of major version `accepts` cannot read; returns a note where it reads less than is there.
@@ -235,7 +207,7 @@ class Artifact:
             raise ContractError(f"artifact {self}", why, "install a newer groundup")
         if self.version.major < accepts and not migrations.reaches(self.contracts, self.noun, self.version, self.contract.version):
             why = f"was written under contract {self.version} and no migration leads to {accepts}.x"
-            raise ContractError(f"artifact {self}", why, _rebuild(self.place, self.manifest.stage))
+            raise ContractError(f"artifact {self}", why, self._rebuild())
         if self.version > self.contract.version:
             return (
                 f"{self} was written under contract {self.version}, newer than {self.contract.version}: columns that it added are left out"
@@ -252,27 +224,42 @@ class Artifact:
             raise self._no_such("column", f"{table}.{unknown[0]}", schema.names)
         return pa.schema([schema.field(name) for name in columns])
 
-    def _damage(self, entry: FileEntry) -> str | None:
-        try:
-            return self._difference(entry)
-        except OSError as error:
-            return f"{entry.path} cannot be read: {error.strerror}"
+    def _miscounted(self, rows: dict[str, int], newer: bool) -> list[str]:
+        """Tables of which the manifest says another number of rows. A newer minor version may have tables more."""
+        written = self.manifest.rows
+        wrong = [
+            f"{table} has {count:,} rows, the manifest says {written.get(table, 'nothing')}"
+            for table, count in rows.items()
+            if written.get(table) != count
+        ]
+        if not newer:
+            wrong += [f"the manifest counts rows of {table}, which is no table" for table in written if table not in rows]
+        return wrong
 
-    def _difference(self, entry: FileEntry) -> str | None:
+    def _damage(self, entry: FileEntry) -> Damage | None:
         path = self.path / entry.path
+        try:
+            difference = self._difference(entry, path)
+        except OSError as error:
+            return repair.of_error(entry.path, path, error)
+        return Damage(f"{entry.path} {difference}", "content", path) if difference else None
+
+    def _difference(self, entry: FileEntry, path: Path) -> str | None:
         if any(place.is_symlink() for place in (path, *path.parents[: entry.path.count("/") + 1])):
-            return f"{entry.path} is a link"
+            return "is a link"
         if not is_file(path):
-            return f"{entry.path} is missing"
+            return "is missing"
         if (size := path.stat().st_size) != entry.bytes:
-            return f"{entry.path} has {size:,} bytes, the manifest says {entry.bytes:,}"
+            return f"has {size:,} bytes, the manifest says {entry.bytes:,}"
         if sha256(path) != entry.sha256:
-            return f"{entry.path} does not have the sha256 of the manifest: it was changed or damaged"
+            return "does not have the sha256 of the manifest: it was changed or damaged"
         return None
+
+    def _advice(self, found: Sequence[Damage]) -> str:
+        return repair.advice(str(self), found, self.manifest.stage, self.manifest.seconds)
+
+    def _rebuild(self) -> str:
+        return repair.rebuild(str(self), self.manifest.stage, self.manifest.seconds)
 
     def _no_such(self, kind: str, name: str, known: Sequence[str]) -> ContractError:
         return ContractError(f"{self}", f"its contract has no {kind} {name!r}", f"choose from: {', '.join(known)}")
-
-
-def _rebuild(path: Path, stage: str | None = None) -> str:
-    return f"rm -r {shlex.quote(str(path))}   then {make_again(stage)}"

@@ -5,7 +5,6 @@ A contract names its rules; each is a function here, from the artifact's folder 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,20 +12,25 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data_contracts.files import is_file, is_plain, listing, matches, no_duplicates
+from data_contracts.files import is_file, is_plain, listing, matches
+from data_contracts.json_files import read_json
 from data_contracts.tensor_files import gguf_problem, safetensors_header
+from data_contracts.tokenizer_files import LLAMA3_SPLIT
 
 if TYPE_CHECKING:
     from data_contracts.contract import Contract
 
-LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+WEIGHTS = ("F64", "F32", "F16", "BF16")  # types that a checkpoint's tensors may have
 MOST_LAYERS, MOST_EXPERTS = 10_000, 100_000  # in the whole model: above any that there is, and no config.json makes us count for ever
 
 _TOO_BROKEN = (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
-def problems(contract: Contract, folder: Path, ignore: str | None = None) -> list[str]:
-    """Required files that are missing, files that no rule allows, and broken rules. `ignore` is one path that is no part of the content."""
+def problems(contract: Contract, folder: Path, ignore: str | None = None, reads_tables: bool = True) -> list[str]:
+    """Required files that are missing, files that no rule allows, and broken rules.
+
+    ignore: one path that is no part of the content. reads_tables: also the rules that read whole tables.
+    """
     present = [path for path in listing(folder) if path != ignore]
     told = [f"file {rule.glob} is missing" for rule in contract.files if rule.required and not any(map(rule.matches, present))]
     allowed = [rule.glob for rule in contract.files] + [f"{table}/*.parquet" for table in contract.tables]
@@ -35,6 +39,8 @@ def problems(contract: Contract, folder: Path, ignore: str | None = None) -> lis
     if told:
         return told
     for name in contract.rules:
+        if RULES[name] in READ_TABLES and not reads_tables:
+            continue
         try:
             told += RULES[name](folder)
         except _TOO_BROKEN as error:  # a file too broken for its rule
@@ -43,7 +49,7 @@ def problems(contract: Contract, folder: Path, ignore: str | None = None) -> lis
 
 
 def tokenizer_is_byte_level_bpe(folder: Path) -> list[str]:
-    tokenizer = _json(folder / "tokenizer.json")
+    tokenizer = read_json(folder / "tokenizer.json")
     told = []
     if tokenizer["model"]["type"] != "BPE":
         told.append(f"tokenizer.json: model is {tokenizer['model']['type']}, wanted BPE")
@@ -58,7 +64,7 @@ def tokenizer_is_byte_level_bpe(folder: Path) -> list[str]:
 
 
 def tokenizer_has_special_tokens(folder: Path) -> list[str]:
-    tokenizer, settings = _json(folder / "tokenizer.json"), _json(folder / "tokenizer_config.json")
+    tokenizer, settings = read_json(folder / "tokenizer.json"), read_json(folder / "tokenizer_config.json")
     special = {token["content"] for token in tokenizer["added_tokens"] if token["special"]}
     named = {key: _content(settings.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
     return [f"tokenizer_config.json: {key} {value!r} is not a special token" for key, value in named.items() if value not in special]
@@ -87,7 +93,7 @@ def checkpoint_tensors_follow_config(folder: Path) -> list[str]:
     places: dict[str, str] = {}
     told = []
     for path in sorted(folder.glob("*.safetensors")):
-        shapes, problem = safetensors_header(path)
+        shapes, problem = safetensors_header(path, WEIGHTS)
         if problem:
             told.append(f"{path.name}: {problem}")
         told += [f"{path.name}: tensor {name} is in {places[name]} too" for name in shapes if name in found]
@@ -95,7 +101,7 @@ def checkpoint_tensors_follow_config(folder: Path) -> list[str]:
         places |= dict.fromkeys(shapes, path.name)
     if told:
         return told
-    wanted = checkpoint_shapes(_json(folder / "config.json"))
+    wanted = checkpoint_shapes(read_json(folder / "config.json"))
     told += [f"tensor {name} is missing" for name in wanted if name not in found]
     told += [f"tensor {name} is not called for by config.json" for name in found if name not in wanted]
     told += [
@@ -104,11 +110,19 @@ def checkpoint_tensors_follow_config(folder: Path) -> list[str]:
         if name in found and found[name] != shape
     ]
     index = folder / "model.safetensors.index.json"
-    if index.exists() and _json(index)["weight_map"] != places:
+    if index.exists() and read_json(index)["weight_map"] != places:
         told.append(f"{index.name}: weight_map does not say where the tensors are")
     elif not index.exists() and len(set(places.values())) > 1:
         told.append(f"{index.name} is missing, and the weights are in {len(set(places.values()))} files")
     return told
+
+
+def weights_problems(folder: Path) -> list[str]:
+    """checkpoint_tensors_follow_config, for a folder that may hold anything. Raises OSError if a file cannot be read."""
+    try:
+        return checkpoint_tensors_follow_config(folder)
+    except _TOO_BROKEN as error:
+        return [f"{type(error).__name__}: {error}"]
 
 
 def checkpoint_shapes(config: dict[str, Any]) -> dict[str, list[int]]:
@@ -146,8 +160,11 @@ def checkpoint_shapes(config: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def checkpoint_vocabulary_matches_tokenizer(folder: Path) -> list[str]:
-    size, tokens = _json(folder / "config.json")["vocab_size"], len(_vocabulary(_json(folder / "tokenizer.json")))
-    return [] if tokens <= size else [f"the tokenizer has {tokens} tokens, the model {size}"]
+    size, vocabulary = read_json(folder / "config.json")["vocab_size"], _vocabulary(read_json(folder / "tokenizer.json"))
+    if len(vocabulary) > size:
+        return [f"the tokenizer has {len(vocabulary)} tokens, the model {size}"]
+    beyond = [token for token, number in vocabulary.items() if type(number) is not int or not 0 <= number < size]
+    return [f"tokenizer.json: the id of {token[:40]!r} is none of the model's 0..{size - 1}" for token in beyond[:1]]
 
 
 def gguf_header_is_readable(folder: Path) -> list[str]:
@@ -167,16 +184,11 @@ RULES: dict[str, Callable[[Path], list[str]]] = {
     )
 }
 
+READ_TABLES = (tokens_below_vocabulary,)  # as long as the tables are
+
 
 def _mlp(at: str, width: int, inner: int) -> dict[str, list[int]]:
     return {at + "gate_proj.weight": [inner, width], at + "up_proj.weight": [inner, width], at + "down_proj.weight": [width, inner]}
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text("utf-8"), object_pairs_hook=no_duplicates)
-    except ValueError as error:
-        raise ValueError(f"{path.name}: {error}") from None
 
 
 def _size(config: dict[str, Any], key: str, most: int = 2**31) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,10 +20,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts.bundles import RULES
 from data_contracts.errors import ContractError
-from data_contracts.files import matches
-from data_contracts.migrations import MAJOR_STEPS, Migration
+from data_contracts.files import matches, read_bounded
+from data_contracts.foreign_text import brief
+from data_contracts.migrations import MAJOR_STEPS, Migration, SplitOff
 
 ROOT = Path(__file__).parent
+MOST_BYTES, MOST_VALUES = 1 << 20, 100_000  # of a contract file: a hundred times what the largest has
 STAMP = b"groundup.contract"  # key in every Parquet footer; the value is "noun/table version"
 
 _SCALARS: dict[str, tuple[str, pa.DataType]] = {  # physicalType → logicalType, Arrow type
@@ -56,8 +59,8 @@ class Version:
 
     @classmethod
     def parse(cls, text: str) -> Version:
-        if not re.fullmatch(r"[0-9]+\.[0-9]+\.[0-9]+", text):
-            raise ContractError(f"version {text!r}", "is not of the form MAJOR.MINOR.PATCH", "write it as e.g. 1.0.0")
+        if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}", text):
+            raise ContractError(f"version {brief(text)}", "is not of the form MAJOR.MINOR.PATCH", "write it as e.g. 1.0.0")
         return cls(*map(int, text.split(".")))
 
     def __str__(self) -> str:
@@ -125,6 +128,22 @@ class Contract:
 FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every command reads all contracts: libyaml takes a tenth of the time
 
 
+def _plain_yaml(path: Path) -> dict[str, Any]:
+    """What a YAML file says. Raises ValueError for one that is too long, or that becomes too much when its aliases are written out."""
+    value = yaml.load(read_bounded(path, MOST_BYTES).decode("utf-8"), FastLoader)
+    if not isinstance(value, dict):
+        raise ValueError("it is no mapping")
+    waiting, seen = [value], 0
+    while waiting:
+        part = waiting.pop()
+        seen += 1
+        if seen + len(waiting) > MOST_VALUES:
+            raise ValueError(f"it has more than {MOST_VALUES:,} values")
+        if isinstance(part, dict | list):
+            waiting += part.values() if isinstance(part, dict) else part
+    return value
+
+
 def load(path: Path) -> Contract:
     """Read one contract file.
 
@@ -132,8 +151,8 @@ def load(path: Path) -> Contract:
     that groundup does not check.
     """
     try:
-        odcs = OpenDataContractStandard(**yaml.load(path.read_text("utf-8"), FastLoader))
-    except (ValueError, TypeError, OSError, yaml.YAMLError) as error:  # pydantic's errors are ValueErrors
+        odcs = OpenDataContractStandard(**_plain_yaml(path))
+    except (ValueError, TypeError, AttributeError, RecursionError, OSError, yaml.YAMLError) as error:
         raise ContractError(str(path), f"is not an ODCS v3.1 contract: {error}", f"run: datacontract lint {path}") from error
     try:
         custom = _Custom.model_validate({str(prop.property): prop.value for prop in odcs.customProperties or []})
@@ -170,7 +189,7 @@ class Contracts:
     """
 
     root: Path = ROOT
-    steps: Mapping[tuple[str, str, int], Migration] = field(default_factory=lambda: MAJOR_STEPS)
+    steps: Mapping[tuple[str, str, int], Migration | SplitOff] = field(default_factory=lambda: MAJOR_STEPS)
 
     @property
     def nouns(self) -> list[str]:

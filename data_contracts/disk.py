@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from data_contracts import links, repair
 from data_contracts.errors import ArtifactError, GroundupError
 from data_contracts.files import listing
 
@@ -24,7 +25,9 @@ _FAULTS = {
     errno.EPERM: ("permission is denied", _PLACE),
     errno.ENOTDIR: ("a file is where a folder should be", _PLACE),
     errno.EEXIST: ("a file is where a folder should be", _PLACE),
+    errno.EISDIR: ("a folder is where a file should be", _PLACE),
 }
+_IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _OF_THE_DISK = (*_FULL, errno.EIO, errno.EROFS)  # whatever file it was; the others are the store's only below its root
 
@@ -45,9 +48,12 @@ def faults_told(what: str, root: Path, draft: Path | None = None) -> Iterator[No
             raise
         free = _free(root) / 1e6
         why, fix = _FAULTS[number]
+        if number not in _OF_THE_DISK and _below(root, error):
+            path = Path(os.fsdecode(error.filename))  # type: ignore[attr-defined]
+            fix = repair.in_the_way(path) if number in _IN_THE_WAY else repair.permission(path, write=True)
         written = _written(draft) / 1e6 if draft else 0.0
         if draft and number in _FULL:
-            shutil.rmtree(draft, ignore_errors=True)
+            links.delete(root, draft, ignore_errors=True)
         raise ArtifactError(
             what,
             f"{why} ({written:,.1f} MB of it were written, {free:,.1f} MB are free): {error}",

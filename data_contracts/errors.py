@@ -1,5 +1,8 @@
 """The one shape in which groundup says no: what, why, and the command that repairs it."""
 
+from data_contracts.credentials import masked
+from data_contracts.foreign_text import line, shown
+
 
 def make_again(stage: str | None = None) -> str:
     """The repair of an artifact that is damaged or gone: a name knows the settings and the date with which its artifacts were made."""
@@ -13,9 +16,12 @@ class GroundupError(Exception):
     what: the artifact, file, row or parameter that is wrong.
     why:  what is wrong with it, with figures.
     fix:  the command or the change that repairs it.
+
+    All three may quote what others wrote, so they are safe to print, and addresses in them hold no credentials.
     """
 
     def __init__(self, what: str, why: str, fix: str):
+        what, why, fix = line(masked(what)), shown(masked(why)), shown(masked(fix))
         super().__init__(what, why, fix)
         self.what, self.why, self.fix = what, why, fix
 

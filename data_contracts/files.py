@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import json
 import os
+import stat
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -13,15 +16,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts.errors import ContractError
+from data_contracts.regular_files import open_regular
 
 CORRECT = "nothing was published; correct the stage or its settings and run it again"
 BATCH_BYTES = 64 << 20  # most that a batch should take in memory, however long the rows are
+MOST_NESTED = 64  # levels of lists and objects in a JSON file that groundup writes
 
 
 def is_plain(path: str) -> bool:
     """True for a relative path with forward slashes that stays inside its folder and has no invisible characters."""
     parts = path.split("/")
     return path.isprintable() and "\\" not in path and all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
+
+
+def shown(path: str) -> str:
+    """A path for a message: as it is, or in quotes and escapes if a terminal could obey it."""
+    return path if path.isprintable() else repr(path)
 
 
 def matches(path: str, glob: str) -> bool:
@@ -53,7 +63,7 @@ def is_file(path: Path) -> bool:
 
 def sha256(path: Path) -> str:
     """Hex sha256 of a file, read in pieces."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -76,6 +86,45 @@ def batches(file: pq.ParquetFile, rows: int, columns: list[str] | None = None) -
         group = file.metadata.row_group(number)
         most = max(1, min(rows, group.num_rows * BATCH_BYTES // max(group.total_byte_size, 1)))
         yield from file.iter_batches(most, row_groups=[number], columns=columns)
+
+
+def read_bounded(path: Path, most: int) -> bytes:
+    """The bytes of a regular file of at most `most` bytes. A link, a pipe or a device is never opened: reading one may not end.
+
+    Raises ValueError for what is no such file, OSError for one that cannot be read.
+    """
+    if not stat.S_ISREG(path.lstat().st_mode):
+        if path.is_dir() and not path.is_symlink():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        raise ValueError("it is a link or a device, not a file")
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(handle, "rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
+    return data
+
+
+def plain_json(text: str | bytes) -> Any:
+    """A JSON document that every reader takes for the same: no key twice, no NaN, no half of a character, no deep nest.
+
+    Raises ValueError for any other.
+    """
+    try:
+        value = json.loads(text, object_pairs_hook=no_duplicates)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if _deeper(value, MOST_NESTED):
+        raise ValueError("nested too deeply")
+    return value
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    if not isinstance(value, dict | list):
+        return False
+    inside = value.values() if isinstance(value, dict) else value
+    return levels == 0 or any(_deeper(part, levels - 1) for part in inside)
 
 
 def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,11 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from data_contracts.errors import ArtifactError
+
 ID_DIGITS = 24  # 96 bits
+_KEY = re.compile(rf"[a-z][a-z0-9_]{{0,63}}/[0-9a-f]{{{ID_DIGITS}}}")
+
+
+def is_key(artifact_type: str, id: str) -> bool:
+    """Whether an artifact may have this type and id; both become parts of paths."""
+    return bool(_KEY.fullmatch(f"{artifact_type}/{id}"))
+
+
+def key_of(artifact_type: str, id: str) -> str:
+    """ "type/id". Raises ArtifactError for what no artifact is called."""
+    if not is_key(artifact_type, id):
+        shown = f"{artifact_type}/{id}"[:100]
+        raise ArtifactError(f"artifact {shown!r}", "is no artifact type and id", "see what there is: groundup ls")
+    return f"{artifact_type}/{id}"
 
 
 @dataclass(frozen=True)

@@ -2,16 +2,18 @@
 
 A minor version needs no entry here: columns that it added are filled with null, so they must be nullable
 (`compatibility.py` refuses anything else). A major version of a table needs a function, registered under
-(noun, table, old major); it is tested from a stored artifact of the old version. Bundles of files are not migrated:
-a new major version of one is built again.
+(noun, table, old major); it is tested from a stored artifact of the old version. A table that a major version takes out of
+another one is registered as `SplitOff`. Bundles of files are not migrated: a new major version of one is built again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from data_contracts.errors import ContractError
 
@@ -20,7 +22,30 @@ if TYPE_CHECKING:
 
 Migration = Callable[[pa.RecordBatch], pa.RecordBatch]
 
-MAJOR_STEPS: dict[tuple[str, str, int], Migration] = {}
+
+@dataclass(frozen=True)
+class SplitOff:
+    """A table that a major version began: its rows are made of those of `table`, which the version before had."""
+
+    table: str
+    rows: Migration
+
+
+def _fetches_of_documents(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """raw_documents 1.x said of each document when and how it was had; nothing of local files."""
+    columns = ["id", "fetched_at", "etag", "last_modified", "warc_file", "warc_offset"]
+    return batch.select(columns).filter(pc.is_valid(batch["fetched_at"]))
+
+
+def _unchanged(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return batch
+
+
+MAJOR_STEPS: dict[tuple[str, str, int], Migration | SplitOff] = {
+    ("raw_documents", "documents", 1): _unchanged,  # the columns that went are left out on the way
+    ("raw_documents", "failures", 1): _unchanged,
+    ("raw_documents", "fetches", 1): SplitOff("documents", _fetches_of_documents),
+}
 
 
 def reaches(contracts: Contracts, noun: str, old: Version, new: Version) -> bool:
@@ -33,20 +58,32 @@ def reaches(contracts: Contracts, noun: str, old: Version, new: Version) -> bool
     return bool(steps) and all(step in contracts.steps for step in steps)
 
 
+def stored_as(contracts: Contracts, noun: str, table: str, old: Version) -> str:
+    """The table of version `old` whose rows make those of `table` as the current version of `noun` has it."""
+    for major in reversed(range(old.major, contracts.current(noun).version.major)):
+        step = contracts.steps.get((noun, table, major))
+        if isinstance(step, SplitOff):
+            table = step.table
+    return table
+
+
 def upgrade(contracts: Contracts, noun: str, table: str, batch: pa.RecordBatch, old: Version) -> pa.RecordBatch:
-    """`batch`, written under version `old`, as the current version of `noun` has it.
+    """`batch`, of the table that `stored_as` names under version `old`, as the current version of `noun` has `table`.
 
     Raises ContractError if a migration is missing or does not give the columns that the next version wants.
     """
     versions = contracts.versions(noun)
+    newest = {contract.version.major: contract for contract in versions}
     for major in range(old.major, versions[-1].version.major):
-        step = contracts.steps.get((noun, table, major))
+        began = newest[major + 1].version
+        before, after = stored_as(contracts, noun, table, old), stored_as(contracts, noun, table, began)
+        step = contracts.steps.get((noun, after, major))
         if step is None:
             raise ContractError(
                 f"{noun}.{table} {old}", f"there is no migration from {major}.x to {major + 1}.x", "build the artifact again"
             )
-        newest = [contract for contract in versions if contract.version.major == major][-1]
-        batch = step(_filled(batch, newest, table))
+        rows = step.rows if isinstance(step, SplitOff) else step
+        batch, old = rows(_filled(batch, newest[major], before)), began
     return _filled(batch, versions[-1], table)
 
 

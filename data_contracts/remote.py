@@ -12,7 +12,6 @@ Conditional puts are atomic on S3 (If-None-Match) and wherever the fsspec backen
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -23,12 +22,15 @@ from urllib.parse import urlsplit
 
 import fsspec
 
+from data_contracts import links, repair
 from data_contracts.artifact import MANIFEST, Artifact, Manifest
 from data_contracts.contract import SHIPPED, Contracts
 from data_contracts.disk import faults_told, of_the_disk
 from data_contracts.errors import ArtifactError, ConfigError, GroundupError, make_again
-from data_contracts.identity import Identity
+from data_contracts.identity import Identity, is_key, key_of
+from data_contracts.manifest import MOST_BYTES
 from data_contracts.names import Names
+from data_contracts.removed import REMOVED, absent, age, in_its_stead, kept, parse_removed, removed_name
 from data_contracts.store import Make, Store
 
 _MARK = "groundup-store"  # the one entry that every remote store has
@@ -44,9 +46,14 @@ def open_store(location: str | Path, cache: Path | None = None, contracts: Contr
     if "://" not in text or text.startswith("file://"):
         return Store(text.removeprefix("file://"), contracts)
     if cache is None:
-        base = os.environ.get("GROUNDUP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "groundup"
-        cache = Path(base).expanduser() / sha256(text.rstrip("/").encode()).hexdigest()[:16]
+        cache = cache_base() / sha256(text.rstrip("/").encode()).hexdigest()[:16]
     return RemoteStore(text, cache, contracts)
+
+
+def cache_base() -> Path:
+    """Where the caches of stores behind URLs are: GROUNDUP_CACHE, or groundup in the user's own folder of caches."""
+    base = os.environ.get("GROUNDUP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "groundup"
+    return Path(base).expanduser().resolve()
 
 
 class Bucket:
@@ -88,13 +95,17 @@ class Bucket:
                 return {}
         return {path.removeprefix(self._at(key) + "/"): int(entry["size"]) for path, entry in found.items()}
 
-    def find(self, key: str) -> bytes | None:
-        """The entry, or None if there is none."""
+    def find(self, key: str, most: int = MOST_BYTES) -> bytes | None:
+        """The entry, or None if there is none. Raises ValueError for one of more than `most` bytes."""
         with self._reached(key):
             try:
-                return self._fs.cat_file(self._at(key))
+                size = self._fs.size(self._at(key))
+                data: bytes | None = self._fs.cat_file(self._at(key)) if size <= most else None
             except FileNotFoundError:
                 return None
+        if data is None:
+            raise ValueError(f"it has more than {most:,} bytes")
+        return data
 
     def read(self, key: str) -> bytes:
         data = self.find(key)
@@ -127,6 +138,17 @@ class Bucket:
         """Everything below `key`."""
         with self._reached(key):
             self._fs.rm(self._at(key), recursive=True)
+
+    def copy(self, keys: Mapping[str, str]) -> None:
+        """Entries, each to another key, within the bucket."""
+        with self._reached("copy"):
+            for key, to in keys.items():
+                self._fs.copy(self._at(key), self._at(to))
+
+    def rename(self, key: str, to: str) -> None:
+        self.copy({key: to})
+        with self._reached(key):
+            self._fs.rm_file(self._at(key))
 
     def _at(self, key: str) -> str:
         return f"{self._root}/{key}".rstrip("/")
@@ -167,22 +189,33 @@ class RemoteStore(Store):
 
     def ids(self) -> list[tuple[str, str]]:
         keys = [key.split("/") for key in self.bucket.sizes("objects")]
-        return sorted((parts[0], parts[1]) for parts in keys if len(parts) == 3 and parts[2] == MANIFEST)
+        found = [(parts[0], parts[1]) for parts in keys if len(parts) == 3 and parts[2] == MANIFEST]
+        return sorted(key for key in found if is_key(*key))
+
+    def holds(self, noun: str, id: str) -> bool:
+        return bool(self.bucket.sizes(f"objects/{key_of(noun, id)}"))
+
+    def _written(self, key: tuple[str, str]) -> bytes | None:
+        try:
+            return self.bucket.find(_manifest(*key))
+        except ValueError:  # it is too long
+            return None
 
     def open(self, noun: str, id: str, verify: bool = True) -> Artifact:
         """The artifact. Its files are fetched when they are wanted, and then compared with the manifest whether `verify` or not."""
-        data = self.bucket.find(_manifest(noun, id))
-        if data is None:
-            raise ArtifactError(f"artifact {noun}/{id}", f"is not in {self.location}", make_again())
         try:
+            data = self.bucket.find(_manifest(noun, id))
+            if data is None:
+                raise ArtifactError(f"artifact {noun}/{id}", f"is not in {self.location}", make_again())
             manifest = Manifest.parse(data)
             if (manifest.noun, manifest.id) != (noun, id):
                 raise ValueError(f"it is that of {manifest.noun}/{manifest.id}")
         except ValueError as error:
             raise ArtifactError(
-                f"artifact {noun}/{id} in {self.location}", f"its {MANIFEST} cannot be read: {error}", self._remake(noun, id)
+                f"artifact {noun}/{id} in {self.location}", f"its {MANIFEST} cannot be read: {error}", _repair(noun, id)
             ) from None
-        artifact = Artifact(self.path(noun, id), manifest, self.contracts, partial(self._fetch, manifest, data))
+        fetch, digest = partial(self._fetch, manifest, data), sha256(data).hexdigest()
+        artifact = Artifact(self.path(noun, id), manifest, digest, self.contracts, fetch)
         if verify:
             artifact.verify()
         return artifact
@@ -224,21 +257,59 @@ class RemoteStore(Store):
         with self.cache.locked(manifest.id), faults_told(f"{manifest.noun} in {self.root}", self.root, place):
             if (cached / MANIFEST).is_file() and (cached / MANIFEST).read_bytes() == data:
                 return
-            shutil.rmtree(cached, ignore_errors=True)
+            links.delete(self.root, cached, ignore_errors=True)
             self.cache.clear(place, cached.parent)
             there = self.bucket.sizes(_files(manifest))  # of what is not there, the verification tells
             wanted = [entry.path for entry in manifest.files if entry.path in there]
             self.bucket.download({f"{_files(manifest)}/{path}": place / path for path in wanted})
             try:
-                Artifact(place, manifest, self.contracts).verify()
+                Artifact(place, manifest, sha256(data).hexdigest(), self.contracts).verify()
             except ArtifactError as error:
-                shutil.rmtree(place, ignore_errors=True)
+                links.delete(self.root, place, ignore_errors=True)
                 what = f"artifact {manifest.noun}/{manifest.id} in {self.location}"
-                raise ArtifactError(what, error.why, self._remake(manifest.noun, manifest.id, manifest.stage)) from None
+                raise ArtifactError(what, error.why, _repair(manifest.noun, manifest.id, manifest)) from None
             self.cache.commit(place, manifest.noun, manifest.id, data)
 
-    def _remake(self, noun: str, id: str, stage: str | None = None) -> str:
-        return f"remove {self.location}/objects/{noun}/{id}   then {make_again(stage)}"
+    def set_aside(self, noun: str, id: str) -> str:
+        """As `Store.set_aside`. The manifest goes first, so that the artifact is absent or whole; the copy in the cache goes, too."""
+        key = key_of(noun, id)
+        entries = self.bucket.sizes(f"objects/{key}")
+        if not entries:
+            raise absent(noun, id, self.location)
+        to = f"{REMOVED}/{removed_name(noun, id)}"
+        self.bucket.copy({f"objects/{key}/{path}": f"{to}/{path}" for path in entries})
+        if MANIFEST in entries:
+            self.bucket.remove(f"objects/{key}/{MANIFEST}")
+        if len(entries) > 1 or MANIFEST not in entries:
+            self.bucket.remove(f"objects/{key}")
+        if self.cache.holds(noun, id):
+            self.cache.set_aside(noun, id)
+        return f"{self.location}/{to}"
+
+    def removed(self) -> list[str]:
+        return sorted((name for name in self.bucket.children(REMOVED) if parse_removed(name)), key=age)
+
+    def bring_back(self, name: str) -> str:
+        """As `Store.bring_back`. The manifest comes last, by a conditional put."""
+        key = kept(name, self.removed())
+        source, target = f"{REMOVED}/{name}", f"objects/{key_of(*key)}"
+        if self.has(*key):
+            raise in_its_stead(*key)
+        entries = [path for path in self.bucket.sizes(source) if path != MANIFEST]
+        self.bucket.copy({f"{source}/{path}": f"{target}/{path}" for path in entries})
+        written = self.bucket.find(f"{source}/{MANIFEST}")
+        if written is not None and not self.bucket.create(f"{target}/{MANIFEST}", written):
+            raise in_its_stead(*key)
+        self.bucket.remove(source)
+        return f"{self.location}/{target}"
+
+    def delete_removed(self, name: str) -> None:
+        """As `Store.delete_removed`; what the cache keeps of the same artifact goes, too."""
+        key = kept(name, self.removed())
+        self.bucket.remove(f"{REMOVED}/{name}")
+        for copy in self.cache.removed():
+            if parse_removed(copy) == key:
+                self.cache.delete_removed(copy)
 
     def _prove(self) -> None:
         """Before any work: the bucket is there, may be written, and refuses to create what exists (some stores ignore the condition)."""
@@ -255,7 +326,12 @@ class RemoteStore(Store):
 
 
 def _manifest(noun: str, id: str) -> str:
-    return f"objects/{noun}/{id}/{MANIFEST}"
+    return f"objects/{key_of(noun, id)}/{MANIFEST}"
+
+
+def _repair(noun: str, id: str, manifest: Manifest | None = None) -> str:
+    how = (manifest.stage, manifest.seconds) if manifest else ()
+    return f"restore it from an older version of the bucket's objects, or {repair.rebuild(key_of(noun, id), *how)}"
 
 
 def _files(manifest: Manifest) -> str:

@@ -9,22 +9,26 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from data_contracts import links, repair, seals
 from data_contracts.artifact import MANIFEST, Artifact, InputRef, Manifest
 from data_contracts.contract import SHIPPED, Contracts
 from data_contracts.disk import faults_told
 from data_contracts.draft import Draft, settle
 from data_contracts.errors import ArtifactError, ConfigError, ContractError
-from data_contracts.files import flush
-from data_contracts.identity import ID_DIGITS, Identity
-from data_contracts.names import Folder, Followed, Names, Pointing, checked
+from data_contracts.files import CORRECT, flush, read_bounded
+from data_contracts.identity import ID_DIGITS, Identity, is_key, key_of
+from data_contracts.manifest import MOST_BYTES
+from data_contracts.names import AT_ONCE, Folder, Followed, Names, Pointing, is_name
+from data_contracts.removed import REMOVED, absent, age, in_its_stead, kept, parse_removed, removed_name
 
 Make = Callable[[Draft], dict[str, Any]]
 
@@ -43,14 +47,41 @@ class Store:
         return str(self.root)
 
     def path(self, noun: str, id: str) -> Path:
-        return self.root / "objects" / noun / id
+        """Where an artifact lies, or would.
+
+        Raises ArtifactError for what is no type or id, and for a link on the way: no path leads out of the store.
+        """
+        return links.within(self.root, self._place(noun, id))
+
+    def _place(self, noun: str, id: str) -> Path:
+        """The same, for those to whom a link in the stead of the artifact is something to take away."""
+        place = self.root / "objects" / key_of(noun, id)
+        links.within(self.root, place.parent)
+        return place
+
+    def holds(self, noun: str, id: str) -> bool:
+        """Whether there is anything in the place of the artifact: itself, what remains of one, a link."""
+        return os.path.lexists(self._place(noun, id))
 
     def has(self, noun: str, id: str) -> bool:
-        return (self.path(noun, id) / MANIFEST).is_file()
+        """Whether there is such an artifact. Raises ArtifactError where the store does not let us look."""
+        path = self.path(noun, id) / MANIFEST
+        with repair.reading(f"artifact {noun}/{id}", path):
+            return path.is_file()
 
     def ids(self) -> list[tuple[str, str]]:
-        """(noun, id) of every artifact."""
-        return sorted((path.parent.parent.name, path.parent.name) for path in (self.root / "objects").glob(f"*/*/{MANIFEST}"))
+        """(noun, id) of every artifact; what is named otherwise is none. Raises ArtifactError where a folder cannot be read."""
+        found = []
+        with repair.reading(f"store {self.root}", self.root):
+            for kind in _folders(links.within(self.root, self.root / "objects")):
+                folders = [folder for folder in _folders(kind) if is_key(kind.name, folder.name)]
+                found += [(kind.name, folder.name) for folder in folders if self._is_listed(folder)]
+        return sorted(found)
+
+    def _is_listed(self, folder: Path) -> bool:
+        """Whether it has a manifest. A link in the stead of an artifact is listed, too, so that whoever opens it is told."""
+        links.within(self.root, folder.parent)
+        return folder.is_symlink() or self.has(folder.parent.name, folder.name)
 
     def open(self, noun: str, id: str, verify: bool = True) -> Artifact:
         """The artifact, compared with its manifest byte for byte unless `verify` is False.
@@ -59,7 +90,8 @@ class Store:
         """
         artifact = Artifact.at(self.path(noun, id), self.contracts)
         if (artifact.noun, artifact.id) != (noun, id):
-            raise ArtifactError(f"artifact {noun}/{id}", f"its manifest says {artifact}: it was moved", f"rm -r {artifact.place}")
+            fix = f"move it back, or restore what was here from a copy of the store, or {repair.rebuild(f'{noun}/{id}')}"
+            raise ArtifactError(f"artifact {noun}/{id}", f"its manifest says {artifact}: it was moved", fix)
         if verify:
             artifact.verify()
         return artifact
@@ -70,7 +102,7 @@ class Store:
         Raises ConfigError that names what there is, if nothing or more than one thing fits.
         """
         left, slash, right = reference.partition("/")
-        if slash and (pointing := self.names.get(checked(left), checked(right))):
+        if pointing := self._pointing(reference):
             return pointing.noun, pointing.id
         digits = right if slash else left
         if re.fullmatch(rf"[0-9a-f]{{6,{ID_DIGITS}}}", digits):
@@ -80,24 +112,128 @@ class Store:
             if found:
                 shown = ", ".join(key[1] for key in found[:5])
                 raise ConfigError(f"artifact {reference!r}", f"{len(found)} ids begin so", f"give more digits: {shown}")
+        raise self._unknown(reference)
+
+    def _pointing(self, reference: str) -> Pointing | None:
+        """What `reference` points at, if it is a ref and not something else."""
+        name, slash, output = reference.partition("/")
+        return self.names.get(name, output) if slash and is_name(name) and is_name(output) else None
+
+    def _unknown(self, reference: str) -> ConfigError:
+        run, slash, output = reference.partition("/")
         names = self.names.all()
-        known = [f"{left}/{role}" for role in self.names.roles(left)] if left in names else names
-        raise ConfigError(
-            f"artifact {reference!r}",
-            f"there is none of that name or id in {self.location}",
-            f"choose from: {', '.join(known)}" if known else "make one first: groundup run",
-        )
+        known = [f"{run}/{role}" for role in self.names.roles(run)] if run in names else names
+        why = f"is neither a run nor an artifact of {self.location}"
+        if run in names and not slash:
+            why = "is a run, and one artifact of it is wanted"
+        elif run in names and is_name(output):
+            why = f"the run {run} has no {output}"
+        fix = f"choose from: {', '.join(known)}" if known else "make one first: groundup run"
+        return ConfigError(f"artifact {reference!r}", why, fix)
 
     def find(self, reference: str, verify: bool = False) -> Artifact:
-        """`resolve` and `open` in one."""
-        return self.open(*self.resolve(reference), verify=verify)
+        """`resolve` and `open` in one. Raises ArtifactError, too, if the manifest is not the one whose digest the store holds."""
+        artifact = self.open(*self.resolve(reference), verify=verify)
+        self.require_unchanged(artifact, reference)
+        return artifact
 
-    def point(self, name: str, role: str, artifact: Artifact, run: str) -> bool:
-        """Let name/role mean `artifact` from now on. False if it already does."""
-        made = artifact.manifest
-        pointing = Pointing(noun=made.noun, id=made.id, at=_now(), run=run, stage=made.stage, settings=made.settings, as_of=made.as_of)
+    def require_unchanged(self, artifact: Artifact, reference: str) -> None:
+        """Refuse an artifact whose manifest is none of those of which refs, or else manifests downstream, hold the digest.
+
+        reference: by which it was found. Where that is a ref which agrees, nothing else is read. Raises ArtifactError.
+        """
+        pointing = self._pointing(reference)
+        if pointing is None or not seals.agrees(pointing, artifact):
+            self.judge(artifact)
+
+    def judge(self, artifact: Artifact) -> seals.Seal:
+        """Compare the manifest with the digests that this store holds of it. Raises ArtifactError if none is this one's."""
+        pointed_at = self.names.newest().at(artifact.noun, artifact.id)
+        return seals.judge(artifact, pointed_at, lambda: self.downstream(artifact))
+
+    def downstream(self, artifact: Artifact) -> dict[str, str | None]:
+        """What the manifests of artifacts that were made from it hold of its manifest, by "type/id"."""
+        held: dict[str, str | None] = {}
+        wanted, keys = artifact.id.encode(), self.ids()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            for key, written in zip(keys, pool.map(self._written, keys), strict=True):
+                if written is None or wanted not in written:  # most: parsing takes longer than reading
+                    continue
+                with suppress(ValueError):  # no manifest
+                    for ref in Manifest.parse(written).inputs.values():
+                        if (ref.noun, ref.id) == (artifact.noun, artifact.id):
+                            held["/".join(key)] = ref.manifest_sha256
+        return held
+
+    def _written(self, key: tuple[str, str]) -> bytes | None:
+        """A manifest as it is written; None for one that cannot be read."""
+        try:
+            return read_bounded(self.path(*key) / MANIFEST, MOST_BYTES)
+        except (ArtifactError, OSError, ValueError):
+            return None
+
+    def point(self, name: str, role: str, artifact: Artifact, run: str, made: bool = True) -> bool:
+        """Let name/role mean `artifact` from now on. False if it already does.
+
+        made: whether it was made now. The manifest of one that was there before must be what a ref was pointed at, if any ref says so:
+        a rerun that finds everything up to date vouches for nothing. Raises ArtifactError if it is not.
+        """
         with self._naming(name):
+            newest = self.names.get(name, role)
+            digest = artifact.digest if made else self._digest_to_hold(newest, artifact)
+            pointing = pointing_at(artifact, run, digest)
             return self.names.set(name, role, pointing)
+
+    def _digest_to_hold(self, newest: Pointing | None, artifact: Artifact) -> str | None:
+        """The digest that a ref may hold which is pointed at an artifact that was there before; None: it stays unsealed.
+
+        Raises ArtifactError if the store holds other digests of it, and not this.
+        """
+        if newest and seals.agrees(newest, artifact):
+            return artifact.digest
+        self.judge(artifact)
+        if newest is None or (newest.noun, newest.id) != (artifact.noun, artifact.id):
+            return artifact.digest
+        unsealed = newest.manifest_sha256 is None and not newest.removed
+        return None if unsealed else artifact.digest
+
+    def set_aside(self, noun: str, id: str) -> str:
+        """Take an artifact, or what remains of one, out of the store and keep it under `removed/`; returns where it is kept."""
+        source = self._place(noun, id)
+        with self.locked(id), faults_told(f"artifact {noun}/{id}", self.root):
+            if not os.path.lexists(source):
+                raise absent(noun, id, self.location)
+            target = links.within(self.root, self.root / REMOVED / removed_name(noun, id))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target)
+            flush(source.parent)
+            flush(target.parent)
+        return str(target)
+
+    def removed(self) -> list[str]:
+        """What `set_aside` keeps, oldest first."""
+        with repair.reading(f"store {self.root}", self.root):
+            folders = _folders(links.within(self.root, self.root / REMOVED))
+            return sorted((one.name for one in folders if parse_removed(one.name)), key=age)
+
+    def bring_back(self, name: str) -> str:
+        """Let what is kept under `name` be an artifact again; returns where. Raises ArtifactError if there is one in its stead."""
+        key = kept(name, self.removed())
+        source, target = links.within(self.root, self.root / REMOVED / name), self._place(*key)
+        with self.locked(key[1]), faults_told(f"artifact {'/'.join(key)}", self.root):
+            if os.path.lexists(target):
+                raise in_its_stead(*key)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            source.rename(target)
+            flush(source.parent)
+            flush(target.parent)
+        return str(target)
+
+    def delete_removed(self, name: str) -> None:
+        """Delete for good what is kept under `name`."""
+        kept(name, self.removed())
+        with faults_told(f"{REMOVED}/{name}", self.root):
+            links.delete(self.root, self.root / REMOVED / name)
 
     def follow(self, name: str, recipe: str, changes: Iterable[str]) -> None:
         """Remember the recipe that a whole run of `name` follows, and what differs from it."""
@@ -114,9 +250,11 @@ class Store:
         """
         draft = Draft(noun, self.root / "drafts" / f"{noun}-{identity.id}", self.contracts)
         with self.locked(identity.id):
+            links.require_plain(self.root, draft.place / "scratch")  # what else is there is cleared
             if self.has(noun, identity.id):
-                shutil.rmtree(draft.place, ignore_errors=True)  # of a process that was killed just after its commit
+                links.delete(self.root, draft.place, ignore_errors=True)  # of a process that was killed just after its commit
                 return self.open(noun, identity.id), False
+            _require_described(identity, draft, inputs)
             with faults_told(f"{noun} in {self.root}", self.root, draft.files):
                 self.clear(draft.files, self.path(noun, identity.id).parent)
                 started = _now()
@@ -125,17 +263,19 @@ class Store:
                 manifest = Manifest(
                     groundup=version("groundup"), id=identity.id, noun=noun, contract=str(draft.contract.version),
                     stage=identity.stage, stage_version=identity.stage_version, as_of=identity.as_of, config=identity.config,
-                    settings=settings, inputs={role: InputRef(noun=a.noun, id=a.id) for role, a in inputs.items()},
+                    settings=settings, inputs={name: _input(artifact) for name, artifact in inputs.items()},
                     rows=rows, facts=facts, files=files, started=started, finished=_now(),
                 )  # fmt: skip
-                self.commit(draft.files, noun, identity.id, _written(manifest))
-            shutil.rmtree(draft.place, ignore_errors=True)
-            return Artifact(self.path(noun, identity.id), manifest, self.contracts), True
+                written = _written(manifest)
+                self.commit(draft.files, noun, identity.id, written)
+            links.delete(self.root, draft.place, ignore_errors=True)
+            return Artifact(self.path(noun, identity.id), manifest, sha256(written).hexdigest(), self.contracts), True
 
     def clear(self, files: Path, objects: Path) -> None:
         """An empty folder, on the filesystem of the objects: the rename at the end of long work must not fail for that."""
-        if files.exists():
-            shutil.rmtree(files)
+        links.within(self.root, objects)
+        if os.path.lexists(links.within(self.root, files)):
+            links.delete(self.root, files)
         for folder in (files, objects):
             folder.mkdir(parents=True, exist_ok=True)
         if objects.stat().st_dev != files.stat().st_dev:
@@ -155,7 +295,7 @@ class Store:
             flush(folder)
         target = self.path(noun, id)
         if target.exists():  # a folder without manifest: the remains of an artifact that a person took apart
-            shutil.rmtree(target)
+            links.delete(self.root, target)
         files.rename(target)
         for folder in (target.parent, target.parent.parent, self.root):
             flush(folder)
@@ -167,8 +307,9 @@ class Store:
     def locked(self, id: str) -> Iterator[None]:
         folder = self.root / "locks"
         with faults_told(f"lock in {self.root}", self.root):
+            path = links.within(self.root, folder / id)
             folder.mkdir(parents=True, exist_ok=True)
-            handle = os.open(folder / id, os.O_CREAT | os.O_RDWR, 0o644)
+            handle = os.open(path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o666)  # the umask says who else may
         try:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX)
@@ -178,6 +319,33 @@ class Store:
             yield
         finally:
             os.close(handle)
+
+
+def _require_described(identity: Identity, draft: Draft, inputs: Mapping[str, Artifact]) -> None:
+    """Refuse an identity that the manifest would not give back: `verify` computes every id again."""
+    contract = f"{draft.noun} {draft.contract.version}"
+    given = {name: artifact.id for name, artifact in inputs.items()}
+    if (identity.contract, identity.inputs) != (contract, given):
+        why = f"is of contract {identity.contract} and inputs {identity.inputs}, what is published of {contract} and {given}"
+        raise ContractError(f"identity {identity.id}", why, CORRECT)
+
+
+def _input(artifact: Artifact) -> InputRef:
+    return InputRef(noun=artifact.noun, id=artifact.id, manifest_sha256=artifact.digest)
+
+
+def _folders(parent: Path) -> list[Path]:
+    """Folders in a folder, and links, wherever they lead: what stands in a folder's stead is not to be overlooked."""
+    return [path for path in parent.iterdir() if path.is_dir() or path.is_symlink()] if parent.is_dir() else []
+
+
+def pointing_at(artifact: Artifact, run: str, digest: str | None) -> Pointing:
+    """A ref's entry for an artifact, from now on."""
+    made = artifact.manifest
+    return Pointing(
+        noun=made.noun, id=made.id, at=_now(), run=run, stage=made.stage, settings=made.settings, as_of=made.as_of,
+        manifest_sha256=digest,
+    )  # fmt: skip
 
 
 def _written(manifest: Manifest) -> bytes:

@@ -4,69 +4,80 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Annotated
+from contextlib import nullcontext
+from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 import stages
-from data_contracts import GroundupError, Interrupted
-from flows import console, preview, recipe, tables
+from data_contracts import ConfigError
+from data_contracts.credentials import masked
+from flows import artifact_commands, completion, console, failures, private_home, recipe, tables
 from flows.console import errors, headline, out
 from flows.home import home, open_store
-from flows.settings import settings_for
-
-app = typer.Typer(
-    help="Builds a language model from the ground up: raw pages in, a chatting GGUF out.",
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+from flows.options import (
+    Artifact,
+    ArtifactOrRun,
+    AsOf,
+    Changes,
+    Host,
+    Inputs,
+    Json,
+    Model,
+    NewName,
+    OldName,
+    Preview,
+    Quantization,
+    Recipe,
+    RecipeOfStage,
+    Run,
+    StageName,
+    Url,
+    Version,
 )  # fmt: skip
-contracts_app = typer.Typer(help="The data contracts: check, compare, document.", no_args_is_help=True)
+
+# What a command alone needs is imported in it: help, version and completion answer at once.
+
+HELP = {"help_option_names": ["-h", "--help"]}
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, context_settings=HELP)
+contracts_app = typer.Typer(help="The data contracts: check, compare, document.", no_args_is_help=True, context_settings=HELP)
 app.add_typer(contracts_app, name="contracts")
 
-STOPPED = 130  # exit status, as of every program that Ctrl-C ends
 
-Changes = Annotated[
-    list[str] | None,
-    typer.Option("--set", help="A setting that differs, e.g. dedup.threshold=0.7 (repeatable).", metavar="STAGE.KEY=VALUE"),
-]
-Preview = Annotated[bool, typer.Option("--preview", help="Say which stages would run and why; run none.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-AsOf = Annotated[str | None, typer.Option("--as-of", help="A date that makes crawl and evaluate new results, e.g. 2026-01-31.")]
-Ref = Annotated[str, typer.Argument(metavar="ARTIFACT", help="name/role, e.g. demo/tokenizer, or an id.")]
+@app.callback()
+def groundup(
+    version: Version = False,
+) -> None:
+    """Builds a language model from the ground up: raw pages in, a chatting GGUF out."""
 
 
 @app.command()
 def run(
-    recipe_: Annotated[
-        str | None,
-        typer.Option(
-            "--recipe",
-            metavar="R",
-            help=f"One of {', '.join(recipe.NAMES)}, or a YAML file. "
-            "Default: as in the last run under this name, its --set included, else tiny.",
-        ),
-    ] = None,
-    name: Annotated[str, typer.Option("--name", metavar="N", help="What the results are called.")] = "demo",
+    recipe_: Recipe = None,
+    name: NewName = "demo",
     changes: Changes = None,
     preview_: Preview = False,
     as_of: AsOf = None,
     json_: Json = False,
 ) -> None:
     """Build a model: every stage that is missing or stale, and none that is not."""
+    from flows import preview
+
     store = open_store()
     last = None if recipe_ else store.names.recipe(name)
     changes = recipe.latest([*(last.changes if last else ()), *(changes or [])])
     loaded = recipe.load(recipe_ or (last.recipe if last else "tiny"), changes)
     if last and not json_:
         options = shlex.join(["--recipe", last.recipe, *(part for text in last.changes for part in ("--set", text))])
-        out.print(f"[dim]as last time: {escape(options)}[/]", soft_wrap=True)
+        out.print(Text(f"as last time: {masked(options)}", "dim"))
     steps = preview.whole(store, name, loaded.configs, as_of)
     if preview_:
         tables.steps(steps, name, json_)
         return
+    _close_home()
     from flows import runs, summary
 
     with console.only_json() if json_ else nullcontext():
@@ -79,16 +90,10 @@ def run(
 
 @app.command()
 def stage(
-    verb: Annotated[str, typer.Argument(help=f"One of {', '.join(stages.NAMES)}.")],
-    inputs: Annotated[
-        list[str] | None, typer.Argument(metavar="[ROLE=ARTIFACT]…", help="Inputs; those not given come from --name.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", metavar="N", help="Take inputs and settings from this run, and let it have the result.")
-    ] = None,
-    recipe_: Annotated[
-        str | None, typer.Option("--recipe", metavar="R", help="Take settings from this recipe, not from the last run.")
-    ] = None,
+    verb: StageName,
+    inputs: Inputs = None,
+    name: OldName = None,
+    recipe_: RecipeOfStage = None,
     changes: Changes = None,
     and_after: Annotated[bool, typer.Option("--and-after", help="Rebuild everything that depends on it, too.")] = False,
     preview_: Preview = False,
@@ -101,7 +106,8 @@ def stage(
     if keys:
         tables.keys(row, json_)
         return
-    from flows import runs
+    from flows import preview, runs
+    from flows.settings import settings_for
 
     store = open_store()
     config = settings_for(store, row, name, recipe_, changes or [])
@@ -110,26 +116,32 @@ def stage(
     if preview_:
         tables.steps(steps, name, json_)
         return
+    _close_home()
     with console.only_json() if json_ else nullcontext():
         made = runs.alone(store, steps, name)
     if json_:
         tables.as_json([tables.artifact(store, artifact) for artifact in made])
     else:
         for artifact in made:
-            out.print(str(artifact.path), markup=False, soft_wrap=True)
+            out.print(str(artifact.path), markup=False)
 
 
 @app.command()
 def up(
     port: Annotated[int | None, typer.Option("--port", min=1, max=65535, help="Port of the UI on 127.0.0.1 (default 4200).")] = None,
     at_once: Annotated[int | None, typer.Option("--at-once", min=1, help="How many runs the worker does at a time (default 1).")] = None,
+    host: Host = None,
+    url: Url = None,
 ) -> None:
-    """Start the Prefect server, the deployments and a worker; print where the UI is."""
+    """Start the Prefect server, the deployments and a worker; print an address that signs your browser in."""
     from flows import server
 
+    _close_home()
     with out.status("starting Prefect: server, deployments, worker …"):
-        url = server.up(home(), port, at_once)
-    out.print(f"[bold green]up[/]  {url}")
+        address = server.up(home(), port, at_once, host, url)
+    out.print(Text.assemble(("up", "bold green"), f"  {address}"))
+    if address != server.ui_url():
+        out.print("It signs your browser in, once, within ten minutes; for a new address: groundup up")
     out.print("Start a model there: Deployments → build-llm → Run → Custom run\nStop everything with: groundup down")
 
 
@@ -138,11 +150,13 @@ def down() -> None:
     """Stop what `up` started. Nothing is lost: runs and artifacts stay."""
     from flows import server
 
+    if home().path.exists():
+        _close_home()
     out.print(server.down(home()))
 
 
 @app.command()
-def ls(name: Annotated[str | None, typer.Argument(help="A run; none: all runs.")] = None, json_: Json = False) -> None:
+def ls(name: Run = None, json_: Json = False) -> None:
     """The artifacts of a run, or all runs."""
     store = open_store()
     if name is None:
@@ -150,46 +164,36 @@ def ls(name: Annotated[str | None, typer.Argument(help="A run; none: all runs.")
         rows = [{"name": n, "artifacts": len(store.names.roles(n)), "recipe": f.recipe if f else None} for n, f in followed.items()]
         tables.rows(rows, json_, empty="No runs yet. Make one: groundup run")
         return
-    pointings = store.names.roles(name)
-    if not pointings:
-        store.resolve(f"{name}/raw_documents")  # raises, and names what there is
-    order = {row.role: number for number, row in enumerate(stages.STAGES)}
-    tables.pointings(store, name, {role: pointings[role] for role in sorted(pointings, key=lambda role: order.get(role, 99))}, json_)
+    store.names.require_run(name)
+    tables.pointings(store, name, json_)
 
 
 @app.command()
-def show(artifact: Ref, json_: Json = False) -> None:
-    """What an artifact is: settings, inputs, rows, facts, files."""
+def show(artifact: ArtifactOrRun, json_: Json = False) -> None:
+    """What an artifact is: settings, inputs, rows, facts, files. Of a run: its recipe and its artifacts."""
     store = open_store()
+    if artifact in store.names.all():
+        tables.run(store, artifact, json_)
+        return
     found = store.find(artifact)
     if json_:
         tables.as_json(found.manifest.model_dump(mode="json"))
         return
-    out.print(f"[bold]{found}[/]  {headline(found)}", f"  {found.place}", sep="\n")
-    out.print_json(found.manifest.model_dump_json(exclude={"files"}))
+    title = Text.assemble((str(found), "bold"), f"  {headline(found)}\n  {found.place}")
+    out.print(title)
+    out.print_json(masked(found.manifest.model_dump_json(exclude={"files"})))
     tables.rows([entry.model_dump() for entry in found.manifest.files], False, empty="no files")
 
 
 @app.command()
-def path(artifact: Ref, json_: Json = False) -> None:
+def path(artifact: Artifact, json_: Json = False) -> None:
     """The folder of an artifact, for other programs."""
     found = open_store().find(artifact).path
     tables.as_json(str(found)) if json_ else print(found)
 
 
 @app.command()
-def verify(artifact: Ref, json_: Json = False) -> None:
-    """Compare every file of an artifact with its manifest, and its rows with its contract."""
-    found = open_store().find(artifact, verify=True)
-    files, rows = len(found.manifest.files), found.check()
-    if json_:
-        tables.as_json({"artifact": str(found), "files": files, "rows": rows, "contract": found.manifest.contract, "ok": True})
-    else:
-        out.print(f"[green]sound[/]  {found}: {files} files as in the manifest, {rows:,} rows keep contract {found.manifest.contract}")
-
-
-@app.command()
-def lineage(artifact: Ref, json_: Json = False) -> None:
+def lineage(artifact: Artifact, json_: Json = False) -> None:
     """What an artifact was made from, back to the first page."""
     from flows.lineage import tree, upstream
 
@@ -201,19 +205,34 @@ def lineage(artifact: Ref, json_: Json = False) -> None:
         out.print(tree(store, found))
 
 
+artifact_commands.add_to(app)  # here: help lists commands in the order in which they are added
+
+
 @app.command()
 def chat(
-    name: Annotated[str, typer.Argument(help="A run that has a gguf_model, or a GGUF file.")],
+    name: Model,
     prompt: Annotated[str | None, typer.Option("--prompt", help="Ask this and leave; none: talk.")] = None,
-    quantization: Annotated[str | None, typer.Option("--quantization", help="Which file of the artifact; default Q8_0.")] = None,
+    quantization: Quantization = None,
 ) -> None:
     """Talk to a model in llama.cpp."""
+    if prompt is not None and not prompt.strip():
+        raise ConfigError("--prompt ''", "is empty", "write a question, or leave --prompt out to talk")
     from flows.talk import talk
 
     try:
         talk(open_store(), name, prompt, quantization)
-    except KeyboardInterrupt:  # how most people leave
+    except KeyboardInterrupt as stop:  # how most people leave a talk
+        if prompt or getattr(stop, "number", signal.SIGINT) != signal.SIGINT:
+            raise
         out.print()
+
+
+@app.command("completion")
+def print_completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell that is to complete words.")],
+) -> None:
+    """Print what makes a shell complete commands, options, runs and settings at TAB."""
+    print(f"# {completion.ADVICE[shell]}\n{completion.script(shell)}")
 
 
 @contracts_app.command("check")
@@ -229,7 +248,7 @@ def contracts_check(
         tables.as_json({"frozen": added, "problems": told})
     else:
         for line in [*(f"frozen: {name}" for name in added), *told]:
-            out.print(line)
+            out.print(line, markup=False)
         out.print("[red]contracts are not in order[/]" if told else "[green]contracts are in order[/]")
     if told:
         raise typer.Exit(1)
@@ -260,10 +279,20 @@ def contracts_docs() -> None:
 
 
 def main() -> None:
-    """Run the command line. A GroundupError is printed as what it is, without a traceback, with exit status 2; a stop is 130."""
+    """Run the command line. Failures are told in a line, with exit status 2; a signal n ends it with status 128+n."""
+    os.environ["PYTHONSAFEPATH"] = "1"  # no process that starts here imports anything from the folder that one works in
     _share_cores()
-    with _told_plainly():
-        app()
+    private_home.keep_private()
+    if completion.ASKED in os.environ:
+        completion.answer_shells()
+    as_json = "--json" in sys.argv[1:]
+    sys.exit(failures.status_of(lambda: app(standalone_mode=False), as_json))
+
+
+def _close_home() -> None:
+    """The home is the user's alone from here on; what was open is told."""
+    for line in private_home.prepare(home()):
+        errors.print(line, markup=False)
 
 
 def _share_cores() -> None:
@@ -274,22 +303,3 @@ def _share_cores() -> None:
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-
-
-@contextmanager
-def _told_plainly() -> Iterator[None]:
-    try:
-        yield
-    except Interrupted as stop:
-        errors.print(f"interrupted; {stop.what} {stop.why}; {stop.fix}", markup=False)
-        sys.exit(STOPPED)
-    except GroundupError as error:
-        errors.print("[bold red]error[/] ", end="")
-        errors.print(f"{error.what}: {error.why}", markup=False)
-        errors.print("  to repair: ", end="", style="bold")
-        errors.print(error.fix, markup=False)
-        sys.exit(2)
-    except SystemExit as end:
-        if end.code == STOPPED:  # typer's answer to Ctrl-C
-            errors.print("interrupted; run the same command again to go on")
-        raise

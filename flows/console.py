@@ -8,22 +8,70 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, TextIO
 
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderHook, RenderResult
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.rule import Rule
+from rich.segment import Segment
 from rich.text import Text
 
-from data_contracts import Artifact
+from data_contracts.credentials import masked
+from data_contracts.foreign_text import line, shown
 from stages.report import Report
 
-out = Console(highlight=False)
-errors = Console(stderr=True, highlight=False)
+if TYPE_CHECKING:
+    from data_contracts import Artifact
+
+UNBOUNDED = 100_000  # columns of output that is no terminal's: programs read lines, and so do people who copy a path
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """Something to print, with every control in its text shown; what rich itself sends to the terminal stays as it is."""
+
+    printed: ConsoleRenderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.printed, options):
+            yield segment if segment.control else Segment(shown(segment.text), segment.style)
+
+
+class _ShowForeignText(RenderHook):
+    """All that a console prints goes through here: whatever was printed, a page or a name can steer no terminal."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        return [_Shown(one) for one in renderables]
+
+
+def _console(to_errors: bool) -> Console:
+    """A console that takes text for text: no emoji codes, no colours in numbers, no controls.
+
+    A line that is too long is left to the terminal, which breaks it for the eye alone: what is copied stays whole.
+    """
+    width = _width(sys.stderr if to_errors else sys.stdout)
+    console = Console(stderr=to_errors, highlight=False, emoji=False, soft_wrap=True, width=width)
+    console.push_render_hook(_ShowForeignText())
+    return console
+
+
+def _width(stream: TextIO | None) -> int | None:
+    """What the terminal has (None), or COLUMNS if somebody says so, or no bound."""
+    return None if (stream and stream.isatty()) or os.environ.get("COLUMNS") else UNBOUNDED
+
+
+out = _console(to_errors=False)
+errors = _console(to_errors=True)
 
 _finished: list[Finished] | None = None  # not None while somebody watches
 _started = 0.0
 PLAIN_EVERY_S = 15.0  # without a terminal, e.g. in CI, a line this often
+
+
+def heading(title: str = "") -> None:
+    """A line across the terminal with a title in it; where nothing bounds a line, one of 80 columns."""
+    out.print(Rule(title, style="dim"), width=80 if out.width == UNBOUNDED else None)
 
 
 @dataclass(frozen=True)
@@ -77,7 +125,7 @@ def reporting(stage: str) -> Iterator[Report]:
 def say(text: str) -> None:
     """One line for whoever watches."""
     if _finished is not None:
-        out.print(f"[dim]{escape(text)}[/]", soft_wrap=True)
+        out.print(Text(shown(masked(text)), "dim"))
 
 
 def finish(stage: str, artifact: Artifact, made: bool) -> None:
@@ -87,7 +135,9 @@ def finish(stage: str, artifact: Artifact, made: bool) -> None:
     seconds = time.monotonic() - _started
     _finished.append(Finished(stage, seconds, made))
     if made:
-        out.print(f"[green]✓[/] {stage:<20} {clock(seconds):>6}  [dim]{escape(headline(artifact))}[/]", no_wrap=True, overflow="ellipsis")
+        told = Text(headline(artifact), "dim")
+        row = Text.assemble(("✓", "green"), f" {stage:<20} {clock(seconds):>6}  ", told)
+        out.print(row, no_wrap=True, overflow="ellipsis", soft_wrap=False)
     else:
         out.print(f"[green]✓[/] {stage:<20} {'':>6}  [dim]up to date[/]")
 
@@ -97,11 +147,11 @@ def headline(artifact: Artifact) -> str:
     counts = {table: count for table, count in artifact.manifest.rows.items() if table != "metrics"}
     figures = [(n, v) for n, v in artifact.manifest.facts.get("figures", {}).items() if v not in counts.values() and v != artifact.id]
     told = [f"{count:,} {table}" for table, count in counts.items()]
-    return ", ".join(told + [f"{name.replace('_', ' ')} {cell(value)}" for name, value in figures[:3]])
+    return line(", ".join(told + [f"{name.replace('_', ' ')} {cell(value)}" for name, value in figures[:3]]))
 
 
 def cell(value: Any) -> str:
-    """One value as people read it."""
+    """One value as people read it, in one line: it may be of a foreign page or manifest."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -110,7 +160,14 @@ def cell(value: Any) -> str:
         return f"{value:,}"
     if isinstance(value, float):
         return f"{value:,.4g}"
-    return str(value)
+    return line(masked(str(value)))
+
+
+def accept_any_text() -> None:
+    """Let a terminal with a small character set have what it lacks as an escape; it would be an error without."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _Pace(ProgressColumn):
@@ -146,7 +203,7 @@ class _LiveReport(Report):
         self._bar.update(self._task, figure=f"loss {loss:.3f}" if loss is not None else "")
 
     def note(self, text: str) -> None:
-        self._bar.console.print(f"  [dim]{escape(text)}")
+        self._bar.console.print(Text(f"  {shown(masked(text))}", "dim"))
 
 
 class _PlainReport(Report):
@@ -164,7 +221,7 @@ class _PlainReport(Report):
             self._loss = f", loss {loss:.3f}"
 
     def note(self, text: str) -> None:
-        print(f"  {self._stage}: {text}", file=sys.stdout, flush=True)
+        print(f"  {self._stage}: {shown(masked(text))}", file=sys.stdout, flush=True)
 
 
 def _short(number: float | None) -> str:

@@ -18,23 +18,40 @@ import psutil
 import yaml
 from prefect import Flow, get_client
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate, WorkPoolCreate
+from prefect.client.schemas.actions import (
+    DeploymentScheduleCreate,
+    DeploymentUpdate,
+    WorkPoolCreate,
+    WorkPoolUpdate,
+)
 from prefect.client.schemas.filters import FlowFilter, FlowFilterName, FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
-from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.objects import StateType, WorkPool
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.states import Crashed
 from prefect.utilities.callables import parameter_schema
+from prefect.workers.process import ProcessWorker
 
 from data_contracts import GroundupError
-from flows.server import POOL, REPOSITORY, WORKER
+from flows.console import out
+from flows.job_template import closed
+from flows.processes import REPOSITORY
+from flows.server import POOL, WORKER
+
+PAGE = 200  # the most that Prefect's API gives at once
 
 
-def deploy() -> None:
-    """Make what is missing of the work pool and the deployments, and tell the server what the code has changed."""
+def deploy(whole_server: bool) -> None:
+    """Make what is missing of the work pool and the deployments, and tell the server what the code has changed.
+
+    whole_server: the server is ours, so no pool on it may take commands from requests; else only our own pool.
+    """
     with _client() as client:
+        template = closed(ProcessWorker.get_default_base_job_template())
         with suppress(ObjectAlreadyExists):
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+            new = WorkPoolCreate(name=POOL, type="process", base_job_template=template)
+            client.create_work_pool(new)
+        _close_pools(client, whole_server)
         for declared, flow in _declared():
             wanted = {
                 "entrypoint": declared["entrypoint"],
@@ -56,6 +73,25 @@ def deploy() -> None:
             else:
                 if any(getattr(found, field) != value for field, value in wanted.items()):
                     client.update_deployment(found.id, DeploymentUpdate(**wanted))
+
+
+def _close_pools(client: SyncPrefectClient, whole_server: bool) -> None:
+    """Pools that exist take no command, working directory or environment any more, and that is said."""
+    for pool in _work_pools(client) if whole_server else [client.read_work_pool(POOL)]:
+        if not pool.base_job_template:  # of a pool that runs nothing; a worker would fill it in at its start
+            continue
+        template = closed(pool.base_job_template)
+        if template != pool.base_job_template:
+            client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=template))
+            closed_now = f"work pool {pool.name}: requests choose no command, working_dir or env now"
+            out.print(closed_now, markup=False)
+
+
+def _work_pools(client: SyncPrefectClient) -> Iterator[WorkPool]:
+    offset = 0
+    while page := client.read_work_pools(limit=PAGE, offset=offset):
+        yield from page
+        offset += len(page)
 
 
 def tell_lost_runs() -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from rich.text import Text
 from rich.tree import Tree
 
 from data_contracts import Artifact, ArtifactError, Store
 from data_contracts.errors import make_again
+from data_contracts.foreign_text import line
 from stages.describe import lineage
 
 
@@ -47,7 +49,8 @@ def tree(store: Store, artifact: Artifact) -> Tree:
     def grow(branch: Tree, role: str, here: Artifact) -> None:
         rows = ", ".join(f"{count:,} {table}" for table, count in here.manifest.rows.items())
         again = str(here) in shown
-        leaf = branch.add(f"[bold]{role}[/] {here.id[:12]}  [dim]{here.manifest.stage}  {'(above)' if again else rows}[/]")
+        made = Text(line(f"{here.manifest.stage}  {'(above)' if again else rows}"), "dim")
+        leaf = branch.add(Text.assemble((line(role), "bold"), f" {here.id[:12]}  ", made))
         if not again:
             shown.add(str(here))
             for name, ref in here.manifest.inputs.items():

@@ -61,7 +61,8 @@ def one(
         if wanted is None:
             known = ", ".join(i.name for i in stage.consumes) or "none"
             raise ConfigError(f"input {argument!r}", f"stage {stage.name} does not take it", f"its inputs are: {known}")
-        bound[wanted.role] = store.resolve(reference)
+        found = store.find(reference)
+        bound[wanted.role] = found.noun, found.id
     chosen, configs = [stage], {stage.name: config}
     if and_after:
         if name is None:
@@ -117,7 +118,7 @@ def _steps(
                 f"groundup stage {stage.name} " + " ".join(f"{i.name}=ARTIFACT" for i in missing) + "   or name a finished run with --name"
             )
             raise ConfigError(f"stage {stage.name}", f"needs {what}" + (f", which {name} does not hold" if name else ""), fix)
-        _check_inputs(store, stage, {argument: made for argument, made in inputs.items() if made not in made_here})
+        _check_inputs(store, name, stage, {argument: made for argument, made in inputs.items() if made not in made_here})
         date = as_of or (last_date(store, name, stage) if stage.reads_the_world else None)
         identity = identity_of(stage, configs[stage.name], {argument: made for argument, (_, made) in inputs.items()}, date)
         step = Step(stage, configs[stage.name], inputs, identity, "build", ())
@@ -127,15 +128,18 @@ def _steps(
     return steps
 
 
-def _check_inputs(store: Store, stage: Stage, inputs: Mapping[str, tuple[str, str]]) -> None:
-    """Refuse, before any work, what is not there, is another noun, or was written under a contract that the stage cannot read."""
+def _check_inputs(store: Store, name: str | None, stage: Stage, inputs: Mapping[str, tuple[str, str]]) -> None:
+    """Refuse, before any work, what is not there, was changed, is another noun, or has a contract that the stage cannot read."""
     for wanted in stage.consumes:
         if wanted.name not in inputs:
             continue
         noun, given = inputs[wanted.name]
         if noun != wanted.noun:
             raise ConfigError(f"stage {stage.name}", f"{wanted.name} must be {wanted.noun}, {noun}/{given} is not", f"give a {wanted.noun}")
-        store.open(noun, given, verify=False).require(wanted.major)
+        artifact = store.open(noun, given, verify=False)
+        artifact.require(wanted.major)
+        if name:
+            store.require_unchanged(artifact, f"{name}/{wanted.role}")
 
 
 def _judged(store: Store, name: str | None, step: Step, before: Mapping[str, Step]) -> Step:

@@ -14,38 +14,24 @@ Booleans are true and false alone. Every mistake in a recipe is told at once, wi
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import stages
 from data_contracts import ConfigError
-from data_contracts.contract import FastLoader
-from stages.config import StageConfig
+from data_contracts.foreign_text import brief
+from flows import recipe_file
+from flows.recipe_file import Where
+from stages.config import MOST_MISTAKES, StageConfig
 
 FOLDER = Path(__file__).parent / "recipes"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 ASKING = ("evaluate", "export_gguf")  # stages that ask the model the recipe's prompts
-_KEYS = ("about", "extends", "seed", "prompts", "seconds", "stages")
-_BOOL = "tag:yaml.org,2002:bool"
-
-Where = tuple[int | str, ...]
-
-
-class _Loader(FastLoader):  # type: ignore[misc, valid-type]
-    """YAML with the booleans of version 1.2, true and false. Version 1.1 also takes on, off, yes and no for them.
-
-    Then compute.compile=on would be no choice, and clean.language.keep=[no] no Norwegian.
-    """
-
-    yaml_implicit_resolvers = {  # noqa: RUF012  PyYAML's own name and form: first letter → [(tag, pattern)]
-        first: [known for known in found if known[0] != _BOOL or first in "tTfF"]
-        for first, found in FastLoader.yaml_implicit_resolvers.items()
-    }
+SET = "--set"  # where a setting was written that no recipe has
+_MOST_EXTENDED = 20  # files, one on top of the other
 
 
 @dataclass(frozen=True)
@@ -65,12 +51,12 @@ def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
     Raises ConfigError that lists every mistake of the file and of the changes.
     """
     values, lines = _read(reference, seen=())
-    mistakes = [_unknown(f"stages.{key}", key, stages.NAMES, lines) for key in values["stages"] if key not in stages.NAMES]
+    mistakes = [_unknown(("stages", key), stages.NAMES, lines) for key in values["stages"] if key not in stages.NAMES]
     settings: dict[str, dict[str, Any]] = {name: dict(values["stages"].get(name, {})) for name in stages.NAMES}
     for change in changes:
         stage, path, value = parse_change(change)
-        put(settings[stage], path, value)
-        lines[("stages", stage, *path)] = "--set"
+        replaced = put(settings[stage], path, value)
+        _replace_lines(lines, {("stages", stage, *replaced): SET})
     configs = {}
     for name in stages.NAMES:
         config_class = stages.stage(name).config_class
@@ -80,19 +66,33 @@ def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
         if config is not None:
             configs[name] = config
         for where, text in told.items():
-            if where[0] in shared:
+            if where and where[0] in shared:
                 mistakes.append(_at(lines, where) + text.removeprefix(f"{name}."))
             else:
                 mistakes.append(_at(lines, ("stages", name, *where)) + text)
     if mistakes:
-        raise ConfigError(
-            f"recipe {reference}",
-            "\n  " + "\n  ".join(dict.fromkeys(mistakes)),
-            "correct these; groundup stage STAGE --keys shows every key",
-        )
-    own_pages = any(where[:2] == ("stages", "crawl") and line == "--set" for where, line in lines.items())
+        raise _mistaken(reference, list(dict.fromkeys(mistakes)))
+    own_pages = any(where[:2] == ("stages", "crawl") and line == SET for where, line in lines.items())
     seconds = {} if own_pages else values["seconds"]  # measured on the recipe's pages: of others nothing is known
     return Recipe(reference, str(values.get("about", "")), tuple(values.get("prompts", ())), configs, seconds)
+
+
+def _mistaken(reference: str, mistakes: list[str]) -> ConfigError:
+    """Of the recipe, unless all mistakes are in what was set beside it."""
+    fix = "correct these; groundup stage STAGE --keys shows every key"
+    mark = f"{SET}: "
+    if not all(mistake.startswith(mark) for mistake in mistakes):
+        return ConfigError(f"recipe {reference}", "\n  " + "\n  ".join(_first(mistakes)), fix)
+    told = _first(mistake.removeprefix(mark) for mistake in mistakes)
+    return ConfigError(SET, told[0] if len(told) == 1 else "\n  " + "\n  ".join(told), fix)
+
+
+def _replace_lines(lines: dict[Where, str], above: Mapping[Where, str]) -> None:
+    """Note where values were written that replace others; nothing is left of where the others' parts were written."""
+    for written in above:
+        for where in [where for where in lines if where[: len(written)] == written]:
+            del lines[where]
+    lines.update(above)
 
 
 def _shared(stage: str) -> set[str]:
@@ -110,11 +110,10 @@ def parse_change(text: str, stage: str | None = None) -> tuple[str, list[str], A
     if not equals or len(path) < 2 or not all(path):
         raise ConfigError(f"--set {text}", "is not of the form stage.key=value", "write e.g. --set dedup.threshold=0.7")
     try:
-        return stages.stage(path[0]).name, path[1:], yaml.load(value, _Loader)
-    except (yaml.YAMLError, ValueError) as error:  # a ValueError: 2026-02-30 is taken for a date
-        raise ConfigError(
-            f"--set {text}", f"the value is not YAML: {error}", "quote it, e.g. --set 'crawl.sources=[{kind: files}]'"
-        ) from None
+        return stages.stage(path[0]).name, path[1:], recipe_file.values(value)
+    except recipe_file.NotPlainError as error:
+        fix = "quote it, e.g. --set 'crawl.sources=[{kind: files}]'"
+        raise ConfigError(f"--set {text}", f"the value {error.what}", fix) from None
 
 
 def latest(changes: Iterable[str]) -> list[str]:
@@ -127,32 +126,44 @@ def latest(changes: Iterable[str]) -> list[str]:
     return list(found.values())
 
 
-def put(settings: dict[str, Any], path: list[str], value: Any) -> None:
-    """Set a nested key, leaving its neighbours as they are."""
-    for key in path[:-1]:
+def put(settings: dict[str, Any], path: list[str], value: Any) -> list[str]:
+    """Set a nested key, leaving its neighbours as they are.
+
+    Returns the path of what was replaced: shorter than `path` where something stood that is no mapping.
+    """
+    replaced = path
+    for depth, key in enumerate(path[:-1], 1):
         inner = settings.get(key)
+        if key in settings and not isinstance(inner, Mapping) and replaced is path:
+            replaced = path[:depth]
         settings[key] = dict(inner) if isinstance(inner, Mapping) else {}
         settings = settings[key]
     settings[path[-1]] = value
+    return replaced
 
 
 def _read(reference: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[Where, str]]:
     """The values of a recipe over those it extends, and where each key was written."""
     path = FOLDER / f"{reference}.yaml" if reference in NAMES else Path(reference)
-    if not path.is_file():
+    if not recipe_file.is_file(path):
         near = difflib.get_close_matches(reference, NAMES, n=1)
         fix = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(NAMES)}, or give the path of a YAML file"
         raise ConfigError(f"recipe {reference!r}", "there is no such recipe or file", fix)
     if reference in seen:
         raise ConfigError(f"recipe {reference}", f"extends itself: {' → '.join((*seen, reference))}", "remove one `extends`")
+    if len(seen) > _MOST_EXTENDED:
+        raise ConfigError(f"recipe {reference}", f"is extended over {len(seen)} files", "let recipes extend fewer")
     values, lines = _parse(path)
-    if mistakes := [_unknown(key, key, _KEYS, lines) for key in values if key not in _KEYS]:
-        raise ConfigError(f"recipe {reference}", "; ".join(mistakes), f"a recipe has the keys {', '.join(_KEYS)}")
+    if mistakes := [_unknown((key,), recipe_file.KEYS, lines) for key in values if key not in recipe_file.KEYS]:
+        raise ConfigError(f"recipe {reference}", "; ".join(_first(mistakes)), f"a recipe has the keys {', '.join(recipe_file.KEYS)}")
     if base := values.pop("extends", None):
         beside = path.parent / str(base)
-        inherited, elsewhere = _read(str(beside) if beside.is_file() else str(base), (*seen, reference))
+        inherited, elsewhere = _read(str(beside) if recipe_file.is_file(beside) else str(base), (*seen, reference))
         values = merged(inherited, values)
-        lines = {where: f"{base} {line}" for where, line in elsewhere.items()} | lines
+        below = {where: f"{base} {line}" for where, line in elsewhere.items()}
+        merged_keys = {where for where in lines if _mapping_at(inherited, where)}
+        _replace_lines(below, {where: line for where, line in lines.items() if where not in merged_keys})
+        lines = below | lines
     return values, lines
 
 
@@ -165,38 +176,31 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return both
 
 
+def _mapping_at(values: Mapping[str, Any], where: Where) -> bool:
+    """Whether a mapping stands there, which another one is merged into."""
+    found: Any = values
+    for key in where:
+        found = found.get(key) if isinstance(found, Mapping) else None
+    return isinstance(found, Mapping)
+
+
 def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, str]]:
-    """The file as plain values, and the line of every key. Aliases are refused: they hide differences and can explode."""
-    try:
-        text = _text(path)
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text, _Loader)):
-            raise ConfigError(f"recipe {path}", "uses YAML aliases", "write the values out, or use `extends`")
-        root = yaml.compose(text, _Loader)
-        values = yaml.load(text, _Loader) or {}
-    except (yaml.YAMLError, ValueError, OSError) as error:
-        raise ConfigError(f"recipe {path}", f"is not YAML: {error}", "correct the file") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"recipe {path}", "is not a mapping", f"a recipe has the keys {', '.join(_KEYS)}")
-    lines: dict[Where, str] = {}
-    _note_lines(root, (), lines, path)
+    """The file as plain values of the shape that a recipe has, and the line of every key."""
+    written = recipe_file.read(path)
+    values, lines = written.values, written.lines
     values["stages"] = _mapping(values.get("stages"), ("stages",), lines, path)
     for name, settings in values["stages"].items():
         values["stages"][name] = _mapping(settings, ("stages", name), lines, path)
     values["seconds"] = _seconds(values.get("seconds"), lines, path)
     prompts = values.get("prompts", [])
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ConfigError(f"recipe {path}", f"{_at(lines, ('prompts',))}prompts is {prompts!r}", "write a list of texts")
+        raise ConfigError(f"recipe {path}", f"{_at(lines, ('prompts',))}prompts is {brief(prompts)}", "write a list of texts")
     return values, lines
-
-
-@cache  # every stage of a run asks again, and the run works to its end with what the file said when it began
-def _text(path: Path) -> str:
-    return path.read_text("utf-8")
 
 
 def _mapping(value: Any, where: Where, lines: Mapping[Where, str], path: Path) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
-        written = f"{_at(lines, where)}{'.'.join(map(str, where))} is {value!r}"
+        written = f"{_at(lines, where)}{'.'.join(map(str, where))} is {brief(value)}"
         raise ConfigError(f"recipe {path}", written, "write its settings below it, e.g. stages: {dedup: {threshold: 0.7}}")
     return value or {}
 
@@ -205,30 +209,13 @@ def _seconds(value: Any, lines: Mapping[Where, str], path: Path) -> dict[str, fl
     """What stages take. Raises ConfigError unless it is a mapping of stages to numbers."""
     given = value or {}
     good = isinstance(given, dict) and all(
-        key in stages.NAMES and isinstance(number, int | float) and not isinstance(number, bool) and number >= 0
+        key in stages.NAMES and isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < math.inf
         for key, number in given.items()
     )
     if not good:
-        why = f"{_at(lines, ('seconds',))}seconds is {value!r}"
+        why = f"{_at(lines, ('seconds',))}seconds is {brief(value)}"
         raise ConfigError(f"recipe {path}", why, "write stages and seconds, e.g. seconds: {crawl: 38, clean: 13}")
     return {key: float(number) for key, number in given.items()}
-
-
-def _note_lines(node: yaml.Node | None, where: Where, lines: dict[Where, str], path: Path) -> None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            here = (*where, key.value)
-            line = f"line {key.start_mark.line + 1}"
-            if key.tag != "tag:yaml.org,2002:str":
-                raise ConfigError(f"recipe {path}", f"{line}: YAML does not take the key {key.value!r} for text", "put it in quotes")
-            if here in lines:
-                raise ConfigError(f"recipe {path}", f"{line}: {key.value!r} stands twice (first in {lines[here]})", "keep one")
-            lines[here] = line
-            _note_lines(value, here, lines, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for number, value in enumerate(node.value):
-            lines[(*where, number)] = f"line {value.start_mark.line + 1}"
-            _note_lines(value, (*where, number), lines, path)
 
 
 def _at(lines: Mapping[Where, str], where: Where) -> str:
@@ -237,11 +224,15 @@ def _at(lines: Mapping[Where, str], where: Where) -> str:
     return f"{lines[where]}: " if where else ""
 
 
-def _unknown(shown: str, key: str, known: Iterable[str], lines: Mapping[Where, str]) -> str:
+def _unknown(where: Where, known: Iterable[str], lines: Mapping[Where, str]) -> str:
     known = list(known)
-    near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.4)
-    return (
-        _at(lines, tuple(shown.split(".")))
-        + f"{shown} is not known; "
-        + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}")
-    )
+    near = difflib.get_close_matches(str(where[-1])[:40], known, n=1, cutoff=0.4)
+    instead = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+    return f"{_at(lines, where)}{'.'.join(str(part)[:80] for part in where)} is not known; {instead}"
+
+
+def _first(mistakes: Iterable[str]) -> list[str]:
+    """As many mistakes as a person reads, and how many more there are."""
+    told = list(mistakes)
+    more = len(told) - MOST_MISTAKES
+    return [*told[:MOST_MISTAKES], f"and {more:,} more"] if more > 0 else told

@@ -25,10 +25,11 @@ from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 
 from data_contracts import Artifact, Store
+from data_contracts.credentials import masked
+from data_contracts.foreign_text import shown
 from flows import console, lineage
-from flows.console import cell
 from stages.describe import pictures
-from stages.describe.markdown import quotation
+from stages.describe.markdown import plain, quotation, table
 from stages.report import Report
 
 EVERY_S = 2.0  # how often a run's page is refreshed while a stage works …
@@ -68,7 +69,7 @@ class PageReport(Report):
         self._metrics.append({"step": step, **values})
 
     def note(self, text: str) -> None:
-        self._log.info(text)
+        self._log.info(shown(masked(text)))  # Prefect keeps it, and prints it to the worker's log
 
     def __enter__(self) -> PageReport:
         self._thread.start()
@@ -92,7 +93,7 @@ class PageReport(Report):
                         self._show_loss(client)
                 except httpx.HTTPError as error:
                     if not behind:
-                        self._log.warning("the run's page cannot be refreshed (%s); the work goes on", error)
+                        self._log.warning("the run's page cannot be refreshed (%s); the work goes on", shown(masked(str(error))))
                     behind = True
 
     def _show_progress(self, client: SyncPrefectClient) -> None:
@@ -156,7 +157,8 @@ def _or_a_warning(page: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        get_run_logger().warning("%s cannot be drawn (%s: %s); the run goes on", page, type(error).__name__, error)
+        told = shown(masked(str(error)))
+        get_run_logger().warning("%s cannot be drawn (%s: %s); the run goes on", page, type(error).__name__, told)
 
 
 @_or_a_warning("the stage's page")
@@ -164,13 +166,18 @@ def show_stage(artifact: Artifact, title: str, store: Store) -> None:
     """Figures, samples and lineage of one artifact; its loss curve if it has one."""
     manifest = artifact.manifest
     facts = manifest.facts
-    parts = [f"# {title}", f"`{artifact}` · {manifest.bytes / 1e6:,.1f} MB · {manifest.started} → {manifest.finished}"]
-    parts += [f"> {note}" for note in facts.get("notes", [])]
-    parts.append(_table(("table", "rows"), list(manifest.rows.items())))
-    parts.append(_table(("figure", "value"), list(facts.get("figures", {}).items())))
-    parts.append(_table(("refused because", "rows"), list(facts.get("rejected", {}).items())))
+    when = f"{plain(manifest.started)} → {plain(manifest.finished)}"
+    parts = [f"# {plain(title)}", f"{plain(str(artifact))} · {manifest.bytes / 1e6:,.1f} MB · {when}"]
+    parts += [f"> {plain(note)}" for note in facts.get("notes", [])]
+    for head, found in (
+        (("table", "rows"), manifest.rows),
+        (("figure", "value"), facts.get("figures")),
+        (("refused because", "rows"), facts.get("rejected")),
+    ):
+        if found:
+            parts.append(table(head, found.items()))
     for sample in facts.get("samples", [])[:5]:
-        parts.append("\n".join(f"**{key}**\n{quotation(str(value))}" for key, value in sample.items()))
+        parts.append("\n".join(f"**{plain(key)}**\n{quotation(str(value))}" for key, value in sample.items()))
     parts += ["## Made from", f"```mermaid\n{lineage.mermaid(store, artifact)}\n```"]
     _markdown(manifest.stage.replace("_", "-"), "\n\n".join(p for p in parts if p), title)
     if "metrics" in artifact.contract.tables and (UUID(flow_run.id), "image") not in _shown:
@@ -189,11 +196,11 @@ def show_whole(name: str, store: Store) -> None:
         columns = ("task", "metric", "value", "stderr", "n", "baseline", "baseline_name")
         rows = scores.read("scores", columns).to_pylist()
         _image("scores-picture", pictures.scores_svg(rows), "Scores beside their baselines")
-        table = _table(columns, [tuple(row[column] for column in columns) for row in rows])
-        _markdown("scores", f"# Scores of {name}\n\n{table}", f"Scores of {name}")
+        shown_scores = table(columns, [tuple(row[column] for column in columns) for row in rows])
+        _markdown("scores", f"# Scores of {plain(name)}\n\n{shown_scores}", f"Scores of {name}")
     if release := made.get("release"):
         drawn = lineage.mermaid(store, release)
-        _markdown("lineage", f"# What {name} was made from\n\n```mermaid\n{drawn}\n```", f"Lineage of {name}")
+        _markdown("lineage", f"# What {plain(name)} was made from\n\n```mermaid\n{drawn}\n```", f"Lineage of {name}")
 
 
 def data_uri(svg: str) -> str:
@@ -207,16 +214,6 @@ def _image(key: str, svg: str, description: str) -> None:
 
 def _markdown(key: str, text: str, description: str) -> None:
     create_markdown_artifact(markdown=text.encode()[:MAX_BYTES].decode(errors="ignore"), key=key, description=description)
-
-
-def _table(head: tuple[str, ...], rows: list[Any]) -> str:
-    if not rows:
-        return ""
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    for row in rows:
-        cells = (cell(value).replace("|", "\\|").replace("\n", " ") for value in row)
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
 def _amount(done: float, total: float | None, unit: str) -> str:

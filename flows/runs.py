@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from data_contracts import Artifact, ConfigError, GroundupError, Store
@@ -64,14 +63,14 @@ def build(store: Store, what: Recipe, name: str, overrides: list[str], as_of: st
 def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) -> None:
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the terminal shows progress; logs are in the UI
     # prefect reads its settings when it is imported, so not before the server is chosen
-    with server.running_server(home(), meanwhile=lambda: import_module("flows.build_llm")) as started_here:
+    with server.running_server(home(), "flows.build_llm") as started_here:
         from prefect.logging.handlers import APILogHandler
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
         from flows.build_llm import build_llm
 
         if not started_here:
-            out.print(f"[dim]watch it at {server.ui_url()}[/]")
+            out.print(f"[dim]watch it at {server.sign_in_address(home())}[/]")
         chosen: dict[str, Any] = {"recipe": what.name} if what.name in recipe.NAMES else {"recipe_file": absolute(what.name)}
         try:
             # heartbeats tell a server of workers that died; here a person sees it, and each would cost a second per stage
@@ -96,7 +95,7 @@ def alone(store: Store, steps: Sequence[Step], name: str | None) -> list[Artifac
                 artifact, new = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
                 console.finish(step.stage.name, artifact, new)
             if name:
-                store.point(name, step.stage.role, artifact, run=f"groundup stage {step.stage.name}")
+                store.point(name, step.stage.role, artifact, run=f"groundup stage {step.stage.name}", made=new)
             made.append(artifact)
     return made
 

@@ -1,4 +1,4 @@
-"""`groundup up` and `groundup down`: a Prefect server, its deployments and one worker, on loopback, for this folder.
+"""`groundup up` and `groundup down`: a Prefect server, its deployments and one worker, for this folder and its owner alone.
 
 A Prefect that the user already has (PREFECT_API_URL is set) is respected: then only deployments and a worker are added.
 """
@@ -6,38 +6,34 @@ A Prefect that the user already has (PREFECT_API_URL is set) is respected: then 
 from __future__ import annotations
 
 import fcntl
-import json
 import os
-import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TextIO
 
-import psutil
-
 from data_contracts import ConfigError, GroundupError
-from flows.home import Home
+from flows import api_secret, private_home, processes, server_address, sign_in
+from flows.home import Home, writing
+from flows.server_address import Address
 
-REPOSITORY = Path(__file__).parent.parent
 POOL = WORKER = "groundup"
-PROCESSES = ("worker", "server")  # in the order in which they are stopped
 WAIT_S = 120
 
 
-def environment(at: Home, port: int | None = None) -> dict[str, str]:
+def environment(at: Home, address: Address | None = None) -> dict[str, str]:
     """Settings for every process that speaks to Prefect. Must be in os.environ before prefect is imported.
 
-    Telemetry is off: it would fail and complain on machines without a way out. A page of another origin in the user's
-    browser cannot start runs: changes need a token (CSRF protection), and only our own pages may read it (CORS).
+    Telemetry is off: it would fail and complain on machines without a way out. Our server wants the API secret, and a
+    token for changes (CSRF protection). A Prefect that the user already has gets neither: its credentials are the user's.
     """
     settings = {
         "PREFECT_HOME": str(at.prefect),
+        "PREFECT_PROFILES_PATH": str(at.prefect / "profiles.toml"),  # else a file of the folder may name another
+        "PYTHONSAFEPATH": "1",  # nothing is imported from the folder that somebody works in
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
         "PREFECT_SERVER_CSRF_PROTECTION_ENABLED": "true",
@@ -53,26 +49,48 @@ def environment(at: Home, port: int | None = None) -> dict[str, str]:
         "GROUNDUP_STORE": at.store,
     }
     if given := os.environ.get("PREFECT_API_URL"):
-        settings["PREFECT_API_URL"] = given.rstrip("/")
-    else:
-        chosen = port or _recorded_port(at) or _usual_port()
-        settings["PREFECT_API_URL"] = f"http://127.0.0.1:{chosen}/api"
-        settings["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = f"http://127.0.0.1:{chosen},http://localhost:{chosen}"
-    return settings | _proxies()
+        return settings | {"PREFECT_API_URL": given.rstrip("/")} | _proxies()
+    chosen = _recorded(at) or address or server_address.wanted(None, None, None)
+    secret = api_secret.read_or_make(at)
+    settings["PREFECT_API_URL"] = chosen.api_url
+    settings["PREFECT_API_AUTH_STRING"] = settings["PREFECT_SERVER_API_AUTH_STRING"] = secret
+    return settings | _proxies(chosen.local_host)
 
 
-def _proxies() -> dict[str, str]:
-    """The proxies in use, if any, without loopback, as variables: the system's own on macOS reach httpx without their exceptions."""
+def import_prefect(at: Home, module: str) -> None:
+    """Import Prefect and `module`, which uses it, in a folder of ours.
+
+    Prefect reads settings from `.env`, `prefect.toml` and `pyproject.toml` of the folder in which it is imported, and some of them
+    run code: a folder of a stranger, e.g. a cloned repository, must not decide them.
+    """
+    with writing(at):
+        private_home.prepare(at)
+    with chdir(at.prefect):
+        import_module("prefect.main")
+        import_module(module)
+
+
+def _proxies(ours: str = server_address.LOOPBACK) -> dict[str, str]:
+    """The proxies in use, if any, without our server, as variables: the system's own on macOS reach httpx without their exceptions."""
     proxies = urllib.request.getproxies()
     direct = proxies.pop("no", "")
     if not proxies or direct == "*":
         return {}
-    direct = ",".join(dict.fromkeys([*filter(None, direct.split(",")), "127.0.0.1", "localhost"]))
+    local = ["127.0.0.1", "localhost", ours]
+    direct = ",".join(dict.fromkeys([*filter(None, direct.split(",")), *local]))
     return {f"{scheme}_proxy": url for scheme, url in proxies.items()} | {"no_proxy": direct, "NO_PROXY": direct}
 
 
 def ui_url() -> str:
     return os.environ["PREFECT_API_URL"].removesuffix("/api")
+
+
+def sign_in_address(at: Home) -> str:
+    """An address of the UI that signs a browser in, once, if the server is ours; else the UI's own."""
+    address = _recorded(at)
+    if address is None or os.environ["PREFECT_API_URL"] != address.api_url:
+        return ui_url()
+    return sign_in.new_address(address, api_secret.read_or_make(at))
 
 
 def is_up(url: str | None = None) -> bool:
@@ -85,67 +103,98 @@ def is_up(url: str | None = None) -> bool:
 
 
 @contextmanager
-def running_server(at: Home, meanwhile: Callable[[], object]) -> Iterator[bool]:
+def running_server(at: Home, module: str) -> Iterator[bool]:
     """A server for the length of a run, unless ours is up already; gives whether it was started here.
 
-    `meanwhile` is called while the server starts. A port that another program has is left to it. Runs that overlap share
-    the server; the last to leave stops it, unless `up` has come meanwhile.
+    `module`, which uses Prefect, is imported while the server starts. A port that another program has is left to it.
+    Runs that overlap share the server; the last to leave stops it, unless `up` has come meanwhile.
     """
     given = os.environ.get("PREFECT_API_URL")
     os.environ.update(environment(at))
     if given:
         _expect_answer()
-        meanwhile()
+        import_prefect(at, module)
         yield False
         return
     with _users(at) as users:
         try:
             with _starting_or_stopping(at):
                 fcntl.flock(users, fcntl.LOCK_SH)
-                started_here = _ensure_server(at, None, meanwhile, or_any_port=True)
+                usual = server_address.wanted(None, None, None)
+                started_here = _ensure_server(at, usual, module, or_any_port=True)
             yield started_here
         finally:
             with _starting_or_stopping(at):
                 fcntl.flock(users, fcntl.LOCK_UN)
-                if not _in_use(at) and not _record(at, "server").get("kept"):
-                    stop(at, "server")
+                if not _in_use(at) and not processes.record_of(at, "server").get("kept"):
+                    processes.stop(at, "server")
 
 
-def up(at: Home, port: int | None = None, at_once: int | None = None) -> str:
-    """Server, work pool, deployments, worker. Running it again repairs what is missing. Returns the address of the UI.
+def up(
+    at: Home,
+    port: int | None = None,
+    at_once: int | None = None,
+    host: str | None = None,
+    url: str | None = None,
+) -> str:
+    """Server, work pool, deployments, worker. Running it again repairs what is missing. Returns an address that signs a browser in.
 
     at_once: how many runs the worker does at a time, by default 1: two that train on the same cores take longer than one after the other.
+    host, url: where it listens and what a reverse proxy calls it, if not 127.0.0.1 and nothing; see Address.
     Raises GroundupError if the port is taken, or if what already runs was started with other arguments.
     """
     with _starting_or_stopping(at):
-        ran = [process for process in PROCESSES if _alive(at, process)]
+        ran = [process for process in processes.PROCESSES if processes.alive(at, process)]
         try:
-            return _up(at, port, at_once)
+            return _up(at, {"--port": port, "--host": host, "--url": url}, at_once)
         except BaseException:  # nothing is left half started, by Ctrl-C either
-            for process in PROCESSES:
+            for process in processes.PROCESSES:
                 if process not in ran:
-                    stop(at, process)
+                    processes.stop(at, process)
             raise
 
 
-def _up(at: Home, port: int | None, at_once: int | None) -> str:
+def _up(at: Home, options: dict[str, Any], at_once: int | None) -> str:
     given = os.environ.get("PREFECT_API_URL")
-    if (running := _recorded_port(at)) and port and port != running:
-        raise GroundupError(f"--port {port}", f"groundup is up on port {running}", "groundup down, then groundup up again")
-    os.environ.update(environment(at, port))
+    address = _asked_address(at, options)
+    os.environ.update(environment(at, address))
     if given:
         _expect_answer()
+        import_prefect(at, "flows.deployments")
     else:
-        _ensure_server(at, port, meanwhile=lambda: import_module("flows.deployments"))
+        _ensure_server(at, address, "flows.deployments")
     from flows import deployments  # not before the server is chosen: prefect reads its settings when it is imported
 
-    if not (given or _alive(at, "worker") or _in_use(at)):
+    if not (given or processes.alive(at, "worker") or _in_use(at)):
         deployments.tell_lost_runs()
-    deployments.deploy()
+    deployments.deploy(whole_server=not given)
     _ensure_worker(at, at_once, deployments.last_heartbeat)
     if not given:
-        _write_record(at, "server", _record(at, "server") | {"kept": True})
-    return ui_url()
+        processes.write_record(at, "server", processes.record_of(at, "server") | {"kept": True})
+    return sign_in_address(at)
+
+
+def _asked_address(at: Home, options: dict[str, Any]) -> Address:
+    """Where the server is or shall be.
+
+    Raises:
+        GroundupError: a server already runs, and not there; or no server may run there.
+    """
+    asked = [option for option, value in options.items() if value is not None]
+    if asked and os.environ.get("PREFECT_API_URL"):
+        why = "says where our own server is; with PREFECT_API_URL there is none"
+        raise ConfigError(" ".join(asked), why, "leave it out, or unset PREFECT_API_URL")
+    address = server_address.wanted(options["--host"], options["--port"], options["--url"])
+    running = _recorded(at)
+    if running is None:
+        return address
+    for option in asked:
+        value = options[option]
+        found = getattr(running, option.removeprefix("--"))
+        if found != getattr(address, option.removeprefix("--")):
+            why = f"groundup is up on {option.removeprefix('--')} {found}"
+            raise GroundupError(f"{option} {value}", why, "groundup down, then groundup up again")
+    return running
 
 
 def down(at: Home) -> str:
@@ -153,37 +202,19 @@ def down(at: Home) -> str:
     if not at.prefect.exists():
         return "nothing was up"
     with _starting_or_stopping(at):
-        if _alive(at, "server") and _in_use(at):
-            told = "stopped worker; " if stop(at, "worker") else ""
-            _write_record(at, "server", _record(at, "server") | {"kept": False})
+        if processes.alive(at, "server") and _in_use(at):
+            told = "stopped worker; " if processes.stop(at, "worker") else ""
+            processes.write_record(at, "server", processes.record_of(at, "server") | {"kept": False})
             return f"{told}a run still uses the server, and will stop it"
-        stopped = [process for process in PROCESSES if stop(at, process)]
+        stopped = [process for process in processes.PROCESSES if processes.stop(at, process)]
         return f"stopped {' and '.join(stopped)}" if stopped else "nothing was up"
-
-
-def stop(at: Home, process: str) -> bool:
-    """Stop one of our processes and its children, gently, then for good. False if it did not run."""
-    found = _alive(at, process)
-    if found:
-        family = [found]
-        with suppress(psutil.NoSuchProcess):
-            family += found.children(recursive=True)
-        for member in family:
-            with suppress(psutil.NoSuchProcess):
-                member.terminate()
-        _, alive = psutil.wait_procs(family, timeout=15)
-        for member in alive:
-            with suppress(psutil.NoSuchProcess):
-                member.kill()
-    at.pid_file(process).unlink(missing_ok=True)
-    return found is not None
 
 
 @contextmanager
 def _starting_or_stopping(at: Home) -> Iterator[None]:
     """Only one process at a time looks for a server, starts one or stops it. The lock dies with its process."""
-    with _writing(at):
-        at.prefect.mkdir(parents=True, exist_ok=True)
+    with writing(at):
+        private_home.prepare(at)
         lock = (at.prefect / "server.lock").open("a")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -192,8 +223,8 @@ def _starting_or_stopping(at: Home) -> Iterator[None]:
 
 def _users(at: Home) -> TextIO:
     """The file of which every run from the shell holds a shared lock."""
-    with _writing(at):
-        at.prefect.mkdir(parents=True, exist_ok=True)
+    with writing(at):
+        private_home.prepare(at)
         return (at.prefect / "server.users").open("a")
 
 
@@ -206,16 +237,6 @@ def _in_use(at: Home) -> bool:
     return False
 
 
-@contextmanager
-def _writing(at: Home) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise GroundupError(
-            f"the folder {at.path}", f"cannot be written: {error.strerror}", "repair that, or give another: GROUNDUP_HOME=FOLDER groundup …"
-        ) from error
-
-
 def _expect_answer() -> None:
     if not is_up():
         raise GroundupError(
@@ -223,29 +244,39 @@ def _expect_answer() -> None:
         )
 
 
-def _ensure_server(at: Home, port: int | None, meanwhile: Callable[[], object], or_any_port: bool = False) -> bool:
-    """Our server answers; True if it had to be started.
+def _ensure_server(at: Home, address: Address, module: str, or_any_port: bool = False) -> bool:
+    """Our server answers, and `module` is imported; True if the server had to be started.
 
     Raises GroundupError if the port is taken, or with the end of its log if it does not come up in time.
     """
-    alive = _alive(at, "server")
-    _address(at, port)
+    alive = processes.alive(at, "server")
+    if alive and _recorded(at) is None:
+        why = "was started by an older groundup and lets everybody in"
+        raise GroundupError("the server that runs", why, "groundup down, then groundup up again")
+    _point_at(at, address)
     if not alive:
-        if why := _barred(_port()):
-            if not or_any_port:
-                raise GroundupError(f"port {_port()}", why, f"groundup up --port {_any_port()}")
-            _address(at, _any_port())
-        _spawn(at, "server", ["flows.prefect_server", "server", "start", "--host", "127.0.0.1", "--port", str(_port())], port=_port())
-    meanwhile()
+        _start_server(at, address, or_any_port)
+    import_prefect(at, module)
     _wait_for(at, "server", is_up)
     return not alive
 
 
+def _start_server(at: Home, address: Address, or_any_port: bool) -> None:
+    """A server on a socket that listens before anybody is told of it: what is sent to its port reaches it, and nobody else."""
+    processes.stop(at, "worker")  # of a server that was killed
+    api_secret.forget(at)  # whoever had the port meanwhile may have been sent it, by a browser's open tab for instance
+    listening, address = server_address.listen(address, or_any_port)
+    with listening:
+        _point_at(at, address)
+        command = ["flows.prefect_server", "--socket", str(listening.fileno()), *address.options()]
+        processes.spawn(at, "server", command, [listening.fileno()], **address.as_record())
+
+
 def _ensure_worker(at: Home, at_once: int | None, last_heartbeat: Callable[[], object]) -> None:
     """A worker that the server has heard of. Raises GroundupError if the one that runs is not the one wanted."""
-    wanted = {"at_once": at_once or 1, "url": os.environ["PREFECT_API_URL"], "store": at.store}
-    if _alive(at, "worker"):
-        record = _record(at, "worker")
+    wanted: dict[str, Any] = {"at_once": at_once or 1, "url": os.environ["PREFECT_API_URL"], "store": at.store}
+    if processes.alive(at, "worker"):
+        record = processes.record_of(at, "worker")
         told = {"at_once": "does {} at once" if at_once else "", "url": "asks {} for work", "store": "works on the store {}"}
         for key, text in told.items():
             if text and record[key] != wanted[key]:
@@ -253,107 +284,33 @@ def _ensure_worker(at: Home, at_once: int | None, last_heartbeat: Callable[[], o
                 raise GroundupError("groundup up", why, "groundup down, then groundup up again")
         return
     before = last_heartbeat()
-    command = ["prefect", "worker", "start", "--pool", POOL, "--name", WORKER, "--type", "process", "--limit", str(wanted["at_once"])]
-    _spawn(at, "worker", command, **wanted)
+    server = processes.alive(at, "server")
+    command = ["flows.prefect_worker", POOL, WORKER, str(wanted["at_once"]), *([str(server.pid)] if server else [])]
+    processes.spawn(at, "worker", command, **wanted)
     _wait_for(at, "worker", lambda: last_heartbeat() != before)
 
 
-def _spawn(at: Home, process: str, command: list[str], **record: Any) -> None:
-    # a run from the shell keeps the terminal clear of Prefect's logs; in a log file they belong
-    environ = {name: value for name, value in os.environ.items() if name != "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"}
-    command = ["-m", *command]
-    with _writing(at):
-        log = at.log(process).open("ab")
-    with log:
-        child = subprocess.Popen(
-            [sys.executable, *command],
-            cwd=REPOSITORY,
-            env=environ,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    _write_record(at, process, {"pid": child.pid, "command": command, **record})
-
-
-def _write_record(at: Home, process: str, record: dict[str, Any]) -> None:
-    new = at.pid_file(process).with_suffix(".new")
-    with _writing(at):
-        new.write_text(json.dumps(record), "utf-8")
-        new.replace(at.pid_file(process))
-
-
-def _record(at: Home, process: str) -> dict[str, Any]:
-    """What is written of a process of ours; empty if there is none."""
-    try:
-        found: dict[str, Any] = json.loads(at.pid_file(process).read_text("utf-8"))
-    except FileNotFoundError:
-        return {}
-    return found
-
-
-def _alive(at: Home, process: str) -> psutil.Process | None:
-    """Our process, if it still runs. A recycled process id is told by its command line: start times move when a clock is set."""
-    record = _record(at, process)
-    try:
-        found = psutil.Process(record["pid"]) if record else None
-        return found if found and found.cmdline()[1:] == record.get("command") else None
-    except psutil.Error:
+def _recorded(at: Home) -> Address | None:
+    """Where our server runs, if it does, and if it is one that wants the secret."""
+    record = processes.record_of(at, "server")
+    if "host" not in record or not processes.alive(at, "server"):
         return None
+    return Address(record["host"], record["port"], record["url"])
 
 
-def _recorded_port(at: Home) -> int | None:
-    return int(_record(at, "server")["port"]) if _alive(at, "server") else None
-
-
-def _usual_port() -> int:
-    text = os.environ.get("GROUNDUP_PORT", "4200")
-    if not (text.isdecimal() and 0 < int(text) < 65536):
-        raise ConfigError(f"GROUNDUP_PORT={text}", "is not a port", "give a number from 1 to 65535")
-    return int(text)
-
-
-def _address(at: Home, port: int | None) -> None:
-    """Point this process, and what it starts, at our server: where it runs, else at `port`."""
+def _point_at(at: Home, address: Address) -> None:
+    """Point this process, and what it starts, at our server: where it runs, else at `address`."""
     os.environ.pop("PREFECT_API_URL", None)
-    os.environ.update(environment(at, _recorded_port(at) or port))
-
-
-def _port() -> int:
-    return int(os.environ["PREFECT_API_URL"].split(":")[2].split("/")[0])
-
-
-def _barred(port: int) -> str | None:
-    """Why no server of ours could listen there."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except PermissionError:
-            return "is kept for root by the system"
-        except OSError:
-            return "is taken by another program"
-    return None
-
-
-def _any_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    os.environ.update(environment(at, address))
 
 
 def _wait_for(at: Home, process: str, ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + WAIT_S
     while not ready():
-        if not _alive(at, process) or time.monotonic() > deadline:
+        if not processes.alive(at, process) or time.monotonic() > deadline:
             raise GroundupError(
                 f"the Prefect {process}",
-                f"did not come up; its log ends:\n{_log_end(at, process)}",
+                f"did not come up; its log ends:\n{processes.log_end(at, process)}",
                 f"see {at.log(process)}, then groundup up",
             )
         time.sleep(0.1)
-
-
-def _log_end(at: Home, process: str) -> str:
-    return at.log(process).read_text("utf-8", "replace")[-1500:]

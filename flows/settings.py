@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -24,12 +25,34 @@ def settings_for(store: Store, stage: Stage, name: str | None, from_recipe: str 
         values = recipe.load(from_recipe).configs[stage.name].model_dump(mode="json")
     else:
         values = last_settings(store, name, stage) if name else {}
+    written: dict[tuple[str, ...], str] = {}
     for text in changes:
         of, path, value = recipe.parse_change(text, stage.name)
         if of != stage.name:
             raise ConfigError(f"--set {text}", f"is a setting of {of}", f"only {stage.name} runs here; use groundup run for several stages")
         recipe.put(values, path, value)
-    return stage.config_class.parse(values, stage.name)
+        written[tuple(path)] = text
+    return _parsed(stage, values, written)
+
+
+def _parsed(stage: Stage, values: dict[str, Any], written: Mapping[tuple[str, ...], str]) -> StageConfig:
+    """Raises ConfigError: of `--set`, if it was there that every mistake was written."""
+    config, mistakes = stage.config_class.check(values, stage.name)
+    if config is not None:
+        return config
+    fix = f"see every key with: groundup stage {stage.name} --keys"
+    at_fault = {_change_at(written, where) for where in mistakes}
+    if None in at_fault:
+        raise ConfigError(f"settings of {stage.name}", "; ".join(mistakes.values()), fix)
+    changes = " ".join(f"{recipe.SET} {text}" for text in sorted(filter(None, at_fault)))
+    raise ConfigError(changes, "; ".join(mistakes.values()), fix)
+
+
+def _change_at(written: Mapping[tuple[str, ...], str], where: tuple[int | str, ...]) -> str | None:
+    for path, text in written.items():
+        if where[: len(path)] == path:
+            return text
+    return None
 
 
 def filled_in(form: BaseModel, place: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 
 import stages
 from data_contracts import Artifact, Interrupted
+from data_contracts.credentials import nothing_secret
 from flows import console, preview, run_page
 from flows.home import enter_folder, open_store
 from flows.settings import filled_in, settings_for
@@ -50,12 +51,13 @@ def make(step: preview.Step, name: str) -> State[str]:
     inputs = {argument: store.open(*reference, verify=False) for argument, reference in step.inputs.items()}
     with run_page.reporting(step.stage.name) as report:
         try:
-            artifact, made_now = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
+            with nothing_secret():  # an error's whole chain goes into Prefect's database; a proxy's password may be in it
+                artifact, made_now = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
         except Interrupted as stop:
             report.note(f"{stop.what} {stop.why}")
             raise _signal() from None
         console.finish(step.stage.name, artifact, made_now)
-    store.point(name, step.stage.role, artifact, run=f"{flow_run.name or step.stage.name}")
+    store.point(name, step.stage.role, artifact, run=f"{flow_run.name or step.stage.name}", made=made_now)
     run_page.show_stage(artifact, f"{name}/{step.stage.role}", store)
     if made_now:
         return Completed(message=console.headline(artifact), data=reference(artifact))

@@ -43,7 +43,8 @@ def run_stage(
 ) -> tuple[Artifact, bool]:
     """The artifact that the stage makes of `inputs`, and whether it was made now (False: it was there already).
 
-    Inputs are verified against their manifests and contract versions before any work.
+    Inputs are verified against their manifests and contract versions before any work; those that are files (checkpoints, tokenizers)
+    against the rules of their contracts too, since libraries believe what such files say.
     """
     for wanted in stage.consumes:
         if wanted.name not in inputs:
@@ -64,6 +65,7 @@ def run_stage(
                 if note := inputs[wanted.name].require(wanted.major):
                     told.note(note)
                 inputs[wanted.name].verify()
+                inputs[wanted.name].check_files()
         return asdict(stage.function(config, **inputs, out=draft, report=told))
 
     return store.publish(stage.produces, identity, inputs, config.model_dump(mode="json"), make)

@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from data_contracts import Artifact, Store
 from data_contracts.artifact import Manifest
+from data_contracts.foreign_text import shown
 from flows import tables
-from flows.console import clock, out
+from flows.console import cell, clock, heading, out
 from flows.recipe import Recipe
 from flows.runs import Built
 from flows.talk import find
@@ -24,20 +25,20 @@ def show(store: Store, what: Recipe, built: Built) -> None:
     """Everything about a finished run, in a screenful."""
     if not built.stages_run:
         out.print(f"[green]{built.name} is up to date[/]: no stage had to run")
-    out.rule("artifacts", style="dim")
+    heading("artifacts")
     pointings = store.names.roles(built.name)
     made = [(row.role, store.open(p.noun, p.id, verify=False)) for row in STAGES if (p := pointings.get(row.role))]
     tables.rows([_artifact(role, artifact) for role, artifact in made], False, empty="")
-    out.rule("scores", style="dim")
+    heading("scores")
     _scores(store, built.name)
     if what.prompts:
-        out.rule(f"{built.name} says", style="dim")
+        heading(f"{built.name} says")
         _chats(store, what, built.name)
-    out.rule(style="dim")
+    heading()
     share = f", {built.orchestration_share:.1%} of it orchestration" if built.stages_run else ""
     out.print(f"{built.stages_run} stages run in {built.seconds:,.0f} s{share}")
-    out.print(f"model:  {find(store, built.name)}", soft_wrap=True)
-    out.print(f"cards:  {store.find(f'{built.name}/release').path}", soft_wrap=True)
+    out.print(f"model:  {find(store, built.name)}", markup=False)
+    out.print(f"cards:  {store.find(f'{built.name}/release').path}", markup=False)
     out.print(f"\nTry next:  [bold]groundup chat {built.name}[/]     or  [bold]groundup up[/]  for the Prefect UI")
 
 
@@ -59,8 +60,9 @@ def _scores(store: Store, name: str) -> None:
     for row in artifact.read("scores").to_pylist():
         baseline = "–" if row["baseline"] is None else f"{row['baseline']:.3f} {row['baseline_name']}"
         better = _better(row["value"], row["baseline"], row["stderr"], row["higher_is_better"])
-        table.add_row(row["task"], row["metric"], _measured(row["value"], row["stderr"]), baseline, better)
-    out.print(table)
+        names = (Text(cell(row[column])) for column in ("task", "metric"))
+        table.add_row(*names, _measured(row["value"], row["stderr"]), Text(cell(baseline)), better)
+    out.print(table, soft_wrap=False)
     out.print("[dim]better: by more than two standard errors; unclear: by less[/]")
 
 
@@ -85,5 +87,5 @@ def _chats(store: Store, what: Recipe, name: str) -> None:
     with loaded(find(store, name)) as model:
         for prompt in what.prompts:
             said = "".join(answer(model, [{"role": "user", "content": prompt}], max_tokens=MAX_ANSWER))
-            out.print(f"[bold]> {escape(prompt)}[/]")
-            out.print(f"  {said.strip()}\n", markup=False)
+            out.print(Text(f"> {shown(prompt)}", "bold"))
+            out.print(f"  {shown(said.strip())}\n", markup=False)

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from data_contracts import Artifact, Store
-from data_contracts.artifact import Manifest
-from data_contracts.names import Pointing
+import stages
+from data_contracts.credentials import masked
+from data_contracts.foreign_text import json_text, line
 from flows.console import cell, out
-from flows.preview import Step
 from stages import Stage
+
+if TYPE_CHECKING:
+    from data_contracts import Artifact, Store
+    from data_contracts.artifact import Manifest
+    from data_contracts.names import Pointing
+    from flows.preview import Step
 
 _COLOURS = {"up to date": "green", "reuse": "cyan", "build": "yellow"}
 
 
 def as_json(value: Any) -> None:
-    print(json.dumps(value, indent=1, ensure_ascii=False))
+    """Print a value for programs; where that is a terminal, it is as safe as a table."""
+    print(json_text(masked(json.dumps(value, indent=1, ensure_ascii=False))))
 
 
 def rows(found: Sequence[Mapping[str, Any]], json_: bool, empty: str) -> None:
@@ -35,7 +42,7 @@ def rows(found: Sequence[Mapping[str, Any]], json_: bool, empty: str) -> None:
             table.add_column(column, overflow="fold", no_wrap=number == 0)  # a name that is cut in two cannot be copied
         for row in found:
             table.add_row(*(Text(cell(value)) for value in row.values()))
-        out.print(table)
+        out.print(table, soft_wrap=False)
 
 
 def steps(planned: Sequence[Step], name: str | None, json_: bool) -> None:
@@ -47,33 +54,55 @@ def steps(planned: Sequence[Step], name: str | None, json_: bool) -> None:
     for column in ("stage", "", "why"):
         table.add_column(column, overflow="fold", no_wrap=column != "why")
     for step in planned:
-        table.add_row(step.stage.name, f"[{_COLOURS[step.status]}]{step.status}[/]", Text("; ".join(step.reasons)))
-    out.print(table)
+        table.add_row(step.stage.name, f"[{_COLOURS[step.status]}]{step.status}[/]", Text(line("; ".join(step.reasons))))
+    out.print(table, soft_wrap=False)
     counts = {status: sum(step.status == status for step in planned) for status in _COLOURS}
     told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    out.print(f"\n{name or 'these artifacts'}: {told}. Nothing was run.")
+    out.print(f"\n{name or 'these artifacts'}: {told}. Nothing was run.", markup=False)
 
 
 def keys(stage: Stage, json_: bool) -> None:
     """Inputs and settings of a stage."""
-    schema = stage.config_class.model_json_schema()
-    settings = _settings(stage.name, schema, schema.get("$defs", {}))
+    settings = settings_of(stage)
     inputs = [{"input": i.name, "contract": f"{i.noun} {i.major}.x", "default": f"NAME/{i.role}"} for i in stage.consumes]
     if json_:
         as_json({"stage": stage.name, "produces": stage.produces, "inputs": inputs, "settings": settings})
         return
     out.print(f"[bold]{stage.name}[/] makes {stage.produces} (NAME/{stage.role})\n")
     rows(inputs, False, empty="no inputs")
-    out.print()
-    shown = [{"key": setting["key"], "default": _default(setting), "what": setting["what"]} for setting in settings]
-    rows(shown, False, empty="no settings")
+    for setting in settings:
+        out.print()
+        out.print(Text(setting["key"], "bold"), Text(_default(setting), "cyan"), sep="  ")
+        out.print(Padding(Text(setting["what"]), (0, 0, 0, 4), expand=False), soft_wrap=False)
 
 
-def pointings(store: Store, name: str, found: Mapping[str, Pointing], json_: bool) -> None:
-    """`groundup ls NAME`."""
-    made = {role: store.open(p.noun, p.id, verify=False).manifest if store.has(p.noun, p.id) else None for role, p in found.items()}
+def settings_of(stage: Stage) -> list[dict[str, Any]]:
+    """Every setting of a stage by its whole key, with its default and what it does."""
+    schema = stage.config_class.model_json_schema()
+    return _settings(stage.name, schema, schema.get("$defs", {}))
+
+
+def run(store: Store, name: str, json_: bool) -> None:
+    """`groundup show RUN`: what it followed, and what it has."""
+    followed = store.names.recipe(name)
+    recipe = followed.recipe if followed else None
+    changes = list(followed.changes) if followed else []
     if json_:
-        as_json([{"artifact": role, **found[role].model_dump(), **_sizes(manifest)} for role, manifest in made.items()])
+        artifacts = _described(_in_order(store, name), _manifests(store, name))
+        as_json({"name": name, "recipe": recipe, "changes": changes, "artifacts": artifacts})
+        return
+    out.print(Text(name, "bold"), Text(f"recipe {recipe}" if recipe else "made stage by stage"), sep="  ")
+    for change in changes:
+        out.print(Text(f"  --set {change}"))
+    pointings(store, name, False)
+    out.print(f"\nMore of one: groundup show {name}/OUTPUT")
+
+
+def pointings(store: Store, name: str, json_: bool) -> None:
+    """`groundup ls NAME`."""
+    found, made = _in_order(store, name), _manifests(store, name)
+    if json_:
+        as_json(_described(found, made))
         return
     shown = [
         {
@@ -88,6 +117,25 @@ def pointings(store: Store, name: str, found: Mapping[str, Pointing], json_: boo
     rows(shown, False, empty="")
 
 
+def _in_order(store: Store, name: str) -> dict[str, Pointing]:
+    """What a run has, in the order in which it is made."""
+    order = {row.role: number for number, row in enumerate(stages.STAGES)}
+    found = store.names.roles(name)
+    return {role: found[role] for role in sorted(found, key=lambda role: order.get(role, len(order)))}
+
+
+def _manifests(store: Store, name: str) -> dict[str, Manifest | None]:
+    """Of each artifact of a run; None for one that is gone."""
+    return {
+        role: store.open(p.noun, p.id, verify=False).manifest if store.has(p.noun, p.id) else None
+        for role, p in _in_order(store, name).items()
+    }
+
+
+def _described(found: Mapping[str, Pointing], made: Mapping[str, Manifest | None]) -> list[dict[str, Any]]:
+    return [{"artifact": role, **p.model_dump(), **_sizes(made[role])} for role, p in found.items()]
+
+
 def _sizes(manifest: Manifest | None) -> dict[str, Any]:
     if manifest is None:
         return {"missing": True}
@@ -96,7 +144,7 @@ def _sizes(manifest: Manifest | None) -> dict[str, Any]:
 
 def counts(manifest: Manifest) -> str:
     """ "1,426 train, 66 heldout": the rows of each table."""
-    return ", ".join(f"{count:,} {table}" for table, count in manifest.rows.items())
+    return line(", ".join(f"{count:,} {table}" for table, count in manifest.rows.items()))
 
 
 def artifact(store: Store, found: Artifact) -> dict[str, Any]:

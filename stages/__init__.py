@@ -54,40 +54,44 @@ class Stage:
 def _stage(
     name: str, consumes: list[str], produces: str, *, version: int = 1, optional: tuple[str, ...] = (), reads_the_world: bool = False
 ) -> Stage:
-    """`consumes` entries and `produces` are "noun", "role:noun" or, for an input bound elsewhere, "name=role:noun"."""
+    """`consumes` entries and `produces` are "noun", "role:noun" or, for an input bound elsewhere, "name=role:noun".
+
+    A noun may be followed by the major version that is read: "raw_documents@2".
+    """
     role, noun = _role_and_noun(produces)
     camel = "".join(part.capitalize() for part in name.split("_"))
     inputs = []
     for entry in consumes:
         argument, _, bound = entry.rpartition("=")
         bound_role, bound_noun = _role_and_noun(bound)
-        inputs.append(Input(argument or bound_role, bound_noun, bound_role, optional=bound_role in optional))
+        inputs.append(Input(argument or bound_role, bound_noun, bound_role, int(entry.partition("@")[2] or 1), bound_role in optional))
     config, run = f"stages.{name}.config:{camel}Config", f"stages.{name}.stage:run"
     return Stage(name, version, tuple(inputs), noun, role, config, run, reads_the_world)
 
 
 def _role_and_noun(text: str) -> tuple[str, str]:
-    role, _, noun = text.rpartition(":")
+    role, _, noun = text.partition("@")[0].rpartition(":")
     return role or noun, noun
 
 
 _EVERYTHING = [
-    "raw_documents", "clean_documents", "unique_documents", "eval_items", "training_documents", "tokenizer", "token_shards",
+    "raw_documents@2", "clean_documents", "unique_documents", "eval_items", "training_documents", "tokenizer", "token_shards",
     "base_checkpoint:checkpoint", "conversations", "sft_checkpoint:checkpoint", "preferences", "dpo_checkpoint:checkpoint",
     "scores", "gguf_model",
 ]  # fmt: skip
 
 STAGES: tuple[Stage, ...] = (
     #      verb                  consumes                                                         produces
-    _stage("crawl",               [],                                                              "raw_documents", reads_the_world=True),
-    _stage("clean",               ["raw_documents"],                                               "clean_documents"),
+    _stage("crawl",               [],                                                              "raw_documents", version=2,
+                                                                                                   reads_the_world=True),
+    _stage("clean",               ["raw_documents@2"],                                             "clean_documents"),
     _stage("dedup",               ["clean_documents"],                                             "unique_documents"),
     _stage("collect_evals",       ["unique_documents"],                                            "eval_items"),
     _stage("decontaminate",       ["unique_documents", "eval_items"],                              "training_documents"),
     _stage("train_tokenizer",     ["training_documents"],                                          "tokenizer"),
     _stage("pack",                ["training_documents", "unique_documents", "tokenizer"],         "token_shards"),
     _stage("pretrain",            ["token_shards", "tokenizer"],                                   "base_checkpoint:checkpoint", version=2),
-    _stage("collect_chats",       ["training_documents"],                                          "conversations",
+    _stage("collect_chats",       ["training_documents"],                                          "conversations", version=2,
                                                                                                    optional=("training_documents",)),
     _stage("sft",                 ["checkpoint=base_checkpoint:checkpoint", "conversations", "token_shards"],
                                                                                                    "sft_checkpoint:checkpoint", version=2,
@@ -100,7 +104,7 @@ STAGES: tuple[Stage, ...] = (
                                                                                                    reads_the_world=True, optional=(
         "base_checkpoint", "conversations")),
     _stage("export_gguf",         ["checkpoint=dpo_checkpoint:checkpoint"],                        "gguf_model"),
-    _stage("describe",            _EVERYTHING,                                                     "release", optional=tuple(
+    _stage("describe",            _EVERYTHING,                                                     "release", version=2, optional=tuple(
         _role_and_noun(entry)[0] for entry in _EVERYTHING)),
 )  # fmt: skip
 

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Self, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from data_contracts import ConfigError
+from data_contracts.credentials import ADVICE, holds_credentials, masked
+from data_contracts.foreign_text import brief
 
-_PASSWORD = re.compile(r"://[^/?#\s]*@")  # user and password of an address
+Where = tuple[int | str, ...]
+
+MOST_MISTAKES = 20  # that are told at once; a file that is no recipe may have thousands
+_LONGEST_KEY = 100  # characters; to look for keys that are near takes the square of it
 
 
 def execution(default: Any, description: str, **bounds: Any) -> Any:
@@ -56,12 +61,19 @@ class StageConfig(Settings):
         return config
 
     @classmethod
-    def check(cls, values: dict[str, Any], stage: str) -> tuple[Self | None, dict[tuple[int | str, ...], str]]:
-        """The settings, or None with every mistake by its path."""
+    def check(cls, values: dict[str, Any], stage: str) -> tuple[Self | None, dict[Where, str]]:
+        """The settings, or None with every mistake by its path, at most `MOST_MISTAKES`.
+
+        An address with credentials in it is a mistake: settings go into manifests, refs and Prefect's database.
+        """
+        if secret := list(_with_credentials(values, ())):
+            text = f"is an address with credentials in it: {ADVICE}"
+            return None, {where: f"{_dotted(stage, where)} {text}" for where in secret[:MOST_MISTAKES]}
         try:
             return cls.model_validate(values), {}
         except ValidationError as error:
-            return None, {e["loc"]: _mistake(cls, stage, e["loc"], e["type"], e["msg"], e["input"]) for e in error.errors()}
+            told = error.errors()[:MOST_MISTAKES]
+            return None, {e["loc"]: _mistake(cls, stage, e["loc"], e["type"], e["msg"], e["input"]) for e in told}
 
     def identity(self) -> dict[str, Any]:
         """The settings that bear on the result, as plain JSON values. They enter the artifact's id.
@@ -76,16 +88,34 @@ class StageConfig(Settings):
         return isinstance(extra, dict) and bool(extra.get("execution"))
 
 
-def _mistake(cls: type[BaseModel], prefix: str, where: tuple[int | str, ...], kind: str, message: str, value: Any) -> str:
-    path = ".".join([prefix, *map(str, where)])
+def _with_credentials(value: Any, where: Where) -> Iterator[Where]:
+    """Where among plain values there are addresses with credentials in them."""
+    if isinstance(value, str):
+        if holds_credentials(value):
+            yield where
+    elif isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _with_credentials(key, where)
+            yield from _with_credentials(inner, (*where, key))
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _with_credentials(inner, (*where, number))
+
+
+def _dotted(prefix: str, where: Where) -> str:
+    return ".".join([prefix, *(str(part)[:_LONGEST_KEY] for part in where)])
+
+
+def _mistake(cls: type[BaseModel], prefix: str, where: Where, kind: str, message: str, value: Any) -> str:
+    path = _dotted(prefix, where)
     if kind != "extra_forbidden":
-        return _PASSWORD.sub("://***@", f"{path} = {value!r}: {message[0].lower()}{message[1:]}")
+        return masked(f"{path} = {brief(value)}: {message[0].lower()}{message[1:]}")
     known = _keys_at(cls, where[:-1])
-    near = difflib.get_close_matches(str(where[-1]), known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(where[-1])[:_LONGEST_KEY], known, n=1, cutoff=0.5)
     return f"{path} is not a setting; " + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}")
 
 
-def _keys_at(cls: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
+def _keys_at(cls: type[BaseModel], where: Where) -> list[str]:
     models = [cls]
     for part in where:
         if fields := [model.model_fields[str(part)] for model in models if str(part) in model.model_fields]:

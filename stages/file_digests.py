@@ -10,16 +10,19 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from data_contracts import InputError
+from data_contracts.regular_files import check_regular, open_regular
 from stages.shards import cores
 
 SETTLED = 2 * 10**9  # nanoseconds: the coarsest clock of a file system
+PIECE = 4 << 20  # bytes
 SAVE_SECONDS = 5  # what was hashed before a kill is lost for so long at most
 
 
@@ -40,9 +43,11 @@ def _digests(paths: Iterable[Path]) -> dict[Path, str]:
         new = [path for path in states if path not in told]
         fresh: list[tuple[bytes, str, str]] = []
         saved = time.monotonic()
+        stopped = threading.Event()
         try:
-            with ThreadPoolExecutor(min(8, cores())) as pool:  # hashing lets go of the interpreter
-                for path, found in zip(new, pool.map(_sha256, new), strict=True):
+            with ThreadPoolExecutor(min(8, cores())) as pool, _set_at_the_end(stopped):  # hashing lets go of the interpreter
+                hashed = pool.map(lambda path: _sha256(path, stopped), new)
+                for path, found in zip(new, hashed, strict=True):
                     told[path] = found
                     state, changed = states[path]
                     if changed < settled and _state(path) == states[path]:
@@ -57,15 +62,29 @@ def _digests(paths: Iterable[Path]) -> dict[Path, str]:
 
 def _state(path: Path) -> tuple[str, int]:
     """What changes with the file, and when that was last."""
+    check_regular(path)
     found = path.stat()
     state = f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
     return state, max(found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _sha256(path: Path) -> str:
+@contextmanager
+def _set_at_the_end(stopped: threading.Event) -> Iterator[None]:
+    """However the block ends: a pool waits for its threads, and a file of terabytes would keep a signal waiting."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        yield
+    finally:
+        stopped.set()
+
+
+def _sha256(path: Path, stopped: threading.Event) -> str:
+    """Of what was read until `stopped` was set, which nobody asks for then."""
+    made = hashlib.sha256()
+    try:
+        with open_regular(path) as file:
+            while not stopped.is_set() and (piece := file.read(PIECE)):
+                made.update(piece)
+        return made.hexdigest()
     except OSError as error:
         error.filename = error.filename or str(path)  # a fault of the disk while reading has no name
         raise

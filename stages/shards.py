@@ -8,40 +8,90 @@ from __future__ import annotations
 import math
 import multiprocessing
 import os
+import signal
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from functools import partial
+from contextlib import contextmanager, suppress
+from functools import cache, partial
+from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from data_contracts import GroundupError
+from stages.interruption import ENDING
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
 
+METHOD: Final = "forkserver"  # a fork of a process with threads (Prefect's, torch's) can deadlock
 AHEAD = 2  # shards in flight per worker: enough to keep it busy, few enough to bound memory
 
 
 def map_shards(work: Callable[[Shard], Result], shards: Iterable[Shard], workers: int = 0) -> Iterator[Result]:
     """`work` over `shards`, results in order. workers 0: one per core; 1: in this process. Workers end with this process.
 
-    Raises what `work` raises, and GroundupError if a worker dies.
+    Raises what `work` raises, and GroundupError if workers cannot start or one dies.
     """
     workers = workers or cores()
     if workers == 1:
         yield from map(work, shards)
         return
-    context = multiprocessing.get_context("forkserver")  # a fork of a process with threads (Prefect's, torch's) can deadlock
-    over = context.Event()
-    with ProcessPoolExecutor(workers, context, _prepare, (over,)) as pool:
+    _require_processes()
+    with _starting():
+        context = multiprocessing.get_context(METHOD)
+        over = context.Event()
+        lifeline, held = context.Pipe(duplex=False)
+    with lifeline, held, ProcessPoolExecutor(workers, context, _prepare, (over, lifeline)) as pool:
         try:
             yield from _ordered(pool, partial(_begin, work), shards, workers * AHEAD)
+        except (KeyboardInterrupt, SystemExit, GeneratorExit):
+            held.close()  # what the workers are doing is not waited for
+            raise
         finally:
             over.set()
+
+
+@cache
+def _require_processes() -> None:
+    """Start one that does nothing, before there are locks and queues, which would complain each in its own way.
+
+    Raises:
+        GroundupError: The system starts none.
+    """
+    with _starting(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of Python's own helper, which cannot start either
+        trial = multiprocessing.get_context(METHOD).Process(target=_nothing)
+        trial.start()
+        trial.join()
+    if trial.exitcode:
+        raise _not_started(f"one that should do nothing ended with exit status {trial.exitcode}")
+
+
+def _nothing() -> None:
+    """What the first process does."""
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Says what failed: to start a process takes pipes, files and sockets, and their errors name none of it."""
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or str(error)
+        where = f": {error.filename}" if error.filename else ""
+        raise _not_started(f"{why[:1].lower()}{why[1:]}{where}") from error
+    except EOFError as error:
+        raise _not_started("the process that starts them ended at once") from error
+
+
+def _not_started(why: str) -> GroundupError:
+    fix = "do the work in one process: --set workers=1 (for a whole run --set STAGE.workers=1); nothing was published"
+    return GroundupError("the worker processes", f"cannot start: {why}", fix)
 
 
 def cores() -> int:
@@ -68,7 +118,9 @@ def _ordered(pool: Executor, work: Callable[[Shard], Result], shards: Iterable[S
     done = 0
     try:
         for shard in shards:
-            waiting.append(pool.submit(work, shard))
+            with _starting():
+                submitted = pool.submit(work, shard)
+            waiting.append(submitted)
             if len(waiting) == ahead:
                 yield waiting.popleft().result()
                 done += 1
@@ -86,15 +138,20 @@ def _ordered(pool: Executor, work: Callable[[Shard], Result], shards: Iterable[S
 _over: Event  # in a worker: has the parent stopped wanting results?
 
 
-def _prepare(over: Event) -> None:
-    """Let this worker die with the process that asked for it, however that ends: left alone it would write into the next run's draft."""
+def _prepare(over: Event, lifeline: Connection) -> None:
+    """Let this worker die with the process that asked for it, however that ends: left alone it would write into the next run's draft.
+
+    Ctrl-C and a closed terminal reach the whole process group. Those are for the process that asked: it lets go of the lifeline.
+    """
     global _over
     _over = over
-    parent = multiprocessing.parent_process()  # the one that asked, though it was the fork server that forked
-    assert parent is not None
+    for number in ENDING:
+        if number != signal.SIGTERM:
+            signal.signal(number, signal.SIG_IGN)
 
     def watch() -> None:
-        parent.join()
+        with suppress(EOFError, OSError):
+            lifeline.recv_bytes()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,4 +1,8 @@
-"""Rows of the user's own JSONL and Parquet files, one at a time, each with its number."""
+"""Rows of the user's own JSONL and Parquet files, one at a time, each with its number.
+
+They may come from strangers, as any file: a row of JSON has a length that it may not pass, and Parquet, which may unpack to
+anything, is read in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,25 +16,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts import InputError
+from data_contracts.regular_files import check_regular, open_regular
+from stages.apart import rows_apart
+
+Row = tuple[int, Any, str | None]  # number from 1, value, what is wrong with the row itself
+
+LONGEST = 4 << 20  # bytes of a row of JSON, which takes up to twenty times that in memory
+_BATCH_ROWS, _BATCH_BYTES = 256, 1 << 20
 
 
-def read_rows(path: str) -> Iterator[tuple[int, Any, str | None]]:
+def read_rows(path: str) -> Iterator[Row]:
     """(row from 1, its value, what is wrong with the row itself, if anything); empty lines of a JSONL file are passed over.
 
-    Raises InputError if the file cannot be read at all or is of another kind.
+    Raises InputError if the file cannot be read at all, is of another kind or takes too much memory.
     """
     file = Path(expanduser(path))  # unlike Path's own, leaves an unknown ~name to be told as missing
     try:
+        check_regular(file)
         if file.suffix == ".parquet":
-            yield from _parquet(file)
+            rows = rows_apart(_parquet, path, file, what=lambda: f"file {path}")
+            yield from (row for row in rows if row is not None)
         elif file.suffix in (".jsonl", ".ndjson"):
             yield from _jsonl(file)
         else:
             raise InputError(
                 f"file {path}", f"is neither .jsonl nor .parquet but {file.suffix or 'without suffix'}", "convert or rename it"
             )
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"file {path}", f"cannot be read: {error}", "correct the path or the file") from None
+    except OSError as error:
+        raise _unreadable(path, error) from None
 
 
 def row_address(path: str, row: int) -> str:
@@ -38,21 +51,58 @@ def row_address(path: str, row: int) -> str:
     return f"{Path(expanduser(path)).absolute().as_uri()}#{row}"
 
 
-def _jsonl(file: Path) -> Iterator[tuple[int, Any, str | None]]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                yield number, json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8")), None
-            except (ValueError, RecursionError) as error:  # also a number of too many digits
-                yield number, line.decode("utf-8", "replace")[:1000], f"not JSON: {error}"
+def _unreadable(path: str, error: Exception) -> InputError:
+    return InputError(f"file {path}", f"cannot be read: {error}", "correct the path or the file")
 
 
-def _parquet(file: Path) -> Iterator[tuple[int, Any, str | None]]:
+def _jsonl(file: Path) -> Iterator[Row]:
     number = 0
-    with pq.ParquetFile(file) as table:
-        for batch in table.iter_batches(1024):
-            for row in batch.to_pylist():
-                number += 1
-                yield number, row, None
+    with open_regular(file) as lines:
+        while line := lines.readline(LONGEST + 1):
+            number += 1
+            if len(line) > LONGEST:
+                start = _start(line)
+                while line and not line.endswith(b"\n"):
+                    line = lines.readline(LONGEST)
+                yield number, start, f"longer than {LONGEST:,} bytes"
+            elif line.strip():
+                yield _of_line(number, line)
+
+
+def _of_line(number: int, line: bytes) -> Row:
+    try:
+        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # which half of a surrogate pair cannot be
+    except UnicodeEncodeError:
+        return number, _start(line), "holds half of a character: one of \\ud800 to \\udfff without its other half"
+    except (ValueError, RecursionError) as error:  # also a number of too many digits
+        return number, _start(line), f"not JSON: {error}"
+    return number, value, None
+
+
+def _start(line: bytes) -> str:
+    return line[:1000].decode("utf-8", "replace")
+
+
+def _parquet(path: str, file: Path) -> Iterator[Row | None]:
+    """Rows, and None after many bytes of them. Runs in a process of its own."""
+    number = 0
+    try:
+        with pq.ParquetFile(file) as table:
+            for batch in table.iter_batches(_fitting(table), use_threads=False):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row, None
+                if batch.nbytes > _BATCH_BYTES:
+                    yield None
+    except MemoryError:  # Arrow's own is an ArrowException, too
+        raise MemoryError from None
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from None
+
+
+def _fitting(table: pq.ParquetFile) -> int:
+    """Rows of about a megabyte, as far as the file tells the truth of their length."""
+    groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
+    longest = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=1)
+    return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(longest, 1)))

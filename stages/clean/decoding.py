@@ -12,6 +12,7 @@ import re
 from ftfy.badness import badness
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
+from data_contracts.foreign_text import brief, listed
 from stages.clean.refusal import Refused
 
 _BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
@@ -52,8 +53,8 @@ def decode(body: bytes, declared: str | None = None) -> str:
     if (bad := text.count("\ufffd")) <= MAX_BAD_SHARE * len(text) and not escaped:
         return _text_or_refused(text.replace("\ufffd", ""), "utf-8")
     if any(_strictly(body, name) is not None for name in tried):
-        raise Refused("mojibake", f"bytes decode as {', '.join(tried)} but give no plausible text")
-    raise Refused("undecodable", f"{bad} of {len(text)} characters fit none of utf-8, {', '.join(tried)}")
+        raise Refused("mojibake", f"bytes decode as {listed(tried)} but give no plausible text")
+    raise Refused("undecodable", f"{bad} of {len(text)} characters fit none of utf-8, {listed(tried)}")
 
 
 def _declared_inside(head: bytes) -> list[str]:
@@ -71,7 +72,7 @@ def _strictly(body: bytes, name: str) -> str | None:
     for codec in _codecs_of(name):
         try:
             return body.decode(codec)
-        except (UnicodeDecodeError, LookupError):
+        except (UnicodeError, LookupError):  # idna raises the plain one
             continue
     return None
 
@@ -86,6 +87,8 @@ def _codecs_of(name: str) -> list[str]:
             names = ["cp1252", name]
     except LookupError:
         pass
+    except ValueError:  # a name with a NUL
+        return []
     standard = map_encoding_to_html5(name, fallback_utf8=False)
     return [*names, *([standard] if standard else [])]
 
@@ -99,7 +102,7 @@ def _strictly_or_refused(body: bytes, name: str) -> str:
 
 def _text_or_refused(text: str, name: str) -> str:
     if "\0" in text:
-        raise Refused("binary", f"{text.count(chr(0))} NUL characters after decoding as {name}")
+        raise Refused("binary", f"{text.count(chr(0))} NUL characters after decoding as {brief(name)}")
     return text
 
 

@@ -1,11 +1,12 @@
 """A document that hangs or kills its extractor costs itself, not its shard: cleaning happens in a process that can be killed.
 
-Run as `python -m stages.clean.guard FD`, this file is that process. It speaks over a socket pair: settings once, then a page in,
+Run as `python -m stages.clean.guard FD PARENT`, this file is that process. It speaks over a socket pair: settings once, then a page in,
 a row out. It ends when the other side closes.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
 from data_contracts import ConfigError, GroundupError
+from stages.child import end_with_parent
 from stages.clean.config import CleanConfig
 from stages.clean.document import Page, Row, blank, cleaned
 from stages.clean.language import load
@@ -49,21 +51,20 @@ class Guard:
 
     def _start(self) -> None:
         self._line, theirs = Pipe()
-        command = [sys.executable, "-m", "stages.clean.guard", str(theirs.fileno())]
+        command = [sys.executable, "-P", "-m", "stages.clean.guard", str(theirs.fileno()), str(os.getpid())]
         self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
         theirs.close()
         try:
             self._line.send((self.config, self.model_path))
             wrong = self._line.recv() if self._line.poll(START_SECONDS) else None
+            why = f"did not start within {START_SECONDS} s"
         except (EOFError, ConnectionError):
-            wrong = None
+            wrong, why = None, f"ended before it began, with exit status {self._process.wait()}"
         if wrong == "":
             return
         self.stop()
         if wrong is None:
-            raise GroundupError(
-                "cleaning process", f"did not start within {START_SECONDS} s", "see the messages above; run the stage again"
-            )
+            raise GroundupError("cleaning process", why, "see the messages above; run the stage again")
         raise ConfigError(
             "clean.language.model",
             f"{self.model_path} is no fastText model: {wrong}",
@@ -130,4 +131,5 @@ def _serve(line: Connection) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent(int(sys.argv[2]))
     _serve(Connection(int(sys.argv[1])))

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data_contracts import ConfigError
+from stages.collect_chats.sandbox import missing
 from stages.config import RegularExpression, Settings, StageConfig, execution
 from stages.file_digests import file_digests
 
@@ -18,12 +19,8 @@ QUESTIONS = Path(__file__).parent / "questions"
 
 
 class DoctestSettings(Settings):
-    """Of the sandbox that runs examples, so that only what they really print is learnt."""
+    """Of the sandbox that runs examples of the built-in documentation server, so that only what they really print is learnt."""
 
-    sources: tuple[str, ...] = Field(
-        ("pydoc",),
-        description="Names of crawl sources whose examples may be run. A name is trusted, not a kind: a web source called pydoc is, too",
-    )
     packages: bool = Field(False, description="Let examples import installed packages, not only the standard library")
     seconds: float = Field(5.0, gt=0, le=600, description="Longest that the examples of one description may run")
 
@@ -52,18 +49,19 @@ class CollectChatsConfig(StageConfig):
     always_train: tuple[RegularExpression, ...] = Field(
         (), description="A page in whose address one of these is found is never held out from sft"
     )
-    doctest: DoctestSettings = Field(DoctestSettings(), description="Which examples may be run, and with what")
+    doctest: DoctestSettings = Field(DoctestSettings(), description="With what the examples of API pages may be run, and how long")
     seed: int = Field(0, ge=0, description="Seed of the choice of question forms, of chats and of the held-out split")
     workers: int = execution(0, "Processes; 0: one per core", ge=0, le=4096)
 
     def identity(self) -> dict[str, Any]:
-        """The contents of files count, not only their names."""
+        """The contents of files count, not only their names, and whether examples can be run on this system."""
         places = {path: Path(expanduser(path)) for path in self.files}
         found = file_digests(places.values(), "collect_chats.files")
         forms = file_digests([self.questions_path], "collect_chats.questions")[self.questions_path]
         return super().identity() | {
             "files": {path: found[place] for path, place in places.items()},
             "questions": [self.questions, forms],
+            "examples_run": "doctest" in self.kinds and not missing(),
         }
 
     @property

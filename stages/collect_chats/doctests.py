@@ -47,7 +47,9 @@ def of_entries(entries: list[Entry], config: CollectChatsConfig, questions: Ques
                 found.append(one)
     outcomes = run_sessions([session.statements for session in found], config.doctest.seconds, config.doctest.packages)
     for session, outcome in zip(found, outcomes, strict=True):
-        if outcome.output is None:
+        if outcome.not_run:
+            yield Refused("doctest", session.code, "not_run", "examples cannot be confined on this system")
+        elif outcome.output is None:
             # no more than the kind of error: messages hold addresses and times, and the same input must give the same bytes
             yield Refused("doctest", session.code, "example_fails", str(outcome.error).split(":")[0])
         elif _plain(outcome.output) != _plain(session.wanted):

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from data_contracts import ConfigError
+from data_contracts.regular_files import open_regular
 from stages.digests import seed_for
 
 FIELDS = {
@@ -36,7 +37,8 @@ class Questions:
     def load(cls, path: Path, seed: int) -> Questions:
         """Raises ConfigError naming every key that is missing, unknown or has wrong fields."""
         try:
-            values = yaml.safe_load(path.read_text("utf-8"))
+            with open_regular(path) as file:
+                values = yaml.safe_load(file.read().decode("utf-8"))
         except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"questions file {path}", f"cannot be read: {error}", "correct collect_chats.questions") from None
         told = _mistakes(values)

@@ -12,9 +12,11 @@ from stages.collect_chats import candidates, doctests, reference
 from stages.collect_chats.candidates import Chat, Refused
 from stages.collect_chats.config import CollectChatsConfig
 from stages.collect_chats.questions import Questions
+from stages.collect_chats.sandbox import missing
 from stages.collect_chats.user_chats import read_chats
 from stages.config import any_found
 from stages.digests import digest, seed_for
+from stages.documentation_server import is_documentation_server
 from stages.report import Facts, Report
 from stages.shards import map_shards
 
@@ -36,6 +38,9 @@ def run(config: CollectChatsConfig, *, training_documents: Artifact | None = Non
             "groundup stage collect_chats training_documents=NAME/training_documents   or: --set 'files=[\"chats.jsonl\"]'",
         )
     book = _Book(out)
+    notes = _examples_not_run(config, training_documents)
+    for note in notes:
+        report.note(note)
     questions = Questions.load(config.questions_path, config.seed)
     total, done = training_documents.rows("documents") if training_documents else 0, 0
     columns = ["id", "url", "source", "title", "text"]
@@ -69,7 +74,14 @@ def run(config: CollectChatsConfig, *, training_documents: Artifact | None = Non
         },
         rejected=dict(sorted(book.rejected.items())),
         samples=list(book.samples.values()),
+        notes=notes,
     )
+
+
+def _examples_not_run(config: CollectChatsConfig, pages: Artifact | None) -> list[str]:
+    if pages is None or "doctest" not in config.kinds or not (why := missing()):
+        return []
+    return [f"examples of pages are not run, and give no chats: {why}"]
 
 
 def chats_of_shard(
@@ -110,8 +122,13 @@ def offers(document: dict[str, Any], config: CollectChatsConfig, questions: Ques
             yield Refused(kind, entry.name, "skipped", "names.skip leaves it out")
     yield from candidates.of_entries(asked, config, questions)
     yield from candidates.of_sections(entries[0].name, entries[0].text, config, questions, marked=True)
-    if "doctest" in config.kinds and document["source"] in config.doctest.sources:
+    if "doctest" not in config.kinds:
+        return
+    if is_documentation_server(document["url"]):
         yield from doctests.of_entries(asked, config, questions)
+    elif ">>>" in document["text"]:
+        why = "only examples of the built-in documentation server are run"
+        yield Refused("doctest", entries[0].name, "foreign_examples", why)
 
 
 def heldout_split(config: CollectChatsConfig, key: str) -> str:

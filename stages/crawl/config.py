@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import platform
 from functools import lru_cache
 from importlib.metadata import packages_distributions, version
@@ -14,6 +13,8 @@ from pydantic import Field, field_validator
 
 from data_contracts import InputError
 from stages.config import RegularExpression, StageConfig, execution
+from stages.crawl.local_files import Found, found
+from stages.documentation_server import is_documentation_server
 from stages.file_digests import file_digests
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
@@ -26,7 +27,7 @@ PYDOC_SKIP = [
 ]
 
 
-_BUILDERS = frozenset({"arrow", "csv", "json", "pandas", "parquet", "text", "xml"})  # of `datasets`: their data_files are local
+_BUILDERS = frozenset({"arrow", "csv", "json", "parquet", "text"})  # of `datasets`: their data_files are local
 
 
 class _Source(StageConfig):
@@ -64,9 +65,11 @@ class WebSource(_Source):
 
         for value in values:
             try:
-                canonical(value)
+                is_reserved = is_documentation_server(canonical(value))
             except ValueError as error:
                 raise ValueError(f"{value!r} {error}") from None
+            if is_reserved:
+                raise ValueError(f"{value!r} is the address of the built-in documentation server: use a source of kind pydoc")
         return values
 
 
@@ -90,28 +93,24 @@ class PydocSource(_Source):
 
 
 class FilesSource(_Source):
-    """Local files: txt, md, html, jsonl, parquet, warc; each also as .gz (parquet apart)."""
+    """Local files: txt, md, html, jsonl, csv, tsv, parquet, warc; each also as .gz (parquet apart)."""
 
     kind: Literal["files"] = "files"
     name: Name = Field("files", description="Name of the source; a column of every document")
     paths: list[str] = Field(min_length=1, description="Files, folders or patterns such as data/**/*.jsonl.gz")
-    text_field: str = Field("text", min_length=1, description="Field or column of JSON lines and Parquet that holds the text")
+    text_field: str = Field("text", min_length=1, description="Field or column of JSON lines, CSV and Parquet that holds the text")
     media_type: Literal["text/plain", "text/markdown", "text/html"] = Field("text/plain", description="What that text is")
     charset: str = Field("", max_length=40, description="Character set of txt, md and html files; empty: found out by clean")
     max_page_bytes: int = Field(16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here")
     max_documents: int = Field(1_000_000_000, ge=1, le=1_000_000_000_000, description="Documents to take at most")
 
-    def files(self) -> list[Path]:
-        """The files meant by `paths`, sorted, each once. Raises InputError for a path that leads to none or may not be read."""
-        named = {file.parent.resolve() / file.name for pattern in self.paths for file in _meant(self.name, pattern)}
-        once: dict[Path, Path] = {}
-        for file in sorted(named):  # a link keeps its name: what it leads to may have none that tells its kind
-            once.setdefault(file.resolve(), file)
-        return list(once.values())
+    def found(self) -> Found:
+        """The files meant by `paths`, and the links that are left out. Raises InputError for a path that leads to none."""
+        return found(self.name, self.paths)
 
     def identity(self) -> dict[str, Any]:
         """Settings, and the sha256 of every file."""
-        return super().identity() | {"sha256": _sha256(self.files())}
+        return super().identity() | {"sha256": _sha256(self.found())}
 
 
 class DatasetSource(_Source):
@@ -136,18 +135,24 @@ class DatasetSource(_Source):
         named = self.dataset.startswith((".", "/", "~")) or (path.is_dir() and self.dataset not in _BUILDERS)
         return path.absolute() if named else None
 
-    def files(self) -> list[Path]:
-        """The local files that are read, sorted. Raises InputError for a path or pattern that leads to none."""
+    @property
+    def is_local(self) -> bool:
+        """Whether all of it is said to lie on this machine."""
+        here = self.folder is not None or self.dataset in _BUILDERS
+        return here and not any("://" in pattern for pattern in self.data_files)
+
+    def found(self) -> Found:
+        """The local files that may be read, and links that are left out. Raises InputError for a path that leads to none."""
         patterns = [expanduser(pattern) for pattern in self.data_files if "://" not in pattern]
         if self.folder is not None:
             patterns = [str(self.folder / pattern) for pattern in patterns] or [str(self.folder)]
         elif self.dataset not in _BUILDERS:  # relative ones are of a repository on the Hub
             patterns = [pattern for pattern in patterns if Path(pattern).is_absolute()]
-        return sorted({file for pattern in patterns for file in _meant(self.name, pattern)})
+        return found(self.name, patterns)
 
     def identity(self) -> dict[str, Any]:
         """Settings, and the sha256 of every local file."""
-        return super().identity() | {"sha256": _sha256(self.files())}
+        return super().identity() | {"sha256": _sha256(self.found())}
 
 
 Source = Annotated[WebSource | PydocSource | FilesSource | DatasetSource, Field(discriminator="kind")]
@@ -187,29 +192,5 @@ def _distributions() -> dict[str, list[str]]:
     return {package: list(names) for package, names in packages_distributions().items()}
 
 
-def _meant(source: str, pattern: str) -> list[Path]:
-    """The files that a file, a folder or a pattern leads to. Raises InputError if there are none or they may not be read."""
-    path = Path(expanduser(pattern))  # unlike Path's own, leaves an unknown ~name to be told as missing
-    try:
-        hits = [path] if path.exists() else [Path(hit) for hit in glob.glob(str(path), recursive=True)]
-        files = [file for hit in hits for file in ([hit] if hit.is_file() else _visible(hit))]
-    except PermissionError as error:
-        raise unreadable(Path(error.filename or path), error) from None
-    if not files:
-        raise InputError(f"crawl source {source}: {pattern}", "there is no such file", f"correct the path; it starts at {Path.cwd()}")
-    return files
-
-
-def _visible(folder: Path) -> list[Path]:
-    """The files of a folder and of those in it, but for hidden ones (.DS_Store, .git): those must be named to be meant."""
-    inside = (path for path in folder.rglob("*") if path.is_file())
-    return [path for path in inside if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
-
-
-def _sha256(files: list[Path]) -> dict[str, str]:
-    return {str(path): digest for path, digest in file_digests(files, "crawl.sources").items()}
-
-
-def unreadable(path: Path, error: OSError) -> InputError:
-    fix = "make it readable for the user who runs this, or leave it out of crawl.sources"
-    return InputError(str(path), f"cannot be read: {error.strerror or error}", fix)
+def _sha256(found: Found) -> dict[str, str]:
+    return {str(path): digest for path, digest in file_digests(found.files, "crawl.sources").items()}

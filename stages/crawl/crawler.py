@@ -311,8 +311,9 @@ class Crawler:
             return _failed(answer.url, FetchError("robots", f"the page asks not to be used: {told.opt_out}", 200)) | {"links": links}
         record = await self._store(answer)
         row = answer.evidence(told.meta_robots, told.license) | {"robots": rules.verdict}
-        row["fetched_at"] = row["fetched_at"].isoformat()
-        return {"kind": "page", "url": answer.url, "row": row, "record": list(record), "links": links, "bytes": len(answer.body)}
+        fetch = answer.fetch | {"fetched_at": answer.began.isoformat()}
+        size = len(answer.body)
+        return {"kind": "page", "url": answer.url, "row": row, "fetch": fetch, "record": list(record), "links": links, "bytes": size}
 
     def _target(self, answer: Answer) -> str:
         """Where a redirect leads. Raises FetchError if it may not be followed."""

@@ -57,19 +57,21 @@ class Answer:
         return found.strip().lower()[:40] or None if isinstance(found, str) else None
 
     def evidence(self, meta_robots: str | None, license: str | None) -> dict[str, Any]:
-        """The columns of a row of `documents` that tell how it was had."""
+        """The columns of a row of `documents` that tell what the page is, whenever it is asked for."""
         return {
             "media_type": self.media_type,
             "charset": self.charset,
             "truncated": self.truncated,
-            "fetched_at": self.began,
             "status": self.status,
             "x_robots_tag": self.header("x-robots-tag"),
             "meta_robots": meta_robots,
             "license": license,
-            "etag": self.header("etag"),
-            "last_modified": self.header("last-modified"),
         }
+
+    @property
+    def fetch(self) -> dict[str, Any]:
+        """The columns of a row of `fetches`: what may be another the next time, though the page is the same."""
+        return {"fetched_at": self.began, "etag": self.header("etag"), "last_modified": self.header("last-modified")}
 
 
 class FetchError(Exception):

@@ -14,7 +14,7 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 
 class Entry(TypedDict):
-    """page: fetched (columns of the row, place in the archive, links). moved: leads to `to`.
+    """page: fetched (columns of its rows in documents and fetches, place in the archive, links). moved: leads to `to`.
     failed: gave no document; a page that opts out may have links all the same.
 
     asked: False if that was decided without a request (by robots.txt, or because the host was given up).
@@ -24,6 +24,7 @@ class Entry(TypedDict):
     url: str
     to: NotRequired[str]
     row: NotRequired[dict[str, Any]]
+    fetch: NotRequired[dict[str, Any]]
     record: NotRequired[list[int]]
     links: NotRequired[list[str]]
     bytes: NotRequired[int]

@@ -24,8 +24,8 @@ from typing import Self
 from data_contracts import InputError
 from stages.crawl.config import PydocSource
 from stages.crawl.fetch import Answer, FetchError, WebFetcher
+from stages.documentation_server import ORIGIN
 
-ORIGIN = "http://pydoc.localhost"
 SEEDS = [f"{ORIGIN}/{page}.html" for page in ("index", "topics", "keywords")]
 _STARTS_WITHIN = 30.0  # seconds
 _OF_HOST = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")  # without these a server may not start or import

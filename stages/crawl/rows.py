@@ -23,7 +23,7 @@ class Rows:
 
     def __init__(self, out: Draft):
         self._out = out
-        self._failures = out.writer("failures")
+        self._failures, self._fetches = out.writer("failures"), out.writer("fetches")
         self._documents: TableWriter | None = None
         self._shard, self._shard_bytes = -1, 0
         self.documents: Counter[str] = Counter()  # by source
@@ -35,12 +35,22 @@ class Rows:
         return self
 
     def __exit__(self, kind: Any, value: Any, trace: Any) -> None:
-        for writer in (self._documents, self._failures):
+        for writer in (self._documents, self._failures, self._fetches):
             if writer is not None:
                 writer.__exit__(kind, value, trace)
 
-    def document(self, source: str, url: str, body: bytes, *, depth: int = 0, redirects: tuple[str, ...] = (), **evidence: Any) -> None:
-        """A row of `documents`. `evidence` holds the other columns; those of a fetch are null for local files."""
+    def document(
+        self,
+        source: str,
+        url: str,
+        body: bytes,
+        *,
+        depth: int = 0,
+        redirects: tuple[str, ...] = (),
+        fetch: dict[str, Any] | None = None,
+        **evidence: Any,
+    ) -> None:
+        """A row of `documents` and, if the document was fetched, of `fetches`. `evidence` holds the other columns."""
         if self._documents is None or self._shard_bytes > SHARD_BYTES:
             if self._documents is not None:
                 self._documents.close()
@@ -51,6 +61,8 @@ class Rows:
             "body_sha256": hashlib.sha256(body).hexdigest(), "truncated": False, "robots": "not_applicable",
         }  # fmt: skip
         self._documents.write([row | evidence])
+        if fetch is not None:
+            self._fetches.write([{"id": row["id"]} | fetch])
         self._shard_bytes += len(body)
         self.documents[source] += 1
         self.bytes += len(body)

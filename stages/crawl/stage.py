@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 
 from data_contracts import Draft, InputError
 from stages.crawl import dataset_source, files_source, web_source
-from stages.crawl.config import CrawlConfig, DatasetSource, FilesSource
+from stages.crawl.config import CrawlConfig, DatasetSource, FilesSource, Source
+from stages.crawl.nothing import advice
 from stages.crawl.rows import Rows
 from stages.interruption import stop_requested
 from stages.report import Facts, Report
@@ -27,7 +29,7 @@ def run(config: CrawlConfig, *, out: Draft, report: Report) -> Facts:
                 told = dataset_source.collect(source, rows, report, stop)
             else:
                 told = web_source.collect(source, out, rows, report, stop)
-            _refuse_nothing(source.name, rows, told)
+            _refuse_nothing(source, rows, told)
             notes += told
     seconds = time.monotonic() - began
     rejected: dict[str, int] = {}
@@ -45,17 +47,12 @@ def run(config: CrawlConfig, *, out: Draft, report: Report) -> Facts:
     )  # fmt: skip
 
 
-def _refuse_nothing(source: str, rows: Rows, notes: list[str]) -> None:
-    if rows.documents[source]:
+def _refuse_nothing(source: Source, rows: Rows, notes: list[str]) -> None:
+    if rows.documents[source.name]:
         return
-    if notes and source not in rows.failed:  # a limit was reached before anything was asked
-        raise InputError(f"crawl source {source}", f"0 documents ({'; '.join(notes)})", "raise that limit; then run it again")
-    counts = ", ".join(f"{reason} {count}" for reason, count in rows.failed.get(source, {}).items()) or "nothing was found to ask for"
-    fix = {
-        "robots": "ask the site's owner, or choose other seeds",
-        "media_type": "choose seeds that lead to HTML or text",
-        "empty": "check the text field and the files",
-        "unreadable_row": "set text_field to the field that holds the text",
-        "timeout": "raise timeout_seconds",
-    }.get(max(rows.failed.get(source, {"": 0}), key=rows.failed.get(source, {"": 0}).__getitem__), "check the addresses in a browser")
-    raise InputError(f"crawl source {source}", f"0 documents ({counts})", f"{fix}; then run it again")
+    where, failed = f"crawl source {source.name}", rows.failed.get(source.name, Counter())
+    if notes and not failed:  # a limit was reached before anything was asked
+        raise InputError(where, f"0 documents ({'; '.join(notes)})", "raise that limit; then run it again")
+    counts = ", ".join(f"{reason} {count}" for reason, count in failed.items())
+    none = "it holds no rows and no pages" if isinstance(source, FilesSource | DatasetSource) else "nothing was found to ask for"
+    raise InputError(where, f"0 documents ({counts or none})", f"{advice(source, failed)}; then run it again")

@@ -22,6 +22,7 @@ from stages.crawl.journal import Entry, Journal
 from stages.crawl.robots import AGENT
 from stages.crawl.rows import Rows, document_id
 from stages.crawl.urls import canonical, host_and_port, origin
+from stages.documentation_server import is_documentation_server
 from stages.report import Report
 from stages.shards import cores
 
@@ -64,7 +65,8 @@ async def _crawl_web(
     skip = [re.compile(pattern) for pattern in source.skip]
     start = frozenset(seeds)
     rules = Rules(
-        within=lambda url: url in start or (url.startswith(prefixes) and not any(pattern.search(url) for pattern in skip)),
+        within=lambda url: not is_documentation_server(url)
+        and (url in start or (url.startswith(prefixes) and not any(pattern.search(url) for pattern in skip))),
         max_pages=source.max_pages, max_pages_per_host=source.max_pages_per_host, max_depth=source.max_depth,
         page_bytes=source.max_page_bytes, seconds=source.max_minutes * 60, delay=source.delay_seconds, at_once=source.per_host,
         connections=source.connections, respect_robots=source.respect_robots, honour_opt_out=source.honour_opt_out,
@@ -143,11 +145,9 @@ def _write(name: str, crawler: Crawler, journal: Journal, archive: Archive, rows
     for _, url, offset in sorted(pages):
         entry, place = journal.at(offset), crawler.known[url]
         record = Record(*entry["record"])
-        row = entry["row"] | {"fetched_at": datetime.fromisoformat(entry["row"]["fetched_at"])}
-        rows.document(
-            name, url, archive.body(record), depth=place.depth, redirects=ways.get(url, ()),
-            warc_file=f"warc/{archive.path(record.file).name}", warc_offset=record.offset, **row,
-        )  # fmt: skip
+        where = {"warc_file": f"warc/{archive.path(record.file).name}", "warc_offset": record.offset}
+        fetch = entry["fetch"] | {"fetched_at": datetime.fromisoformat(entry["fetch"]["fetched_at"])} | where
+        rows.document(name, url, archive.body(record), depth=place.depth, redirects=ways.get(url, ()), fetch=fetch, **entry["row"])
     for url in sorted(failed.keys() | moved.keys()):
         end = _end(url, moved)
         if end in fetched:

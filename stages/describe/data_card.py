@@ -9,14 +9,14 @@ from stages.describe import counts
 from stages.describe.config import UNKNOWN, DescribeConfig
 from stages.describe.counts import Texts
 from stages.describe.funnel import Step, funnel
-from stages.describe.markdown import folded, settings, table
+from stages.describe.markdown import folded, plain, settings, table
 
 
 def data_card(config: DescribeConfig, given: Mapping[str, Artifact], texts: Texts | None) -> str:
     """The text of DATA.md. `given` may hold any of the inputs of the stage."""
     steps = funnel(artifact.manifest for artifact in given.values())
     parts = [
-        f"# Data of {config.name}",
+        f"# Data of {plain(config.name)}",
         "Counts are of the run's tables and manifests. A licence is what a page declares of itself: it is no advice on what is allowed.",
         _sources(given, texts),
         _robots(given),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -26,14 +27,26 @@ def mermaid(manifests: Iterable[Manifest]) -> str:
     given = list({manifest.id: manifest for manifest in manifests}.values())
     lines = ["flowchart TD"]
     for manifest in given:
-        rows = "".join(f"<br/>{count:,} {table}" for table, count in manifest.rows.items())
-        lines.append(f'  {manifest.id}["<b>{manifest.stage}</b><br/>{manifest.noun} {manifest.id[:8]}{rows}"]')
+        rows = "".join(f"<br/>{count:,} {_label(table)}" for table, count in manifest.rows.items())
+        made = f"<b>{_label(manifest.stage)}</b><br/>{_label(manifest.noun)} {_label(manifest.id[:8])}"
+        lines.append(f'  {_node(manifest.id)}["{made}{rows}"]')
     refs = [(ref, manifest.id) for manifest in given for ref in manifest.inputs.values()]
     known = {manifest.id for manifest in given}
     absent = {ref.id: ref.noun for ref, _ in refs if ref.id not in known}
-    lines += [f'  {id_}["{noun} {id_[:8]}"]:::absent' for id_, noun in sorted(absent.items())]
-    lines += [f"  {source} --> {made}" for source, made in dict.fromkeys((ref.id, made) for ref, made in refs)]
+    for id_, noun in sorted(absent.items()):
+        lines.append(f'  {_node(id_)}["{_label(noun)} {_label(id_[:8])}"]:::absent')
+    lines += [f"  {_node(source)} --> {_node(made)}" for source, made in dict.fromkeys((ref.id, made) for ref, made in refs)]
     return "\n".join([*lines, "  classDef absent stroke-dasharray: 4 4", ""])
+
+
+def _node(id_: str) -> str:
+    """An id as the name of a node. A manifest is a file, and may say anything."""
+    return re.sub(r"[^0-9A-Za-z]", "_", id_)
+
+
+def _label(text: str) -> str:
+    """Text in a node that is neither HTML nor the end of the node: all but words as mermaid's own codes."""
+    return re.sub(r"[^\w .,-]", lambda found: f"#{ord(found[0])};", text)
 
 
 def _entry(manifest: Manifest) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 from collections.abc import Mapping
 from math import prod
 from typing import Any
@@ -10,10 +10,11 @@ from typing import Any
 import yaml
 
 from data_contracts import Artifact
+from data_contracts.json_files import read_json
 from data_contracts.tensor_files import safetensors_header
 from stages.describe.config import UNKNOWN, DescribeConfig
 from stages.describe.counts import Texts
-from stages.describe.markdown import folded, plain, quotation, settings, table
+from stages.describe.markdown import folded, paragraphs, plain, quotation, settings, table
 
 CHECKPOINTS = {"base_checkpoint": "Pretraining", "sft_checkpoint": "Instruction tuning", "dpo_checkpoint": "Preference optimization"}
 MOST_LANGUAGES = 20
@@ -23,7 +24,7 @@ def model_card(config: DescribeConfig, given: Mapping[str, Artifact], texts: Tex
     """The text of README.md. `given` may hold any of the inputs of the stage."""
     parts = [
         front_matter(config, given, texts),
-        f"# {config.name}\n\n{config.summary}",
+        f"# {plain(config.name)}\n\n{paragraphs(config.summary)}",
         "Every figure on this page was read from the manifests and tables of the run that made the model. What they cannot know says "
         f"{UNKNOWN} until a person fills it in.",
         _model(given),
@@ -68,17 +69,17 @@ def _tuned(given: Mapping[str, Artifact]) -> bool:
 def _model(given: Mapping[str, Artifact]) -> str:
     if (checkpoint := newest(given)) is None:
         return ""
-    sizes = json.loads(checkpoint.file("config").read_text("utf-8"))
+    sizes = read_json(checkpoint.file("config"))
     rows = {
-        "Architecture": sizes["model_type"],
+        "Architecture": sizes.get("model_type"),
         "Parameters": parameters(checkpoint),
-        "Layers": sizes["num_hidden_layers"],
-        "Width": sizes["hidden_size"],
-        "Attention heads": sizes["num_attention_heads"],
-        "Key and value heads": sizes["num_key_value_heads"],
+        "Layers": sizes.get("num_hidden_layers"),
+        "Width": sizes.get("hidden_size"),
+        "Attention heads": sizes.get("num_attention_heads"),
+        "Key and value heads": sizes.get("num_key_value_heads"),
         "Experts": sizes.get("num_experts"),
-        "Context, tokens": sizes["max_position_embeddings"],
-        "Vocabulary, tokens": sizes["vocab_size"],
+        "Context, tokens": sizes.get("max_position_embeddings"),
+        "Vocabulary, tokens": sizes.get("vocab_size"),
         "Tied embeddings": bool(sizes.get("tie_word_embeddings")),
         "Checkpoint": f"`{checkpoint}`",
     }
@@ -86,10 +87,11 @@ def _model(given: Mapping[str, Artifact]) -> str:
 
 
 def _use(config: DescribeConfig, given: Mapping[str, Artifact]) -> str:
-    lines = ["## How to use it", f"Intended use: {config.intended_use}"]
+    lines = ["## How to use it", f"Intended use: {paragraphs(config.intended_use)}"]
     if "gguf_model" in given:
         files = given["gguf_model"].read("quantizations", ["file"]).column("file").to_pylist()
-        lines.append(f"With llama.cpp:\n\n```sh\nllama-cli -m {files[0]} -cnv\n```")
+        command = quotation(f"llama-cli -m {shlex.quote(files[0])} -cnv", "sh")
+        lines.append(f"With llama.cpp:\n\n{command}")
     if newest(given) is not None:
         lines.append(
             "With transformers:\n\n```python\nfrom transformers import pipeline\n\n"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from data_contracts import Manifest
+from data_contracts.foreign_text import line
 from stages.describe.funnel import Step, funnel
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ STYLE: Any = {
     "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": GREY, "xtick.color": GREY,
     "ytick.color": INK, "axes.spines.top": False, "axes.spines.right": False, "axes.titleweight": "bold", "axes.titlesize": 10,
     "axes.titlelocation": "left", "svg.fonttype": "path", "svg.hashsalt": "groundup",
+    "text.parse_math": False,  # text of manifests and tables is text: a lone $ would be an error
 }  # fmt: skip
 
 
@@ -64,8 +66,8 @@ def draw_funnel(figure: Figure, steps: Sequence[Step]) -> None:
         for number, lost in enumerate(step.lost.values()):
             axes.barh(place, lost, left=left, color=LOST[min(number, len(LOST) - 1)], height=0.42)
             left += lost
-        kept = " + ".join(f"{count:,} {table}" for table, count in step.kept.items())
-        told = ", ".join(f"{reason} {lost:,}" for reason, lost in list(step.lost.items())[:4])
+        kept = " + ".join(f"{count:,} {line(table)}" for table, count in step.kept.items())
+        told = ", ".join(f"{line(reason)} {lost:,}" for reason, lost in list(step.lost.items())[:4])
         more = len(step.lost) - 4
         lost_text = f"   lost {step.rows_lost:,}: {told}{f', {more} more reasons' if more > 0 else ''}" if step.lost else ""
         axes.text(0, place - 0.29, kept + lost_text, va="bottom", fontsize=8, color=INK)
@@ -112,8 +114,10 @@ def draw_scores(figure: Figure, rows: Rows) -> None:
     for place, row in enumerate(kept):
         axes.errorbar(row["value"], place, xerr=2 * (row.get("stderr") or 0), fmt="o", color=BLUE, capsize=3, markersize=5)
         axes.plot([row["baseline"]] * 2, [place - 0.3, place + 0.3], color=ORANGE, linewidth=2)
-        axes.annotate(row["baseline_name"], (row["baseline"], place - 0.3), (3, 0), textcoords="offset points", fontsize=7, color=ORANGE)
-    axes.set_yticks(range(len(kept)), [f"{row['task']}  {row['metric']}" for row in kept])
+        label = line(row["baseline_name"] or "")
+        beside: dict[str, Any] = {"textcoords": "offset points", "fontsize": 7, "color": ORANGE}
+        axes.annotate(label, (row["baseline"], place - 0.3), (3, 0), **beside)
+    axes.set_yticks(range(len(kept)), [line(f"{row['task']}  {row['metric']}") for row in kept])
     axes.set_ylim(len(kept) - 0.4, -0.6)
     axes.set_xlim(left=0)
     axes.grid(axis="x", color=LIGHT, linewidth=0.8)

@@ -8,9 +8,11 @@ import torch
 
 
 @torch.inference_mode()
-def greedy_answer(model: Any, tokenizer: Any, prompt: str, new_tokens: int, length: int) -> dict[str, Any]:
-    """{"prompt", "answer", "ended"}; ended: the model stopped by itself, before new_tokens and the end of its context."""
-    ids = tokenizer.apply_chat_template([{"role": "user", "content": prompt}], add_generation_prompt=True, return_dict=False)
+def greedy_answer(model: Any, tokenizer: Any, prompt: str, ids: list[int], new_tokens: int, length: int) -> dict[str, Any]:
+    """{"prompt", "answer", "ended"}; ended: the model stopped by itself, before new_tokens and the end of its context.
+
+    ids: what the chat template makes of the prompt.
+    """
     room = min(new_tokens, length - len(ids))
     if room <= 0:
         return {"prompt": prompt, "answer": None, "ended": False}

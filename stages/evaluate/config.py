@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field
 
 from stages.config import Settings, StageConfig, execution
+from stages.evaluate import task_files
 from stages.file_digests import file_digests
 
 
@@ -41,6 +42,10 @@ class EvaluateConfig(StageConfig):
         [],
         description="Further lm-eval tasks: names, e.g. arc_easy, with data from the Hugging Face hub, or paths of task files (.yaml)",
     )
+    allow_code: bool = Field(
+        False,
+        description="Run the Python and the templates that a task file asks for, and metrics that lm-eval takes from a hub",
+    )
     unreachable: Literal["note", "error"] = Field("note", description="What to do about a further task that cannot be had or evaluated")
     limit: int | None = Field(None, ge=1, description="Only the first so many items of each task, and pages")
     max_length: int | None = Field(None, ge=2, le=1 << 20, description="Tokens that the model sees at once; none: its context")
@@ -62,10 +67,15 @@ class EvaluateConfig(StageConfig):
     def identity(self) -> dict[str, Any]:
         """A task file counts by its name and content, wherever it lies; the data and functions that it names are not seen.
 
-        Raises InputError if a file is not there.
+        Raises:
+            InputError: A file is not there.
+            ConfigError: A file would run code, and `allow_code` is not set.
         """
         files = [task_file(task) for task in self.tasks]
         found = file_digests(filter(None, files), "evaluate.tasks")
+        if not self.allow_code:
+            for file in filter(None, files):
+                task_files.check(file)
         tasks = [[file.name, found[file]] if file else task for task, file in zip(self.tasks, files, strict=True)]
         return super().identity() | {"tasks": tasks}
 

@@ -9,22 +9,25 @@ import logging
 import math
 import random
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stderr
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from traceback import walk_tb
-from typing import Any
+from typing import Any, NoReturn
 
 import datasets
 import huggingface_hub.constants
 import numpy as np
 import torch
+from evaluate import loading as metric_loading
 from lm_eval.evaluator import evaluate
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from data_contracts import ConfigError, GroundupError, InputError
+from data_contracts.foreign_text import listed
+from stages.evaluate import groups, patterns, task_files
 from stages.evaluate.config import task_file
 from stages.evaluate.tasks import POOLED, RESERVED
 
@@ -88,14 +91,27 @@ class CountingModel(HFLM):
 
 
 class Harness:
-    """Evaluates the rendered tasks called `names` in `folder`, and tasks of the library, with one model."""
+    """Evaluates the rendered tasks called `names` in `folder`, and tasks of the library, with one model.
+
+    allow_code: task files, and metrics from a hub, may run code.
+    """
 
     def __init__(
-        self, model: Any, tokenizer: Any, folder: Path, names: list[str], length: int, batch_size: int, seed: int, limit: int | None
-    ):  # fmt: skip
+        self,
+        model: Any,
+        tokenizer: Any,
+        folder: Path,
+        names: list[str],
+        length: int,
+        batch_size: int,
+        seed: int,
+        limit: int | None,
+        allow_code: bool = False,
+    ):
         for name in ("lm_eval", "datasets"):
             logging.getLogger(name).setLevel(logging.ERROR)
         self._folder, self._names, self._seed, self._limit = folder, names, seed, limit
+        self._allow_code = allow_code
         self._scored = dict.fromkeys(names, "eval_items") | dict.fromkeys(RESERVED, "evaluate")  # the name of a score → whose it is
         self.loaded: dict[str, Any] = {}  # further tasks
         with self._quiet():
@@ -115,20 +131,42 @@ class Harness:
             return self._evaluate(TaskManager(include_path=str(self._folder), include_defaults=False).load(self._names))
 
     def check(self, names: list[str]) -> None:
-        """Raises ConfigError with the nearest names unless each is a task, group or tag of lm-eval, or the path of a task file."""
+        """Look at what is asked for before any of it is loaded.
+
+        Raises:
+            ConfigError: A name is no task, group or tag of lm-eval (the nearest are told), a group in a file
+                names such a one, or a task file would run code, and may not.
+        """
+        files = [file for name in names if (file := task_file(name))]
+        if not self._allow_code:
+            for file in files:
+                task_files.check(file)
         unknown = [name for name in names if task_file(name) is None and name not in self._library.task_index]
         if unknown:
             near = [match for name in unknown for match in difflib.get_close_matches(name, self._library.all_tasks, n=1, cutoff=0.5)]
             fix = f"did you mean {', '.join(map(repr, near))}?" if near else "lm-eval ls tasks shows all"
             raise ConfigError(f"evaluate.tasks {', '.join(map(repr, unknown))}", "lm-eval has no task of that name", fix)
+        for file in files:
+            self._check_group(file)
+
+    def _check_group(self, file: Path) -> None:
+        if not groups.is_group(file):
+            return
+        if missing := groups.absent(file, self._library.task_index):
+            why = f"its group names {listed(missing)}, and lm-eval has no task of that name"
+            fix = "correct the file; lm-eval ls tasks shows all names, and a group finds no other files"
+            raise ConfigError(f"evaluate.tasks {file}", why, fix)
 
     def load(self, name: str) -> None:
         """Read a further task and its data.
 
-        Raises InputError if that cannot be had or would run what the model writes, ConfigError if a score of its is told already.
+        Raises:
+            InputError: That cannot be had, or would run what the model writes, or code from a hub, which it may not.
+            ConfigError: A score of its is told already.
         """
         self._claim(name, [name])
-        with self._quiet(), told_as_input(name, "it or its data cannot be had", f"{LEAVE}, or go online and {AGAIN}"):
+        told = told_as_input(name, "it or its data cannot be had", f"{LEAVE}, or go online and {AGAIN}")
+        with self._quiet(), told, self._metrics(name):
             loaded = self._library.load([str(task_file(name) or name)])
         if any(getattr(task, "UNSAFE_CODE", False) for task in loaded["tasks"].values()):
             why = "it runs the code that the model writes, which this stage never does"
@@ -148,12 +186,19 @@ class Harness:
         Raises InputError if it cannot be evaluated.
         """
         self._model.cut = 0
-        with self._quiet(), told_as_input(name, "it cannot be evaluated", f"{LEAVE}, or correct that and {AGAIN}"):
+        told = told_as_input(name, "it cannot be evaluated", f"{LEAVE}, or correct that and {AGAIN}")
+        with self._quiet(), told, self._metrics(name), self._patterns(name):
             found = self._evaluate(self.loaded[name])
         if self._model.cut:
-            told = f"{self._model.cut} answers had room for {self._model.max_length // 2} tokens, half of what the model sees at once"
-            found["notes"] = [f"lm-eval task {name!r}: {told}; the task allows more."]
+            cut = f"{self._model.cut} answers had room for {self._model.max_length // 2} tokens, half of what the model sees at once"
+            found["notes"] = [f"lm-eval task {name!r}: {cut}; the task allows more."]
         return found
+
+    def _metrics(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext() if self._allow_code else no_metrics_from_hubs(name)
+
+    def _patterns(self, name: str) -> AbstractContextManager[None]:
+        return nullcontext() if self._allow_code or task_file(name) is None else patterns.bounded(name)
 
     def _evaluate(self, loaded: Any) -> dict[str, Any]:
         random.seed(self._seed)
@@ -189,6 +234,30 @@ def told_as_input(name: str, why: str, fix: str) -> Iterator[None]:
             raise
         said = " ".join(f"{type(error).__name__}: {error}".split())[:600]
         raise InputError(f"lm-eval task {name!r}", f"{why}: {said}", fix) from error
+
+
+@contextmanager
+def no_metrics_from_hubs(name: str) -> Iterator[None]:
+    """The library evaluate fetches Python and runs it, for any metric that lm-eval does not have itself; not inside.
+
+    Raises:
+        InputError: A metric was asked for, also if lm-eval went on without it.
+    """
+    refused: list[InputError] = []
+    before = metric_loading.evaluation_module_factory
+
+    def refuse(path: str, *_: Any, **__: Any) -> NoReturn:
+        why = f"its metric {path!r} is code that the library evaluate fetches from a hub and runs"
+        refused.append(InputError(f"lm-eval task {name!r}", why, f"{LEAVE}, or set evaluate.allow_code=true"))
+        raise refused[0]
+
+    metric_loading.evaluation_module_factory = refuse
+    try:
+        yield
+    finally:
+        metric_loading.evaluation_module_factory = before
+        if refused:
+            raise refused[0]
 
 
 @contextmanager

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
 
 from data_contracts import Artifact, ConfigError, Draft, InputError
 from stages.evaluate import recall
@@ -22,6 +20,8 @@ from stages.evaluate.answers import greedy_answer
 from stages.evaluate.bits_per_byte import Page, bits_per_byte, measure, standard_error, xz_bits_per_byte
 from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.tasks import BASE_PAGES, PAGES, render
+from stages.lm import transformers_model
+from stages.lm.chat import chat_template
 from stages.report import Facts, Report
 
 SIGNIFICANT = 2.0  # standard errors
@@ -48,7 +48,7 @@ def run(
         raise InputError(f"{eval_items}", why, f"see what collect_evals refused: groundup show {eval_items}")
     model, tokenizer = load(checkpoint.path, config.device)
     length = config.max_length or model.config.max_position_embeddings
-    answers = [greedy_answer(model, tokenizer, prompt, config.new_tokens, length) for prompt in config.prompts]
+    answers = answered(config, checkpoint, model, tokenizer, length)
     # from here on, text that spells a special token is text; transformers sets the second from the first at every call
     tokenizer.split_special_tokens = tokenizer.backend_tokenizer.encode_special_tokens = True
     choices = examine(config, model, tokenizer, length, eval_items, out.scratch / "tasks", report)
@@ -74,13 +74,27 @@ def run(
     return Facts(figures=_figures(checkpoint, scores, answers), samples=answers, notes=notes)
 
 
+def answered(config: EvaluateConfig, checkpoint: Artifact, model: Any, tokenizer: Any, length: int) -> list[dict[str, Any]]:
+    """The answers to `prompts`, through the chat template.
+
+    Raises ArtifactError if that goes beyond its limits.
+    """
+    chats = [[{"role": "user", "content": prompt}] for prompt in config.prompts]
+    made = []
+    for prompt, chat in zip(config.prompts, chat_template(checkpoint).render(chats, prompt=True), strict=True):
+        ids = tokenizer.backend_tokenizer.encode(chat.text, add_special_tokens=False).ids
+        made.append(greedy_answer(model, tokenizer, prompt, ids, config.new_tokens, length))
+    return made
+
+
 def load(folder: Path, device: str) -> tuple[Any, Any]:
-    """(model in float32, tokenizer), as transformers loads them. Raises ConfigError if there is no such device."""
+    """(model in float32, tokenizer), in the classes of transformers.
+
+    Raises ConfigError if there is no such device, ArtifactError if the folder is no checkpoint.
+    """
     chosen = device_name(device)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval().to(chosen)
-    return model, AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = transformers_model.load(folder)
+    return model.to(chosen), tokenizer
 
 
 def device_name(device: str) -> str:
@@ -117,7 +131,7 @@ def examine(
         return told
     from stages.evaluate.harness import Harness, merge, pooled, sample_rows, score_rows  # lm-eval takes seconds to import
 
-    exam = Harness(model, tokenizer, folder, made.names, length, config.batch_size, config.seed, config.limit)
+    exam = Harness(model, tokenizer, folder, made.names, length, config.batch_size, config.seed, config.limit, config.allow_code)
     exam.hear(lambda seen, total: report.progress(seen, total, "sequences"))
     exam.check(config.tasks)
     for name in dict.fromkeys(config.tasks):

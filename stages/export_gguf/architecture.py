@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from gguf import GGUFWriter
 
-from data_contracts import ContractError
+from data_contracts import ArtifactError, ContractError
+from data_contracts.json_files import read_json
+from stages.lm.checkpoint import AGAIN, load_config
 from stages.lm.config import beyond
+from stages.tokenizer_files import MOST_SETTINGS, UNREADABLE
 
 NAMES = {"llama": "llama", "qwen3": "qwen3", "qwen3_moe": "qwen3moe"}
 
@@ -33,6 +37,21 @@ class Source:
     permute: int = 0
     table: bool = False
     full: bool = False
+
+
+def read_sizes(folder: Path) -> dict[str, Any]:
+    """The config.json of a checkpoint: what the model here takes of it, in the words of transformers.
+
+    Raises:
+        ArtifactError: It cannot be read, or holds sizes that no model has.
+        ContractError: llama.cpp has no architecture that computes what it asks for.
+    """
+    try:
+        check(read_json(folder / "config.json", MOST_SETTINGS))
+    except UNREADABLE as error:
+        why = f"its config.json cannot be used: {type(error).__name__}: {error}"
+        raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from None
+    return load_config(folder).to_hf()
 
 
 def check(config: dict[str, Any]) -> None:

@@ -16,14 +16,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
-from transformers.utils import logging as transformers_logging
+from transformers import GenerationConfig
 
 from data_contracts import ContractError, GroundupError
 from stages.digests import seed_for
 from stages.export_gguf import llama_cpp
 from stages.export_gguf.corpus import nasty_strings
 from stages.export_gguf.vocabulary import Vocabulary
+from stages.lm import transformers_model
+from stages.lm.chat import chat_template
 
 LEAST = -100.0  # log-probabilities that llama.cpp rounds to nothing, in nats
 TIE = 0.1  # nats between two tokens that 16-bit sums may swap
@@ -46,11 +47,8 @@ class Reference:
     """The model in torch (transformers' own class, float32, CPU) and its answers to what llama.cpp will be asked."""
 
     def __init__(self, folder: Path, vocabulary: Vocabulary, prompts: Sequence[str], new_tokens: int, positions: int, seed: int):
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-        self._model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+        self._model, tokenizer = transformers_model.load(folder)
         self._model.generation_config = GenerationConfig()  # the checkpoint's own would fill what is not said in `_continue`
-        tokenizer = AutoTokenizer.from_pretrained(folder)
         # a router picks experts by rank: the smallest rounding may swap two of them, and the text goes another way
         self._sparse = self._model.config.model_type == "qwen3_moe"
         self._stops = {vocabulary.end, vocabulary.end_of_turn}
@@ -61,10 +59,9 @@ class Reference:
         tokenizer.backend_tokenizer.encode_special_tokens = False
         self.chats: list[list[dict[str, str]]] = [[{"role": "user", "content": prompt}] for prompt in prompts]
         self.chats.append([*self.chats[0], {"role": "assistant", "content": "Yes: a b.\n"}, *self.chats[-1]])
-        self.chat_ids: list[list[int]] = [
-            tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_dict=False)  # type: ignore[misc]
-            for chat in self.chats
-        ]
+        rendered = chat_template(folder).render(self.chats, prompt=True)
+        encodings = tokenizer.backend_tokenizer.encode_batch([chat.text for chat in rendered], add_special_tokens=False)
+        self.chat_ids: list[list[int]] = [encoding.ids for encoding in encodings]
         context = self._model.config.max_position_embeddings
         self.new_tokens = min(new_tokens, context // 2)
         self.prompts = [ids[-(context - self.new_tokens) :] for ids in self.chat_ids[:-1]]

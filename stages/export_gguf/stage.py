@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from data_contracts import Artifact, ContractError, Draft
@@ -12,6 +11,7 @@ from stages.export_gguf.llama_cpp import useful_threads
 from stages.export_gguf.parity import Compared, Reference, ask
 from stages.export_gguf.vocabulary import read_vocabulary
 from stages.export_gguf.writer import write
+from stages.lm.checkpoint import require_weights
 from stages.report import Facts, Report
 from stages.shards import cores
 
@@ -20,8 +20,8 @@ UNIT = "steps"  # each file is written, then compared
 
 def run(config: ExportGgufConfig, *, checkpoint: Artifact, out: Draft, report: Report) -> Facts:
     """Write, load, compare. A file that tokenizes otherwise or is too far from torch fails the stage."""
-    sizes = json.loads(checkpoint.file("config").read_text("utf-8"))
-    architecture.check(sizes)
+    sizes = architecture.read_sizes(checkpoint.path)
+    require_weights(checkpoint.path)
     vocabulary = read_vocabulary(checkpoint.path)
     wanted: list[str] = list(dict.fromkeys(config.quantizations))
     paths = {quantization: out.path(f"{config.name.replace(' ', '-')}-{quantization}.gguf") for quantization in wanted}

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gguf import GGUFWriter, TokenType
+
+from data_contracts import ArtifactError
+from data_contracts.json_files import read_json
+from stages.lm.chat import chat_template
+from stages.lm.checkpoint import AGAIN, load_config, load_tokenizer, special_tokens, stop_ids
+from stages.tokenizer_files import UNREADABLE
 
 GENERATION_TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 
@@ -48,18 +52,32 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     """From tokenizer.json, tokenizer_config.json, generation_config.json and chat_template.jinja of a checkpoint.
 
     Rows of the embedding beyond the tokenizer get the name [PADi] and the type UNUSED.
+
+    Raises:
+        ArtifactError: A file cannot be used, or the template cannot be rendered within its limits.
     """
-    tokenizer, settings = _json(folder / "tokenizer.json"), _json(folder / "tokenizer_config.json")
-    size = _json(folder / "config.json")["vocab_size"]
+    load_tokenizer(folder)
+    template = chat_template(folder)
+    template.render([[{"role": "user", "content": "a"}]], prompt=True)
+    ends = stop_ids(folder)
+    try:
+        return _vocabulary(folder, special_tokens(folder), ends, template.source)
+    except UNREADABLE as error:
+        why = f"its tokenizer.json cannot be exported: {type(error).__name__}: {error}"
+        raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from None
+
+
+def _vocabulary(folder: Path, special: dict[str, str | None], ends: list[int], template: str) -> Vocabulary:
+    tokenizer, size = read_json(folder / "tokenizer.json"), load_config(folder).vocab_size
     by_id = {number: token for token, number in tokenizer["model"]["vocab"].items()}
     kinds = dict.fromkeys(by_id, TokenType.NORMAL)
     for added in tokenizer["added_tokens"]:
         by_id[added["id"]] = added["content"]
         kinds[added["id"]] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
     ids = {token: number for number, token in by_id.items()}
-    named = {key: ids.get(_content(settings.get(key))) for key in ("bos_token", "eos_token", "pad_token")}
-    ends = _json(folder / "generation_config.json").get("eos_token_id")
-    ends = [ends] if isinstance(ends, int) else list(ends or [])
+    named = {key: ids.get(text) if text else None for key, text in special.items()}
+    if named["eos_token"] is None and not ends:
+        raise ValueError("no token ends a text: neither tokenizer_config.json nor generation_config.json names one")
     end = named["eos_token"] if named["eos_token"] is not None else ends[0]
     return Vocabulary(
         tokens=[by_id.get(number, f"[PAD{number}]") for number in range(size)],
@@ -69,7 +87,7 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         end=end,
         pad=named["pad_token"],
         end_of_turn=next((number for number in ends if number != end), end),
-        chat_template=without_generation_marks((folder / "chat_template.jinja").read_text("utf-8")),
+        chat_template=without_generation_marks(template),
     )
 
 
@@ -79,11 +97,3 @@ def without_generation_marks(template: str) -> str:
     `if true` stands where `generation` stood: it prints the same and keeps the tag's control of white space.
     """
     return GENERATION_TAG.sub(lambda tag: f"{{%{tag[1]} {'endif' if tag[2] else 'if true'} {tag[3]}%}}", template)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text("utf-8"))
-
-
-def _content(token: Any) -> Any:
-    return token["content"] if isinstance(token, dict) else token

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from tokenizers import Tokenizer
-from transformers.utils.chat_template_utils import render_jinja_template
+from tokenizers import Encoding, Tokenizer
 
 from data_contracts import Artifact, ArtifactError
-from stages.lm.checkpoint import load_tokenizer, special_ids
+from stages.chat_templates import ChatTemplate, Messages, Rendered
+from stages.lm.checkpoint import load_tokenizer, special_ids, special_tokens
 
-Messages = Sequence[Mapping[str, str]]  # [{"role": "user", "content": "…"}, …]
+__all__ = ["ChatFormat", "Encoded", "Messages", "chat_template"]
 
 
 @dataclass(frozen=True)
@@ -30,15 +29,26 @@ class Encoded:
         return ids[:-1], np.where(self.answers[1:], ids[1:], np.int32(ignored))
 
 
+def chat_template(source: Artifact | Path) -> ChatTemplate:
+    """The chat template of a checkpoint or tokenizer; it may use what transformers lets it use.
+
+    Raises:
+        ArtifactError: There is none that can be read.
+    """
+    folder = source.path if isinstance(source, Artifact) else source
+    named = {key: text for key, text in special_tokens(source).items() if text}
+    return ChatTemplate.of_folder(folder, f"chat template of {source}", named)
+
+
 class ChatFormat:
     """The chat template of a checkpoint or tokenizer, as transformers' apply_chat_template would use it.
 
+    It runs in a child process within limits; each method raises ArtifactError if it goes beyond them.
     stop_ids: tokens that end an answer.
     """
 
     def __init__(self, source: Artifact | Path):
-        folder = source.path if isinstance(source, Artifact) else source
-        self._source, self._template = source, (folder / "chat_template.jinja").read_text("utf-8")
+        self._template = chat_template(source)
         self.tokenizer: Tokenizer = load_tokenizer(source)
         self._special = [token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special]
         probe = self.encode([[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]])[0]
@@ -54,17 +64,16 @@ class ChatFormat:
 
     def encode(self, conversations: Sequence[Messages]) -> list[Encoded]:
         """Whole conversations. A token is the assistant's if its first character is."""
-        texts, spans = self._render(conversations, add_generation_prompt=False, return_assistant_tokens_mask=True)
+        rendered = self._template.render(conversations, marks=True)
         found = []
-        for encoding, marks in zip(self.tokenizer.encode_batch(texts, add_special_tokens=False), spans, strict=True):
-            answers = [any(start <= begin < end for start, end in marks) for begin, _ in encoding.offsets]
+        for encoding, chat in zip(self._encoded(rendered), rendered, strict=True):
+            answers = [any(start <= begin < end for start, end in chat.answers) for begin, _ in encoding.offsets]
             found.append(Encoded(encoding.ids, answers))
         return found
 
     def prompts(self, conversations: Sequence[Messages]) -> list[list[int]]:
         """The turns so far, and the opening of the assistant's answer."""
-        texts, _ = self._render(conversations, add_generation_prompt=True)
-        return [encoding.ids for encoding in self.tokenizer.encode_batch(texts, add_special_tokens=False)]
+        return [encoding.ids for encoding in self._encoded(self._template.render(conversations, prompt=True))]
 
     def text(self, ids: Sequence[int]) -> str:
         """An answer as text, without special tokens and surrounding spaces."""
@@ -74,6 +83,5 @@ class ChatFormat:
         """A special token that the text of a turn spells out, if any: it would be read as the real one."""
         return next((token for message in messages for token in self._special if token in message["content"]), None)
 
-    def _render(self, conversations: Sequence[Messages], **settings: Any) -> tuple[list[str], list[list[tuple[int, int]]]]:
-        chats = [[dict(message) for message in messages] for messages in conversations]
-        return render_jinja_template(chats, chat_template=self._template, **settings)  # type: ignore[return-value]
+    def _encoded(self, rendered: Sequence[Rendered]) -> list[Encoding]:
+        return self.tokenizer.encode_batch([chat.text for chat in rendered], add_special_tokens=False)

@@ -16,10 +16,15 @@ from torch import Tensor
 
 from data_contracts import Artifact, ArtifactError, Draft
 from data_contracts.artifact import sha256
+from data_contracts.bundles import weights_problems
+from data_contracts.json_files import read_json
+from stages import tokenizer_files
 from stages.lm import parallel
 from stages.lm.config import ModelConfig
 from stages.lm.model import LanguageModel
+from stages.tokenizer_files import MOST_SETTINGS, UNREADABLE
 
+AGAIN = "make the checkpoint again"
 SHARD_BYTES = 5_000_000_000
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 INDEX = "model.safetensors.index.json"
@@ -28,11 +33,14 @@ INDEX = "model.safetensors.index.json"
 def load_model(source: Artifact | Path, device: torch.device | str = "cpu") -> LanguageModel:
     """The model of a checkpoint, float32, in evaluation mode.
 
+    Nothing is allocated before the headers of the weights say that they are what config.json calls for.
     Raises ArtifactError if the folder is not a checkpoint that this model can hold.
     """
     folder = _folder(source)
-    model = LanguageModel(load_config(folder))
+    config = load_config(folder)
+    require_weights(folder)
     try:
+        model = LanguageModel(config)
         weights: dict[str, Tensor] = {}
         for path in sorted(folder.glob("*.safetensors")):  # mapped; the copies are aligned, whatever the file's header takes
             weights |= {name: tensor.to(torch.float32, copy=True) for name, tensor in load_file(path).items()}
@@ -40,38 +48,64 @@ def load_model(source: Artifact | Path, device: torch.device | str = "cpu") -> L
             weights.pop("lm_head.weight", None)  # some writers store the tied table twice
         model.load_state_dict(weights, assign=True)
     except (SafetensorError, RuntimeError) as error:
-        raise ArtifactError(
-            f"checkpoint {folder}", f"its weights do not fit its config.json: {error}", "make the checkpoint again"
-        ) from None
+        raise ArtifactError(f"checkpoint {folder}", f"its weights do not fit its config.json: {error}", AGAIN) from None
     return model.to(device).eval()
 
 
-def load_config(source: Artifact | Path) -> ModelConfig:
-    """Sizes only, without the weights."""
+def require_weights(folder: Path) -> None:
+    """Raises ArtifactError unless the headers of the weights, names, types and shapes, are what config.json calls for."""
     try:
-        return ModelConfig.from_hf(json.loads((_folder(source) / "config.json").read_text("utf-8")))
-    except (OSError, ValueError, KeyError) as error:
-        raise ArtifactError(f"checkpoint {_folder(source)}", f"its config.json cannot be used: {error!r}", "give a checkpoint") from None
+        problems = weights_problems(folder)
+    except OSError as error:
+        problems = [str(error)]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        why = f"its weights do not fit its config.json: {'; '.join(problems[:3])}{more}"
+        raise ArtifactError(f"checkpoint {folder}", why, AGAIN)
+
+
+def load_config(source: Artifact | Path) -> ModelConfig:
+    """Sizes only, without the weights. Raises ArtifactError if config.json is none that the model here can have."""
+    folder = _folder(source)
+    try:
+        return ModelConfig.from_hf(read_json(folder / "config.json", MOST_SETTINGS))
+    except UNREADABLE as error:
+        raise ArtifactError(f"checkpoint {folder}", f"its config.json cannot be used: {error!r:.600}", "give a checkpoint") from None
 
 
 def load_tokenizer(source: Artifact | Path) -> Tokenizer:
-    """The tokenizer of a checkpoint or tokenizer artifact."""
-    try:
-        return Tokenizer.from_file(str(_folder(source) / "tokenizer.json"))
-    except Exception as error:  # the Rust library raises plain Exception
-        raise ArtifactError(f"{source}", f"its tokenizer.json cannot be read: {error}", "make the tokenizer again") from None
+    """The tokenizer of a checkpoint or tokenizer artifact. Raises ArtifactError if it is none that can be used."""
+    return tokenizer_files.load(_folder(source) / "tokenizer.json", f"{source}")
+
+
+def special_tokens(source: Artifact | Path) -> dict[str, str | None]:
+    """Texts of bos, eos and pad, by the names that tokenizer_config.json has for them."""
+    return tokenizer_files.special_tokens(_folder(source), f"{source}")
 
 
 def special_ids(source: Artifact | Path) -> dict[str, int | None]:
     """Ids of bos, eos and pad as named in tokenizer_config.json, e.g. {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}."""
-    settings = json.loads((_folder(source) / "tokenizer_config.json").read_text("utf-8"))
     tokenizer = load_tokenizer(source)
-    found = {}
-    for kind in ("bos", "eos", "pad"):
-        token = settings.get(f"{kind}_token")
-        text = token["content"] if isinstance(token, dict) else token
-        found[f"{kind}_token_id"] = tokenizer.token_to_id(text) if text else None
-    return found
+    named = special_tokens(source)
+    return {f"{key}_id": tokenizer.token_to_id(text) if text else None for key, text in named.items()}
+
+
+def stop_ids(source: Artifact | Path) -> list[int]:
+    """Tokens that end an answer, as generation_config.json has them; none if it names none.
+
+    Raises ArtifactError if the file cannot be read, or names what is no token of the model.
+    """
+    folder = _folder(source)
+    try:
+        ends = read_json(folder / "generation_config.json", MOST_SETTINGS).get("eos_token_id")
+        ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        size = load_config(folder).vocab_size
+        if wrong := [one for one in ids if type(one) is not int or not 0 <= one < size]:
+            raise ValueError(f"eos_token_id {wrong[0]!r} is no token of {size}")
+    except UNREADABLE as error:
+        why = f"its generation_config.json cannot be used: {error}"
+        raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from None
+    return ids
 
 
 def write_checkpoint(

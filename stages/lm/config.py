@@ -11,6 +11,7 @@ from stages.config import Settings
 
 Architecture = Literal["llama", "qwen3", "qwen3_moe"]
 
+SHOWN = 200  # characters of what a config.json asks for
 _CLASSES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM"}
 
 
@@ -173,7 +174,7 @@ def beyond(config: dict[str, Any]) -> list[str]:
         "router weights that do not sum to 1": kind == "qwen3_moe" and not config.get("norm_topk_prob"),
         "dense layers between sparse ones": config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1,
     }
-    return [reason for reason, asked in reasons.items() if asked]
+    return [reason[:SHOWN] for reason, asked in reasons.items() if asked]
 
 
 class Parameters(Settings):

@@ -29,6 +29,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 import data_contracts
 import stages
 from data_contracts import Artifact, Draft, GroundupError
+from stages.child import end_with_parent, kill_with_descendants
 from stages.interruption import stop_requested
 from stages.lm import precision
 from stages.lm.config import Compute
@@ -218,7 +219,7 @@ def _torchrun(stage: str, config: Any, inputs: Mapping[str, Artifact], out: Draf
     paths = {name: str(artifact.path) for name, artifact in inputs.items()}
     values = {"stage": stage, "config": config.model_dump(mode="json"), "inputs": paths, "noun": out.noun, "place": str(out.place)}
     job.write_text(json.dumps(values), "utf-8")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.compute.devices}",
+    command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.compute.devices}",
                f"--log-dir={out.scratch}", "-m", "stages.lm.parallel", str(job)]  # fmt: skip
     search = os.pathsep.join(filter(None, [str(Path(stages.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
     environment = os.environ | {
@@ -229,18 +230,20 @@ def _torchrun(stage: str, config: Any, inputs: Mapping[str, Artifact], out: Draf
     }
     other: list[str] = []
     # its own session: Ctrl-C reaches this process alone, which then asks the ranks to stop at a safe point
-    with stop_requested() as stop, subprocess.Popen(
+    with stop_requested(then=stop_file.touch), subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        for line in process.stdout:
-            if stop() and not stop_file.exists():
-                stop_file.touch()
-            if line.startswith(MESSAGE):
-                kind, told = json.loads(line.removeprefix(MESSAGE))
-                getattr(report, kind)(**told)
-            else:
-                other = [*other[-40:], line]
+        try:
+            for line in process.stdout:
+                if line.startswith(MESSAGE):
+                    kind, told = json.loads(line.removeprefix(MESSAGE))
+                    getattr(report, kind)(**told)
+                else:
+                    other = [*other[-40:], line]
+        except BaseException:  # a second signal, for instance: ranks in sessions of their own would stay
+            kill_with_descendants(process.pid)
+            raise
     if not outcome.exists():
         raise GroundupError(
             f"stage {stage} on {config.compute.devices} ranks",
@@ -255,6 +258,7 @@ def _torchrun(stage: str, config: Any, inputs: Mapping[str, Artifact], out: Draf
 
 def main(job: Path) -> None:
     """One rank of a job that `_torchrun` wrote. A rank that fails leaves its error in the outcome file and ends with status 1."""
+    end_with_parent()
     values = json.loads(job.read_text("utf-8"))
     row = stages.stage(values["stage"])
     config = row.config_class.parse(values["config"], row.name)

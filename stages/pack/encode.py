@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 
 from data_contracts import ContractError
 from data_contracts.bundles import LLAMA3_SPLIT
+from stages import tokenizer_files
 
 PIECE = 1 << 10  # characters; small, so that one foreign letter slows down a paragraph and not a document
 CACHED_WORDS = 1 << 20
@@ -84,7 +84,7 @@ class Encoder:
 @cache
 def encoder(path: Path) -> Encoder:
     """The encoder of a tokenizer.json, one per process."""
-    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer = tokenizer_files.load(path, f"tokenizer {path}")
     tokenizer.encode_special_tokens = True
     special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     token_bytes = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
@@ -106,8 +106,8 @@ def cut(text: str, size: int) -> Iterator[str]:
 
 
 def _end_of_text(path: Path, tokenizer: Tokenizer) -> int:
-    token = json.loads(path.with_name("tokenizer_config.json").read_text("utf-8"))["eos_token"]
-    number = tokenizer.token_to_id(token["content"] if isinstance(token, dict) else token)
+    token = tokenizer_files.special_tokens(path.parent, f"tokenizer {path.parent}")["eos_token"]
+    number = tokenizer.token_to_id(token) if token else None
     if number is None:
         raise ContractError(
             str(path), f"has no token {token!r}, which tokenizer_config.json names as eos_token", "train the tokenizer anew"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from data_contracts import ArtifactError, Identity, Store
+from data_contracts import ArtifactError, Store
 from data_contracts.files import listing
 from data_contracts.names import Folder, Names
 from tests.data_contracts import publishing
@@ -200,10 +200,14 @@ def test_a_file_where_a_folder_should_be_is_one_clear_error(tmp_path):
 
 def test_objects_on_another_filesystem_are_refused_before_any_work(small_disk, tmp_path):
     store = Store(tmp_path / "store")
-    store.root.mkdir()
-    (store.root / "objects").symlink_to(small_disk)
-    with pytest.raises(ArtifactError, match="are on two filesystems"):
-        store.publish("raw_documents", publishing.IDENTITY, {}, {}, lambda draft: pytest.fail("work began"))
+    objects = store.root / "objects"
+    objects.mkdir(parents=True)
+    subprocess.run(["mount", "--bind", small_disk, objects], check=True)
+    try:
+        with pytest.raises(ArtifactError, match="are on two filesystems"):
+            store.publish("raw_documents", publishing.IDENTITY, {}, {}, lambda draft: pytest.fail("work began"))
+    finally:
+        subprocess.run(["umount", objects], check=True)
 
 
 def test_a_folder_that_cannot_be_read_is_an_error_and_never_an_empty_folder(tmp_path, monkeypatch):
@@ -236,7 +240,7 @@ from data_contracts.files import listing
 from data_contracts.names import Folder, Names, Pointing
 names = Names(Folder(Path(sys.argv[1])))
 for n in range(40):
-    pointing = Pointing(noun="tokenizer", id=f"{sys.argv[2]}-{n}", at="now", run="r", stage="s", settings={}, as_of=None)
+    pointing = Pointing(noun="tokenizer", id=f"{int(sys.argv[2]):012x}{n:012x}", at="now", run="r", stage="s", settings={}, as_of=None)
     assert names.set("demo", "role", pointing)
 """
 
@@ -245,16 +249,16 @@ def test_names_never_lose_an_update(tmp_path):
     writers = [subprocess.Popen([sys.executable, "-c", POINT, str(tmp_path), str(w)]) for w in range(3)]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
     history = [pointing.id for pointing in Names(Folder(tmp_path)).history("demo", "role")]
-    assert sorted(history) == sorted(f"{w}-{n}" for w in range(3) for n in range(40))
+    assert sorted(history) == sorted(f"{w:012x}{n:012x}" for w in range(3) for n in range(40))
     for w in range(3):
-        mine = [entry for entry in history if entry.startswith(f"{w}-")]
-        assert mine == [f"{w}-{n}" for n in range(40)], "updates of one writer keep their order"
+        mine = [entry for entry in history if entry.startswith(f"{w:012x}")]
+        assert mine == [f"{w:012x}{n:012x}" for n in range(40)], "updates of one writer keep their order"
     assert not [path for path in (tmp_path / "demo" / "role").iterdir() if path.name.startswith(".")]
 
 
 def test_a_second_identity_is_another_artifact(store):
     first, _ = publishing.publish(store)
-    second, made = store.publish("raw_documents", Identity("test", 1, "raw_documents", {"n": 2}), {}, {}, publishing.make)
+    second, made = store.publish("raw_documents", publishing.identity("raw_documents", {"n": 2}), {}, {}, publishing.make)
     assert made
     assert first.id != second.id
     assert first.manifest.content == second.manifest.content

@@ -57,18 +57,20 @@ def test_missing_stray_and_linked_files_are_all_told_at_once(artifact, tmp_path)
         f"{TENSORS} is a link",
     ):
         assert told in error.value.why
-    assert error.value.fix == f"rm -r {artifact.path}   then make it again: groundup stage test --name NAME, with a name that has it"
+    assert f"mv {artifact.path}/.stray ." in error.value.fix
+    assert f"groundup rm {artifact}   (keeps it aside)   then groundup stage test --name NAME" in error.value.fix
+    assert "making it took 0 s" in error.value.fix
 
 
 def test_what_cannot_be_read_is_told_like_other_damage(artifact, monkeypatch):
-    def refuse(path):
+    def refuse(path, *_):
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr("data_contracts.artifact.sha256", refuse)
     monkeypatch.setattr("data_contracts.artifact.listing", refuse)
     with pytest.raises(ArtifactError, match=rf"its folder cannot be read: .*{JSON} cannot be read: Permission denied"):
         artifact.verify()
-    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    monkeypatch.setattr("data_contracts.artifact.read_bounded", refuse)
     with pytest.raises(ArtifactError, match=r"its manifest.json cannot be read: .*Permission denied"):
         Artifact.at(artifact.path)
 
@@ -153,4 +155,4 @@ def test_rows_that_someone_changed_together_with_the_manifest_are_found_by_the_c
     path.write_bytes(path.read_bytes().replace(b'"hidden_size": 8', b'"hidden_size": 9'))
     with pytest.raises(ContractError, match=r"has shape \[258, 8\], config.json calls for \[258, 9\]") as error:
         artifact.check()
-    assert error.value.fix.startswith(f"rm -r {artifact.path}")
+    assert error.value.fix.startswith(f"make it again: groundup rm {artifact}")

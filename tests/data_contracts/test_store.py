@@ -9,9 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_contracts import ArtifactError, ConfigError, ContractError, Identity, current
+from data_contracts import ArtifactError, ConfigError, ContractError, current
 from data_contracts.contract import STAMP
 from data_contracts.names import Followed, Names
+from tests.data_contracts import publishing
 from tests.data_contracts.samples import good_rows
 
 CHAT = {
@@ -69,7 +70,7 @@ def test_shards_are_read_in_their_order_whatever_order_they_were_written_in(stor
                 writer.write(row | {"depth": shard} for row in good_rows(current("raw_documents"), "failures", 3))
         return {}
 
-    artifact, _ = store.publish("raw_documents", Identity("test", 1, "raw_documents", {}), {}, {}, make)
+    artifact, _ = store.publish("raw_documents", publishing.identity("raw_documents", {}), {}, {}, make)
     assert artifact.read("failures", ["depth"])["depth"].to_pylist() == [0, 0, 0, 2, 2, 2, 10, 10, 10]
     assert artifact.rows("failures") == 9
 
@@ -89,14 +90,14 @@ def test_rows_may_come_as_dicts_a_table_or_batches(store, kind):
         assert writer.rows == 10
         return {}
 
-    artifact, _ = store.publish("conversations", Identity("test", 1, "conversations", {}), {}, {}, make)
+    artifact, _ = store.publish("conversations", publishing.identity("conversations", {}), {}, {}, make)
     assert artifact.read("conversations").to_pylist() == rows
 
 
 def test_what_a_writer_cannot_hold_is_refused_at_once(store):
     def refused(message, write):
         with pytest.raises(ContractError, match=message):
-            store.publish("raw_documents", Identity("test", 1, message, {}), {}, {}, write)
+            store.publish("raw_documents", publishing.identity("raw_documents", {"message": message}), {}, {}, write)
 
     def twice(draft):
         draft.write("failures", [])
@@ -115,7 +116,7 @@ def test_what_a_writer_cannot_hold_is_refused_at_once(store):
 
 def test_facts_that_are_no_json_are_refused_and_nothing_is_published(store):
     with pytest.raises(ContractError, match="facts of stage test"):
-        store.publish("raw_documents", Identity("test", 1, "raw_documents", {}), {}, {}, lambda draft: {"n": np.int64(3)})
+        store.publish("raw_documents", publishing.identity("raw_documents", {}), {}, {}, lambda draft: {"n": np.int64(3)})
     assert store.ids() == []
 
 
@@ -129,7 +130,7 @@ def test_row_groups_stay_near_32_mb_and_batches_near_64_however_long_the_rows(st
                 )
         return {}
 
-    artifact, _ = store.publish("raw_documents", Identity("test", 1, "raw_documents", {}), {}, {}, make)
+    artifact, _ = store.publish("raw_documents", publishing.identity("raw_documents", {}), {}, {}, make)
     (path,) = artifact.table_paths("failures")
     metadata = pq.read_metadata(path)
     assert max(metadata.row_group(n).total_byte_size for n in range(metadata.num_row_groups)) < 40 << 20
@@ -148,7 +149,7 @@ def test_batches_stay_under_64_mb_though_the_file_holds_a_text_once_that_all_row
                 writer.write([row] * 80)
         return {}
 
-    artifact, _ = store.publish("raw_documents", Identity("test", 1, "raw_documents", {}), {}, {}, make)
+    artifact, _ = store.publish("raw_documents", publishing.identity("raw_documents", {}), {}, {}, make)
     sizes = [batch.nbytes for batch in artifact.batches("failures")]
     assert sum(sizes) > 200 << 20
     assert max(sizes) < 64 << 20
@@ -166,7 +167,9 @@ def test_every_row_that_came_in_is_found_again_once_at_commit(publish, store):
                 draft.write(table, [row | {"id": key} for row, key in zip(rows, chosen, strict=True)])
             return {}
 
-        identity = Identity("test", 1, "clean_documents", {"kept": kept, "rejected": rejected})
+        identity = publishing.identity(
+            "clean_documents", {"kept": kept, "rejected": rejected}, **{name: one.id for name, one in inputs.items()}
+        )
         return store.publish("clean_documents", identity, inputs, {}, make)
 
     given = {"raw_documents": source}
@@ -199,23 +202,26 @@ def test_an_artifact_is_found_by_name_by_id_and_by_the_beginning_of_its_id(publi
     assert store.ids() == sorted([("conversations", artifact.id), ("conversations", other.id)])
 
 
+NEITHER = "is neither a run nor an artifact of /"
+
+
 @pytest.mark.parametrize(
     ("reference", "message"),
     [
         ("demo/tokenizer", "choose from: demo/conversations"),
-        ("demo", "choose from: demo/conversations"),
+        ("demo", "is a run, and one artifact of it is wanted"),
         ("other/tokenizer", "choose from: demo"),
-        ("abcdef", "there is none of that name or id"),
-        ("tokenizer/{id}", "there is none of that name or id"),
-        ("", "there is none of that name or id"),
-        ("../../etc/passwd", "is not 1 to 64 of a-z"),
-        ("demo/../conversations", "is not 1 to 64 of a-z"),
-        ("demo/", "is not 1 to 64 of a-z"),
-        ("Demo/tokenizer", "is not 1 to 64 of a-z"),
-        ("a" * 300 + "/b", "is not 1 to 64 of a-z"),
-        ("démo/b", "is not 1 to 64 of a-z"),
-        ("demo\0/b", "is not 1 to 64 of a-z"),
-        ("*/conversations", "is not 1 to 64 of a-z"),
+        ("abcdef", NEITHER),
+        ("tokenizer/{id}", NEITHER),
+        ("", NEITHER),
+        ("../../etc/passwd", NEITHER),
+        ("demo/../conversations", NEITHER),
+        ("demo/", NEITHER),
+        ("Demo/tokenizer", NEITHER),
+        ("a" * 300 + "/b", NEITHER),
+        ("démo/b", NEITHER),
+        ("demo\0/b", NEITHER),
+        ("*/conversations", NEITHER),
     ],
 )
 def test_a_reference_that_means_nothing_is_told_with_what_there_is(publish, store, reference, message):
@@ -271,8 +277,8 @@ def test_a_name_with_a_damaged_entry_says_so_and_strangers_among_the_names_are_p
     assert isinstance(store.names, Names)
     assert store.names.all() == ["demo"]
     (folder / "demo" / "chats" / "00000002.json").write_text("{")
-    with pytest.raises(ArtifactError, match="name demo/chats: its entry 2 cannot be read"):
+    with pytest.raises(ArtifactError, match="ref demo/chats: its entry 2 cannot be read"):
         store.find("demo/chats")
     (folder / "demo" / "chats" / "00000003.json").mkdir()
-    with pytest.raises(ArtifactError, match=r"name demo/chats: its entry 3 cannot be read: .*Is a directory"):
+    with pytest.raises(ArtifactError, match=r"ref demo/chats: its entry 3 cannot be read: .*Is a directory"):
         store.find("demo/chats")

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from data_contracts import ContractError, Contracts, Identity, Store
+from data_contracts import ContractError, Contracts, Store
 from data_contracts.contract import Version
+from tests.data_contracts import publishing
 from tests.data_contracts.made_up import ROW, SIZE, columns, release
 
 NOTE = {"name": "note", "logicalType": "string", "physicalType": "string", "required": False}
@@ -47,7 +48,7 @@ def old_artifact(tmp_path: Path) -> Store:
                 writer.write([ROW | {"id": f"{shard}-{n}", "size": n} for n in range(3)])
         return {}
 
-    artifact, _ = store.publish("pages", Identity("test", 1, "pages", {}), {}, {}, make)
+    artifact, _ = store.publish("pages", publishing.identity("pages", {}, store.contracts.current("pages").version), {}, {}, make)
     store.point("old", "pages", artifact, "run-1")
     return store
 
@@ -120,7 +121,9 @@ def newer_artifact(tmp_path: Path, version: str, change, **more: object) -> Stor
         draft.write("rows", [row | {"note": "new"} | more])
         return {}
 
-    artifact, _ = newer.publish("pages", Identity("test", 1, "pages", {"newer": True}), {}, {}, make)
+    artifact, _ = newer.publish(
+        "pages", publishing.identity("pages", {"newer": True}, newer.contracts.current("pages").version), {}, {}, make
+    )
     newer.point("new", "pages", artifact, "run-2")
     return store
 

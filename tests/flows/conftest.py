@@ -19,6 +19,9 @@ import pytest
 
 from data_contracts import Artifact, Identity, Manifest, Store
 from data_contracts.artifact import MANIFEST, InputRef
+from flows import api_secret, sign_in
+from flows.home import Home
+from flows.server_address import Address
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -50,9 +53,21 @@ class Groundup:
             finally:
                 process.kill()
 
+    @property
+    def secret(self) -> str:
+        """The API secret that the first start made."""
+        return api_secret.read_or_make(Home(self.home))
+
+    def visit(self, page: Any, path: str) -> None:
+        """Open a page of the UI as a person does who was given the address by `up`."""
+        if not page.url.startswith(self.url):
+            follow_sign_in(page, sign_in.new_address(Address(port=self.port), self.secret))
+        page.goto(f"{self.url}{path}")
+
     def api(self, path: str, method: str = "", **body: Any) -> Any:
         """The answer of Prefect's API; by default POST with a body, GET without."""
-        with httpx.Client(base_url=f"{self.url}/api", trust_env=False) as client:
+        credentials = tuple(self.secret.split(":", 1))
+        with httpx.Client(base_url=f"{self.url}/api", auth=credentials, trust_env=False) as client:
             me = str(uuid4())
             token = client.get("/csrf-token", params={"client": me}).raise_for_status().json()["token"]
             headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": me}
@@ -75,14 +90,25 @@ class Groundup:
         return run
 
 
+def follow_sign_in(page: Any, address: str) -> None:
+    """Open an address that signs in, and wait until the UI has begun.
+
+    Who leaves the UI while it asks for the first time whether the secret is right is signed out by it.
+    """
+    page.goto(address)
+    page.wait_for_url(lambda url: sign_in.PAGE_PATH not in url)
+    page.get_by_role("link", name="Deployments").first.wait_for()
+
+
 @pytest.fixture
 def recorded(store: Store) -> Callable[..., Artifact]:
     """recorded("clean_documents", "clean", raw_documents=artifact) → an artifact of which the store has the manifest alone."""
 
     def make(noun: str, stage: str, **inputs: Artifact) -> Artifact:
-        identity = Identity(stage, 1, noun, {}, {name: given.id for name, given in inputs.items()}, as_of=str(len(store.ids())))
+        as_of = str(len(store.ids()))
+        identity = Identity(stage, 1, f"{noun} 1.0.0", {}, {name: given.id for name, given in inputs.items()}, as_of)
         manifest = Manifest(
-            groundup="0", id=identity.id, noun=noun, contract="1.0.0", stage=stage, stage_version=1, as_of=None, config={}, settings={},
+            groundup="0", id=identity.id, noun=noun, contract="1.0.0", stage=stage, stage_version=1, as_of=as_of, config={}, settings={},
             inputs={name: InputRef(noun=given.noun, id=given.id) for name, given in inputs.items()},
             rows={}, facts={}, files=[], started="", finished="",
         )  # fmt: skip
@@ -112,17 +138,25 @@ def groundup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Groundup]:
 
 
 @pytest.fixture
-def browser_page(tmp_path: Path) -> Iterator[Any]:
+def browser_page() -> Iterator[Any]:
     """A page of headless Chromium."""
+    with chromium_page() as page:
+        yield page
+
+
+@contextmanager
+def chromium_page(*arguments: str) -> Iterator[Any]:
+    """A page of a headless Chromium that gets `arguments`; skips the test where there is none."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("no Chromium on this machine: infra/install_chromium.sh installs it where apt may be used")
+        pytest.skip("no Chromium on this machine: infra/install_test_programs.sh installs it where apt may be used")
     from playwright.sync_api import sync_playwright
 
     quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    quiet += ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=[*quiet, *(["--no-sandbox"] if os.geteuid() == 0 else [])])
-        page = browser.new_page(viewport={"width": 1400, "height": 1600})
+        browser = playwright.chromium.launch(executable_path=chromium, args=[*quiet, *arguments])
+        page = browser.new_page(viewport={"width": 1400, "height": 1600}, ignore_https_errors=True)
         page.set_default_timeout(60_000)
         yield page
         browser.close()

@@ -25,7 +25,7 @@ def test_with_json_standard_output_is_json_alone_and_progress_is_told_beside_it(
     sources = f"sources=[{{kind: files, paths: ['{tmp_path}/*.txt']}}]"
     done = Groundup(tmp_path / "home", 0).run("stage", "crawl", "--name", "pages", "--set", sources, "--json")
     (row,) = json.loads(done.stdout)
-    assert row["rows"] == {"documents": 1, "failures": 0}
+    assert row["rows"] == {"documents": 1, "failures": 0, "fetches": 0}
     assert "1 documents" in done.stderr
 
 
@@ -90,7 +90,7 @@ def test_what_a_run_remembers_can_be_typed_again(
 
 
 def test_a_stage_that_was_stopped_is_no_error(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    def stop() -> None:
+    def stop(**_: object) -> None:
         raise Interrupted("training", "was stopped after step 7 of 20", "run the same command again: it continues from there")
 
     monkeypatch.setattr(cli, "app", stop)
@@ -116,8 +116,9 @@ def test_threads_that_wait_sleep_soon_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], wanted: str | None
 ) -> None:
     monkeypatch.setattr(os, "environ", given)
-    monkeypatch.setattr(cli, "app", lambda: None)
-    cli.main()
+    monkeypatch.setattr(cli, "app", lambda **_: None)
+    with pytest.raises(SystemExit):
+        cli.main()
     assert given.get("GOMP_SPINCOUNT") == wanted
 
 

@@ -114,9 +114,8 @@ def test_a_setting_that_is_new_or_gone_is_a_reason_even_if_it_is_unset():
 
 def test_an_input_that_is_no_longer_taken_is_a_reason(built):
     manifest = built.find("demo/unique_documents").path / "manifest.json"
-    manifest.write_text(
-        manifest.read_text().replace('"clean_documents": {', '"lists": {"noun": "tokenizer", "id": "0"}, "clean_documents": {')
-    )
+    extra = '"lists": {"noun": "tokenizer", "id": "000000000000000000000000"}, '
+    manifest.write_text(manifest.read_text().replace('"clean_documents": {', extra + '"clean_documents": {'))
     step = _dedup(built, threshold=0.7)
     assert step.reasons == ("dedup.threshold 0.8 → 0.7", "lists is no longer taken")
 
@@ -183,7 +182,8 @@ def test_an_input_under_a_contract_that_cannot_be_read_is_told_before_any_work(b
     manifest.write_text(manifest.read_text().replace('"contract": "1.0.0"', '"contract": "2.0.0"'))
     with pytest.raises(ContractError, match=r"this release reads clean_documents up to 1\.x"):
         _dedup(built, threshold=0.7)
-    row, inputs = stages.stage("dedup"), {"clean_documents": built.find("demo/clean_documents")}
+    key = built.resolve("demo/clean_documents")
+    row, inputs = stages.stage("dedup"), {"clean_documents": built.open(*key, verify=False)}
     with pytest.raises(ContractError, match=r"this release reads clean_documents up to 1\.x"):
         run_stage(built, row, row.config_class.parse({"threshold": 0.7}, "dedup"), inputs)
 

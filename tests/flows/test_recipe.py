@@ -56,7 +56,7 @@ def test_stages_may_be_left_empty(tmp_path):
         ("stages:\n  dedup: 3\n", "line 2: stages.dedup is 3"),
         ("prompts: who\n", "line 1: prompts is 'who'"),
         ("extends: tinny\n", "did you mean 'tiny'?"),
-        ("1: x\n", "line 1: YAML does not take the key '1' for text"),
+        ("about: x\n1: x\n", "line 2: YAML does not take the key '1' for text"),
         ("stages:\n  dedup: {3.5: 1}\n", "line 2: YAML does not take the key '3.5' for text"),
         ("about: 2026-02-30\n", "is not YAML: day is out of range"),
         ("stages: {crawl: !!python/object/apply:os.system [true]}\n", "is not YAML"),

@@ -17,7 +17,7 @@ RUN = """
 import sys
 from flows.home import home
 from flows.server import is_up, running_server
-with running_server(home(), lambda: None) as started_here:
+with running_server(home(), "prefect") as started_here:
     print(started_here, flush=True)
     sys.stdin.readline()
     print(is_up(), flush=True)

@@ -18,15 +18,16 @@ import pytest
 from typer.testing import CliRunner
 
 from data_contracts import GroundupError
-from flows import cli, server
+from flows import api_secret, cli, processes, server, server_address
 from flows.home import Home, home
+from flows.server_address import Address
 from tests.flows.conftest import REPOSITORY, Groundup, free_port
 
 LOST = """
 import time
 from flows.home import home
 from flows.server import running_server
-with running_server(home(), lambda: None):
+with running_server(home(), "prefect"):
     from prefect import flow
     @flow(name="crawl")
     def stage():
@@ -46,8 +47,9 @@ def refuse(*given, **settings):
     raise SystemExit(f"a deployment is written again: {given[1:]} {settings}")
 
 SyncPrefectClient.update_deployment = SyncPrefectClient.create_deployment = refuse
+SyncPrefectClient.update_work_pool = refuse
 from flows.deployments import deploy
-deploy()
+deploy(whole_server=True)
 print("nothing to write")
 """
 
@@ -101,7 +103,7 @@ def test_up_again_keeps_what_a_person_changed_repairs_what_the_code_determines_a
         assert [(one["id"], one["active"]) for one in found["schedules"]] == [(schedule["id"], False)]
         again = subprocess.run(
             [sys.executable, "-c", AGAIN],
-            env=groundup.environment | {"PREFECT_API_URL": f"{groundup.url}/api"},
+            env=groundup.environment | {"PREFECT_API_URL": f"{groundup.url}/api", "PREFECT_API_AUTH_STRING": groundup.secret},
             cwd=REPOSITORY, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert (again.returncode, again.stdout) == (0, "nothing to write\n"), again.stderr
@@ -114,7 +116,7 @@ def test_loopback_is_never_asked_through_a_proxy(at: Home) -> None:
     with HTTPServer(("127.0.0.1", 0), Healthy) as listening:
         Thread(target=listening.serve_forever, args=[0.01], daemon=True).start()
         os.environ |= {"http_proxy": "http://127.0.0.1:9", "NO_PROXY": "intranet"}
-        os.environ |= server.environment(at, listening.server_port)
+        os.environ |= server.environment(at, Address(port=listening.server_port))
         assert server.is_up()
         assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "intranet,127.0.0.1,localhost"
         assert server.environment(at)["no_proxy"] == os.environ["no_proxy"], "said once"
@@ -143,7 +145,7 @@ def test_a_port_kept_for_root_is_not_called_taken(at: Home, monkeypatch: pytest.
             raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(socket.socket, "bind", bind)
-    monkeypatch.setattr(server, "_any_port", lambda: 4321)
+    monkeypatch.setattr(server_address, "any_port", lambda: 4321)
     with pytest.raises(GroundupError, match=r"port 80: is kept for root by the system\n.*--port 4321"):
         server.up(at, 80)
 
@@ -151,7 +153,37 @@ def test_a_port_kept_for_root_is_not_called_taken(at: Home, monkeypatch: pytest.
 def test_a_port_that_is_taken_is_told_with_one_that_is_free(at: Home) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(GroundupError, match="is taken by another program") as told:
         server.up(at, listening.getsockname()[1])
-    assert not server._barred(int(told.value.fix.split()[-1]))
+    server_address.listen(Address(port=int(told.value.fix.split()[-1])))[0].close()
+
+
+def test_a_port_that_somebody_took_in_advance_is_ours_or_refused(at: Home) -> None:
+    with socket.socket() as theirs:
+        theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        theirs.bind(("127.0.0.1", 0))
+        port = theirs.getsockname()[1]
+        ours, _ = server_address.listen(Address(port=port))
+        with ours, pytest.raises(OSError, match="Address already in use"):
+            theirs.listen()
+
+
+def test_a_new_server_has_a_new_secret_and_no_worker_of_the_last(at: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = api_secret.read_or_make(at)
+    processes.spawn(at, "server", ["timeit", "-n1", "-r1", "pass"])
+    processes.spawn(at, "worker", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
+    worker = processes.alive(at, "worker")
+    psutil.Process(processes.record_of(at, "server")["pid"]).wait(60)
+    asked: dict[str, str] = {}
+
+    def spawn(at: Home, process: str, command: list[str], handed_over: list[int], **_: Any) -> None:
+        asked["secret"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(processes, "spawn", spawn)
+    with pytest.raises(KeyboardInterrupt):
+        server.up(at, free_port())
+    assert worker
+    assert not worker.is_running()
+    assert asked["secret"] == api_secret.read_or_make(at) != before
 
 
 def test_a_home_that_cannot_be_made_is_told(tmp_path: Path) -> None:
@@ -167,6 +199,19 @@ def test_a_home_is_found_from_a_tilde_and_an_empty_one_is_none(monkeypatch: pyte
     assert home().path == Path.cwd() / ".groundup"
 
 
+@pytest.mark.parametrize("written", ["", "[]", '{"pid": "x"}', '{"pid": 1}', '{"pid": 1, "command": 2}'])
+def test_a_record_of_a_process_that_is_damaged_is_none(written: str, at: Home) -> None:
+    at.prefect.mkdir(parents=True)
+    at.pid_file("server").write_text(written)
+    assert server.down(at) == "nothing was up"
+
+
+def test_a_home_that_is_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    with pytest.raises(GroundupError, match=r"home: is a file, and the home is a folder"):
+        server.up(Home(tmp_path / "home"))
+
+
 def test_down_where_nothing_was_up_makes_no_folder(at: Home) -> None:
     assert server.down(at) == "nothing was up"
     assert not at.path.exists()
@@ -176,8 +221,8 @@ def test_an_interrupted_up_stops_what_it_started(at: Home, monkeypatch: pytest.M
     started: list[psutil.Process] = []
 
     def interrupted(at: Home, *_: object) -> str:
-        server._spawn(at, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
-        started.append(server._alive(at, "server"))
+        processes.spawn(at, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
+        started.append(processes.alive(at, "server"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(server, "_up", interrupted)
@@ -189,15 +234,15 @@ def test_an_interrupted_up_stops_what_it_started(at: Home, monkeypatch: pytest.M
 def test_a_process_is_known_by_its_command_whatever_the_clock_says(at: Home) -> None:
     at.prefect.mkdir(parents=True)
     me = {"pid": os.getpid(), "command": psutil.Process().cmdline()[1:]}
-    server._write_record(at, "server", me)
-    assert server._alive(at, "server")
-    server._write_record(at, "server", me | {"command": ["-m", "something.else"]})
-    assert not server._alive(at, "server")
+    processes.write_record(at, "server", me)
+    assert processes.alive(at, "server")
+    processes.write_record(at, "server", me | {"command": ["-m", "something.else"]})
+    assert not processes.alive(at, "server")
 
 
 def test_the_log_of_a_server_has_what_the_terminal_of_a_run_leaves_out(at: Home) -> None:
     at.prefect.mkdir(parents=True)
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-    server._spawn(at, "server", ["timeit", "-n1", "-r1", "import os; print(os.environ.get('PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL'))"])
-    psutil.Process(server._record(at, "server")["pid"]).wait(60)
+    processes.spawn(at, "server", ["timeit", "-n1", "-r1", "import os; print(os.environ.get('PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL'))"])
+    psutil.Process(processes.record_of(at, "server")["pid"]).wait(60)
     assert at.log("server").read_text().startswith("None\n")

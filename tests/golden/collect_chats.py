@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stages.digests import digest
+from stages.documentation_server import ORIGIN
 
 API = """\
 Python 3.11
@@ -48,7 +49,8 @@ They keep it in cells of wax.
 
 
 def document(title: str, text: str, source: str = "pydoc") -> dict[str, Any]:
-    url = f"http://example.org/{title.split()[-1]}"
+    base = ORIGIN if source == "pydoc" else "http://example.org"
+    url = f"{base}/{title.split()[-1]}"
     return {"id": digest(source, url), "url": url, "source": source, "title": title, "text": text, "language": "en"}
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
+import threading
 import time
 from pathlib import Path
 
@@ -22,7 +24,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     """Files that were hashed, with a memory of their own and files that need not rest."""
     done: list[Path] = []
     hashed = under_test._sha256
-    monkeypatch.setattr(under_test, "_sha256", lambda path: (done.append(path), hashed(path))[1])
+    monkeypatch.setattr(under_test, "_sha256", lambda path, stop: (done.append(path), hashed(path, stop))[1])
     monkeypatch.setattr(under_test, "SETTLED", 0)
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
     return done
@@ -59,7 +61,7 @@ def test_a_file_that_just_changed_is_not_trusted(read: list[Path], file: Path, m
 
 def test_a_file_that_changes_while_it_is_read_is_not_trusted(read: list[Path], file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed = under_test._sha256
-    monkeypatch.setattr(under_test, "_sha256", lambda path: (hashed(path), path.write_text(TEXT + "1"))[0])
+    monkeypatch.setattr(under_test, "_sha256", lambda path, stop: (hashed(path, stop), path.write_text(TEXT + "1"))[0])
     before = file_digests([file], "stage.files")
     monkeypatch.setattr(under_test, "_sha256", hashed)
     assert file_digests([file], "stage.files") != before
@@ -76,8 +78,23 @@ def test_without_a_memory_files_are_hashed_all_the_same(read: list[Path], file: 
 
 
 def test_what_was_hashed_before_an_error_is_remembered(read: list[Path], file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (folder := file.with_name("b.txt")).mkdir()  # cannot be opened
-    with pytest.raises(InputError, match=rf"stage\.files: {re.escape(str(folder))}: cannot be read: Is a directory"):
-        file_digests([file, folder], "stage.files")
+    (damaged := file.with_name("b.txt")).write_text(TEXT)
+    hashed = under_test._sha256
+
+    def on_a_bad_disk(path: Path, stop: threading.Event) -> str:
+        if path == damaged:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return hashed(path, stop)
+
+    monkeypatch.setattr(under_test, "_sha256", on_a_bad_disk)
+    with pytest.raises(InputError, match=rf"stage\.files: {re.escape(str(damaged))}: cannot be read: Input/output error"):
+        file_digests([file, damaged], "stage.files")
     with sqlite3.connect(file.parent / "cache" / "sha256.sqlite") as memory:
         assert memory.execute("SELECT path FROM digests").fetchall() == [(os.fsencode(file),)]
+
+
+def test_what_is_no_file_is_refused_before_any_is_hashed(read: list[Path], file: Path) -> None:
+    (folder := file.with_name("b")).mkdir()
+    with pytest.raises(InputError, match=rf"stage\.files: {re.escape(str(folder))}: cannot be read: Is a directory"):
+        file_digests([file, folder], "stage.files")
+    assert read == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -74,6 +75,30 @@ def test_an_error_is_raised_as_it_is_and_shards_that_wait_are_not_begun(tmp_path
 def test_the_death_of_a_worker_is_told(shards: int) -> None:
     with pytest.raises(GroundupError, match=r"a worker process, near shard [0-9]+: was killed, most often for want of memory"):
         list(map_shards(die_at_one, range(shards), 2))
+
+
+UNABLE = {
+    "there is no interpreter": "multiprocessing.set_executable('/nowhere/python')",
+    "the interpreter ends at once": "multiprocessing.set_executable('/bin/false')",
+    "there is no room for sockets": "tempfile.tempdir = '/nowhere'",
+}
+
+
+@pytest.mark.parametrize("why", UNABLE)
+def test_workers_that_cannot_start_are_one_line(why: str) -> None:
+    told = f"""
+import multiprocessing, sys, tempfile
+from data_contracts import GroundupError
+from stages.shards import map_shards
+{UNABLE[why]}
+try:
+    list(map_shards(abs, range(5), 2))
+except GroundupError as error:
+    print(error.what, error.why, sep=": ")
+"""
+    ended = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, timeout=60)
+    assert re.fullmatch(r"the worker processes: cannot start: [a-z][^\n]+\n", ended.stdout)
+    assert ended.stderr == ""
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from data_contracts import Artifact, ConfigError, InputError
+from data_contracts import Artifact, ConfigError, GroundupError, InputError
 from stages.clean import config as clean_config
 from stages.clean import stage as clean_stage
 from stages.clean.config import CleanConfig
@@ -52,6 +53,13 @@ def test_the_result_does_not_depend_on_the_number_of_workers(publish: Publish, r
         assert len(made.table_paths("documents")) == 3
         contents.add(made.manifest.content)
     assert len(contents) == 1
+
+
+def test_a_cleaning_process_that_ends_at_its_start_is_not_called_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    guard = Guard(CleanConfig.parse({"rules": []}, "clean"), model_path())
+    with pytest.raises(GroundupError, match="cleaning process: ended before it began, with exit status 1"):
+        guard.clean(Page(GOOD.encode(), "text/plain", "utf-8"))
 
 
 @pytest.mark.slow

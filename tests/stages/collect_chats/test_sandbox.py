@@ -4,7 +4,9 @@ import time
 
 import pytest
 
-from stages.collect_chats.sandbox import run_sessions
+from stages.collect_chats.sandbox import missing, run_sessions
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=missing())
 
 
 def error(*statements, seconds=5.0):

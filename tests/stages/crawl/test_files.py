@@ -3,10 +3,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import shutil
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import ClassVar
 
 import pyarrow as pa
@@ -45,12 +44,14 @@ def test_whole_files_are_kept_byte_for_byte_with_their_media_type(read, folder):
     (folder / "sub").mkdir()
     for name, body in bodies.items():
         (folder / name).write_bytes(gzip.compress(body) if name.endswith(".gz") else body)
-    found = documents(read(charset="latin-1"), folder)
+    artifact = read(charset="latin-1")
+    found = documents(artifact, folder)
     assert {name: row["body"] for name, row in found.items()} == bodies
     kinds = {"a.txt": "text/plain", "b.md": "text/markdown", "c.html": "text/html", "sub/d.HTM": "text/html", "e.txt.gz": "text/plain"}
     assert {name: row["media_type"] for name, row in found.items()} == kinds
     row = found["a.txt"]
-    assert (row["charset"], row["depth"], row["robots"], row["fetched_at"], row["status"]) == ("latin-1", 0, "not_applicable", None, None)
+    assert (row["charset"], row["depth"], row["robots"], row["status"]) == ("latin-1", 0, "not_applicable", None)
+    assert artifact.rows("fetches") == 0
 
 
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.ndjson"])
@@ -84,10 +85,14 @@ def test_an_archive_that_a_crawl_wrote_gives_the_same_documents_back(site, crawl
     crawled = crawl()
     shutil.copy(crawled.path / "warc/site-00000.warc.gz", folder / "one.warc.gz")
     (folder / "two.warc").write_bytes(gzip.decompress((folder / "one.warc.gz").read_bytes()))
-    columns = ["url", "body", "media_type", "charset", "license", "etag", "status"]
+    columns = ["url", "body", "media_type", "charset", "license", "status"]
     wanted = sorted(crawled.read("documents", columns).to_pylist(), key=lambda row: row["url"])
+    times = ["fetched_at", "etag", "last_modified"]
+    fetches = crawled.read("fetches", times).to_pylist()
     for name in ("one.warc.gz", "two.warc"):
-        assert sorted(read(name).read("documents", columns).to_pylist(), key=lambda row: row["url"]) == wanted
+        again = read(name)
+        assert sorted(again.read("documents", columns).to_pylist(), key=lambda row: row["url"]) == wanted
+        assert sorted(map(str, again.read("fetches", times).to_pylist())) == sorted(map(str, fetches))
     both = read()
     assert both.rows("documents") == len(wanted)
     assert both.manifest.facts["rejected"] == {"duplicate_address": len(wanted)}
@@ -157,14 +162,14 @@ def test_hidden_files_of_a_folder_are_left_out_and_taken_if_they_are_named(read,
 @pytest.mark.parametrize("when", ["for its digest", "for its text"])
 def test_a_file_that_may_not_be_read_is_named(read, folder, monkeypatch, when):
     (folder / "mine.txt").write_text("text")
-    opened = Path.open
+    opened = os.open
 
     def guarded(path, *args, **kwargs):
-        if path.name == "mine.txt":
+        if Path(path).name == "mine.txt":
             raise PermissionError(13, "Permission denied", str(path))
         return opened(path, *args, **kwargs)
 
-    monkeypatch.setattr(Path, "open", guarded)  # chmod does not stop root, who runs the tests in many containers
+    monkeypatch.setattr(os, "open", guarded)  # chmod does not stop root, who runs the tests in many containers
     if when == "for its text":
         monkeypatch.setattr("stages.crawl.config.file_digests", lambda paths, setting: dict.fromkeys(paths, "0"))
     with pytest.raises(InputError, match=r"mine\.txt: cannot be read: Permission denied"):
@@ -192,6 +197,74 @@ def test_a_record_of_an_archive_with_a_broken_head_is_one_failure(site, crawl, r
     assert artifact.manifest.facts["rejected"]["unreadable_row"] == 1
 
 
+HEAD = b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:0>\r\nWARC-Date: 2026-01-01T00:00:00Z\r\n"
+
+
+def _record(address=b"https://example.org/", body=b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"):
+    length = str(len(body)).encode()
+    kind = b"Content-Type: application/http; msgtype=response\r\n"
+    return HEAD + b"WARC-Target-URI: " + address + b"\r\n" + kind + b"Content-Length: " + length + b"\r\n\r\n" + body + b"\r\n\r\n"
+
+
+ADVICE = {
+    "a record that cannot be read": ("a.warc", _record(b"http://["), "replace the archive"),
+    "a page of the built-in server": ("a.warc", _record(b"http://pydoc.localhost/os.html"), "use a source of kind pydoc"),
+    "an answer that is none": ("a.warc", _record(body=b"HTTP/1.1 404 Not Found\r\n\r\n"), "answered with status 200"),
+    "a picture": ("a.warc", _record(body=b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\n\r\nx"), "hold HTML or text"),
+    "a page without text": ("a.warc", _record(), "archives whose pages hold text"),
+    "no pages": ("a.warc", _record().replace(b": response", b": metadata"), "records of type response"),
+    "an empty archive": ("a.warc.gz", gzip.compress(b""), "records of type response"),
+    "rows without the field": ("a.jsonl", b'{"content": "x"}', "set text_field to the field"),
+    "rows without text": ("a.jsonl", b'{"text": " "}', "check text_field"),
+    "no rows": ("a.jsonl", b"\n", "name files that have rows"),
+    "a table of no rows": ("a.csv", b"text\n", "name files that have rows"),
+    "a packed file of nothing": ("a.jsonl.gz", b"", "name files that have rows"),
+    "a text of blanks": ("a.txt", b" \n", "name files that hold text"),
+}
+
+
+@pytest.mark.parametrize("case", ADVICE)
+def test_files_that_give_nothing_are_told_with_advice_that_fits_their_kind(read, folder, case):
+    name, data, wanted = ADVICE[case]
+    (folder / name).write_bytes(data)
+    with pytest.raises(InputError, match=r"crawl source mine: 0 documents") as error:
+        read()
+    assert wanted in error.value.fix
+    assert "browser" not in str(error.value)
+    assert ("text_field" in error.value.fix) == ("text_field" in wanted)
+
+
+def test_of_several_kinds_that_advice_is_told_that_fits_the_reason(read, folder):
+    (folder / "a.jsonl").write_bytes(b"")
+    (folder / "a.warc").write_bytes(_record(b"http://pydoc.localhost/os.html"))
+    with pytest.raises(InputError, match="0 documents") as error:
+        read()
+    assert error.value.fix == "for Python's documentation use a source of kind pydoc; then run it again"
+
+
+DAMAGED = {
+    "a head that does not end": ("a.warc", b"WARC/1.0\r\nX: " + b"a" * 100_000),
+    "a head alone": ("a.warc", b"WARC/1.0\r\n"),
+    "lines without text": ("a.warc", b"\n\n"),
+    "cut while packed": ("a.warc.gz", gzip.compress(_record() * 3, mtime=0)[:-30]),
+    "cut after sound pages": ("a.warc.gz", gzip.compress(_record(), mtime=0) + gzip.compress(_record(b"https://b.org/"), mtime=0)[:-30]),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_an_archive_that_is_damaged_is_said_to_be_and_not_taken_for_an_empty_one(read, folder, case):
+    name, data = DAMAGED[case]
+    (folder / name).write_bytes(data)
+    with pytest.raises(InputError, match=rf"{name}: is damaged: it "):
+        read()
+
+
+def test_an_empty_table_is_told_as_that(read, folder):
+    (folder / "a.csv").write_bytes(b"")
+    with pytest.raises(InputError, match=r"a\.csv: is empty: it has no line of column names"):
+        read()
+
+
 def test_a_missing_column_is_told_with_those_that_are_there(read, folder):
     pq.write_table(pa.table({"content": ["x"], "n": [1]}), folder / "a.parquet")
     with pytest.raises(InputError, match=r"a.parquet: has no column 'text'(?s:.)*content, n"):
@@ -210,7 +283,8 @@ def test_a_link_has_the_kind_and_the_address_of_its_own_name_and_a_file_is_read_
     (folder / "blobs" / "1f2e").write_text('{"text": "one"}')
     for name in ("rows.jsonl", "same.jsonl"):
         (folder / "snapshot" / name).symlink_to("../blobs/1f2e")
-    assert set(documents(read("snapshot"), folder)) == {"snapshot/rows.jsonl#1"}
+    named = [f"snapshot/{name}" for name in ("rows.jsonl", "same.jsonl")]
+    assert set(documents(read(*named), folder)) == {"snapshot/rows.jsonl#1"}
 
 
 def identity(**source):
@@ -258,14 +332,15 @@ def test_a_data_set_that_is_to_be_local_and_is_not_there_is_named(source, told):
         identity(kind="dataset", **source)
 
 
+@pytest.mark.slow  # importing datasets takes seconds
 def test_an_error_of_writing_is_not_told_as_one_of_the_data_set(run, folder, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=lambda *_, **__: iter([{"text": "row"}])))
+    (folder / "rows.jsonl").write_text('{"text": "row"}')
     monkeypatch.setattr("stages.crawl.rows.Rows.document", full)
     with pytest.raises(ArtifactError, match="the disk is full"):
-        run("crawl", {"sources": [{"kind": "dataset", "dataset": "somebody/something"}]})
+        run("crawl", {"sources": [{"kind": "dataset", "dataset": str(folder)}]})
 
 
 def test_where_and_how_to_run_is_no_part_of_the_identity():

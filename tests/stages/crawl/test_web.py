@@ -23,8 +23,14 @@ def failures(artifact, site):
     return {row["url"].removeprefix(site.origin): row["reason"] for row in rows}
 
 
+def rows_of(artifact):
+    """Rows of documents by address, each with its fetch."""
+    fetches = {row["id"]: row for row in artifact.read("fetches").to_pylist()}
+    return {row["url"]: row | fetches[row["id"]] for row in artifact.read("documents").to_pylist()}
+
+
 def row_of(artifact, site, path):
-    return next(row for row in artifact.read("documents").to_pylist() if row["url"] == site.origin + path)
+    return rows_of(artifact)[site.origin + path]
 
 
 def test_links_in_scope_are_followed_once_however_they_are_spelt(site, crawl):
@@ -52,7 +58,7 @@ def test_a_row_holds_the_untouched_bytes_and_the_evidence_of_the_fetch(site, cra
     site.page("/", body=body, headers=headers)
     site.robots("User-agent: *\nDisallow: /x")
     before = datetime.now(UTC)
-    row = crawl().read("documents").to_pylist()[0]
+    row = row_of(crawl(), site, "/")
     assert row["body"] == body
     assert (row["media_type"], row["charset"], row["status"], row["depth"], row["robots"]) == ("text/html", "iso-8859-1", 200, 0, "allowed")
     assert (row["etag"], row["x_robots_tag"], row["last_modified"]) == ('"1"', "noarchive", "yesterday")
@@ -68,7 +74,7 @@ def test_the_archive_read_by_another_library_equals_the_table(site, crawl):
     site.redirect("/old", "/zipped")
     site.robots("User-agent: *\nDisallow: /x")
     artifact = crawl()
-    rows = {row["url"]: row for row in artifact.read("documents").to_pylist()}
+    rows = rows_of(artifact)
     assert rows[f"{site.origin}/zipped"]["body"] == b"<p>zipped</p>"
     kinds: dict[str, list[str]] = {}
     for record in ArchiveIterator(artifact.path.joinpath("warc/site-00000.warc.gz").open("rb"), parse_http=False):
@@ -465,6 +471,6 @@ def test_settings_that_cannot_work_are_refused_before_any_request(site, crawl, s
 
 
 def test_a_password_in_an_address_is_not_told(crawl):
-    with pytest.raises(ConfigError, match=r"'https://\*\*\*@x/' has a user name or password in it") as error:
+    with pytest.raises(ConfigError, match=r"crawl\.sources\.0\.seeds\.0 is an address with credentials") as error:
         crawl(seeds=["https://u:hunter2@x/"])
     assert "hunter2" not in str(error.value)

@@ -149,7 +149,7 @@ def test_reasons_that_do_not_add_up_to_the_rejects_are_not_shown():
 @pytest.mark.slow
 def test_figures_of_the_tokenizer_and_of_its_shards_are_told(given):
     def with_figures(artifact, **figures):
-        return Artifact(artifact.path, artifact.manifest.model_copy(update={"facts": {"figures": figures}}))
+        return Artifact(artifact.path, artifact.manifest.model_copy(update={"facts": {"figures": figures}}), artifact.digest)
 
     told = {
         "tokenizer": with_figures(given["tokenizer"], vocabulary=320),
@@ -175,7 +175,7 @@ def test_the_cards_tell_settings_as_they_were_given_and_notes_that_are_no_html(g
             "config": {"files": {"/home/me/pairs.jsonl": "0" * 64}}, "settings": {"files": ["~/pairs.jsonl"]},
             "facts": {"notes": ["a <script> & 2 > 1"]},
         }  # fmt: skip
-        return Artifact(artifact.path, artifact.manifest.model_copy(update=update))
+        return Artifact(artifact.path, artifact.manifest.model_copy(update=update), artifact.digest)
 
     changed = {role: told(given[role]) for role in ("clean_documents", "base_checkpoint", "scores")}
     model, data = model_card(DescribeConfig(), changed, None), data_card(DescribeConfig(), changed, None)

@@ -1,0 +1,121 @@
+"""Renders chat templates inside the process that stages/chat_templates.py starts; imports nothing of groundup.
+
+    python chat_template_child.py LIMITS
+
+Reads one JSON object a line from stdin, {"template", "chats", "variables", "marks", "prompt"}, and
+writes one a line: {"rendered": [[text, spans], …]}, or {"error": why, "chat": number of the chat}.
+The kernel holds time and memory: a template that goes beyond ends this process, and nothing else.
+"""
+
+import ctypes
+import gc
+import json
+import math
+import re
+import resource
+import signal
+import sys
+from typing import Any
+
+SHOWN = 300  # characters of what a template says against a conversation
+REFUSED = ("open", "os.", "subprocess.", "socket.", "ctypes.", "shutil.", "pty.", "webbrowser.")
+WARM_UP = "{% for m in messages %}{{ m | tojson }}{{ strftime_now('%Y') }}{% endfor %}"
+READY = "ready"
+HALVES = re.compile("[\ud800-\udfff]")
+PR_SET_PDEATHSIG = 1
+
+
+def main(limits: dict[str, Any]) -> None:
+    if sys.platform.startswith("linux"):  # however the parent ends, this process ends too
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    asked = {"template": WARM_UP, "variables": {}, "marks": False, "prompt": True}
+    chat = [{"role": "user", "content": ""}]
+    render(render_jinja_template, asked, chat, limits)
+    answer(render_jinja_template, asked | {"template": "{{ 1 / 0 }}", "chats": [chat]}, limits)
+    confine(limits)
+    print(READY, flush=True)
+    for line in sys.stdin.buffer:
+        reply = json.dumps(answer(render_jinja_template, json.loads(line), limits))
+        sys.stdout.write(reply + "\n")
+        sys.stdout.flush()
+
+
+def confine(limits: dict[str, Any]) -> None:
+    """What is imported is imported; from here on no file, no process, no connection, and so much memory."""
+    if sys.platform != "darwin":  # macOS accepts no limit of the address space
+        limit(resource.RLIMIT_AS, address_space() + limits["bytes"])
+    limit(resource.RLIMIT_FSIZE, 0)
+    limit(resource.RLIMIT_CORE, 0)
+    limit(resource.RLIMIT_NOFILE, 0)
+    sys.addaudithook(refuse)
+
+
+def limit(kind: int, value: int) -> None:
+    resource.setrlimit(kind, (value, value))
+
+
+def address_space() -> int:
+    """Bytes that this process has mapped already."""
+    with open("/proc/self/statm", encoding="ascii") as file:
+        return int(file.read().split()[0]) * resource.getpagesize()
+
+
+def refuse(event: str, arguments: tuple) -> None:
+    if event.startswith(REFUSED):
+        raise PermissionError(f"{event} is not allowed in a chat template")
+
+
+def answer(renderer: Any, asked: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
+    rendered = []
+    for number, chat in enumerate(asked["chats"]):
+        allow(limits["seconds"])
+        try:
+            rendered.append(render(renderer, asked, chat, limits))
+        except MemoryError:
+            gc.collect()
+            return {"error": "takes more memory than it may have", "chat": number}
+        except RecursionError:
+            return {"error": "is nested too deeply, or calls itself without end", "chat": number}
+        except Exception as error:  # whatever a template raises is its result
+            return {"error": f"cannot be used: {printable(error)}", "chat": number}
+    return {"rendered": rendered}
+
+
+def printable(error: Exception) -> str:
+    """The beginning of what was raised, with nothing in it that a terminal would obey."""
+    said = f"{type(error).__name__}: {error}"[:SHOWN]
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in said)
+
+
+def allow(seconds: int) -> None:
+    """So much processor time from now; what takes longer is ended by the kernel, however busy the machine is."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    end = math.ceil(used.ru_utime + used.ru_stime) + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (end, resource.RLIM_INFINITY))
+
+
+def render(renderer: Any, asked: dict[str, Any], chat: list, limits: dict[str, Any]) -> tuple[str, list]:
+    """The text, and the (start, end) of each part that the assistant says, if `marks` are asked for."""
+    texts, spans = renderer(
+        [chat],
+        chat_template=asked["template"],
+        return_assistant_tokens_mask=asked["marks"],
+        add_generation_prompt=asked["prompt"],
+        **asked["variables"],
+    )
+    given = sum(len(str(value)) for message in chat for value in message.values())
+    most = limits["characters"] + 4 * given
+    if len(texts[0]) > most:
+        raise ValueError(f"makes {len(texts[0]):,} characters of {given:,}, and may make {most:,}")
+    if not texts[0]:
+        raise ValueError("it writes nothing")
+    if half := HALVES.search(texts[0]):  # no tokenizer reads it
+        raise ValueError(f"it writes half of a character, U+{ord(half[0]):04X}")
+    return texts[0], spans[0] if asked["marks"] else []
+
+
+if __name__ == "__main__":
+    main(json.loads(sys.argv[1]))

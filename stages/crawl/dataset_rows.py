@@ -1,0 +1,110 @@
+"""Rows of a data set that Hugging Face `datasets` streams. Runs in a process of its own; see `dataset_source`.
+
+A data set is files of strangers, and a page of theirs (README.md) that says which files it has. So only formats are taken
+that are nothing but rows; of a folder only the files that lie in it, of a repository only its own; and what a row merely
+refers to (an image, a sound) is never opened.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from os.path import expanduser
+from typing import Any
+
+from data_contracts import InputError
+from data_contracts.foreign_text import listed
+from stages.crawl.config import DatasetSource
+from stages.crawl.items import Items, Note, Taking
+
+PLAIN = frozenset({"arrow", "csv", "json", "parquet", "text"})
+_BATCH_ROWS = 64  # of Parquet: a whole row group at a time is what `datasets` would take
+
+
+def read(source: DatasetSource, base: str, files: list[str]) -> Items:
+    """The rows from 1, up to max_documents. files: the local ones that may be read.
+
+    Raises:
+        InputError: If the data set cannot be had, has no such column, or is of a format that is more than rows.
+    """
+    where = f"crawl source {source.name}"
+    taking = Taking(source.text_field, source.media_type, source.max_page_bytes)
+    for number, row in _numbered(source, where, files):
+        if isinstance(row, Note):
+            yield row
+            continue
+        if source.text_field not in row:
+            fix = f"set text_field to one of: {listed(row)}"
+            raise InputError(where, f"{source.dataset} has no column {source.text_field!r}", fix)
+        yield taking.row(f"{base}/{source.subset or 'default'}/{source.split}#{number}", row[source.text_field])
+        if number == source.max_documents:
+            return
+
+
+def _numbered(source: DatasetSource, where: str, files: list[str]) -> Iterator[tuple[int, Any]]:
+    """Rows from 1; before them, as 0, what is to be noted. Only errors of reading are told as those of the data set."""
+    from datasets import load_dataset_builder  # seconds to import, and only this source needs it
+
+    if source.is_local:
+        sys.addaudithook(_refuse_network)
+    number = 0
+    try:
+        builder = load_dataset_builder(
+            str(source.folder or source.dataset), source.subset or None, revision=source.revision or None,
+            data_files=[expanduser(file) for file in source.data_files] or None,
+        )  # fmt: skip
+        if left_out := _keep_own_files(builder, source, where, frozenset(files)):
+            yield 0, Note(left_out)
+        for number, row in enumerate(_stream(builder, source.split), 1):
+            yield number, row
+    except (OSError, ValueError, RuntimeError) as error:  # what `datasets` raises for absent, private and broken data sets
+        why = f"{source.dataset} cannot be read at row {number + 1:,}: {type(error).__name__}: {error}"[:600]
+        fix = "check the name, the revision and the network; gated data sets need `hf auth login`"
+        raise InputError(where, why, fix) from None
+
+
+def _stream(builder: Any, split: str) -> Any:
+    stream = builder.as_streaming_dataset(split=split)
+    return stream.decode(False) if stream.features else stream
+
+
+def _keep_own_files(builder: Any, source: DatasetSource, where: str, files: frozenset[str]) -> str:
+    """Takes from the builder the files that are none of the data set's; says how many, or "".
+
+    Raises:
+        InputError: If the format is more than rows, or no file is left of the split.
+    """
+    from datasets.data_files import DataFilesDict, DataFilesList
+
+    form = type(builder).__module__.split(".")[-1]
+    if form not in PLAIN:
+        fix = f"convert it to one of {', '.join(sorted(PLAIN))}"
+        raise InputError(where, f"{source.dataset} is of the format {form!r}, which is not read", fix)
+    if form == "parquet":
+        builder.config.batch_size = _BATCH_ROWS
+    left_out: list[str] = []
+    kept = {}
+    for split, found in (builder.config.data_files or {}).items():
+        own = [file for file in found if _is_own(file, source, files)]
+        left_out += [file for file in found if file not in own]
+        if own:
+            kept[split] = DataFilesList(own, found.origin_metadata)
+    if left_out and source.split not in kept:
+        why = f"names {len(left_out):,} files that are none of its own, and no others: {', '.join(left_out[:3])}"
+        raise InputError(where, f"{source.dataset} {why}", "name those files in data_files if you trust them")
+    builder.config.data_files = DataFilesDict(kept)
+    if not left_out:
+        return ""
+    return f"{source.name}: {len(left_out):,} files that are none of the data set's own were left out: {', '.join(left_out[:3])}"
+
+
+def _is_own(file: str, source: DatasetSource, files: frozenset[str]) -> bool:
+    if source.is_local or "://" not in file:
+        return file.removeprefix("file://") in files
+    return file.startswith(f"hf://datasets/{source.dataset}@") or file in source.data_files
+
+
+def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
+    """A data set on this machine has no business elsewhere, whatever its files name."""
+    if event == "socket.connect" or event.startswith("socket.getaddrinfo"):
+        raise PermissionError("a local data set asks for something over the network, which is refused")

@@ -1,0 +1,76 @@
+"""What reading a source gives, row by row, before it is written: documents, failures, and where the reader is."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+MediaType = Literal["text/plain", "text/markdown", "text/html"]
+
+
+@dataclass(frozen=True)
+class Document:
+    """A row of `documents`. columns: those beside url and body. fetch: of its row of `fetches`, if it was fetched."""
+
+    url: str
+    body: bytes
+    columns: dict[str, Any]
+    fetch: dict[str, datetime | str | None] | None = None
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row of `failures`. claims: a later record of the same address counts as a repetition of this one."""
+
+    url: str
+    reason: str
+    detail: str
+    status: int | None = None
+    claims: bool = False
+
+
+@dataclass(frozen=True)
+class Begun:
+    """A file that is being read from now on: its number, from 0, and its name."""
+
+    number: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """A sentence for the reader of the artifact."""
+
+    text: str
+
+
+Item = Document | Failure | Begun | Note
+Items = Generator[Item | None, None, None]  # None: what is waiting should be sent off
+
+
+@dataclass(frozen=True)
+class Taking:
+    """How rows of tables become documents."""
+
+    text_field: str
+    media_type: MediaType
+    most_bytes: int
+
+    def row(self, url: str, text: object, wrong: str = "") -> Item:
+        """A document if the row holds text or bytes, else a failure."""
+        if isinstance(text, str):
+            text = text.encode("utf-8", "surrogatepass")
+        if not isinstance(text, bytes):
+            found = f"{self.text_field!r} is a {type(text).__name__}, not text"
+            return Failure(url, "unreadable_row", wrong or found)
+        return self.whole(url, text, self.media_type, "utf-8")
+
+    def whole(self, url: str, body: bytes, media_type: str, charset: str | None) -> Item:
+        """A document, cut at the limit, if there is anything in it."""
+        if not body.strip():
+            return Failure(url, "empty", "holds nothing but blanks")
+        is_cut = len(body) > self.most_bytes
+        columns = {"media_type": media_type, "charset": charset, "truncated": is_cut}
+        return Document(url, body[: self.most_bytes], columns)

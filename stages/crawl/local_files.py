@@ -1,0 +1,150 @@
+"""The files that a person means by a path, and what of it is left out: links that lead out of the folder that was given."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from os.path import expanduser
+from pathlib import Path
+
+from data_contracts import InputError
+from data_contracts.regular_files import check_regular
+
+_MAGIC = re.compile(r"[*?[]")
+_STARS = re.compile(r"\*{2,}")
+
+
+@dataclass(frozen=True)
+class Found:
+    """files: sorted, each once, by the name that leads to it. left_out: links that lead elsewhere, and were not followed."""
+
+    files: tuple[Path, ...]
+    left_out: tuple[Path, ...] = ()
+
+    def notes(self, source: str) -> list[str]:
+        """A sentence on the links, if there are any: what was given is not passed over in silence."""
+        if not self.left_out:
+            return []
+        shown = ", ".join(str(link) for link in self.left_out[:3])
+        more = f" and {len(self.left_out) - 3:,} more" if len(self.left_out) > 3 else ""
+        why = "lead out of the folder that was given and were not followed"
+        return [f"{source}: {len(self.left_out):,} links {why}: {shown}{more} (a link that is named itself is followed)"]
+
+
+def found(source: str, patterns: Sequence[str]) -> Found:
+    """What files, folders and patterns lead to.
+
+    A file that is named is taken, be it a link: whoever named it knows it. Of a folder, and of the fixed part of a pattern,
+    only what lies in it is taken: in a folder that others filled, `note.txt` may be a link to anything that you can read.
+
+    Raises:
+        InputError: If a pattern leads to nothing, to nothing but such links, or to what may not be read.
+    """
+    named: set[Path] = set()
+    left_out: set[Path] = set()
+    for pattern in patterns:
+        try:
+            hits = list(_hits(pattern))
+        except PermissionError as error:
+            raise unreadable(Path(error.filename or pattern), error) from None
+        inside = {_by_its_name(path) for path, is_inside in hits if is_inside}
+        outside = {_by_its_name(path) for path, is_inside in hits if not is_inside}
+        if not inside:
+            raise _nothing(source, pattern, len(outside))
+        named |= inside
+        left_out |= outside
+    once: dict[Path, Path] = {}
+    for file in sorted(named):  # a link keeps its name: what it leads to may have none that tells its kind
+        once.setdefault(_real(file), file)
+    return Found(tuple(once.values()), tuple(sorted(left_out - named)))
+
+
+def unreadable(path: Path, error: OSError) -> InputError:
+    """The error for a file that may not be read."""
+    fix = "make it readable for the user who runs this, or leave it out of crawl.sources"
+    return InputError(str(path), f"cannot be read: {error.strerror or error}", fix)
+
+
+def _nothing(source: str, pattern: str, outside: int) -> InputError:
+    what = f"crawl source {source}: {pattern}"
+    if outside:
+        why = f"holds {outside:,} links that lead out of it and nothing else; such links are not followed"
+        return InputError(what, why, "name the files that they lead to, or the links themselves one by one")
+    path = Path(expanduser(pattern))
+    if path.is_dir():
+        why = "holds hidden files alone" if any(path.iterdir()) else "is an empty folder"
+        return InputError(what, why, "put files into it, or name another folder")
+    return InputError(what, _why_none(path), f"correct the path; it starts at {Path.cwd()}")
+
+
+def _why_none(path: Path) -> str:
+    """What is wrong with a path that leads to neither file nor folder."""
+    try:
+        check_regular(path)
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a name with NUL
+        return "there is no such file"
+    except OSError as error:
+        return error.strerror or str(error)
+    return "there is no such file"
+
+
+def _by_its_name(path: Path) -> Path:
+    return _real(path.parent) / path.name
+
+
+def _hits(pattern: str) -> Iterator[tuple[Path, bool]]:
+    """Files, and whether each lies where it was looked for."""
+    path = Path(expanduser(pattern))  # unlike Path's own, leaves an unknown ~name to be told as missing
+    if path.is_file():
+        yield path, True
+        return
+    if path.is_dir():
+        root, hits = path, iter([path])
+    else:
+        root, hits = _matching(path)
+    base = _real(root)
+    for hit in hits:
+        is_folder = hit.is_dir()
+        if is_folder and not _real(hit).is_relative_to(base):
+            yield hit, False
+            continue
+        for file in _visible(hit) if is_folder else (hit,):
+            lies = _real(file)
+            is_inside = lies.is_relative_to(base)
+            if lies.is_file() or not is_inside:
+                yield file, is_inside
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads. Path.resolve raises an error of its own for links in a circle; these lead to no file."""
+    return Path(os.path.realpath(path))
+
+
+def _matching(pattern: Path) -> tuple[Path, Iterator[Path]]:
+    """The fixed part of a pattern, and what falls under the rest. `**` follows no links: two that lead up would never end."""
+    parts = pattern.parts
+    fixed = next((n for n, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
+    root, rest = Path(*parts[:fixed]), [part if part == "**" else _STARS.sub("*", part) for part in parts[fixed:]]
+    if not rest or not root.is_dir():
+        return root, iter(())
+    wants_hidden = any(part.startswith(".") for part in rest)
+    hits = root.glob("/".join(rest))
+    return root, (hit for hit in hits if wants_hidden or not _hidden(hit.relative_to(root)))
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    """Files and links of a folder and of those in it, but for hidden ones (.DS_Store, .git): those must be named to be meant."""
+    for place, folders, files in os.walk(folder, onerror=_raised):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
+        yield from (Path(place, name) for name in (*files, *links) if not name.startswith("."))
+
+
+def _raised(error: OSError) -> None:
+    raise error

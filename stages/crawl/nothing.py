@@ -1,0 +1,60 @@
+"""What to do about a source that gave no document.
+
+The same reason asks for something else of pages than of tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from stages.crawl import formats
+from stages.crawl.config import DatasetSource, FilesSource, PydocSource, WebSource
+
+ARCHIVES = {".warc", ".arc"}
+TEXT_FIELD = "set text_field to the field that holds the text"
+
+_WEB = {
+    "robots": "ask the site's owner, or choose other seeds",
+    "media_type": "choose seeds that lead to HTML or text",
+    "empty": "choose seeds that lead to pages with text",
+    "timeout": "raise timeout_seconds",
+    "": "check the addresses in a browser",
+}
+_PYDOC = {"timeout": "raise timeout_seconds", "": "see whether the pages are there: python -m pydoc -b"}
+_ARCHIVE = {
+    "robots": "ask the owners of those pages, or name other archives",
+    "http_status": "name archives with pages that were answered with status 200",
+    "media_type": "name archives that hold HTML or text",
+    "empty": "name archives whose pages hold text",
+    "address_refused": "for Python's documentation use a source of kind pydoc",
+    "unreadable_row": "its records are damaged: replace the archive",
+    "": "name archives with records of type response",
+}
+_TABLE = {
+    "empty": "check text_field: what it names holds nothing",
+    "unreadable_row": TEXT_FIELD,
+    "": "name files that have rows: these have none",
+}
+_WHOLE = {"": "name files that hold text: these are empty"}
+
+
+def advice(source: WebSource | PydocSource | FilesSource | DatasetSource, failed: Mapping[str, int]) -> str:
+    """What repairs it, for the most frequent reason of failure; failed: how often each occurred."""
+    reason = max(failed, key=failed.__getitem__) if failed else ""
+    return " or ".join(dict.fromkeys(told.get(reason, told[""]) for told in _of(source, reason)))
+
+
+def _of(source: WebSource | PydocSource | FilesSource | DatasetSource, reason: str) -> list[Mapping[str, str]]:
+    """Of files those kinds that fail for the reason; all, if none says that it does."""
+    if isinstance(source, WebSource):
+        return [_WEB]
+    if isinstance(source, PydocSource):
+        return [_PYDOC]
+    if isinstance(source, DatasetSource):
+        return [_TABLE]
+    kinds = {formats.kind(path) for path in source.found().files}
+    whole = kinds & formats.WHOLE.keys()
+    tables = kinds - ARCHIVES - whole
+    every = [(_ARCHIVE, kinds & ARCHIVES), (_TABLE, tables), (_WHOLE, whole)]
+    there: list[Mapping[str, str]] = [told for told, some in every if some]
+    return [told for told in there if reason in told] or there

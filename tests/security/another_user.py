@@ -1,0 +1,63 @@
+"""Does something as a user for whom permissions count. For root they do not, so a test of them run by root cannot fail.
+
+The process forks and drops to uid 65534 without groups, as `setpriv --reuid 65534 --regid 65534 --clear-groups` does, but starts no other
+program: the interpreter itself may lie where only its owner gets to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import rmtree
+from typing import Any
+
+NOBODY = 65534
+
+
+def as_nobody(function: Callable[[], Any]) -> Any:
+    """What the function returns (plain JSON) when somebody else calls it. What it raises fails the test."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        os.close(read)
+        os.write(write, json.dumps(_outcome(function)).encode())
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as pipe:
+        outcome = json.loads(pipe.read())
+    os.waitpid(child, 0)
+    assert "raised" not in outcome, outcome["raised"]
+    return outcome["returned"]
+
+
+def _outcome(function: Callable[[], Any]) -> dict[str, Any]:
+    try:
+        if os.geteuid() == 0:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+        return {"returned": function()}
+    except BaseException:
+        return {"raised": traceback.format_exc()}
+
+
+@contextmanager
+def open_folder() -> Iterator[Path]:
+    """A temporary folder to which everybody gets: pytest's own are closed to others."""
+    folder = Path(tempfile.mkdtemp(prefix="groundup-test-"))
+    folder.chmod(0o755)
+    try:
+        yield folder
+    finally:
+        rmtree(folder)
+
+
+def give_to_nobody(folder: Path) -> None:
+    """Let everything below, and the folder, belong to the other user."""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, NOBODY, NOBODY, follow_symlinks=False)

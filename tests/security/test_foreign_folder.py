@@ -1,0 +1,98 @@
+"""A folder that somebody else made, e.g. a cloned repository, runs nothing when one works in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.flows.conftest import REPOSITORY, Groundup, free_port
+
+pytestmark = pytest.mark.slow
+
+# Prefect configures its logging from a file that a setting names, and the file may name any function
+LOGGING = """
+version: 1
+filters:
+  planted:
+    (): os.system
+    command: touch {ran}
+handlers:
+  console: {{class: logging.StreamHandler, filters: [planted]}}
+root: {{handlers: [console], level: DEBUG}}
+"""
+SETTINGS = {
+    ".env": "PREFECT_LOGGING_SETTINGS_PATH={config}\nPREFECT_LOGGING_CONFIG_PATH={config}\n",
+    "prefect.toml": '[logging]\nconfig_path = "{config}"\n',
+    "pyproject.toml": '[tool.prefect.logging]\nconfig_path = "{config}"\n',
+    "profiles": "PREFECT_PROFILES_PATH={profiles}\n",
+}
+MODULES = [
+    "json",
+    "resource",
+    "numpy",
+    "pyarrow",
+    "torch",
+    "prefect",
+    "stages",
+    "flows",
+    "multiprocessing",
+    "sitecustomize",
+    "usercustomize",
+]
+
+
+def planted(folder: Path, settings: str) -> Path:
+    """Fill `folder` with files that would leave a trace if anything ran them; the trace."""
+    ran, config, profiles = folder / "ran", folder / "logging.yaml", folder / "profiles.toml"
+    config.write_text(LOGGING.format(ran=ran))
+    profiles.write_text(
+        f'active = "p"\n[profiles.p]\nPREFECT_LOGGING_CONFIG_PATH = "{config}"\nPREFECT_LOGGING_SETTINGS_PATH = "{config}"\n'
+    )
+    name = ".env" if settings == "profiles" else settings
+    (folder / name).write_text(SETTINGS[settings].format(config=config, profiles=profiles))
+    for module in MODULES:
+        (folder / f"{module}.py").write_text(f"open({str(ran)!r}, 'w').write(__name__)\n")
+    return ran
+
+
+def test_what_is_planted_would_run(tmp_path: Path) -> None:
+    ran = planted(tmp_path, ".env")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    script = "import sys; sys.path.pop(0); import prefect; from prefect.logging.configuration import setup_logging; setup_logging()"
+    subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=environment | {"PREFECT_HOME": str(tmp_path)}, check=False, timeout=120
+    )
+    assert ran.exists()
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_no_file_of_the_folder_runs_with_a_stage_or_with_the_server(settings: str, tmp_path: Path) -> None:
+    folder = tmp_path / "cloned"
+    folder.mkdir()
+    ran = planted(folder, settings)
+    (folder / "pages.jsonl").write_text(json.dumps({"text": "Some text of a page, long enough to be one."}) + "\n")
+    groundup = Groundup(tmp_path / "home", free_port(), folder)
+    sources = 'sources=[{kind: files, name: mine, paths: ["pages.jsonl"]}]'
+    groundup.run("stage", "crawl", "--name", "x", "--set", sources)
+    groundup.run("stage", "clean", "--name", "x")
+    try:
+        groundup.run("up")
+    finally:
+        groundup.run("down")
+    assert not ran.exists(), ran.read_text()
+
+
+def test_a_run_from_the_shell_takes_no_settings_of_the_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "cloned"
+    folder.mkdir()
+    ran = planted(folder, ".env")
+    script = "from flows.home import home\nfrom flows.server import running_server\nwith running_server(home(), 'flows.build_llm'): pass"
+    groundup = Groundup(tmp_path / "home", free_port(), folder)
+    environment = groundup.environment | {"PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-P", "-c", script], cwd=folder, env=environment, check=True, timeout=300)
+    assert not ran.exists(), ran.read_text()

@@ -1,0 +1,171 @@
+"""Nothing in a store that is a link leads groundup out of it: a store may be a copy that a stranger made."""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import data_contracts
+from data_contracts import ArtifactError, Store
+from data_contracts.verification import Held, verify
+from flows import artifact_commands
+from tests.security import stores
+from tests.security.stores import CLEAN, RAW
+
+LINKED = {  # what of the store is a link -> what else would have been written or deleted where it leads
+    "drafts": "publish",
+    f"drafts/{RAW}-ID": "publish",
+    f"drafts/{RAW}-ID/files": "publish",
+    f"drafts/{RAW}-ID/scratch": "publish",
+    f"drafts/{RAW}-ID/scratch/points": "publish",
+    "objects": "publish",
+    f"objects/{RAW}": "publish",
+    f"objects/{RAW}/ID": "publish",
+    "locks": "publish",
+    "locks/ID": "publish",
+    "names": "point",
+    "names/new": "point",
+    f"names/new/{RAW}": "point",
+    "removed": "rm",
+}
+
+
+@pytest.fixture
+def filled(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
+    stores.fill(store)
+    monkeypatch.setattr(artifact_commands, "open_store", lambda: store)
+    return store
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    """A folder outside of the store with what a user would miss."""
+    folder = tmp_path / "victim"
+    for inside in ("files", "scratch", "thesis"):
+        (folder / inside).mkdir(parents=True)
+        (folder / inside / "mine").write_text("mine")
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes | None]:
+    return {str(path): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def plant(link: Path, to: Path) -> None:
+    """Put a link in the stead of what is there."""
+    if link.is_dir():
+        shutil.rmtree(link)
+    link.unlink(missing_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.symlink_to(to)
+
+
+def use(store: Store, raw: Any, how: str) -> None:
+    if how == "publish":
+        stores.publish_raw(store)
+    elif how == "point":
+        store.point("new", RAW, raw, "test")
+    else:
+        artifact_commands.rm(str(raw), yes=True)
+
+
+@pytest.mark.parametrize("linked", LINKED)
+def test_a_link_in_a_store_is_one_error_and_what_it_leads_to_stays(filled: Store, victim: Path, linked: str) -> None:
+    raw = filled.find(f"demo/{RAW}")
+    if LINKED[linked] == "publish":
+        shutil.rmtree(raw.place)
+    link = filled.root / linked.replace("ID", raw.id)
+    plant(link, victim)
+    before = contents(victim)
+    with pytest.raises(ArtifactError, match=f"is a link to {victim}") as error:
+        use(filled, raw, LINKED[linked])
+    assert error.value.what == str(link)
+    assert error.value.fix.startswith(f"move it away: mv {link} .")
+    assert contents(victim) == before
+    assert not list(victim.rglob("*.json"))
+
+
+def test_nothing_is_deleted_for_good_through_a_link(filled: Store, victim: Path) -> None:
+    artifact_commands.rm(f"demo/{CLEAN}", yes=True)
+    removed = filled.root / "removed"
+    removed.rename(victim / "removed")
+    removed.symlink_to(victim / "removed")
+    before = contents(victim)
+    with pytest.raises(ArtifactError, match="is a link to"):
+        artifact_commands.rm(empty=True, yes=True)
+    assert contents(victim) == before
+
+
+@pytest.mark.parametrize("linked", ["objects", f"objects/{RAW}", f"objects/{RAW}/ID", f"names/demo/{RAW}", "names"])
+def test_what_lies_behind_a_link_is_not_called_sound(filled: Store, tmp_path: Path, linked: str) -> None:
+    raw = filled.find(f"demo/{RAW}")
+    link = filled.root / linked.replace("ID", raw.id)
+    shutil.move(link, tmp_path / "elsewhere")
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ArtifactError, match="is a link to"):
+        verify(filled.find(f"demo/{RAW}"), Held.by(filled))
+
+
+def test_one_link_in_an_artifacts_stead_hides_no_other_artifact(filled: Store, victim: Path) -> None:
+    raw = filled.find(f"demo/{RAW}")
+    other = stores.publish_raw(filled, "other")
+    plant(raw.place, victim)
+    assert (RAW, other.id) in filled.ids()
+    assert verify(filled.find(other.id), Held.by(filled)).seal == "unsealed"
+
+
+def test_a_link_that_was_removed_does_not_come_back(filled: Store, victim: Path) -> None:
+    raw = filled.find(f"demo/{RAW}")
+    plant(raw.place, victim)
+    artifact_commands.rm(str(raw), yes=True)
+    with pytest.raises(ArtifactError, match="is a link to"):
+        artifact_commands.rm(str(raw), restore=True)
+
+
+def test_a_pipe_among_what_a_stage_kept_is_refused_before_it_is_opened(filled: Store) -> None:
+    raw = filled.find(f"demo/{RAW}")
+    shutil.rmtree(raw.place)
+    scratch = filled.root / "drafts" / f"{RAW}-{raw.id}" / "scratch"
+    scratch.mkdir(parents=True)
+    os.mkfifo(scratch / "journal")
+    with pytest.raises(ArtifactError, match="is a pipe or a device"):
+        stores.publish_raw(filled)
+
+
+def test_the_whole_store_may_be_a_link(filled: Store, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(filled.root)
+    linked = Store(tmp_path / "link")
+    stores.publish_raw(linked, "other")
+    assert verify(linked.find(f"demo/{RAW}"), Held.by(linked)).seal == "sealed"
+
+
+@pytest.mark.parametrize("place", ["locks/ID", "drafts", "names/new"])
+def test_what_stands_in_the_way_is_named_with_the_command_that_moves_it(filled: Store, place: str) -> None:
+    raw = filled.find(f"demo/{RAW}")
+    shutil.rmtree(raw.place)
+    path = filled.root / place.replace("ID", raw.id)
+    if path.is_dir():
+        shutil.rmtree(path)
+    path.unlink(missing_ok=True)
+    if place.startswith("locks"):
+        path.mkdir()
+    else:
+        path.write_text("")
+    with pytest.raises(ArtifactError, match=r"where a (file|folder) should be") as error:
+        use(filled, raw, "point" if place.startswith("names") else "publish")
+    assert error.value.fix.startswith(f"move away what is there: mv {path} .")
+
+
+def test_one_module_alone_deletes_folders_of_a_store() -> None:
+    calls = [
+        path.name
+        for path in Path(data_contracts.__file__).parent.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Attribute) and node.attr in ("rmtree", "rmdir")
+    ]
+    assert calls == ["links.py"]
