@@ -59,7 +59,8 @@ def test_a_thousand_slow_searches_share_one_bound(soon):
 
 
 WRONG = {
-    "more than memory": ("(?=(.*))", "a" * 20_000, "takes more memory|crashes|finds"),
+    # which of its bounds it meets first depends on the machine
+    "more than memory": ("(?=(.*))", "a" * 20_000, "takes more memory|crashes|finds|takes too long"),
     "long to compile": ("(?i)" + "[\\x00-\\U0010ffff]" * 2000, "a", "takes too long"),
     "nested": ("(" * 5000 + ")" * 5000, "a", "cannot be used: RecursionError|crashes"),
     "no pattern": ("(", "a", "cannot be used: error: missing"),
