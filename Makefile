@@ -33,7 +33,7 @@ lint: $(TEST_INSTALLED)
 fast: $(TEST_INSTALLED)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not long" -n logical --maxprocesses 8
 
-test: $(TEST_INSTALLED)  ## everything, the slow real tests too: at most 30 minutes on 2 cores
+test: $(TEST_INSTALLED)  ## everything, the slow real tests too: about half an hour on 2 cores
 	@infra/install_test_programs.sh
 	@$(MAKE) --no-print-directory check
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not long" -n 2 --dist worksteal --ignore tests/flows --ignore tests/security

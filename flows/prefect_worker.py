@@ -38,15 +38,17 @@ def _end_with(server: int) -> None:
 
 
 def _wait_for_end_of(process: int) -> None:
-    """Returns as soon as the process has ended, also if nobody has taken note of it."""
+    """Returns as soon as the process has ended, even if its parent has not waited for it."""
     try:
-        if hasattr(os, "pidfd_open"):
-            select.select([os.pidfd_open(process)], [], [])
-            return
+        select.select([os.pidfd_open(process)], [], [])
+        return
+    except ProcessLookupError:
+        return
+    except (AttributeError, OSError):  # macOS has no pidfd_open; old kernels and some containers refuse it
+        pass
+    with suppress(psutil.NoSuchProcess):
         while psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
             time.sleep(EVERY_S)
-    except (ProcessLookupError, psutil.NoSuchProcess):
-        return
 
 
 if __name__ == "__main__":
