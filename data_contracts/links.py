@@ -1,7 +1,7 @@
 """Where a store ends: no link in it leads groundup out of it, to write or to delete.
 
-A store may be a copy that a stranger made, with links among its folders. The folder of the whole store may be a link;
-whatever lies in it may not. All that writes to a store or deletes from it asks here first.
+A store may be a copy that a stranger made, with links among its folders. The root of the store may be a link; no path inside
+it may be one. Every write to a store and every deletion checks that here first.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ _HOLD_UP = (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)  # to open one may never e
 
 
 def within(root: Path, path: Path) -> Path:
-    """`path`, which lies in the store at `root`, if neither it nor a folder on the way to it is a link.
+    """Return `path`, inside the store at `root`, if neither it nor a folder above it in the store is a link.
 
     Raises:
-        ArtifactError: One is; says where it leads.
+        ArtifactError: One of them is a link; the message says where it leads.
     """
     step = root
     for part in path.relative_to(root).parts:
         step /= part
-        if os.path.islink(step):  # of what may not be seen the use of it tells
+        if os.path.islink(step):  # where it may not be looked at, its use fails with its own error
             raise _refused(step, f"is a link to {os.readlink(step)}, and groundup follows no link in a store")
     return path
 

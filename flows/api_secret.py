@@ -40,7 +40,7 @@ def read_or_make(at: Home) -> str:
 
 
 def forget(at: Home) -> None:
-    """The next server has a new secret, and the one of now is worth nothing any more."""
+    """Delete the secret, so that the next server gets a new one and the old one opens nothing."""
     path(at).unlink(missing_ok=True)
 
 

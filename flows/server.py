@@ -262,7 +262,7 @@ def _ensure_server(at: Home, address: Address, module: str, or_any_port: bool = 
 
 
 def _start_server(at: Home, address: Address, or_any_port: bool) -> None:
-    """A server on a socket that listens before anybody is told of it: what is sent to its port reaches it, and nobody else."""
+    """Start a server on a socket that listens already: no other user can take the port in between."""
     processes.stop(at, "worker")  # of a server that was killed
     api_secret.forget(at)  # whoever had the port meanwhile may have been sent it, by a browser's open tab for instance
     listening, address = server_address.listen(address, or_any_port)
