@@ -7,22 +7,36 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from data_contracts.artifact import Artifact, Manifest
     from data_contracts.contract import Contract, Contracts, current
-    from data_contracts.draft import Draft
-    from data_contracts.errors import ArtifactError, ConfigError, ContractError, GroundupError, InputError, Interrupted
-    from data_contracts.identity import Identity
-    from data_contracts.remote import open_store
-    from data_contracts.store import Store
+    from data_contracts.errors import (
+        ArtifactError,
+        ConfigError,
+        ContractError,
+        GroundupError,
+        InputError,
+        Interrupted,
+    )
+    from data_contracts.store.artifact import Artifact, Manifest
+    from data_contracts.store.draft import Draft
+    from data_contracts.store.identity import Identity
+    from data_contracts.store.local import Store
+    from data_contracts.store.remote import open_store
 
 _MODULES = {
-    "artifact": ("Artifact", "Manifest"),
+    "store.artifact": ("Artifact", "Manifest"),
     "contract": ("Contract", "Contracts", "current"),
-    "draft": ("Draft",),
-    "errors": ("ArtifactError", "ConfigError", "ContractError", "GroundupError", "InputError", "Interrupted"),
-    "identity": ("Identity",),
-    "remote": ("open_store",),
-    "store": ("Store",),
+    "store.draft": ("Draft",),
+    "errors": (
+        "ArtifactError",
+        "ConfigError",
+        "ContractError",
+        "GroundupError",
+        "InputError",
+        "Interrupted",
+    ),
+    "store.identity": ("Identity",),
+    "store.remote": ("open_store",),
+    "store.local": ("Store",),
 }
 
 __all__ = [

@@ -46,7 +46,9 @@ class Violation:
         return f"{self.file} row {self.row}: {self.table}.{self.column} breaks {self.rule}: {self.detail}{more}"
 
 
-def table(contract: Contract, name: str, folder: Path, newer: bool = False) -> tuple[int, list[str]]:
+def table(
+    contract: Contract, name: str, folder: Path, newer: bool = False
+) -> tuple[int, list[str]]:
     """Rows of the table in `folder`/`name`/*.parquet, and everything in which its files break the contract.
 
     newer: a newer minor version wrote them. It may have columns more and wider bounds, so that only the schema is compared.
@@ -58,7 +60,13 @@ def table(contract: Contract, name: str, folder: Path, newer: bool = False) -> t
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 found = file.schema_arrow
                 if newer:
-                    found = pa.schema([field for field in found if field.name in contract.arrow_schema(name).names])
+                    found = pa.schema(
+                        [
+                            field
+                            for field in found
+                            if field.name in contract.arrow_schema(name).names
+                        ]
+                    )
                 if different := differences(contract, name, found):
                     told += [f"{where}: {line}" for line in different]
                     continue
@@ -102,10 +110,14 @@ def differences(contract: Contract, table: str, found: pa.Schema) -> list[str]:
         elif found.names.count(field.name) > 1:
             told.append(f"column {field.name!r} is there twice")
         elif not found.field(field.name).type.equals(field.type):
-            told.append(f"column {field.name!r} is {found.field(field.name).type}, the contract says {field.type}")
+            told.append(
+                f"column {field.name!r} is {found.field(field.name).type}, the contract says {field.type}"
+            )
     told += [f"column {name!r} is not in the contract" for name in extra]
     if not told and found.names != wanted.names:
-        told.append(f"columns are in the order {', '.join(found.names)}, the contract says {', '.join(wanted.names)}")
+        told.append(
+            f"columns are in the order {', '.join(found.names)}, the contract says {', '.join(wanted.names)}"
+        )
     return told
 
 
@@ -116,8 +128,12 @@ class TableCheck:
         self.table = table
         self._properties = contract.columns(table)
         self._found: dict[tuple[str, str], Violation] = {}
-        self._keys: dict[str, list[np.ndarray]] = {str(p.name): [] for p in self._properties if p.unique or p.primaryKey}
-        self._places: list[tuple[int, str, int]] = []  # of each batch: rows before it in the table, its file, its first row there
+        self._keys: dict[str, list[np.ndarray]] = {
+            str(p.name): [] for p in self._properties if p.unique or p.primaryKey
+        }
+        self._places: list[
+            tuple[int, str, int]
+        ] = []  # of each batch: rows before it in the table, its file, its first row there
         self._rows = 0
 
     def batch(self, batch: pa.RecordBatch, file: str, first_row: int = 0) -> None:
@@ -141,14 +157,18 @@ class TableCheck:
         """Everything found, one entry per column and rule. Call once, after the last batch."""
         return [*self._found.values(), *self._duplicates()]
 
-    def _note(self, values: _Values, rule: str, detail: str, mask: pa.Array, file: str, first_row: int) -> None:
+    def _note(
+        self, values: _Values, rule: str, detail: str, mask: pa.Array, file: str, first_row: int
+    ) -> None:
         at = np.flatnonzero(pc.fill_null(mask, False).to_numpy(zero_copy_only=False))
         rows = np.unique(values.rows(at))
         if before := self._found.get((values.name, rule)):
             self._found[values.name, rule] = replace(before, rows=before.rows + len(rows))
             return
         told = f"{_short(values.array[int(at[0])].as_py())} {detail}"
-        self._found[values.name, rule] = Violation(self.table, values.name, rule, told, file, first_row + int(rows[0]), len(rows))
+        self._found[values.name, rule] = Violation(
+            self.table, values.name, rule, told, file, first_row + int(rows[0]), len(rows)
+        )
 
     def _duplicates(self) -> Iterator[Violation]:
         for name, parts in self._keys.items():
@@ -157,12 +177,17 @@ class TableCheck:
             same = np.flatnonzero(keys[order][1:] == keys[order][:-1])
             if len(same):
                 first = same[np.argmin(order[1:][same])]
-                (file, row), (earlier_file, earlier_row) = self._place(int(order[first + 1])), self._place(int(order[first]))
+                (file, row), (earlier_file, earlier_row) = (
+                    self._place(int(order[first + 1])),
+                    self._place(int(order[first])),
+                )
                 detail = f"the same key is in {earlier_file} row {earlier_row}"
                 yield Violation(self.table, name, "unique", detail, file, row, len(same))
 
     def _place(self, row: int) -> tuple[str, int]:
-        before, file, first_row = self._places[bisect_right(self._places, row, key=lambda place: place[0]) - 1]
+        before, file, first_row = self._places[
+            bisect_right(self._places, row, key=lambda place: place[0]) - 1
+        ]
         return file, first_row + row - before
 
 
@@ -187,10 +212,19 @@ def _within(values: _Values) -> Iterator[_Values]:
     if pa.types.is_struct(array.type):
         for child in prop.properties or []:
             field = pc.struct_field(array, str(child.name))
-            yield from _within(_Values(f"{values.name}.{child.name}", child, field, lambda at: values.rows(valid[at])))
+            yield from _within(
+                _Values(
+                    f"{values.name}.{child.name}", child, field, lambda at: values.rows(valid[at])
+                )
+            )
     elif prop.items is not None:
         ends = np.cumsum(pc.list_value_length(array).to_numpy(zero_copy_only=False))
-        inside = _Values(f"{values.name}[]", prop.items, array.flatten(), lambda at: values.rows(valid[np.searchsorted(ends, at, "right")]))
+        inside = _Values(
+            f"{values.name}[]",
+            prop.items,
+            array.flatten(),
+            lambda at: values.rows(valid[np.searchsorted(ends, at, "right")]),
+        )
         yield from _within(inside)
 
 
@@ -206,29 +240,54 @@ def _masks(prop: SchemaProperty, array: pa.Array) -> Iterator[tuple[str, str, pa
         measured, unit = pc.list_value_length(array), "Items"
     elif "minLength" in options or "maxLength" in options:
         # characters; where only "not empty" is asked, bytes tell the same without looking at the text
-        in_bytes = pa.types.is_large_binary(kind) or ("maxLength" not in options and options["minLength"] <= 1)
+        in_bytes = pa.types.is_large_binary(kind) or (
+            "maxLength" not in options and options["minLength"] <= 1
+        )
         measured, unit = (pc.binary_length if in_bytes else pc.utf8_length)(array), "Length"
     least, most = ("min" + unit, "max" + unit) if unit else ("minimum", "maximum")
     if least in options:
-        yield least, f"is below {options[least]}" if not unit else f"is shorter than {options[least]}", pc.less(measured, options[least])
+        yield (
+            least,
+            f"is below {options[least]}" if not unit else f"is shorter than {options[least]}",
+            pc.less(measured, options[least]),
+        )
     if most in options:
-        yield most, f"is above {options[most]}" if not unit else f"is longer than {options[most]}", pc.greater(measured, options[most])
+        yield (
+            most,
+            f"is above {options[most]}" if not unit else f"is longer than {options[most]}",
+            pc.greater(measured, options[most]),
+        )
     if "pattern" in options:
-        yield "pattern", f"does not match {options['pattern']}", pc.invert(pc.match_substring_regex(array, options["pattern"]))
+        yield (
+            "pattern",
+            f"does not match {options['pattern']}",
+            pc.invert(pc.match_substring_regex(array, options["pattern"])),
+        )
     if prop.enum:
         allowed = [choice.value for choice in prop.enum]
         chosen = pc.is_in(array, pa.array(allowed, kind))
-        yield "enum", f"is none of {', '.join(map(str, allowed))}", pc.and_(array.is_valid(), pc.invert(chosen))
+        yield (
+            "enum",
+            f"is none of {', '.join(map(str, allowed))}",
+            pc.and_(array.is_valid(), pc.invert(chosen)),
+        )
 
 
 def _keys(column: pa.Array, rows_before: int = 0) -> np.ndarray:
     """64-bit keys; a false alarm has a chance of n²/2⁶⁵ in n rows. Nulls get a key of their own: `required` speaks of them."""
     if pa.types.is_integer(column.type) and not column.null_count:
         return column.to_numpy(zero_copy_only=False).astype(np.uint64)
-    data = column if pa.types.is_large_binary(column.type) else column.cast(pa.large_string()).cast(pa.large_binary())
+    data = (
+        column
+        if pa.types.is_large_binary(column.type)
+        else column.cast(pa.large_string()).cast(pa.large_binary())
+    )
     values = data.to_numpy(zero_copy_only=False)
     if column.null_count:
-        values = [b"null %d" % (rows_before + row) if value is None else value for row, value in enumerate(values)]
+        values = [
+            b"null %d" % (rows_before + row) if value is None else value
+            for row, value in enumerate(values)
+        ]
     return np.fromiter(map(xxhash.xxh3_64_intdigest, values), np.uint64, len(column))
 
 

@@ -16,7 +16,14 @@ from open_data_contract_standard.model import SchemaProperty
 from data_contracts.contract import SHIPPED, Contract, Contracts, FileRule, load
 from data_contracts.errors import ContractError
 
-_BOUNDS = {"minimum": 1, "minLength": 1, "minItems": 1, "maximum": -1, "maxLength": -1, "maxItems": -1}  # the sign of "tighter"
+_BOUNDS = {
+    "minimum": 1,
+    "minLength": 1,
+    "minItems": 1,
+    "maximum": -1,
+    "maxLength": -1,
+    "maxItems": -1,
+}  # the sign of "tighter"
 
 
 @dataclass(frozen=True)
@@ -27,21 +34,25 @@ class Change:
 
 
 def find(reference: str, contracts: Contracts = SHIPPED) -> Contract:
-    """A contract by its file, or as `noun` (the newest) or `noun@1.0.0`."""
+    """A contract by its file, or as `artifact_type` (the newest) or `artifact_type@1.0.0`."""
     if reference.endswith((".yaml", ".yml")):
         return load(Path(reference).resolve())
-    noun, at, version = reference.partition("@")
-    versions = contracts.versions(noun)
+    artifact_type, at, version = reference.partition("@")
+    versions = contracts.versions(artifact_type)
     found = [contract for contract in versions if not at or str(contract.version) == version]
     if not found:
-        known = ", ".join(f"{noun}@{contract.version}" for contract in versions)
-        raise ContractError(f"contract {reference!r}", "there is no such version", f"choose from: {known}")
+        known = ", ".join(f"{artifact_type}@{contract.version}" for contract in versions)
+        raise ContractError(
+            f"contract {reference!r}", "there is no such version", f"choose from: {known}"
+        )
     return found[-1]
 
 
 def changes(old: Contract, new: Contract) -> list[Change]:
     """All differences that matter to data, sorted by where they are."""
-    found = [Change(table, "table removed", True) for table in old.tables.keys() - new.tables.keys()]
+    found = [
+        Change(table, "table removed", True) for table in old.tables.keys() - new.tables.keys()
+    ]
     found += [Change(table, "table added", True) for table in new.tables.keys() - old.tables.keys()]
     for table in old.tables.keys() & new.tables.keys():
         found += _columns(table, old.columns(table), new.columns(table))
@@ -57,7 +68,9 @@ def changes(old: Contract, new: Contract) -> list[Change]:
 
 def _file(where: str, old: FileRule | None, new: FileRule | None) -> Iterator[Change]:
     if old is None and new is not None:
-        yield Change(where, "required file added" if new.required else "optional file added", new.required)
+        yield Change(
+            where, "required file added" if new.required else "optional file added", new.required
+        )
     elif old is not None and new is None:
         yield Change(where, "file removed", True)
     elif old is not None and new is not None:
@@ -73,7 +86,11 @@ def _columns(table: str, old: list[SchemaProperty], new: list[SchemaProperty]) -
         yield Change(f"{table}.{name}", "column removed", True)
     for name in after.keys() - before.keys():
         required = bool(after[name].required)
-        yield Change(f"{table}.{name}", "required column added" if required else "nullable column added", required)
+        yield Change(
+            f"{table}.{name}",
+            "required column added" if required else "nullable column added",
+            required,
+        )
     for name in before.keys() & after.keys():
         yield from _column(f"{table}.{name}", before[name], after[name])
 
@@ -89,8 +106,14 @@ def _column(where: str, old: SchemaProperty, new: SchemaProperty) -> Iterator[Ch
     before, after = old.logicalTypeOptions or {}, new.logicalTypeOptions or {}
     for key in before.keys() | after.keys():
         if before.get(key) != after.get(key):
-            yield Change(where, f"{key} {before.get(key)} → {after.get(key)}", _tighter(key, before.get(key), after.get(key)))
-    yield from _choices(where, {str(e.value) for e in old.enum or []}, {str(e.value) for e in new.enum or []})
+            yield Change(
+                where,
+                f"{key} {before.get(key)} → {after.get(key)}",
+                _tighter(key, before.get(key), after.get(key)),
+            )
+    yield from _choices(
+        where, {str(e.value) for e in old.enum or []}, {str(e.value) for e in new.enum or []}
+    )
     if old.items is not None and new.items is not None:
         yield from _column(where + "[]", old.items, new.items)
     if [p.name for p in old.properties or []] != [p.name for p in new.properties or []]:

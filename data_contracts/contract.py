@@ -25,8 +25,13 @@ from data_contracts.foreign_text import brief
 from data_contracts.migrations import MAJOR_STEPS, Migration, SplitOff
 
 ROOT = Path(__file__).parent
-MOST_BYTES, MOST_VALUES = 1 << 20, 100_000  # of a contract file: a hundred times what the largest has
-STAMP = b"groundup.contract"  # key in every Parquet footer; the value is "noun/table version"
+MOST_BYTES, MOST_VALUES = (
+    1 << 20,
+    100_000,
+)  # of a contract file: a hundred times what the largest has
+STAMP = (
+    b"groundup.contract"  # key in every Parquet footer; the value is "artifact_type/table version"
+)
 
 _SCALARS: dict[str, tuple[str, pa.DataType]] = {  # physicalType → logicalType, Arrow type
     "string": ("string", pa.string()),
@@ -60,7 +65,11 @@ class Version:
     @classmethod
     def parse(cls, text: str) -> Version:
         if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}", text):
-            raise ContractError(f"version {brief(text)}", "is not of the form MAJOR.MINOR.PATCH", "write it as e.g. 1.0.0")
+            raise ContractError(
+                f"version {brief(text)}",
+                "is not of the form MAJOR.MINOR.PATCH",
+                "write it as e.g. 1.0.0",
+            )
         return cls(*map(int, text.split(".")))
 
     def __str__(self) -> str:
@@ -81,7 +90,7 @@ class FileRule:
 
 
 class Conservation(BaseModel):
-    """Rows of `source` ("noun.table") must all be found again, once, in the tables `into`: the same primary keys."""
+    """Rows of `source` ("artifact_type.table") must all be found again, once, in the tables `into`: the same primary keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -100,9 +109,9 @@ class _Custom(BaseModel):
 
 @dataclass(frozen=True)
 class Contract:
-    """One noun at one version: its tables, its files, and the rules that must hold."""
+    """One artifact type at one version: its tables, its files, and the rules that must hold."""
 
-    noun: str
+    artifact_type: str
     version: Version
     purpose: str
     usage: str
@@ -113,9 +122,11 @@ class Contract:
     path: Path
 
     def arrow_schema(self, table: str) -> pa.Schema:
-        """The Arrow schema that writers of `table` must use, stamped with noun, table and version."""
+        """The Arrow schema that writers of `table` must use, stamped with artifact type, table and version."""
         fields = [_field(prop) for prop in self.columns(table)]
-        return pa.schema(fields, metadata={STAMP: f"{self.noun}/{table} {self.version}".encode()})
+        return pa.schema(
+            fields, metadata={STAMP: f"{self.artifact_type}/{table} {self.version}".encode()}
+        )
 
     def columns(self, table: str) -> list[SchemaProperty]:
         return self.tables[table].properties or []
@@ -125,7 +136,9 @@ class Contract:
         return next((str(prop.name) for prop in self.columns(table) if prop.primaryKey), None)
 
 
-FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # every command reads all contracts: libyaml takes a tenth of the time
+FastLoader = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)  # every command reads all contracts: libyaml takes a tenth of the time
 
 
 def _plain_yaml(path: Path) -> dict[str, Any]:
@@ -152,22 +165,37 @@ def load(path: Path) -> Contract:
     """
     try:
         odcs = OpenDataContractStandard(**_plain_yaml(path))
-    except (ValueError, TypeError, AttributeError, RecursionError, OSError, yaml.YAMLError) as error:
-        raise ContractError(str(path), f"is not an ODCS v3.1 contract: {error}", f"run: datacontract lint {path}") from error
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        OSError,
+        yaml.YAMLError,
+    ) as error:
+        raise ContractError(
+            str(path), f"is not an ODCS v3.1 contract: {error}", f"run: datacontract lint {path}"
+        ) from error
     try:
-        custom = _Custom.model_validate({str(prop.property): prop.value for prop in odcs.customProperties or []})
+        custom = _Custom.model_validate(
+            {str(prop.property): prop.value for prop in odcs.customProperties or []}
+        )
     except ValidationError as error:
-        told = [f"custom property {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
+        told = [
+            f"custom property {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()
+        ]
         raise ContractError(str(path), "; ".join(told), "correct the contract") from None
     objects = odcs.schema_ or []
     contract = Contract(
-        noun=str(odcs.name),
+        artifact_type=str(odcs.name),
         version=Version.parse(str(odcs.version)),
         purpose=(odcs.description.purpose or "") if odcs.description else "",
         usage=(odcs.description.usage or "") if odcs.description else "",
         tables={str(obj.name): obj for obj in objects if obj.physicalType == "table"},
         files=tuple(
-            FileRule(str(prop.name), str(prop.physicalName), bool(prop.required), prop.description or "")
+            FileRule(
+                str(prop.name), str(prop.physicalName), bool(prop.required), prop.description or ""
+            )
             for obj in objects
             if obj.physicalType == "files"
             for prop in obj.properties or []
@@ -183,28 +211,37 @@ def load(path: Path) -> Contract:
 
 @dataclass(frozen=True)
 class Contracts:
-    """All released versions of all nouns under one root folder, `<noun>/v<MAJOR>[.<MINOR>].yaml`, and the migrations between them.
+    """All released versions of all artifact types under one root folder, `<artifact_type>/v<MAJOR>[.<MINOR>].yaml`, and the migrations between them.
 
-    steps: (noun, table, old major) → function from the newest minor of that major to the next major.
+    steps: (artifact_type, table, old major) → function from the newest minor of that major to the next major.
     """
 
     root: Path = ROOT
-    steps: Mapping[tuple[str, str, int], Migration | SplitOff] = field(default_factory=lambda: MAJOR_STEPS)
+    steps: Mapping[tuple[str, str, int], Migration | SplitOff] = field(
+        default_factory=lambda: MAJOR_STEPS
+    )
 
     @property
-    def nouns(self) -> list[str]:
+    def artifact_types(self) -> list[str]:
         return sorted({path.parent.name for path in self.root.glob("*/v*.yaml")})
 
-    def versions(self, noun: str) -> list[Contract]:
-        """Every released version of `noun`, oldest first."""
-        found = sorted((_released(path) for path in (self.root / noun).glob("v*.yaml")), key=lambda c: c.version)
+    def versions(self, artifact_type: str) -> list[Contract]:
+        """Every released version of `artifact_type`, oldest first."""
+        found = sorted(
+            (_released(path) for path in (self.root / artifact_type).glob("v*.yaml")),
+            key=lambda c: c.version,
+        )
         if not found:
-            raise ContractError(f"contract {noun!r}", "there is none of that name", f"choose one of: {', '.join(self.nouns)}")
+            raise ContractError(
+                f"contract {artifact_type!r}",
+                "there is none of that name",
+                f"choose one of: {', '.join(self.artifact_types)}",
+            )
         return found
 
-    def current(self, noun: str) -> Contract:
+    def current(self, artifact_type: str) -> Contract:
         """The newest released version: the one that writers use."""
-        return self.versions(noun)[-1]
+        return self.versions(artifact_type)[-1]
 
 
 SHIPPED = Contracts()
@@ -212,11 +249,11 @@ SHIPPED = Contracts()
 
 @cache  # worker processes ask for the same contract at every shard
 def _released(path: Path) -> Contract:
-    """A contract that lies where its noun and version belong. Raises ContractError if it does not."""
+    """A contract that lies where its artifact_type and version belong. Raises ContractError if it does not."""
     contract = load(path)
     major, _, minor = path.stem.removeprefix("v").partition(".")
-    if path.parent.name != contract.noun:
-        why = f"name {contract.noun!r} is not that of the folder"
+    if path.parent.name != contract.artifact_type:
+        why = f"name {contract.artifact_type!r} is not that of the folder"
     elif (major, minor or "0") != (str(contract.version.major), str(contract.version.minor)):
         why = f"version {contract.version} does not fit the file's name"
     else:
@@ -225,9 +262,9 @@ def _released(path: Path) -> Contract:
 
 
 @cache
-def current(noun: str) -> Contract:
-    """The newest contract of `noun` that this release of groundup ships."""
-    return SHIPPED.current(noun)
+def current(artifact_type: str) -> Contract:
+    """The newest contract of `artifact_type` that this release of groundup ships."""
+    return SHIPPED.current(artifact_type)
 
 
 def _object_faults(obj: SchemaObject) -> Iterator[str]:
@@ -258,7 +295,10 @@ def _faults(contract: Contract) -> Iterator[str]:
     if contract.conservation:
         if lost := set(contract.conservation.into) - contract.tables.keys():
             yield f"conservation: no tables {sorted(lost)}"
-        elif len(keys := {contract.primary_key(table) for table in contract.conservation.into}) > 1 or None in keys:
+        elif (
+            len(keys := {contract.primary_key(table) for table in contract.conservation.into}) > 1
+            or None in keys
+        ):
             yield f"conservation: {' and '.join(contract.conservation.into)} need a primary key of one name, to tell rows by"
 
 

@@ -18,7 +18,9 @@ ADVICE = (
 
 # user and password, up to the "@" before the host; a password may hold what no address should: "/", "#", "?", "@"
 # people also leave out the scheme, or write "\\" for "//" and %40 for "@"
-_USER = re.compile(r"(?:(?<=//)|(?<=\\\\))(?:[^/?#\s'\"<>]*|[^/\s:@\['\"<>]*:(?!\d{1,5}(?:[/?#\s'\"]|$))[^\s'\"<>]*)(?:@|%40)")
+_USER = re.compile(
+    r"(?:(?<=//)|(?<=\\\\))(?:[^/?#\s'\"<>]*|[^/\s:@\['\"<>]*:(?!\d{1,5}(?:[/?#\s'\"]|$))[^\s'\"<>]*)(?:@|%40)"
+)
 _NAMES = (
     r"(?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|signature|credential|apikey|api[_-]key|access[_-]?key(?:[_-]?id)?)"
     r"|pwd|sig|jwt|auth)"
@@ -59,7 +61,11 @@ def nothing_secret() -> Iterator[None]:
             chain.append(link)
             link = link.__cause__ or link.__context__
         for one in chain:
-            one.args = tuple(masked(value) if isinstance(value, str) else value for value in one.args)
+            one.args = tuple(
+                masked(value) if isinstance(value, str) else value for value in one.args
+            )
         if all(masked(str(one)) == str(one) for one in chain):
             raise
-        raise RuntimeError(masked(f"{type(error).__name__}: {error}")) from None  # an error that keeps its text elsewhere
+        raise RuntimeError(
+            masked(f"{type(error).__name__}: {error}")
+        ) from None  # an error that keeps its text elsewhere

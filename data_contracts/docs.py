@@ -16,7 +16,7 @@ _SIGNS = {"minimum": "≥ {}", "maximum": "≤ {}", "minLength": "length ≥ {}"
 def markdown(contract: Contract) -> str:
     """The page of one contract: every table, column, file and rule."""
     lines = [
-        f"# {contract.noun} {contract.version}",
+        f"# {contract.artifact_type} {contract.version}",
         "",
         f"<!-- written from {contract.path.name} by: groundup contracts docs -->",
         "",
@@ -38,27 +38,37 @@ def markdown(contract: Contract) -> str:
             lines += [_row(name, inner) for name, inner in _inside(str(prop.name), prop)]
     if contract.files:
         lines += ["", "## Files", "", "| name | path | required | meaning |", "|---|---|---|---|"]
-        lines += [f"| {rule.name} | `{rule.glob}` | {_yes(rule.required)} | {_cell(rule.description)} |" for rule in contract.files]
+        lines += [
+            f"| {rule.name} | `{rule.glob}` | {_yes(rule.required)} | {_cell(rule.description)} |"
+            for rule in contract.files
+        ]
     if contract.rules or contract.conservation:
         lines += ["", "## Rules", ""]
         lines += [f"- {rule.replace('_', ' ')}" for rule in contract.rules]
     if contract.conservation:
-        lines.append(f"- every row of {contract.conservation.source} is found again, once, in {' or '.join(contract.conservation.into)}")
+        lines.append(
+            f"- every row of {contract.conservation.source} is found again, once, in {' or '.join(contract.conservation.into)}"
+        )
     return "\n".join(lines) + "\n"
 
 
 def index(contracts: Contracts = SHIPPED) -> str:
-    """One line per noun."""
-    lines = [BEGIN, "| noun | version | what it is |", "|---|---|---|"]
-    for noun in contracts.nouns:
-        contract = contracts.current(noun)
-        lines.append(f"| [{noun}]({noun}/README.md) | {contract.version} | {_cell(contract.purpose)} |")
+    """One line per artifact type."""
+    lines = [BEGIN, "| artifact type | version | what it is |", "|---|---|---|"]
+    for artifact_type in contracts.artifact_types:
+        contract = contracts.current(artifact_type)
+        lines.append(
+            f"| [{artifact_type}]({artifact_type}/README.md) | {contract.version} | {_cell(contract.purpose)} |"
+        )
     return "\n".join([*lines, END])
 
 
 def pages(contracts: Contracts = SHIPPED) -> dict[Path, str]:
     """What every page should hold. The page of the folder keeps what stands around its index."""
-    made = {contracts.root / noun / "README.md": markdown(contracts.current(noun)) for noun in contracts.nouns}
+    made = {
+        contracts.root / artifact_type / "README.md": markdown(contracts.current(artifact_type))
+        for artifact_type in contracts.artifact_types
+    }
     home = contracts.root / "README.md"
     text = home.read_text("utf-8") if home.exists() else f"# Contracts\n\n{BEGIN}{END}\n"
     before, _, rest = text.partition(BEGIN)
@@ -75,7 +85,11 @@ def write(contracts: Contracts = SHIPPED) -> list[Path]:
 
 def stale(contracts: Contracts = SHIPPED) -> list[Path]:
     """Pages that do not say what the contracts say."""
-    return [path for path, text in pages(contracts).items() if not path.exists() or path.read_text("utf-8") != text]
+    return [
+        path
+        for path, text in pages(contracts).items()
+        if not path.exists() or path.read_text("utf-8") != text
+    ]
 
 
 def _inside(name: str, prop: SchemaProperty) -> list[tuple[str, SchemaProperty]]:
@@ -83,7 +97,9 @@ def _inside(name: str, prop: SchemaProperty) -> list[tuple[str, SchemaProperty]]
     rows = [(name, prop)]
     items = prop.items
     if items is not None and items.properties:
-        rows += [row for child in items.properties for row in _inside(f"{name}[].{child.name}", child)]
+        rows += [
+            row for child in items.properties for row in _inside(f"{name}[].{child.name}", child)
+        ]
     elif items is not None and (_rules(items) or items.description):
         rows += _inside(f"{name}[]", items)
     for child in prop.properties or []:
@@ -92,7 +108,9 @@ def _inside(name: str, prop: SchemaProperty) -> list[tuple[str, SchemaProperty]]
 
 
 def _row(name: str, prop: SchemaProperty) -> str:
-    kind = f"list of {prop.items.physicalType}" if prop.items is not None else str(prop.physicalType)
+    kind = (
+        f"list of {prop.items.physicalType}" if prop.items is not None else str(prop.physicalType)
+    )
     return f"| {name} | {kind} | {_yes(bool(prop.required))} | {_cell(_rules(prop))} | {_cell(prop.description or '')} |"
 
 

@@ -26,7 +26,11 @@ MOST_NESTED = 64  # levels of lists and objects in a JSON file that groundup wri
 def is_plain(path: str) -> bool:
     """True for a relative path with forward slashes that stays inside its folder and has no invisible characters."""
     parts = path.split("/")
-    return path.isprintable() and "\\" not in path and all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
+    return (
+        path.isprintable()
+        and "\\" not in path
+        and all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
+    )
 
 
 def shown(path: str) -> str:
@@ -76,7 +80,9 @@ def flush(path: Path) -> None:
         os.close(handle)
 
 
-def batches(file: pq.ParquetFile, rows: int, columns: list[str] | None = None) -> Iterator[pa.RecordBatch]:
+def batches(
+    file: pq.ParquetFile, rows: int, columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
     """Batches of at most `rows` rows, fewer where rows are so long that a batch would pass 64 MB.
 
     None crosses a row group: a writer keeps those to 32 MB of what rows take in memory, which their size in the file does not tell
@@ -137,5 +143,7 @@ def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def refusal(what: str, told: list[str], fix: str = CORRECT, most: int = 20) -> ContractError:
     """One error that tells every violation (at most `most`)."""
-    shown = "\n  ".join(told[:most]) + (f"\n  … and {len(told) - most} more" if len(told) > most else "")
+    shown = "\n  ".join(told[:most]) + (
+        f"\n  … and {len(told) - most} more" if len(told) > most else ""
+    )
     return ContractError(what, f"the contract does not allow what is there:\n  {shown}", fix)

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator
 
 _C0, _C1 = "\x00-\x08\x0b-\x1f", "\x7f-\x9f"  # but tab and newline; DEL goes with C1
 _DIRECTION = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
-_UNSEEN = "\u180e\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+_UNSEEN = (
+    "\u180e\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
+)
 _HALVES = "\ud800-\udfff"  # of a character beyond 16 bits: one alone cannot be written as UTF-8
 _UNSAFE = f"{_C0}{_C1}{_DIRECTION}{_UNSEEN}{_HALVES}"
 
@@ -72,7 +74,9 @@ def _cut(name: str, most: int = 60) -> str:
 
 def _joined(text: str) -> str:
     """Halves that belong together as the character that they are."""
-    return _PAIR.sub(lambda match: match[0].encode("utf-16", "surrogatepass").decode("utf-16"), text)
+    return _PAIR.sub(
+        lambda match: match[0].encode("utf-16", "surrogatepass").decode("utf-16"), text
+    )
 
 
 def _escape(match: re.Match[str]) -> str:
@@ -80,7 +84,13 @@ def _escape(match: re.Match[str]) -> str:
     if character in "\t\n\r":
         return repr(character)[1:-1]
     code = ord(character)
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return (
+        f"\\x{code:02x}"
+        if code < 0x100
+        else f"\\u{code:04x}"
+        if code < 0x10000
+        else f"\\U{code:08x}"
+    )
 
 
 def _units(character: str) -> list[int]:

@@ -23,26 +23,37 @@ def problems(contracts: Contracts = SHIPPED) -> list[str]:
     major versions without a migration.
     """
     frozen, found = _read(contracts), []
-    present = {path.relative_to(contracts.root).as_posix(): path for path in sorted(contracts.root.glob("*/v*.yaml"))}
+    present = {
+        path.relative_to(contracts.root).as_posix(): path
+        for path in sorted(contracts.root.glob("*/v*.yaml"))
+    }
     for name, digest in frozen.items():
         if name not in present:
             found.append(f"{name} is frozen and missing: restore it")
         elif sha256(present[name]) != digest:
-            found.append(f"{name} is frozen and was changed: restore it and write a new version beside it")
-    found += [f"{name} is not frozen: run groundup contracts check --freeze" for name in present if name not in frozen]
-    for noun in contracts.nouns:
-        for old, new in pairwise(contracts.versions(noun)):
+            found.append(
+                f"{name} is frozen and was changed: restore it and write a new version beside it"
+            )
+    found += [
+        f"{name} is not frozen: run groundup contracts check --freeze"
+        for name in present
+        if name not in frozen
+    ]
+    for artifact_type in contracts.artifact_types:
+        for old, new in pairwise(contracts.versions(artifact_type)):
             found += _step(contracts, old, new)
     return found
 
 
-def require(noun: str, contracts: Contracts = SHIPPED) -> None:
-    """Raises ContractError if a released contract of the noun is not what was released: ids would stay, the data would differ."""
+def require(artifact_type: str, contracts: Contracts = SHIPPED) -> None:
+    """Raises ContractError if a released contract of the artifact type is not what was released: ids would stay, the data would differ."""
     for name, digest in _read(contracts).items():
         path = contracts.root / name
-        if name.startswith(f"{noun}/") and (not path.is_file() or sha256(path) != digest):
+        if name.startswith(f"{artifact_type}/") and (not path.is_file() or sha256(path) != digest):
             raise ContractError(
-                f"contract {name}", "was changed after its release", f"git checkout {path}, or write a new version beside it"
+                f"contract {name}",
+                "was changed after its release",
+                f"git checkout {path}, or write a new version beside it",
             )
 
 
@@ -54,15 +65,21 @@ def freeze(contracts: Contracts = SHIPPED) -> list[str]:
         if name not in frozen:
             frozen[name] = sha256(path)
             added.append(name)
-    (contracts.root / _FILE).write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(frozen.items())), "utf-8")
+    (contracts.root / _FILE).write_text(
+        "".join(f"{digest}  {name}\n" for name, digest in sorted(frozen.items())), "utf-8"
+    )
     return added
 
 
 def _step(contracts: Contracts, old: Contract, new: Contract) -> list[str]:
-    step = f"{old.noun} {old.version} → {new.version}"
+    step = f"{old.artifact_type} {old.version} → {new.version}"
     if old.version.major == new.version.major:
-        return [f"{step} breaks readers of {old.version.major}.x: {c.where}: {c.what}" for c in changes(old, new) if c.breaking]
-    if new.tables and not reaches(contracts, new.noun, old.version, new.version):
+        return [
+            f"{step} breaks readers of {old.version.major}.x: {c.where}: {c.what}"
+            for c in changes(old, new)
+            if c.breaking
+        ]
+    if new.tables and not reaches(contracts, new.artifact_type, old.version, new.version):
         return [f"{step} has no migration: register one in data_contracts/migrations.py"]
     return []
 
@@ -76,7 +93,9 @@ def _read(contracts: Contracts) -> dict[str, str]:
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name:
             raise ContractError(
-                f"{path} line {number}", "is not '<sha256>  <noun>/v<version>.yaml'", f"restore the file: git checkout {path}"
+                f"{path} line {number}",
+                "is not '<sha256>  <artifact_type>/v<version>.yaml'",
+                f"restore the file: git checkout {path}",
             )
         found[name] = digest
     return found

@@ -2,7 +2,7 @@
 
 A minor version needs no entry here: columns that it added are filled with null, so they must be nullable
 (`compatibility.py` refuses anything else). A major version of a table needs a function, registered under
-(noun, table, old major); it is tested from a stored artifact of the old version. A table that a major version takes out of
+(artifact_type, table, old major); it is tested from a stored artifact of the old version. A table that a major version takes out of
 another one is registered as `SplitOff`. Bundles of files are not migrated: a new major version of one is built again.
 """
 
@@ -48,39 +48,51 @@ MAJOR_STEPS: dict[tuple[str, str, int], Migration | SplitOff] = {
 }
 
 
-def reaches(contracts: Contracts, noun: str, old: Version, new: Version) -> bool:
-    """True if each table of `noun` has a migration for each major step from `old` to `new` before which it was there already."""
-    newest = {contract.version.major: contract for contract in contracts.versions(noun)}
+def reaches(contracts: Contracts, artifact_type: str, old: Version, new: Version) -> bool:
+    """True if each table of `artifact_type` has a migration for each major step from `old` to `new` before which it was there already."""
+    newest = {contract.version.major: contract for contract in contracts.versions(artifact_type)}
     majors = range(old.major, new.major)
     if not newest.keys() >= set(majors):
         return False
-    steps = [(noun, table, major) for table in newest[new.major].tables for major in majors if table in newest[major].tables]
+    steps = [
+        (artifact_type, table, major)
+        for table in newest[new.major].tables
+        for major in majors
+        if table in newest[major].tables
+    ]
     return bool(steps) and all(step in contracts.steps for step in steps)
 
 
-def stored_as(contracts: Contracts, noun: str, table: str, old: Version) -> str:
-    """The table of version `old` whose rows make those of `table` as the current version of `noun` has it."""
-    for major in reversed(range(old.major, contracts.current(noun).version.major)):
-        step = contracts.steps.get((noun, table, major))
+def stored_as(contracts: Contracts, artifact_type: str, table: str, old: Version) -> str:
+    """The table of version `old` whose rows make those of `table` as the current version of `artifact_type` has it."""
+    for major in reversed(range(old.major, contracts.current(artifact_type).version.major)):
+        step = contracts.steps.get((artifact_type, table, major))
         if isinstance(step, SplitOff):
             table = step.table
     return table
 
 
-def upgrade(contracts: Contracts, noun: str, table: str, batch: pa.RecordBatch, old: Version) -> pa.RecordBatch:
-    """`batch`, of the table that `stored_as` names under version `old`, as the current version of `noun` has `table`.
+def upgrade(
+    contracts: Contracts, artifact_type: str, table: str, batch: pa.RecordBatch, old: Version
+) -> pa.RecordBatch:
+    """`batch`, of the table that `stored_as` names under version `old`, as the current version of `artifact_type` has `table`.
 
     Raises ContractError if a migration is missing or does not give the columns that the next version wants.
     """
-    versions = contracts.versions(noun)
+    versions = contracts.versions(artifact_type)
     newest = {contract.version.major: contract for contract in versions}
     for major in range(old.major, versions[-1].version.major):
         began = newest[major + 1].version
-        before, after = stored_as(contracts, noun, table, old), stored_as(contracts, noun, table, began)
-        step = contracts.steps.get((noun, after, major))
+        before, after = (
+            stored_as(contracts, artifact_type, table, old),
+            stored_as(contracts, artifact_type, table, began),
+        )
+        step = contracts.steps.get((artifact_type, after, major))
         if step is None:
             raise ContractError(
-                f"{noun}.{table} {old}", f"there is no migration from {major}.x to {major + 1}.x", "build the artifact again"
+                f"{artifact_type}.{table} {old}",
+                f"there is no migration from {major}.x to {major + 1}.x",
+                "build the artifact again",
             )
         rows = step.rows if isinstance(step, SplitOff) else step
         batch, old = rows(_filled(batch, newest[major], before)), began
@@ -100,6 +112,8 @@ def _filled(batch: pa.RecordBatch, contract: Contract, table: str) -> pa.RecordB
             told.append(f"{field.name} is not there as {field.type}")
     if told:
         raise ContractError(
-            f"migration of {contract.noun}.{table} to {contract.version}", "; ".join(told), "correct it in data_contracts/migrations.py"
+            f"migration of {contract.artifact_type}.{table} to {contract.version}",
+            "; ".join(told),
+            "correct it in data_contracts/migrations.py",
         )
     return pa.RecordBatch.from_arrays(columns, schema=wanted)

@@ -19,15 +19,33 @@ from data_contracts.regular_files import open_regular
 MAX_SAFETENSORS_HEADER = 100_000_000  # the format's own limit
 MAX_GGUF_TEXT = 64 << 20  # far above any chat template
 MAX_GGUF_KEPT = 2 << 20  # a longer text is passed over
-MAX_GGUF_SETTINGS, MAX_GGUF_TENSORS, MAX_GGUF_TEXTS = 1 << 14, 1 << 20, 1 << 25  # far above any model's
+MAX_GGUF_SETTINGS, MAX_GGUF_TENSORS, MAX_GGUF_TEXTS = (
+    1 << 14,
+    1 << 20,
+    1 << 25,
+)  # far above any model's
 MAX_DIMENSIONS, MAX_SIZE = 8, 1 << 63  # of a tensor: their product must not take for ever
 
 _SAFETENSORS_BYTES = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
     "F8_E4M3": 1, "F8_E5M2": 1,
 }  # fmt: skip
-_GGUF_SCALARS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # value type → bytes
-_GGUF_NUMBERS = dict(zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True))  # value type → struct
+_GGUF_SCALARS = {
+    0: 1,
+    1: 1,
+    2: 2,
+    3: 2,
+    4: 4,
+    5: 4,
+    6: 4,
+    7: 1,
+    10: 8,
+    11: 8,
+    12: 8,
+}  # value type → bytes
+_GGUF_NUMBERS = dict(
+    zip((0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12), "BbHhIif?Qqd", strict=True)
+)  # value type → struct
 _GGUF_STRING, _GGUF_ARRAY = 8, 9
 
 
@@ -39,7 +57,9 @@ class GgufHeader:
     problem: str | None = None
 
 
-def safetensors_header(path: Path, types: Collection[str] = _SAFETENSORS_BYTES) -> tuple[dict[str, list[int]], str | None]:
+def safetensors_header(
+    path: Path, types: Collection[str] = _SAFETENSORS_BYTES
+) -> tuple[dict[str, list[int]], str | None]:
     """The shape of each tensor, and the first thing that is wrong with the header, if anything.
 
     types: those that a tensor may have. Sound means: as long as it says, no key twice, and tensors that fill the file one after the
@@ -53,16 +73,28 @@ def safetensors_header(path: Path, types: Collection[str] = _SAFETENSORS_BYTES) 
             return {}, f"the header claims {length:,} bytes of a file of {size:,}"
         try:
             header = json.loads(file.read(length), object_pairs_hook=no_duplicates)
-            entries = {name: _entry(value, types) for name, value in header.items() if name != "__metadata__"}
+            entries = {
+                name: _entry(value, types)
+                for name, value in header.items()
+                if name != "__metadata__"
+            }
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             return {}, f"the header cannot be read: {type(error).__name__}: {error}"
     shapes = {name: shape for name, (shape, _, _, _) in entries.items()}
     end = 0
     for name, (shape, width, begin, stop) in sorted(entries.items(), key=lambda item: item[1][2:]):
         if begin != end or stop - begin != prod(shape) * width:
-            return shapes, f"tensor {name} lies at {begin}..{stop}, which does not fit its shape {shape} or its neighbour"
+            return (
+                shapes,
+                f"tensor {name} lies at {begin}..{stop}, which does not fit its shape {shape} or its neighbour",
+            )
         end = stop
-    return shapes, None if 8 + length + end == size else f"tensors end at byte {8 + length + end:,}, the file at {size:,}"
+    return (
+        shapes,
+        None
+        if 8 + length + end == size
+        else f"tensors end at byte {8 + length + end:,}, the file at {size:,}",
+    )
 
 
 def gguf_problem(path: Path) -> str | None:
@@ -78,18 +110,28 @@ def gguf_header(path: Path) -> GgufHeader:
             magic, version, tensors, pairs = struct.unpack("<4sIQQ", file.read(24))
             if (magic, version) != (b"GGUF", 3):
                 raise ValueError("not GGUF version 3")
-            if not 0 < tensors <= min(size, MAX_GGUF_TENSORS) or pairs > min(size, MAX_GGUF_SETTINGS):
-                raise ValueError(f"claims {tensors:,} tensors and {pairs:,} settings in {size:,} bytes")
+            if not 0 < tensors <= min(size, MAX_GGUF_TENSORS) or pairs > min(
+                size, MAX_GGUF_SETTINGS
+            ):
+                raise ValueError(
+                    f"claims {tensors:,} tensors and {pairs:,} settings in {size:,} bytes"
+                )
             found.settings = _gguf_settings(file, pairs, size)
             table = [_gguf_tensor(file) for _ in range(tensors)]
-            _check_gguf_tensors(table, found.settings.get("general.alignment") or 32, file.tell(), size)
+            _check_gguf_tensors(
+                table, found.settings.get("general.alignment") or 32, file.tell(), size
+            )
     except (struct.error, ArithmeticError, ValueError, KeyError) as error:
-        found.problem = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        found.problem = (
+            str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
+        )
         found.problem = f"the header cannot be read: {found.problem}"
     return found
 
 
-def _check_gguf_tensors(table: list[tuple[str, int, int]], alignment: Any, end: int, size: int) -> None:
+def _check_gguf_tensors(
+    table: list[tuple[str, int, int]], alignment: Any, end: int, size: int
+) -> None:
     """Raises ValueError unless tensors lie one after the other, aligned, within the file."""
     if type(alignment) is not int or not 0 < alignment <= 1 << 20:
         raise ValueError(f"an alignment of {alignment!r}")
@@ -99,7 +141,9 @@ def _check_gguf_tensors(table: list[tuple[str, int, int]], alignment: Any, end: 
         if name in names:
             raise ValueError(f"tensor {name} occurs twice")
         if offset % alignment or data + offset < end:
-            raise ValueError(f"tensor {name} at {offset} is not aligned to {alignment} or overlaps the one before")
+            raise ValueError(
+                f"tensor {name} at {offset} is not aligned to {alignment} or overlaps the one before"
+            )
         names.add(name)
         end = data + offset + length
     if end > size:
@@ -112,7 +156,9 @@ def _entry(value: dict[str, Any], types: Collection[str]) -> tuple[list[int], in
     if len(shape) > MAX_DIMENSIONS:
         raise ValueError(f"a shape of {len(shape):,} dimensions")
     if any(type(n) is not int or not 0 <= n < MAX_SIZE for n in (*shape, begin, stop)):
-        raise ValueError(f"shape {shape} or offsets {begin}..{stop} are no whole numbers, or too large")
+        raise ValueError(
+            f"shape {shape} or offsets {begin}..{stop} are no whole numbers, or too large"
+        )
     if value["dtype"] not in _SAFETENSORS_BYTES:
         raise ValueError(f"dtype {value['dtype']!r} is not known")
     if value["dtype"] not in types:
@@ -157,7 +203,10 @@ def _gguf_setting(file: BinaryIO, size: int) -> tuple[str, int | float | str | N
 
 def _gguf_tensor(file: BinaryIO) -> tuple[str, int, int]:
     """name, bytes, offset"""
-    from gguf.constants import GGML_QUANT_SIZES, GGMLQuantizationType  # most readers of contracts never see a GGUF
+    from gguf.constants import (
+        GGML_QUANT_SIZES,
+        GGMLQuantizationType,
+    )  # most readers of contracts never see a GGUF
 
     name = _gguf_text(file)
     (dimensions,) = struct.unpack("<I", file.read(4))

@@ -30,8 +30,14 @@ def surprises(tokenizer: dict[str, Any]) -> list[str]:
     found += _other_types(tokenizer, "pre_tokenizer", _STEPS)
     found += _other_types(tokenizer, "post_processor", _PROCESSORS)
     found += _other_types(tokenizer, "decoder", _DECODERS)
-    patterns = [value for key, value in _strings(tokenizer.get("pre_tokenizer")) if key in ("Regex", "String")]
-    found += [f"the pattern {pattern[:_SHOWN]!r}" for pattern in patterns if pattern != LLAMA3_SPLIT]
+    patterns = [
+        value
+        for key, value in _strings(tokenizer.get("pre_tokenizer"))
+        if key in ("Regex", "String")
+    ]
+    found += [
+        f"the pattern {pattern[:_SHOWN]!r}" for pattern in patterns if pattern != LLAMA3_SPLIT
+    ]
     return found
 
 

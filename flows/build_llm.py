@@ -6,10 +6,12 @@ from typing import Literal
 
 from prefect import flow, get_run_logger
 
-from flows import console, forecast, preview, run_page
+from flows import forecast, preview
 from flows import recipe as recipes
-from flows.console import headline
+from flows.cli import console
+from flows.cli.console import headline
 from flows.home import enter_folder, open_store
+from flows.prefect_host import run_page
 from flows.settings import absolute
 from flows.stage_flows import (
     StageFlow,
@@ -68,7 +70,9 @@ def build_llm(
     assistant = made(sft, checkpoint=base, conversations=chats, token_shards=shards)
     pairs = made(collect_preferences, checkpoint=assistant, conversations=chats)
     aligned = made(dpo, checkpoint=assistant, preferences=pairs)
-    scores = made(evaluate, checkpoint=aligned, base_checkpoint=base, eval_items=exam, conversations=chats)
+    scores = made(
+        evaluate, checkpoint=aligned, base_checkpoint=base, eval_items=exam, conversations=chats
+    )
     gguf = made(export_gguf, checkpoint=aligned)
     made(
         describe,
@@ -110,7 +114,11 @@ class _Run:
 
     def __call__(self, stage: StageFlow, **inputs: str) -> str:
         overrides = self.overrides.get(stage.name.replace("-", "_"), [])
-        made = stage(name=self.name, recipe=self.recipe, overrides=overrides, inputs=inputs, as_of=self.as_of)
-        noun, identity = made.split("/")
-        get_run_logger().info("%s: %s", stage.name, headline(open_store().open(noun, identity, verify=False)))
+        made = stage(
+            name=self.name, recipe=self.recipe, overrides=overrides, inputs=inputs, as_of=self.as_of
+        )
+        artifact_type, identity = made.split("/")
+        get_run_logger().info(
+            "%s: %s", stage.name, headline(open_store().open(artifact_type, identity, verify=False))
+        )
         return made

@@ -17,11 +17,11 @@ from datetime import datetime
 from typing import Any
 
 from data_contracts import ConfigError, Store
-from data_contracts.artifact import Manifest
-from flows.console import clock
+from data_contracts.store.artifact import Manifest
+from flows.cli.console import clock
 from flows.preview import Step
+from stages.execution.shards import cores
 from stages.lm.config import ModelConfig
-from stages.shards import cores
 
 TRAININGS = ("pretrain", "sft")
 REFERENCE_PROBE = 0.050  # seconds of `_probe_python` on the machine of the recipes' `seconds`
@@ -91,11 +91,11 @@ def _duration(seconds: float) -> str:
 def _earlier(store: Store) -> dict[str, Manifest]:
     """The newest artifact of each stage that any run of the store points at."""
     newest: dict[str, Manifest] = {}
-    for name in store.names.all():
-        for pointing in store.names.roles(name).values():
-            if not store.has(pointing.noun, pointing.id):
+    for name in store.refs.runs():
+        for ref in store.refs.outputs(name).values():
+            if not store.has(ref.artifact_type, ref.id):
                 continue
-            manifest = store.open(pointing.noun, pointing.id, verify=False).manifest
+            manifest = store.open(ref.artifact_type, ref.id, verify=False).manifest
             old = newest.get(manifest.stage)
             if old is None or old.finished < manifest.finished:
                 newest[manifest.stage] = manifest
@@ -108,9 +108,17 @@ def _as_earlier(old: Manifest, step: Step, flops: float | None) -> float | None:
     seconds = (finished - started).total_seconds()
     figures = old.facts.get("figures", {})
     if not flops:
-        return seconds if old.config == step.identity.config or step.stage.name not in TRAININGS else None
+        return (
+            seconds
+            if old.config == step.identity.config or step.stage.name not in TRAININGS
+            else None
+        )
     rate, trained = figures.get("gflops_per_second"), figures.get("training_seconds")
-    if not rate or trained is None or old.settings.get("model") != step.config.model_dump(mode="json").get("model"):
+    if (
+        not rate
+        or trained is None
+        or old.settings.get("model") != step.config.model_dump(mode="json").get("model")
+    ):
         return None  # another size runs at another rate
     return flops / (rate * 1e9) + max(0.0, seconds - trained)
 
@@ -145,13 +153,18 @@ def _probed(step: Step, steps: Sequence[Step]) -> float | None:
     work = _work(step, steps)
     if work is None:
         return None
-    from stages.lm.probe import training_seconds  # torch: two seconds, which the training needs anyway
+    from stages.lm.training.probe import (
+        training_seconds,
+    )  # torch: two seconds, which the training needs anyway
 
     model, count, tokens = work
     config: Any = step.config
     try:
         return training_seconds(model, config.training, config.compute, count, tokens)
-    except (ConfigError, RuntimeError):  # what the settings ask for is not here: the stage itself says so
+    except (
+        ConfigError,
+        RuntimeError,
+    ):  # what the settings ask for is not here: the stage itself says so
         return None
 
 
@@ -164,7 +177,10 @@ def _slowness() -> float:
 
 def _probe_python() -> float:
     """Seconds that this process takes for a fixed piece of what data stages do: the best of eight."""
-    text = " ".join(f"<p class='n{number}'>Return the value of item {number * 7919 % 1000}.</p>" for number in range(20000))
+    text = " ".join(
+        f"<p class='n{number}'>Return the value of item {number * 7919 % 1000}.</p>"
+        for number in range(20000)
+    )
     times = []
     for _ in range(8):
         started = time.perf_counter()

@@ -30,7 +30,9 @@ class Home:
         """
         given = os.environ.get("GROUNDUP_STORE") or str(self.path / "store")
         if holds_credentials(given):
-            raise ConfigError(f"GROUNDUP_STORE={masked(given)}", "is an address with credentials in it", ADVICE)
+            raise ConfigError(
+                f"GROUNDUP_STORE={masked(given)}", "is an address with credentials in it", ADVICE
+            )
         return given if "://" in given else str(Path(given).expanduser().resolve())
 
     @property
@@ -63,7 +65,9 @@ def open_store() -> Store:
     Raises:
         ConfigError: there is a file in its place.
     """
-    from data_contracts import open_store as open_store_at  # Arrow and all contracts: not for a command's help
+    from data_contracts import (
+        open_store as open_store_at,
+    )  # Arrow and all contracts: not for a command's help
 
     place = home().store
     if "://" not in place and Path(place).exists() and not Path(place).is_dir():

@@ -8,7 +8,7 @@ from rich.tree import Tree
 from data_contracts import Artifact, ArtifactError, Store
 from data_contracts.errors import make_again
 from data_contracts.foreign_text import line
-from stages.describe import lineage
+from stages.reporting import lineage
 
 
 def present(store: Store, artifact: Artifact) -> list[Artifact]:
@@ -19,7 +19,11 @@ def present(store: Store, artifact: Artifact) -> list[Artifact]:
         here = waiting.pop(0)
         if str(here) not in found:
             found[str(here)] = here
-            waiting += [store.open(ref.noun, ref.id, verify=False) for ref in here.manifest.inputs.values() if store.has(ref.noun, ref.id)]
+            waiting += [
+                store.open(ref.artifact_type, ref.id, verify=False)
+                for ref in here.manifest.inputs.values()
+                if store.has(ref.artifact_type, ref.id)
+            ]
     return list(found.values())
 
 
@@ -31,9 +35,13 @@ def upstream(store: Store, artifact: Artifact) -> list[Artifact]:
     found = present(store, artifact)
     known = {str(one) for one in found}
     for here in found:
-        for role, ref in here.manifest.inputs.items():
-            if f"{ref.noun}/{ref.id}" not in known:
-                raise ArtifactError(f"{ref.noun}/{ref.id}", f"{here} was made from it ({role}), it is not in the store", make_again())
+        for output, ref in here.manifest.inputs.items():
+            if f"{ref.artifact_type}/{ref.id}" not in known:
+                raise ArtifactError(
+                    f"{ref.artifact_type}/{ref.id}",
+                    f"{here} was made from it ({output}), it is not in the store",
+                    make_again(),
+                )
     return found
 
 
@@ -46,17 +54,17 @@ def tree(store: Store, artifact: Artifact) -> Tree:
     """The same for a terminal; what was shown once is not unfolded again."""
     shown: set[str] = set()
 
-    def grow(branch: Tree, role: str, here: Artifact) -> None:
+    def grow(branch: Tree, output: str, here: Artifact) -> None:
         rows = ", ".join(f"{count:,} {table}" for table, count in here.manifest.rows.items())
         again = str(here) in shown
         made = Text(line(f"{here.manifest.stage}  {'(above)' if again else rows}"), "dim")
-        leaf = branch.add(Text.assemble((line(role), "bold"), f" {here.id[:12]}  ", made))
+        leaf = branch.add(Text.assemble((line(output), "bold"), f" {here.id[:12]}  ", made))
         if not again:
             shown.add(str(here))
             for name, ref in here.manifest.inputs.items():
-                grow(leaf, name, store.open(ref.noun, ref.id, verify=False))
+                grow(leaf, name, store.open(ref.artifact_type, ref.id, verify=False))
 
     upstream(store, artifact)  # says what is missing before anything is drawn
     root = Tree("", hide_root=True)
-    grow(root, artifact.noun, artifact)
+    grow(root, artifact.artifact_type, artifact)
     return root

@@ -10,17 +10,17 @@ from pydantic import ValidationError
 
 import stages
 from data_contracts import ConfigError, Identity, Store
-from data_contracts.artifact import Manifest
-from flows.step import identity_of
+from data_contracts.store.artifact import Manifest
 from stages import Stage
 from stages.config import StageConfig
+from stages.run import identity_of
 
 Status = Literal["up to date", "reuse", "build"]
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a run to come. `inputs`: argument → (noun, id). `reasons`: why it is not up to date, for people.
+    """One stage of a run to come. `inputs`: argument → (artifact_type, id). `reasons`: why it is not up to date, for people.
 
     up to date: the name already points at this result. reuse: the result exists, the name does not point at it yet.
     """
@@ -33,11 +33,13 @@ class Step:
     reasons: tuple[str, ...]
 
     @property
-    def output(self) -> tuple[str, str]:
+    def artifact_key(self) -> tuple[str, str]:
         return self.stage.produces, self.identity.id
 
 
-def whole(store: Store, name: str, configs: Mapping[str, StageConfig], as_of: str | None = None) -> list[Step]:
+def whole(
+    store: Store, name: str, configs: Mapping[str, StageConfig], as_of: str | None = None
+) -> list[Step]:
     """Every stage of the map, each fed by the ones before it."""
     return _steps(store, name, stages.STAGES, configs, bound={}, as_of=as_of)
 
@@ -55,23 +57,33 @@ def one(
 
     Later stages keep the settings that they had last under this name.
     """
-    bound = {role: (p.noun, p.id) for role, p in store.names.roles(name).items()} if name else {}
+    bound = (
+        {output: (p.artifact_type, p.id) for output, p in store.refs.outputs(name).items()}
+        if name
+        else {}
+    )
     for argument, reference in (inputs or {}).items():
         wanted = next((i for i in stage.consumes if i.name == argument), None)
         if wanted is None:
             known = ", ".join(i.name for i in stage.consumes) or "none"
-            raise ConfigError(f"input {argument!r}", f"stage {stage.name} does not take it", f"its inputs are: {known}")
+            raise ConfigError(
+                f"input {argument!r}",
+                f"stage {stage.name} does not take it",
+                f"its inputs are: {known}",
+            )
         found = store.find(reference)
-        bound[wanted.role] = found.noun, found.id
+        bound[wanted.output] = found.artifact_type, found.id
     chosen, configs = [stage], {stage.name: config}
     if and_after:
         if name is None:
-            raise ConfigError("--and-after", "needs a name whose later stages are to follow", "add --name NAME")
-        changed = {stage.role}
+            raise ConfigError(
+                "--and-after", "needs a name whose later stages are to follow", "add --name NAME"
+            )
+        changed = {stage.output}
         for row in stages.STAGES[stages.STAGES.index(stage) + 1 :]:
-            if row.role in bound and any(i.role in changed for i in row.consumes):
+            if row.output in bound and any(i.output in changed for i in row.consumes):
                 chosen.append(row)
-                changed.add(row.role)
+                changed.add(row.output)
                 configs[row.name] = last_config(store, name, row)
     return _steps(store, name, chosen, configs, bound, as_of)
 
@@ -83,19 +95,21 @@ def last_config(store: Store, name: str, stage: Stage) -> StageConfig:
 
 def last_date(store: Store, name: str | None, stage: Stage) -> str | None:
     """The logical date of what `name` means, so that a run without a date does not undo one that had one."""
-    pointing = store.names.get(name, stage.role) if name else None
-    return pointing.as_of if pointing else None
+    ref = store.refs.get(name, stage.output) if name else None
+    return ref.as_of if ref else None
 
 
 def last_settings(store: Store, name: str, stage: Stage) -> dict[str, Any]:
     """The same as plain values; keys that the stage no longer knows are left out."""
-    pointing = store.names.get(name, stage.role)
-    if pointing is None or pointing.stage != stage.name:
+    ref = store.refs.get(name, stage.output)
+    if ref is None or ref.stage != stage.name:
         return {}
     try:
-        return stage.config_class.model_validate(pointing.settings, extra="ignore").model_dump(mode="json")
+        return stage.config_class.model_validate(ref.settings, extra="ignore").model_dump(
+            mode="json"
+        )
     except ValidationError:  # a value that is no longer allowed: whoever uses the settings is told, unless it is changed first
-        return pointing.settings
+        return ref.settings
 
 
 def _steps(
@@ -110,49 +124,81 @@ def _steps(
     made_here: set[tuple[str, str]] = set()
     bound = dict(bound)
     for stage in chosen:
-        inputs = {i.name: bound[i.role] for i in stage.consumes if i.role in bound}
+        inputs = {i.name: bound[i.output] for i in stage.consumes if i.output in bound}
         missing = [i for i in stage.consumes if i.name not in inputs and not i.optional]
         if missing:
             what = ", ".join(i.name for i in missing)
             fix = (
-                f"groundup stage {stage.name} " + " ".join(f"{i.name}=ARTIFACT" for i in missing) + "   or name a finished run with --name"
+                f"groundup stage {stage.name} "
+                + " ".join(f"{i.name}=ARTIFACT" for i in missing)
+                + "   or name a finished run with --name"
             )
-            raise ConfigError(f"stage {stage.name}", f"needs {what}" + (f", which {name} does not hold" if name else ""), fix)
-        _check_inputs(store, name, stage, {argument: made for argument, made in inputs.items() if made not in made_here})
+            raise ConfigError(
+                f"stage {stage.name}",
+                f"needs {what}" + (f", which {name} does not hold" if name else ""),
+                fix,
+            )
+        _check_inputs(
+            store,
+            name,
+            stage,
+            {argument: made for argument, made in inputs.items() if made not in made_here},
+        )
         date = as_of or (last_date(store, name, stage) if stage.reads_the_world else None)
-        identity = identity_of(stage, configs[stage.name], {argument: made for argument, (_, made) in inputs.items()}, date)
+        identity = identity_of(
+            stage,
+            configs[stage.name],
+            {argument: made for argument, (_, made) in inputs.items()},
+            date,
+        )
         step = Step(stage, configs[stage.name], inputs, identity, "build", ())
-        steps.append(_judged(store, name, step, {s.stage.role: s for s in steps}))
-        bound[stage.role] = step.output
-        made_here.add(step.output)
+        steps.append(_judged(store, name, step, {s.stage.output: s for s in steps}))
+        bound[stage.output] = step.artifact_key
+        made_here.add(step.artifact_key)
     return steps
 
 
-def _check_inputs(store: Store, name: str | None, stage: Stage, inputs: Mapping[str, tuple[str, str]]) -> None:
-    """Refuse, before any work, what is not there, was changed, is another noun, or has a contract that the stage cannot read."""
+def _check_inputs(
+    store: Store, name: str | None, stage: Stage, inputs: Mapping[str, tuple[str, str]]
+) -> None:
+    """Refuse, before any work, what is not there, was changed, is another artifact type, or has a contract that the stage cannot read."""
     for wanted in stage.consumes:
         if wanted.name not in inputs:
             continue
-        noun, given = inputs[wanted.name]
-        if noun != wanted.noun:
-            raise ConfigError(f"stage {stage.name}", f"{wanted.name} must be {wanted.noun}, {noun}/{given} is not", f"give a {wanted.noun}")
-        artifact = store.open(noun, given, verify=False)
+        artifact_type, given = inputs[wanted.name]
+        if artifact_type != wanted.artifact_type:
+            raise ConfigError(
+                f"stage {stage.name}",
+                f"{wanted.name} must be {wanted.artifact_type}, {artifact_type}/{given} is not",
+                f"give a {wanted.artifact_type}",
+            )
+        artifact = store.open(artifact_type, given, verify=False)
         artifact.require(wanted.major)
         if name:
-            store.require_unchanged(artifact, f"{name}/{wanted.role}")
+            store.require_unchanged(artifact, f"{name}/{wanted.output}")
 
 
 def _judged(store: Store, name: str | None, step: Step, before: Mapping[str, Step]) -> Step:
-    role, exists = step.stage.role, store.has(*step.output)
-    pointing = store.names.get(name, role) if name else None
-    if pointing and (pointing.noun, pointing.id) == step.output:
-        return replace(step, status="up to date") if exists else replace(step, reasons=(f"{name}/{role} is missing from the store",))
-    if pointing is None:
-        reasons = [f"{name}/{role} does not exist yet"] if name else ["made before" if exists else "not made yet"]
-    elif not store.has(pointing.noun, pointing.id):
-        reasons = [f"{name}/{role} is missing from the store"]
+    output, exists = step.stage.output, store.has(*step.artifact_key)
+    ref = store.refs.get(name, output) if name else None
+    if ref and (ref.artifact_type, ref.id) == step.artifact_key:
+        return (
+            replace(step, status="up to date")
+            if exists
+            else replace(step, reasons=(f"{name}/{output} is missing from the store",))
+        )
+    if ref is None:
+        reasons = (
+            [f"{name}/{output} does not exist yet"]
+            if name
+            else ["made before" if exists else "not made yet"]
+        )
+    elif not store.has(ref.artifact_type, ref.id):
+        reasons = [f"{name}/{output} is missing from the store"]
     else:
-        reasons = _differences(step, store.open(pointing.noun, pointing.id, verify=False).manifest, before)
+        reasons = _differences(
+            step, store.open(ref.artifact_type, ref.id, verify=False).manifest, before
+        )
     return replace(step, status="reuse" if exists else "build", reasons=tuple(reasons))
 
 
@@ -172,8 +218,8 @@ def _differences(step: Step, old: Manifest, before: Mapping[str, Step]) -> list[
         was = old.inputs.get(wanted.name)
         now = step.inputs.get(wanted.name)
         if (was.id if was else None) != (now[1] if now else None):
-            by = f" ({before[wanted.role].stage.name})" if wanted.role in before else ""
-            told.append(f"{wanted.role} changes{by}")
+            by = f" ({before[wanted.output].stage.name})" if wanted.output in before else ""
+            told.append(f"{wanted.output} changes{by}")
     taken = {wanted.name for wanted in stage.consumes}
     return told + [f"{name} is no longer taken" for name in old.inputs if name not in taken]
 
@@ -181,10 +227,21 @@ def _differences(step: Step, old: Manifest, before: Mapping[str, Step]) -> list[
 def setting_differences(prefix: str, old: Any, new: Any) -> list[str]:
     """ "dedup.threshold 0.8 → 0.7" for every leaf that differs."""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [line for at, pair in enumerate(zip(old, new, strict=True)) for line in setting_differences(f"{prefix}.{at}", *pair)]
+        return [
+            line
+            for at, pair in enumerate(zip(old, new, strict=True))
+            for line in setting_differences(f"{prefix}.{at}", *pair)
+        ]
     if isinstance(old, dict) and isinstance(new, dict):
-        told = [line for key in old if key in new for line in setting_differences(f"{prefix}.{key}", old[key], new[key])]
-        told += [f"{prefix}.{key} {_short(old[key])} is no longer there" for key in old if key not in new]
+        told = [
+            line
+            for key in old
+            if key in new
+            for line in setting_differences(f"{prefix}.{key}", old[key], new[key])
+        ]
+        told += [
+            f"{prefix}.{key} {_short(old[key])} is no longer there" for key in old if key not in new
+        ]
         return told + [f"{prefix}.{key} {_short(new[key])} is new" for key in new if key not in old]
     return [] if old == new else [f"{prefix} {_short(old)} → {_short(new)}"]
 

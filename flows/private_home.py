@@ -52,10 +52,14 @@ def _make(at: Home) -> None:
         owner = at.path.stat().st_uid
     except FileExistsError as error:
         fix = "give another: GROUNDUP_HOME=FOLDER groundup …, or move the file away"
-        raise GroundupError(str(error.filename), "is a file, and the home is a folder", fix) from None
+        raise GroundupError(
+            str(error.filename), "is a file, and the home is a folder", fix
+        ) from None
     except OSError as error:
         fix = "repair that, or give another: GROUNDUP_HOME=FOLDER groundup …"
-        raise GroundupError(f"the folder {at.path}", f"cannot be written: {error.strerror}", fix) from None
+        raise GroundupError(
+            f"the folder {at.path}", f"cannot be written: {error.strerror}", fix
+        ) from None
     if owner != os.geteuid():
         why = f"belongs to {_user(owner)}, who could plant in it what groundup would run"
         fix = f"give another: GROUNDUP_HOME=FOLDER groundup …, or take it over: chown -R {os.geteuid()} {at.path}"
@@ -66,7 +70,9 @@ def _kept_elsewhere(at: Home) -> dict[Path, str]:
     """The store or the cache of one, where they lie outside of the home and are ours; and how to share them."""
     store = _local_store(at)
     if store is None:
-        from data_contracts.remote import cache_base  # Arrow and fsspec: only for a store behind a URL
+        from data_contracts.store.remote import (
+            cache_base,
+        )  # Arrow and fsspec: only for a store behind a URL
 
         folder, advice = cache_base(), ""
     elif os.environ.get(GROUP):
@@ -94,7 +100,9 @@ def _closed(folder: Path, advice: str) -> Iterator[str]:
             try:
                 path.chmod(mode & ~ALL_BUT_OWNER)
                 changed += 1
-            except PermissionError:  # somebody else's file; nobody but its owner and we can reach it any more
+            except (
+                PermissionError
+            ):  # somebody else's file; nobody but its owner and we can reach it any more
                 left += 1
     theirs = f"; {left:,} belong to others and stay as they are" if left else ""
     yield f"{folder} was open to other users of this machine: {changed:,} files and folders are now yours alone{advice}{theirs}"
@@ -118,10 +126,16 @@ def _shared(at: Home, name: str) -> Iterator[str]:
     """Open the store to a group, once: what is made in it later belongs to the group by itself."""
     store = _local_store(at)
     if store is None:
-        raise ConfigError(f"{GROUP}={name}", "the store is behind a URL", f"say there who reads it, and unset {GROUP}")
+        raise ConfigError(
+            f"{GROUP}={name}",
+            "the store is behind a URL",
+            f"say there who reads it, and unset {GROUP}",
+        )
     if store.is_relative_to(at.path):
         fix = "have the store elsewhere, e.g. GROUNDUP_STORE=/srv/groundup"
-        raise ConfigError(f"{GROUP}={name}", f"the store is in the home {at.path}, which is yours alone", fix)
+        raise ConfigError(
+            f"{GROUP}={name}", f"the store is in the home {at.path}, which is yours alone", fix
+        )
     group = _group(name)
     store.mkdir(parents=True, exist_ok=True)
     state = store.stat()
@@ -135,7 +149,9 @@ def _shared(at: Home, name: str) -> Iterator[str]:
             path.chmod(like_owner | (stat.S_ISGID if path.is_dir() else 0))
     except PermissionError:
         why = f"{_user(os.geteuid())} may not give files to that group"
-        raise ConfigError(f"{GROUP}={name}", why, f"join it: usermod -aG {name} USER, then log in again") from None
+        raise ConfigError(
+            f"{GROUP}={name}", why, f"join it: usermod -aG {name} USER, then log in again"
+        ) from None
     yield f"{store} is shared with the group {name}; the others of this machine do not see it"
 
 
@@ -143,7 +159,9 @@ def _group(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
-        raise ConfigError(f"{GROUP}={name}", "there is no such group", "getent group lists those there are") from None
+        raise ConfigError(
+            f"{GROUP}={name}", "there is no such group", "getent group lists those there are"
+        ) from None
 
 
 def _user(number: int) -> str:

@@ -51,8 +51,14 @@ def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
     Raises ConfigError that lists every mistake of the file and of the changes.
     """
     values, lines = _read(reference, seen=())
-    mistakes = [_unknown(("stages", key), stages.NAMES, lines) for key in values["stages"] if key not in stages.NAMES]
-    settings: dict[str, dict[str, Any]] = {name: dict(values["stages"].get(name, {})) for name in stages.NAMES}
+    mistakes = [
+        _unknown(("stages", key), stages.NAMES, lines)
+        for key in values["stages"]
+        if key not in stages.NAMES
+    ]
+    settings: dict[str, dict[str, Any]] = {
+        name: dict(values["stages"].get(name, {})) for name in stages.NAMES
+    }
     for change in changes:
         stage, path, value = parse_change(change)
         replaced = put(settings[stage], path, value)
@@ -72,9 +78,15 @@ def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
                 mistakes.append(_at(lines, ("stages", name, *where)) + text)
     if mistakes:
         raise _mistaken(reference, list(dict.fromkeys(mistakes)))
-    own_pages = any(where[:2] == ("stages", "crawl") and line == SET for where, line in lines.items())
-    seconds = {} if own_pages else values["seconds"]  # measured on the recipe's pages: of others nothing is known
-    return Recipe(reference, str(values.get("about", "")), tuple(values.get("prompts", ())), configs, seconds)
+    own_pages = any(
+        where[:2] == ("stages", "crawl") and line == SET for where, line in lines.items()
+    )
+    seconds = (
+        {} if own_pages else values["seconds"]
+    )  # measured on the recipe's pages: of others nothing is known
+    return Recipe(
+        reference, str(values.get("about", "")), tuple(values.get("prompts", ())), configs, seconds
+    )
 
 
 def _mistaken(reference: str, mistakes: list[str]) -> ConfigError:
@@ -108,7 +120,11 @@ def parse_change(text: str, stage: str | None = None) -> tuple[str, list[str], A
     if stage and path[0] not in stages.NAMES:
         path = [stage, *path]
     if not equals or len(path) < 2 or not all(path):
-        raise ConfigError(f"--set {text}", "is not of the form stage.key=value", "write e.g. --set dedup.threshold=0.7")
+        raise ConfigError(
+            f"--set {text}",
+            "is not of the form stage.key=value",
+            "write e.g. --set dedup.threshold=0.7",
+        )
     try:
         return stages.stage(path[0]).name, path[1:], recipe_file.values(value)
     except recipe_file.NotPlainError as error:
@@ -147,22 +163,42 @@ def _read(reference: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[W
     path = FOLDER / f"{reference}.yaml" if reference in NAMES else Path(reference)
     if not recipe_file.is_file(path):
         near = difflib.get_close_matches(reference, NAMES, n=1)
-        fix = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(NAMES)}, or give the path of a YAML file"
+        fix = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"choose from {', '.join(NAMES)}, or give the path of a YAML file"
+        )
         raise ConfigError(f"recipe {reference!r}", "there is no such recipe or file", fix)
     if reference in seen:
-        raise ConfigError(f"recipe {reference}", f"extends itself: {' → '.join((*seen, reference))}", "remove one `extends`")
+        raise ConfigError(
+            f"recipe {reference}",
+            f"extends itself: {' → '.join((*seen, reference))}",
+            "remove one `extends`",
+        )
     if len(seen) > _MOST_EXTENDED:
-        raise ConfigError(f"recipe {reference}", f"is extended over {len(seen)} files", "let recipes extend fewer")
+        raise ConfigError(
+            f"recipe {reference}", f"is extended over {len(seen)} files", "let recipes extend fewer"
+        )
     values, lines = _parse(path)
-    if mistakes := [_unknown((key,), recipe_file.KEYS, lines) for key in values if key not in recipe_file.KEYS]:
-        raise ConfigError(f"recipe {reference}", "; ".join(_first(mistakes)), f"a recipe has the keys {', '.join(recipe_file.KEYS)}")
+    if mistakes := [
+        _unknown((key,), recipe_file.KEYS, lines) for key in values if key not in recipe_file.KEYS
+    ]:
+        raise ConfigError(
+            f"recipe {reference}",
+            "; ".join(_first(mistakes)),
+            f"a recipe has the keys {', '.join(recipe_file.KEYS)}",
+        )
     if base := values.pop("extends", None):
         beside = path.parent / str(base)
-        inherited, elsewhere = _read(str(beside) if recipe_file.is_file(beside) else str(base), (*seen, reference))
+        inherited, elsewhere = _read(
+            str(beside) if recipe_file.is_file(beside) else str(base), (*seen, reference)
+        )
         values = merged(inherited, values)
         below = {where: f"{base} {line}" for where, line in elsewhere.items()}
         merged_keys = {where for where in lines if _mapping_at(inherited, where)}
-        _replace_lines(below, {where: line for where, line in lines.items() if where not in merged_keys})
+        _replace_lines(
+            below, {where: line for where, line in lines.items() if where not in merged_keys}
+        )
         lines = below | lines
     return values, lines
 
@@ -172,7 +208,11 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     both = dict(below)
     for key, value in above.items():
         inner = both.get(key)
-        both[key] = merged(inner, value) if isinstance(inner, Mapping) and isinstance(value, Mapping) else value
+        both[key] = (
+            merged(inner, value)
+            if isinstance(inner, Mapping) and isinstance(value, Mapping)
+            else value
+        )
     return both
 
 
@@ -194,14 +234,22 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, str]]:
     values["seconds"] = _seconds(values.get("seconds"), lines, path)
     prompts = values.get("prompts", [])
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ConfigError(f"recipe {path}", f"{_at(lines, ('prompts',))}prompts is {brief(prompts)}", "write a list of texts")
+        raise ConfigError(
+            f"recipe {path}",
+            f"{_at(lines, ('prompts',))}prompts is {brief(prompts)}",
+            "write a list of texts",
+        )
     return values, lines
 
 
 def _mapping(value: Any, where: Where, lines: Mapping[Where, str], path: Path) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
         written = f"{_at(lines, where)}{'.'.join(map(str, where))} is {brief(value)}"
-        raise ConfigError(f"recipe {path}", written, "write its settings below it, e.g. stages: {dedup: {threshold: 0.7}}")
+        raise ConfigError(
+            f"recipe {path}",
+            written,
+            "write its settings below it, e.g. stages: {dedup: {threshold: 0.7}}",
+        )
     return value or {}
 
 
@@ -209,12 +257,17 @@ def _seconds(value: Any, lines: Mapping[Where, str], path: Path) -> dict[str, fl
     """What stages take. Raises ConfigError unless it is a mapping of stages to numbers."""
     given = value or {}
     good = isinstance(given, dict) and all(
-        key in stages.NAMES and isinstance(number, int | float) and not isinstance(number, bool) and 0 <= number < math.inf
+        key in stages.NAMES
+        and isinstance(number, int | float)
+        and not isinstance(number, bool)
+        and 0 <= number < math.inf
         for key, number in given.items()
     )
     if not good:
         why = f"{_at(lines, ('seconds',))}seconds is {brief(value)}"
-        raise ConfigError(f"recipe {path}", why, "write stages and seconds, e.g. seconds: {crawl: 38, clean: 13}")
+        raise ConfigError(
+            f"recipe {path}", why, "write stages and seconds, e.g. seconds: {crawl: 38, clean: 13}"
+        )
     return {key: float(number) for key, number in given.items()}
 
 
@@ -228,7 +281,9 @@ def _unknown(where: Where, known: Iterable[str], lines: Mapping[Where, str]) -> 
     known = list(known)
     near = difflib.get_close_matches(str(where[-1])[:40], known, n=1, cutoff=0.4)
     instead = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-    return f"{_at(lines, where)}{'.'.join(str(part)[:80] for part in where)} is not known; {instead}"
+    return (
+        f"{_at(lines, where)}{'.'.join(str(part)[:80] for part in where)} is not known; {instead}"
+    )
 
 
 def _first(mistakes: Iterable[str]) -> list[str]:

@@ -80,7 +80,9 @@ def read(path: Path) -> Written:
         if not isinstance(found, dict):
             raise NotPlainError("is not a mapping", f"a recipe has the keys {', '.join(KEYS)}")
         if found and not any(_meant(key) for key in found):
-            raise NotPlainError("is no recipe: it has none of a recipe's keys", f"they are {', '.join(KEYS)}")
+            raise NotPlainError(
+                "is no recipe: it has none of a recipe's keys", f"they are {', '.join(KEYS)}"
+            )
         lines: dict[Where, str] = {}
         _note_lines(yaml.compose(text, _Loader), (), lines)
         return Written(found, lines)
@@ -96,7 +98,11 @@ def values(text: str) -> Any:
     check(text)
     try:
         return yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:  # of a date or a number that there is not
+    except (
+        yaml.YAMLError,
+        ValueError,
+        OverflowError,
+    ) as error:  # of a date or a number that there is not
         raise NotPlainError(f"is not YAML: {_reason(error)}") from None
 
 
@@ -107,13 +113,21 @@ def check(text: str) -> None:
         for event in yaml.parse(text, _Loader):
             line = _line(event.start_mark)
             if isinstance(event, yaml.AliasEvent):
-                raise NotPlainError(f"{line} uses YAML aliases", "write the values out, or use `extends`")
+                raise NotPlainError(
+                    f"{line} uses YAML aliases", "write the values out, or use `extends`"
+                )
             if getattr(event, "tag", None) is not None:
-                raise NotPlainError(f"is not YAML as recipes have it: {line} uses a tag", "write the value without `!…`")
+                raise NotPlainError(
+                    f"is not YAML as recipes have it: {line} uses a tag",
+                    "write the value without `!…`",
+                )
             depth += isinstance(event, _OPENS) - isinstance(event, _CLOSES)
             count += isinstance(event, (yaml.ScalarEvent, *_OPENS))
             if depth > DEEPEST:
-                raise NotPlainError(f"{line} is nested more than {DEEPEST} deep", "no setting is: correct the brackets")
+                raise NotPlainError(
+                    f"{line} is nested more than {DEEPEST} deep",
+                    "no setting is: correct the brackets",
+                )
             if count > MOST_VALUES:
                 why = f"has more than {MOST_VALUES:,} values"
                 raise NotPlainError(why, "keep long lists in a file of their own and name that")
@@ -128,11 +142,15 @@ def _text(path: Path) -> str:
     with open_regular(path) as file:
         data = file.read(MOST_BYTES + 1)  # sizes of files under /proc are not told before
     if len(data) > MOST_BYTES:
-        raise NotPlainError(f"has more than {MOST_BYTES:,} bytes, so it is no recipe", "name a recipe")
+        raise NotPlainError(
+            f"has more than {MOST_BYTES:,} bytes, so it is no recipe", "name a recipe"
+        )
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise NotPlainError(f"is no text: byte {error.start + 1:,} is not UTF-8", "name a recipe") from None
+        raise NotPlainError(
+            f"is no text: byte {error.start + 1:,} is not UTF-8", "name a recipe"
+        ) from None
 
 
 def _meant(key: Any) -> bool:
@@ -150,7 +168,11 @@ def _reason(error: Exception) -> str:
         return f"{_line(mark)}: {problem}" if mark else problem
     if isinstance(error, yaml.reader.ReaderError):
         return f"it holds the character U+{_code(error):04X}"
-    return "a character that is not text" if isinstance(error, UnicodeError) else str(error).partition(":")[0]
+    return (
+        "a character that is not text"
+        if isinstance(error, UnicodeError)
+        else str(error).partition(":")[0]
+    )
 
 
 def _line(mark: Any) -> str:
@@ -166,10 +188,15 @@ def _note_lines(node: yaml.Node | None, where: Where, lines: dict[Where, str]) -
         for key, value in node.value:
             line = _line(key.start_mark)
             if key.tag != _TEXT:
-                raise NotPlainError(f"{line}: YAML does not take the key {brief(key.value)} for text", "put it in quotes")
+                raise NotPlainError(
+                    f"{line}: YAML does not take the key {brief(key.value)} for text",
+                    "put it in quotes",
+                )
             here = (*where, key.value)
             if here in lines:
-                raise NotPlainError(f"{line}: {brief(key.value)} stands twice (first in {lines[here]})", "keep one")
+                raise NotPlainError(
+                    f"{line}: {brief(key.value)} stands twice (first in {lines[here]})", "keep one"
+                )
             lines[here] = line
             _note_lines(value, here, lines)
     elif isinstance(node, yaml.SequenceNode):

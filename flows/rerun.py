@@ -7,15 +7,20 @@ from typing import Literal
 from prefect import flow
 
 import stages
-from flows import run_page
 from flows.home import open_store
+from flows.prefect_host import run_page
 from flows.stage_flows import FLOWS
 
 StageName = Literal[stages.NAMES]  # type: ignore[valid-type]
 
 
 @flow(name="rerun", flow_run_name="{name} {stage} again")
-def rerun(stage: StageName, name: str = "demo", overrides: list[str] = [], and_after: bool = False) -> str:  # noqa: B006
+def rerun(
+    stage: StageName,
+    name: str = "demo",
+    overrides: list[str] = [],  # noqa: B006  never changed
+    and_after: bool = False,
+) -> str:
     """Run one stage of a finished run again.
 
     All settings stay as they were under this name, except those given here.

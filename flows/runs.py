@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from data_contracts import Artifact, ConfigError, GroundupError, Store
-from flows import console, recipe, server
-from flows.console import out
+from flows import recipe
+from flows.cli import console
+from flows.cli.console import out
 from flows.home import home
+from flows.prefect_host import server
 from flows.preview import Step
 from flows.recipe import Recipe
 from flows.settings import absolute
-from flows.step import run_stage
+from stages.run import run_stage
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,14 @@ class Built:
         }
 
 
-def build(store: Store, what: Recipe, name: str, overrides: list[str], as_of: str | None, steps: Sequence[Step]) -> Built:
+def build(
+    store: Store,
+    what: Recipe,
+    name: str,
+    overrides: list[str],
+    as_of: str | None,
+    steps: Sequence[Step],
+) -> Built:
     """Run the pipeline as a Prefect flow, on the server that is up or on one for the length of this run.
 
     If every stage is up to date, nothing is started at all.
@@ -55,13 +64,19 @@ def build(store: Store, what: Recipe, name: str, overrides: list[str], as_of: st
             _run_flow(what, name, overrides, as_of)
     else:
         store.follow(name, absolute(what.name), overrides)
-    artifacts = {role: f"{p.noun}/{p.id}" for role, p in store.names.roles(name).items()}
+    artifacts = {
+        output: f"{p.artifact_type}/{p.id}" for output, p in store.refs.outputs(name).items()
+    }
     made = [one for one in finished if one.made]
-    return Built(name, artifacts, time.monotonic() - started, sum(one.seconds for one in finished), len(made))
+    return Built(
+        name, artifacts, time.monotonic() - started, sum(one.seconds for one in finished), len(made)
+    )
 
 
 def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) -> None:
-    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")  # the terminal shows progress; logs are in the UI
+    os.environ.setdefault(
+        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL"
+    )  # the terminal shows progress; logs are in the UI
     # prefect reads its settings when it is imported, so not before the server is chosen
     with server.running_server(home(), "flows.build_llm") as started_here:
         from prefect.logging.handlers import APILogHandler
@@ -71,7 +86,11 @@ def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) 
 
         if not started_here:
             out.print(f"[dim]watch it at {server.sign_in_address(home())}[/]")
-        chosen: dict[str, Any] = {"recipe": what.name} if what.name in recipe.NAMES else {"recipe_file": absolute(what.name)}
+        chosen: dict[str, Any] = (
+            {"recipe": what.name}
+            if what.name in recipe.NAMES
+            else {"recipe_file": absolute(what.name)}
+        )
         try:
             # heartbeats tell a server of workers that died; here a person sees it, and each would cost a second per stage
             with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
@@ -80,7 +99,11 @@ def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) 
             if isinstance(error, GroundupError) or server.is_up():
                 raise
             fix = "run the same command again: what is finished is kept"
-            raise GroundupError(f"the Prefect server at {server.ui_url()}", f"does not answer any more ({error})", fix) from error
+            raise GroundupError(
+                f"the Prefect server at {server.ui_url()}",
+                f"does not answer any more ({error})",
+                fix,
+            ) from error
         finally:
             APILogHandler().flush()  # the server may be gone when the interpreter ends
 
@@ -90,12 +113,23 @@ def alone(store: Store, steps: Sequence[Step], name: str | None) -> list[Artifac
     made = []
     with console.watched():
         for step in steps:
-            inputs = {argument: store.open(*reference, verify=False) for argument, reference in step.inputs.items()}
+            inputs = {
+                argument: store.open(*reference, verify=False)
+                for argument, reference in step.inputs.items()
+            }
             with console.reporting(step.stage.name) as report:
-                artifact, new = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
+                artifact, new = run_stage(
+                    store, step.stage, step.config, inputs, report, step.identity.as_of
+                )
                 console.finish(step.stage.name, artifact, new)
             if name:
-                store.point(name, step.stage.role, artifact, run=f"groundup stage {step.stage.name}", made=new)
+                store.point(
+                    name,
+                    step.stage.output,
+                    artifact,
+                    run=f"groundup stage {step.stage.name}",
+                    made=new,
+                )
             made.append(artifact)
     return made
 
@@ -104,5 +138,9 @@ def parse_input(text: str) -> tuple[str, str]:
     """("raw_documents", "demo/raw_documents") of "raw_documents=demo/raw_documents"."""
     name, equals, reference = text.partition("=")
     if not (name and equals and reference):
-        raise ConfigError(f"input {text!r}", "is not of the form ROLE=ARTIFACT", "write e.g. raw_documents=demo/raw_documents")
+        raise ConfigError(
+            f"input {text!r}",
+            "is not of the form ROLE=ARTIFACT",
+            "write e.g. raw_documents=demo/raw_documents",
+        )
     return name, reference

@@ -8,8 +8,9 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from data_contracts import Artifact, Store
-from flows import lineage, run_page
+from flows import lineage
 from flows.home import open_store
+from flows.prefect_host import run_page
 from flows.stage_flows import evaluate
 
 
@@ -37,7 +38,11 @@ def of_its_lineage(store: Store, model: Artifact) -> dict[str, str]:
     have been trained on its pages. Raises ArtifactError if the exam cannot be told, because something upstream is gone.
     """
     makers = {"collect_evals": "eval_items", "pretrain": "base_checkpoint"}
-    found = {makers[one.manifest.stage]: str(one) for one in lineage.present(store, model) if one.manifest.stage in makers}
+    found = {
+        makers[one.manifest.stage]: str(one)
+        for one in lineage.present(store, model)
+        if one.manifest.stage in makers
+    }
     if "eval_items" not in found:
         lineage.upstream(store, model)  # raises, and names what is gone
     return found

@@ -16,7 +16,13 @@ from stages import Stage
 from stages.config import StageConfig
 
 
-def settings_for(store: Store, stage: Stage, name: str | None, from_recipe: str | None, changes: Iterable[str] = ()) -> StageConfig:
+def settings_for(
+    store: Store,
+    stage: Stage,
+    name: str | None,
+    from_recipe: str | None,
+    changes: Iterable[str] = (),
+) -> StageConfig:
     """From the recipe if there is one, else from the last run under `name`, else the defaults; then changes in their order.
 
     changes: "key=value" or "stage.key=value".
@@ -29,13 +35,19 @@ def settings_for(store: Store, stage: Stage, name: str | None, from_recipe: str 
     for text in changes:
         of, path, value = recipe.parse_change(text, stage.name)
         if of != stage.name:
-            raise ConfigError(f"--set {text}", f"is a setting of {of}", f"only {stage.name} runs here; use groundup run for several stages")
+            raise ConfigError(
+                f"--set {text}",
+                f"is a setting of {of}",
+                f"only {stage.name} runs here; use groundup run for several stages",
+            )
         recipe.put(values, path, value)
         written[tuple(path)] = text
     return _parsed(stage, values, written)
 
 
-def _parsed(stage: Stage, values: dict[str, Any], written: Mapping[tuple[str, ...], str]) -> StageConfig:
+def _parsed(
+    stage: Stage, values: dict[str, Any], written: Mapping[tuple[str, ...], str]
+) -> StageConfig:
     """Raises ConfigError: of `--set`, if it was there that every mistake was written."""
     config, mistakes = stage.config_class.check(values, stage.name)
     if config is not None:

@@ -17,11 +17,13 @@ from pydantic import BaseModel, ConfigDict, Field, create_model
 import stages
 from data_contracts import Artifact, Interrupted
 from data_contracts.credentials import nothing_secret
-from flows import console, preview, run_page
+from flows import preview
+from flows.cli import console
 from flows.home import enter_folder, open_store
+from flows.prefect_host import run_page
 from flows.settings import filled_in, settings_for
-from flows.step import run_stage
 from stages import Stage
+from stages.run import run_stage
 
 _STRICT = ConfigDict(extra="forbid")  # a misspelt setting is an error, not ignored
 
@@ -36,32 +38,50 @@ def changes_model(config: type[BaseModel]) -> type[BaseModel]:
         else:
             annotation: Any = field.annotation
             fields[name] = (annotation | None, Field(None, description=field.description))
-    return create_model(config.__name__.replace("Config", "") + "Changes", __config__=_STRICT, **fields)
+    return create_model(
+        config.__name__.replace("Config", "") + "Changes", __config__=_STRICT, **fields
+    )
 
 
 def inputs_model(stage: Stage) -> type[BaseModel]:
     """One optional text per input of the stage."""
-    fields: dict[str, Any] = {i.name: (str | None, Field(None, description=f"{i.noun}; empty: NAME/{i.role}")) for i in stage.consumes}
-    return create_model(stage.config_class.__name__.replace("Config", "Inputs"), __config__=_STRICT, **fields)
+    fields: dict[str, Any] = {
+        i.name: (str | None, Field(None, description=f"{i.artifact_type}; empty: NAME/{i.output}"))
+        for i in stage.consumes
+    }
+    return create_model(
+        stage.config_class.__name__.replace("Config", "Inputs"), __config__=_STRICT, **fields
+    )
 
 
 def make(step: preview.Step, name: str) -> State[str]:
-    """Run one step, let the name point at the result, and fill the run's page. The state carries "noun/id"."""
+    """Run one step, let the name point at the result, and fill the run's page. The state carries "artifact_type/id"."""
     store = open_store()
-    inputs = {argument: store.open(*reference, verify=False) for argument, reference in step.inputs.items()}
+    inputs = {
+        argument: store.open(*reference, verify=False)
+        for argument, reference in step.inputs.items()
+    }
     with run_page.reporting(step.stage.name) as report:
         try:
             with nothing_secret():  # an error's whole chain goes into Prefect's database; a proxy's password may be in it
-                artifact, made_now = run_stage(store, step.stage, step.config, inputs, report, step.identity.as_of)
+                artifact, made_now = run_stage(
+                    store, step.stage, step.config, inputs, report, step.identity.as_of
+                )
         except Interrupted as stop:
             report.note(f"{stop.what} {stop.why}")
             raise _signal() from None
         console.finish(step.stage.name, artifact, made_now)
-    store.point(name, step.stage.role, artifact, run=f"{flow_run.name or step.stage.name}", made=made_now)
-    run_page.show_stage(artifact, f"{name}/{step.stage.role}", store)
+    store.point(
+        name, step.stage.output, artifact, run=f"{flow_run.name or step.stage.name}", made=made_now
+    )
+    run_page.show_stage(artifact, f"{name}/{step.stage.output}", store)
     if made_now:
         return Completed(message=console.headline(artifact), data=reference(artifact))
-    return Completed(name="UpToDate", message=f"{name}/{step.stage.role} was made before", data=reference(artifact))
+    return Completed(
+        name="UpToDate",
+        message=f"{name}/{step.stage.output} was made before",
+        data=reference(artifact),
+    )
 
 
 def _signal() -> BaseException:
@@ -69,15 +89,19 @@ def _signal() -> BaseException:
 
     In a process of a worker it was a termination: the run is then cancelled, if that is what a person asked for in the UI.
     """
-    return TerminationSignal(signal.SIGTERM) if "PREFECT__FLOW_RUN_ID" in os.environ else KeyboardInterrupt()
+    return (
+        TerminationSignal(signal.SIGTERM)
+        if "PREFECT__FLOW_RUN_ID" in os.environ
+        else KeyboardInterrupt()
+    )
 
 
 def reference(artifact: Artifact) -> str:
-    return f"{artifact.noun}/{artifact.id}"
+    return f"{artifact.artifact_type}/{artifact.id}"
 
 
 class StageFlow(Protocol):
-    """A Prefect flow that runs one stage and returns "noun/id" of what it made or found."""
+    """A Prefect flow that runs one stage and returns "artifact_type/id" of what it made or found."""
 
     name: str
 
@@ -97,16 +121,32 @@ def _stage_flow(stage_name: str) -> StageFlow:
         as_of: str,
     ) -> State[str]:
         enter_folder()
-        config = settings_for(open_store(), stage, name, recipe or None, [*filled_in(settings, stage.name), *overrides])
+        config = settings_for(
+            open_store(),
+            stage,
+            name,
+            recipe or None,
+            [*filled_in(settings, stage.name), *overrides],
+        )
         given = {key: value for key, value in inputs.model_dump().items() if value}
-        step, *after = preview.one(open_store(), name, stage, config, given, and_after, as_of or None)
+        step, *after = preview.one(
+            open_store(), name, stage, config, given, and_after, as_of or None
+        )
         state = make(step, name)
         for later in after:
-            FLOWS[later.stage.name](name=name, inputs={argument: made for argument, (_, made) in later.inputs.items()}, as_of=as_of)
+            FLOWS[later.stage.name](
+                name=name,
+                inputs={argument: made for argument, (_, made) in later.inputs.items()},
+                as_of=as_of,
+            )
         return state
 
     run.__doc__ = _form_text(stage)
-    made: Any = flow(name=stage.name.replace("_", "-"), flow_run_name="{name} " + stage.name, validate_parameters=True)(_signed(run, stage))
+    made: Any = flow(
+        name=stage.name.replace("_", "-"),
+        flow_run_name="{name} " + stage.name,
+        validate_parameters=True,
+    )(_signed(run, stage))
     return made
 
 
@@ -122,7 +162,10 @@ def _signed(run: Callable[..., Any], stage: Stage) -> Callable[..., Any]:
         "as_of": (str, ""),
     }
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [inspect.Parameter(n, kind, default=default, annotation=annotation) for n, (annotation, default) in wanted.items()]
+    parameters = [
+        inspect.Parameter(n, kind, default=default, annotation=annotation)
+        for n, (annotation, default) in wanted.items()
+    ]
     run.__signature__ = inspect.Signature(parameters, return_annotation=State)  # type: ignore[attr-defined]
     run.__annotations__ = {n: annotation for n, (annotation, _) in wanted.items()}
     run.__name__ = run.__qualname__ = stage.name
@@ -134,7 +177,7 @@ def _form_text(stage: Stage) -> str:
     return f"""Makes {stage.produces} from {takes}.
 
     Args:
-        name: What the result is called: NAME/{stage.role}. Inputs come from there, too.
+        name: What the result is called: NAME/{stage.output}. Inputs come from there, too.
         recipe: Where settings come from; empty: the last run under this name.
         overrides: Single settings as text, e.g. key=value
         settings: Single settings; those left empty stay as they are.

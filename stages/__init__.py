@@ -1,114 +1,186 @@
-"""The map: one row per stage. Readable without importing torch or any stage.
+"""The map: one row per stage, in the order in which a whole run takes them. Readable without importing torch or any stage.
 
-Each stage is `run(config, *, <inputs by name>, out: Draft, report: Report) -> Facts` in its `stage.py`.
+A stage is a folder with a `config.py`, whose class is named after the stage, and a `stage.py` with
+`run(config, *, <inputs by name>, out: Draft, report: Report) -> Facts`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_contracts import ConfigError
-from stages.config import StageConfig
+
+if TYPE_CHECKING:
+    from stages.config import StageConfig
 
 
 @dataclass(frozen=True)
 class Input:
-    """name: the argument of run(). noun: its contract. major: the contract's major version that the stage reads.
+    """A named argument of a stage that takes an artifact.
 
-    role: which artifact of a named run is taken when none is given.
+    Attributes:
+        name: The argument of `run`.
+        artifact_type: The type that it takes; by default the type of the same name.
+        output: Which output of a run it takes when none is given; by default the output of the same name.
+        major: Major version of the contract that the stage reads.
+        optional: The stage also runs without it.
     """
 
     name: str
-    noun: str
-    role: str
+    artifact_type: str = ""
+    output: str = ""
     major: int = 1
     optional: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "artifact_type", self.artifact_type or self.name)
+        object.__setattr__(self, "output", self.output or self.name)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One row of the map. version is the stage's own: raise it when the same settings give another result."""
+    """One row of the map.
+
+    Attributes:
+        name: The stage, and its folder.
+        consumes: Its inputs.
+        produces: The type of the artifact that it makes.
+        output: What a run calls that artifact; by default as its type.
+        version: The stage's own version. Raise it when the same settings give another result.
+        reads_the_world: The stage reads what changes by itself, so that a logical date makes another result.
+    """
 
     name: str
-    version: int
     consumes: tuple[Input, ...]
     produces: str
-    role: str
-    config: str
-    run: str
-    reads_the_world: bool = False  # crawl and evaluate: a logical date makes another result
+    output: str = ""
+    version: int = 1
+    reads_the_world: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "output", self.output or self.produces)
 
     @property
     def config_class(self) -> type[StageConfig]:
-        return _load(self.config)
+        """Its settings. Imports `config.py`."""
+        camel_case = "".join(part.capitalize() for part in self.name.split("_"))
+        found: type[StageConfig] = getattr(
+            import_module(f"stages.{self.name}.config"), f"{camel_case}Config"
+        )
+        return found
 
     @property
     def function(self) -> Callable[..., Any]:
-        return _load(self.run)
+        """Its `run`. Imports `stage.py`, and with it torch where the stage needs it."""
+        found: Callable[..., Any] = import_module(f"stages.{self.name}.stage").run
+        return found
+
+    def input(self, name: str) -> Input | None:
+        """The input called `name`, if there is one."""
+        for wanted in self.consumes:
+            if wanted.name == name:
+                return wanted
+        return None
 
 
-def _stage(
-    name: str, consumes: list[str], produces: str, *, version: int = 1, optional: tuple[str, ...] = (), reads_the_world: bool = False
-) -> Stage:
-    """`consumes` entries and `produces` are "noun", "role:noun" or, for an input bound elsewhere, "name=role:noun".
+_BUILD: tuple[Stage, ...] = (
+    Stage("crawl", consumes=(), produces="raw_documents", version=2, reads_the_world=True),
+    Stage("clean", consumes=(Input("raw_documents", major=2),), produces="clean_documents"),
+    Stage("dedup", consumes=(Input("clean_documents"),), produces="unique_documents"),
+    Stage("collect_evals", consumes=(Input("unique_documents"),), produces="eval_items"),
+    Stage(
+        "decontaminate",
+        consumes=(Input("unique_documents"), Input("eval_items")),
+        produces="training_documents",
+    ),
+    Stage("train_tokenizer", consumes=(Input("training_documents"),), produces="tokenizer"),
+    Stage(
+        "pack",
+        consumes=(Input("training_documents"), Input("unique_documents"), Input("tokenizer")),
+        produces="token_shards",
+    ),
+    Stage(
+        "pretrain",
+        consumes=(Input("token_shards"), Input("tokenizer")),
+        produces="checkpoint",
+        output="base_checkpoint",
+        version=2,
+    ),
+    Stage(
+        "collect_chats",
+        consumes=(Input("training_documents", optional=True),),
+        produces="conversations",
+        version=2,
+    ),
+    Stage(
+        "sft",
+        consumes=(
+            Input("checkpoint", output="base_checkpoint"),
+            Input("conversations"),
+            Input("token_shards", optional=True),
+        ),
+        produces="checkpoint",
+        output="sft_checkpoint",
+        version=2,
+    ),
+    Stage(
+        "collect_preferences",
+        consumes=(
+            Input("checkpoint", output="sft_checkpoint", optional=True),
+            Input("conversations", optional=True),
+        ),
+        produces="preferences",
+    ),
+    Stage(
+        "dpo",
+        consumes=(Input("checkpoint", output="sft_checkpoint"), Input("preferences")),
+        produces="checkpoint",
+        output="dpo_checkpoint",
+        version=2,
+    ),
+    Stage(
+        "evaluate",
+        consumes=(
+            Input("checkpoint", output="dpo_checkpoint"),
+            Input("base_checkpoint", artifact_type="checkpoint", optional=True),
+            Input("eval_items"),
+            Input("conversations", optional=True),
+        ),
+        produces="scores",
+        version=2,
+        reads_the_world=True,
+    ),
+    Stage(
+        "export_gguf",
+        consumes=(Input("checkpoint", output="dpo_checkpoint"),),
+        produces="gguf_model",
+    ),
+)
 
-    A noun may be followed by the major version that is read: "raw_documents@2".
-    """
-    role, noun = _role_and_noun(produces)
-    camel = "".join(part.capitalize() for part in name.split("_"))
-    inputs = []
-    for entry in consumes:
-        argument, _, bound = entry.rpartition("=")
-        bound_role, bound_noun = _role_and_noun(bound)
-        inputs.append(Input(argument or bound_role, bound_noun, bound_role, int(entry.partition("@")[2] or 1), bound_role in optional))
-    config, run = f"stages.{name}.config:{camel}Config", f"stages.{name}.stage:run"
-    return Stage(name, version, tuple(inputs), noun, role, config, run, reads_the_world)
 
+def _all_outputs(rows: Iterable[Stage], majors: dict[str, int]) -> tuple[Input, ...]:
+    """Every output of these stages as an optional input of the same name."""
+    return tuple(
+        Input(row.output, row.produces, major=majors.get(row.produces, 1), optional=True)
+        for row in rows
+    )
 
-def _role_and_noun(text: str) -> tuple[str, str]:
-    role, _, noun = text.partition("@")[0].rpartition(":")
-    return role or noun, noun
-
-
-_EVERYTHING = [
-    "raw_documents@2", "clean_documents", "unique_documents", "eval_items", "training_documents", "tokenizer", "token_shards",
-    "base_checkpoint:checkpoint", "conversations", "sft_checkpoint:checkpoint", "preferences", "dpo_checkpoint:checkpoint",
-    "scores", "gguf_model",
-]  # fmt: skip
 
 STAGES: tuple[Stage, ...] = (
-    #      verb                  consumes                                                         produces
-    _stage("crawl",               [],                                                              "raw_documents", version=2,
-                                                                                                   reads_the_world=True),
-    _stage("clean",               ["raw_documents@2"],                                             "clean_documents"),
-    _stage("dedup",               ["clean_documents"],                                             "unique_documents"),
-    _stage("collect_evals",       ["unique_documents"],                                            "eval_items"),
-    _stage("decontaminate",       ["unique_documents", "eval_items"],                              "training_documents"),
-    _stage("train_tokenizer",     ["training_documents"],                                          "tokenizer"),
-    _stage("pack",                ["training_documents", "unique_documents", "tokenizer"],         "token_shards"),
-    _stage("pretrain",            ["token_shards", "tokenizer"],                                   "base_checkpoint:checkpoint", version=2),
-    _stage("collect_chats",       ["training_documents"],                                          "conversations", version=2,
-                                                                                                   optional=("training_documents",)),
-    _stage("sft",                 ["checkpoint=base_checkpoint:checkpoint", "conversations", "token_shards"],
-                                                                                                   "sft_checkpoint:checkpoint", version=2,
-                                                                                                   optional=("token_shards",)),
-    _stage("collect_preferences", ["checkpoint=sft_checkpoint:checkpoint", "conversations"],       "preferences", optional=(
-        "sft_checkpoint", "conversations")),
-    _stage("dpo",                 ["checkpoint=sft_checkpoint:checkpoint", "preferences"],         "dpo_checkpoint:checkpoint", version=2),
-    _stage("evaluate",            ["checkpoint=dpo_checkpoint:checkpoint", "base_checkpoint:checkpoint", "eval_items", "conversations"],
-                                                                                                   "scores", version=2,
-                                                                                                   reads_the_world=True, optional=(
-        "base_checkpoint", "conversations")),
-    _stage("export_gguf",         ["checkpoint=dpo_checkpoint:checkpoint"],                        "gguf_model"),
-    _stage("describe",            _EVERYTHING,                                                     "release", version=2, optional=tuple(
-        _role_and_noun(entry)[0] for entry in _EVERYTHING)),
-)  # fmt: skip
+    *_BUILD,
+    Stage(
+        "describe",
+        consumes=_all_outputs(_BUILD, {"raw_documents": 2}),
+        produces="release",
+        version=2,
+    ),
+)
 
-NAMES: tuple[str, ...] = tuple(stage.name for stage in STAGES)
+NAMES: tuple[str, ...] = tuple(row.name for row in STAGES)
 
 
 def stage(name: str) -> Stage:
@@ -119,8 +191,3 @@ def stage(name: str) -> Stage:
     near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
     fix = f"did you mean {near[0]!r}?" if near else f"choose from: {', '.join(NAMES)}"
     raise ConfigError(f"stage {name!r}", "there is none of that name", fix)
-
-
-def _load(reference: str) -> Any:
-    module, name = reference.split(":")
-    return getattr(import_module(module), name)

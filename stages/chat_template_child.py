@@ -97,7 +97,9 @@ def allow(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (end, resource.RLIM_INFINITY))
 
 
-def render(renderer: Any, asked: dict[str, Any], chat: list, limits: dict[str, Any]) -> tuple[str, list]:
+def render(
+    renderer: Any, asked: dict[str, Any], chat: list, limits: dict[str, Any]
+) -> tuple[str, list]:
     """The text, and the (start, end) of each part that the assistant says, if `marks` are asked for."""
     texts, spans = renderer(
         [chat],

@@ -94,7 +94,9 @@ class ChatTemplate:
             raise ArtifactError(what, f"cannot be read: {error}", FIX) from None
         return cls(source, what, variables)
 
-    def render(self, chats: Sequence[Messages], *, marks: bool = False, prompt: bool = False) -> list[Rendered]:
+    def render(
+        self, chats: Sequence[Messages], *, marks: bool = False, prompt: bool = False
+    ) -> list[Rendered]:
         """The text of each conversation.
 
         Args:
@@ -196,7 +198,9 @@ class _Child:
                 log.seek(0)
                 said = log.read()[-500:].decode("utf-8", "replace").strip()
                 fix = "install groundup again, and see that a process may be started"
-                raise GroundupError("the process that renders chat templates", f"did not start: {said}", fix)
+                raise GroundupError(
+                    "the process that renders chat templates", f"did not start: {said}", fix
+                )
         return process
 
     def _told(self, status: int) -> str:

@@ -8,13 +8,14 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Any, Self, get_args
+from typing import Annotated, Any, ClassVar, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from data_contracts import ConfigError
 from data_contracts.credentials import ADVICE, holds_credentials, masked
 from data_contracts.foreign_text import brief
+from stages.renamed_settings import with_frozen_keys, with_new_names
 
 Where = tuple[int | str, ...]
 
@@ -48,6 +49,20 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=False)
 
+    RENAMED: ClassVar[Mapping[str, str]] = {}  # old path → path now: see renamed_settings.py
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_new_names(cls, values: Any) -> Any:
+        return with_new_names(cls.RENAMED, values)
+
+    def frozen_values(self, without: Iterable[str] = ()) -> dict[str, Any]:
+        """Settings as plain JSON values, under the keys that enter an artifact's id whatever the settings are called now."""
+        values = self.model_dump(mode="json", exclude=set(without))
+        for name in values:
+            values[name] = _frozen(getattr(self, name), values[name])
+        return with_frozen_keys(self.RENAMED, values)
+
 
 class StageConfig(Settings):
     """Base of the settings of a stage."""
@@ -57,7 +72,11 @@ class StageConfig(Settings):
         """Settings from plain values. Raises ConfigError that tells all mistakes at once, each with the nearest valid key."""
         config, mistakes = cls.check(values, stage)
         if config is None:
-            raise ConfigError(f"settings of {stage}", "; ".join(mistakes.values()), f"see every key with: groundup stage {stage} --keys")
+            raise ConfigError(
+                f"settings of {stage}",
+                "; ".join(mistakes.values()),
+                f"see every key with: groundup stage {stage} --keys",
+            )
         return config
 
     @classmethod
@@ -68,24 +87,43 @@ class StageConfig(Settings):
         """
         if secret := list(_with_credentials(values, ())):
             text = f"is an address with credentials in it: {ADVICE}"
-            return None, {where: f"{_dotted(stage, where)} {text}" for where in secret[:MOST_MISTAKES]}
+            return None, {
+                where: f"{_dotted(stage, where)} {text}" for where in secret[:MOST_MISTAKES]
+            }
         try:
             return cls.model_validate(values), {}
         except ValidationError as error:
             told = error.errors()[:MOST_MISTAKES]
-            return None, {e["loc"]: _mistake(cls, stage, e["loc"], e["type"], e["msg"], e["input"]) for e in told}
+            return None, {
+                e["loc"]: _mistake(cls, stage, e["loc"], e["type"], e["msg"], e["input"])
+                for e in told
+            }
 
     def identity(self) -> dict[str, Any]:
         """The settings that bear on the result, as plain JSON values. They enter the artifact's id.
 
         A stage that reads something outside the store (a file, the installed packages) overrides this and adds its digest.
         """
-        return {name: value for name, value in self.model_dump(mode="json").items() if not self._is_execution(name)}
+        return self.frozen_values(without=filter(self._is_execution, type(self).model_fields))
 
     @classmethod
     def _is_execution(cls, name: str) -> bool:
         extra = cls.model_fields[name].json_schema_extra
         return isinstance(extra, dict) and bool(extra.get("execution"))
+
+
+def _frozen(value: Any, dumped: Any) -> Any:
+    """`dumped` is `value` as plain JSON; settings in it get their frozen keys."""
+    if isinstance(value, Settings):
+        return value.frozen_values()
+    if isinstance(value, list | tuple):
+        return [_frozen(*pair) for pair in zip(value, dumped, strict=True)]
+    if isinstance(value, dict):
+        return {
+            key: _frozen(inner, dumped_inner)
+            for inner, (key, dumped_inner) in zip(value.values(), dumped.items(), strict=True)
+        }
+    return dumped
 
 
 def _with_credentials(value: Any, where: Where) -> Iterator[Where]:
@@ -106,22 +144,30 @@ def _dotted(prefix: str, where: Where) -> str:
     return ".".join([prefix, *(str(part)[:_LONGEST_KEY] for part in where)])
 
 
-def _mistake(cls: type[BaseModel], prefix: str, where: Where, kind: str, message: str, value: Any) -> str:
+def _mistake(
+    cls: type[BaseModel], prefix: str, where: Where, kind: str, message: str, value: Any
+) -> str:
     path = _dotted(prefix, where)
     if kind != "extra_forbidden":
         return masked(f"{path} = {brief(value)}: {message[0].lower()}{message[1:]}")
     known = _keys_at(cls, where[:-1])
     near = difflib.get_close_matches(str(where[-1])[:_LONGEST_KEY], known, n=1, cutoff=0.5)
-    return f"{path} is not a setting; " + (f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}")
+    return f"{path} is not a setting; " + (
+        f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
+    )
 
 
 def _keys_at(cls: type[BaseModel], where: Where) -> list[str]:
     models = [cls]
     for part in where:
-        if fields := [model.model_fields[str(part)] for model in models if str(part) in model.model_fields]:
+        if fields := [
+            model.model_fields[str(part)] for model in models if str(part) in model.model_fields
+        ]:
             models = [model for field in fields for model in _models_in(field.annotation)]
         elif isinstance(part, str):  # the tag of a union's member
-            models = [m for m in models if any(field.default == part for field in m.model_fields.values())] or models
+            models = [
+                m for m in models if any(field.default == part for field in m.model_fields.values())
+            ] or models
     return list(dict.fromkeys(key for model in models for key in model.model_fields))
 
 

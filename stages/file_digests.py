@@ -19,7 +19,7 @@ from pathlib import Path
 
 from data_contracts import InputError
 from data_contracts.regular_files import check_regular, open_regular
-from stages.shards import cores
+from stages.execution.shards import cores
 
 SETTLED = 2 * 10**9  # nanoseconds: the coarsest clock of a file system
 PIECE = 4 << 20  # bytes
@@ -32,20 +32,29 @@ def file_digests(paths: Iterable[Path], setting: str) -> dict[Path, str]:
         return _digests(paths)
     except OSError as error:
         fix = f"make it readable for the user who runs this, or correct {setting}"
-        raise InputError(f"{setting}: {error.filename}", f"cannot be read: {error.strerror}", fix) from None
+        raise InputError(
+            f"{setting}: {error.filename}", f"cannot be read: {error.strerror}", fix
+        ) from None
 
 
 def _digests(paths: Iterable[Path]) -> dict[Path, str]:
     settled = time.time_ns() - SETTLED
     states = {path: _state(path) for path in paths}
     with closing(_memory()) as memory:
-        told = {path: found for path, (state, _) in states.items() if (found := _recall(memory, path, state))}
+        told = {
+            path: found
+            for path, (state, _) in states.items()
+            if (found := _recall(memory, path, state))
+        }
         new = [path for path in states if path not in told]
         fresh: list[tuple[bytes, str, str]] = []
         saved = time.monotonic()
         stopped = threading.Event()
         try:
-            with ThreadPoolExecutor(min(8, cores())) as pool, _set_at_the_end(stopped):  # hashing lets go of the interpreter
+            with (
+                ThreadPoolExecutor(min(8, cores())) as pool,
+                _set_at_the_end(stopped),
+            ):  # hashing lets go of the interpreter
                 hashed = pool.map(lambda path: _sha256(path, stopped), new)
                 for path, found in zip(new, hashed, strict=True):
                     told[path] = found
@@ -86,27 +95,39 @@ def _sha256(path: Path, stopped: threading.Event) -> str:
                 made.update(piece)
         return made.hexdigest()
     except OSError as error:
-        error.filename = error.filename or str(path)  # a fault of the disk while reading has no name
+        error.filename = error.filename or str(
+            path
+        )  # a fault of the disk while reading has no name
         raise
 
 
 def _memory() -> sqlite3.Connection:
-    folder = Path(os.environ.get("GROUNDUP_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "groundup").expanduser()
+    folder = Path(
+        os.environ.get("GROUNDUP_CACHE")
+        or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "groundup"
+    ).expanduser()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return _opened(str(folder / "sha256.sqlite"))
-    except (OSError, sqlite3.Error):  # no home to write to, or a damaged file: hashing works without
+    except (
+        OSError,
+        sqlite3.Error,
+    ):  # no home to write to, or a damaged file: hashing works without
         return _opened(":memory:")
 
 
 def _opened(place: str) -> sqlite3.Connection:
     memory = sqlite3.connect(place, timeout=60)
-    memory.execute("CREATE TABLE IF NOT EXISTS digests (path BLOB PRIMARY KEY, state TEXT NOT NULL, sha256 TEXT NOT NULL)")
+    memory.execute(
+        "CREATE TABLE IF NOT EXISTS digests (path BLOB PRIMARY KEY, state TEXT NOT NULL, sha256 TEXT NOT NULL)"
+    )
     return memory
 
 
 def _recall(memory: sqlite3.Connection, path: Path, state: str) -> str | None:
-    row = memory.execute("SELECT sha256 FROM digests WHERE path = ? AND state = ?", (_key(path), state)).fetchone()
+    row = memory.execute(
+        "SELECT sha256 FROM digests WHERE path = ? AND state = ?", (_key(path), state)
+    ).fetchone()
     return row[0] if row else None
 
 

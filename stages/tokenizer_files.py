@@ -32,7 +32,9 @@ def load(path: Path, what: str) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except (KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # the Rust library raises plain Exception, and panics are not even that
+    except (
+        BaseException
+    ) as error:  # the Rust library raises plain Exception, and panics are not even that
         why = f"its tokenizer.json cannot be read: {str(error)[:300]}"
         raise ArtifactError(what, why, AGAIN) from None
     tokenizer.no_padding()
@@ -48,7 +50,9 @@ def special_tokens(folder: Path, what: str) -> dict[str, str | None]:
     """
     try:
         settings = read_json(folder / "tokenizer_config.json", MOST_SETTINGS)
-        return {key: _text(key, settings.get(key)) for key in ("bos_token", "eos_token", "pad_token")}
+        return {
+            key: _text(key, settings.get(key)) for key in ("bos_token", "eos_token", "pad_token")
+        }
     except UNREADABLE as error:
         why = f"its tokenizer_config.json cannot be used: {error}"
         raise ArtifactError(what, why, AGAIN) from None

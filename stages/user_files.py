@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from data_contracts import InputError
 from data_contracts.regular_files import check_regular, open_regular
-from stages.apart import rows_apart
+from stages.execution.apart import rows_apart
 
 Row = tuple[int, Any, str | None]  # number from 1, value, what is wrong with the row itself
 
@@ -30,7 +30,9 @@ def read_rows(path: str) -> Iterator[Row]:
 
     Raises InputError if the file cannot be read at all, is of another kind or takes too much memory.
     """
-    file = Path(expanduser(path))  # unlike Path's own, leaves an unknown ~name to be told as missing
+    file = Path(
+        expanduser(path)
+    )  # unlike Path's own, leaves an unknown ~name to be told as missing
     try:
         check_regular(file)
         if file.suffix == ".parquet":
@@ -40,7 +42,9 @@ def read_rows(path: str) -> Iterator[Row]:
             yield from _jsonl(file)
         else:
             raise InputError(
-                f"file {path}", f"is neither .jsonl nor .parquet but {file.suffix or 'without suffix'}", "convert or rename it"
+                f"file {path}",
+                f"is neither .jsonl nor .parquet but {file.suffix or 'without suffix'}",
+                "convert or rename it",
             )
     except OSError as error:
         raise _unreadable(path, error) from None
@@ -72,9 +76,15 @@ def _jsonl(file: Path) -> Iterator[Row]:
 def _of_line(number: int, line: bytes) -> Row:
     try:
         value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # which half of a surrogate pair cannot be
+        json.dumps(value, ensure_ascii=False).encode(
+            "utf-8"
+        )  # which half of a surrogate pair cannot be
     except UnicodeEncodeError:
-        return number, _start(line), "holds half of a character: one of \\ud800 to \\udfff without its other half"
+        return (
+            number,
+            _start(line),
+            "holds half of a character: one of \\ud800 to \\udfff without its other half",
+        )
     except (ValueError, RecursionError) as error:  # also a number of too many digits
         return number, _start(line), f"not JSON: {error}"
     return number, value, None

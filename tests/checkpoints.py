@@ -33,7 +33,12 @@ CHAT_TEMPLATE = (
     "{%- endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SPECIAL = ["<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
-MIXTURE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32, "norm_topk_prob": True}
+MIXTURE = {
+    "num_experts": 4,
+    "num_experts_per_tok": 2,
+    "moe_intermediate_size": 32,
+    "norm_topk_prob": True,
+}
 KINDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "llama": (LlamaConfig, LlamaForCausalLM, {}),
     "qwen3": (Qwen3Config, Qwen3ForCausalLM, {}),
@@ -50,13 +55,21 @@ def tokenizer(special: tuple[str, ...] = tuple(SPECIAL), size: int = 500) -> Tok
     """Byte-level BPE of `size` tokens with the split pattern of Llama 3."""
     made = Tokenizer(models.BPE())
     made.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     made.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=size, special_tokens=list(special), initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+        vocab_size=size,
+        special_tokens=list(special),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
     )
-    made.train_from_iterator([pydoc.plain(pydoc.render_doc(module)) for module in (string, pydoc)], trainer)
+    made.train_from_iterator(
+        [pydoc.plain(pydoc.render_doc(module)) for module in (string, pydoc)], trainer
+    )
     return made
 
 
@@ -93,5 +106,9 @@ def tiny_checkpoint(
         fast.save_pretrained(folder)
         files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
     config = json.loads(files["config.json"])
-    config |= {"num_experts": config["num_local_experts"]} if kind == "qwen3_moe" else {}  # the name that all readers know
-    return publish("checkpoint", files=files | {"config.json": json.dumps(config).encode()}, metrics=METRICS)
+    config |= (
+        {"num_experts": config["num_local_experts"]} if kind == "qwen3_moe" else {}
+    )  # the name that all readers know
+    return publish(
+        "checkpoint", files=files | {"config.json": json.dumps(config).encode()}, metrics=METRICS
+    )

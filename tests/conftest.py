@@ -14,7 +14,7 @@ import pytest
 
 import stages
 from data_contracts import Artifact, Store, current
-from flows.step import run_stage
+from stages.run import run_stage
 from tests.data_contracts import publishing
 
 REPOSITORY = Path(__file__).parents[1]
@@ -25,7 +25,9 @@ ROOM = 4 << 30  # bytes
 def pytest_configure() -> None:
     """Temporary folders go to memory where there is room for that: tests write thousands of small files, and a disk takes its time."""
     kept = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = f"{REPOSITORY}{os.pathsep}{kept}" if kept else str(REPOSITORY)  # what tests start finds `tests`
+    os.environ["PYTHONPATH"] = (
+        f"{REPOSITORY}{os.pathsep}{kept}" if kept else str(REPOSITORY)
+    )  # what tests start finds `tests`
     gc.disable()  # while importing: what torch and transformers make stays, and the search for garbage takes a third of the time
     if IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > ROOM:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
@@ -58,7 +60,9 @@ def publisher(store: Store) -> Callable[..., Artifact]:
     Conservation is satisfied by an input with the same rows that is made up on the spot.
     """
 
-    def make(noun: str, *, files: dict[str, bytes] | None = None, **tables: list[dict[str, Any]]) -> Artifact:
+    def make(
+        artifact_type: str, *, files: dict[str, bytes] | None = None, **tables: list[dict[str, Any]]
+    ) -> Artifact:
         def fill(draft: Any) -> dict[str, Any]:
             for table, rows in tables.items():
                 draft.write(table, rows)
@@ -67,24 +71,28 @@ def publisher(store: Store) -> Callable[..., Artifact]:
             return {}
 
         inputs = {}
-        if rule := current(noun).conservation:
+        if rule := current(artifact_type).conservation:
             source, table = rule.source.split(".")
-            inputs[source] = _Source(source, table, [row["id"] for name in rule.into for row in tables.get(name, [])])
+            inputs[source] = _Source(
+                source, table, [row["id"] for name in rule.into for row in tables.get(name, [])]
+            )
         config = {"tables": repr(tables), "files": repr(files)}
-        identity = publishing.identity(noun, config, **{name: one.id for name, one in inputs.items()})
-        artifact, _ = store.publish(noun, identity, inputs, {}, fill)  # type: ignore[arg-type]
+        identity = publishing.identity(
+            artifact_type, config, **{name: one.id for name, one in inputs.items()}
+        )
+        artifact, _ = store.publish(artifact_type, identity, inputs, {}, fill)  # type: ignore[arg-type]
         return artifact
 
     return make
 
 
 class _Source:
-    """Stands in for the input of a stage in the conservation check: it has a noun, an id and the ids of its rows."""
+    """Stands in for the input of a stage in the conservation check: it has an artifact type, an id and the ids of its rows."""
 
     id, digest = "0" * 24, "0" * 64
 
-    def __init__(self, noun: str, table: str, ids: list[str]):
-        self.noun, self._table, self._ids = noun, table, ids
+    def __init__(self, artifact_type: str, table: str, ids: list[str]):
+        self.artifact_type, self._table, self._ids = artifact_type, table, ids
 
     def batches(self, table: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
         assert (table, columns) == (self._table, ["id"])
@@ -99,8 +107,16 @@ def run(store: Store) -> Callable[..., Artifact]:
 def runner(store: Store) -> Callable[..., Artifact]:
     """run("clean", {"workers": 1}, raw_documents=artifact) → what the stage published."""
 
-    def go(name: str, settings: dict[str, Any] | None = None, *, as_of: str | None = None, **inputs: Artifact) -> Artifact:
+    def go(
+        name: str,
+        settings: dict[str, Any] | None = None,
+        *,
+        as_of: str | None = None,
+        **inputs: Artifact,
+    ) -> Artifact:
         stage = stages.stage(name)
-        return run_stage(store, stage, stage.config_class.parse(settings or {}, name), inputs, as_of=as_of)[0]
+        return run_stage(
+            store, stage, stage.config_class.parse(settings or {}, name), inputs, as_of=as_of
+        )[0]
 
     return go

@@ -24,7 +24,7 @@ from data_contracts.contract import SHIPPED
 
 HOUSE = Path(stages.__file__).parents[1]
 ROOMS = ["data_contracts", "stages", "flows", "infra", "tests"]
-SHARED = {"lm"}  # the one noun among the verbs
+SHARED = {"execution", "llama_cpp", "lm", "reporting"}  # packages that several stages use
 MODEL_STAGES = {"pretrain", "sft", "collect_preferences", "dpo", "evaluate", "export_gguf"}
 MOST_LINES, MOST_README_LINES, MOST_FIELDS = 500, 40, 14
 
@@ -35,22 +35,26 @@ every_stage = pytest.mark.parametrize("name", stages.NAMES)
 def test_rows_of_the_map_folders_of_stages_and_contracts_are_the_same_set():
     folders = {path.parent.name for path in (HOUSE / "stages").glob("*/__init__.py")} - SHARED
     assert folders == set(stages.NAMES)
-    assert set(SHIPPED.nouns) == {stage.produces for stage in stages.STAGES}
+    assert set(SHIPPED.artifact_types) == {stage.produces for stage in stages.STAGES}
 
 
 def test_the_map_is_in_order_every_input_is_made_by_an_earlier_row():
     made = set()
     for stage in stages.STAGES:
         for wanted in stage.consumes:
-            assert (wanted.role, wanted.noun) in made, f"{stage.name} consumes {wanted.role}, which no earlier stage makes"
-        made.add((stage.role, stage.produces))
-    assert len(made) == len(stages.STAGES), "two stages make the same role"
+            assert (wanted.output, wanted.artifact_type) in made, (
+                f"{stage.name} consumes {wanted.output}, which no earlier stage makes"
+            )
+        made.add((stage.output, stage.produces))
+    assert len(made) == len(stages.STAGES), "two stages make the same output"
 
 
 def test_stages_read_the_major_version_that_stages_write():
     for stage in stages.STAGES:
         for wanted in stage.consumes:
-            assert wanted.major == current(wanted.noun).version.major, f"{stage.name} reads an old {wanted.noun}"
+            assert wanted.major == current(wanted.artifact_type).version.major, (
+                f"{stage.name} reads an old {wanted.artifact_type}"
+            )
 
 
 @every_stage
@@ -58,11 +62,15 @@ def test_a_stage_folder_has_its_four_files_and_a_short_guide(name):
     folder = HOUSE / "stages" / name
     for file in ("__init__.py", "config.py", "stage.py", "README.md"):
         assert (folder / file).is_file(), f"{name} has no {file}"
-    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))), f"{name} does not say what it is"
+    assert ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))), (
+        f"{name} does not say what it is"
+    )
     guide = (folder / "README.md").read_text("utf-8")
     assert len(guide.splitlines()) <= MOST_README_LINES
     assert f"groundup stage {name}" in guide, "how to run it alone"
-    told = {word for code in re.findall(r"`[^`\n]+`|\w+=", guide) for word in re.findall(r"\w+", code)}
+    told = {
+        word for code in re.findall(r"`[^`\n]+`|\w+=", guide) for word in re.findall(r"\w+", code)
+    }
     missing = [field for field in stages.stage(name).config_class.model_fields if field not in told]
     assert missing == [], "knobs that the guide does not mention"
 
@@ -74,7 +82,9 @@ def test_a_stage_is_one_function_of_its_config_its_inputs_a_draft_and_a_report(n
     assert next(iter(parameters)) == "config"
     optional = {wanted.name for wanted in stage.consumes if wanted.optional}
     given = set(parameters) - {"config", "out", "report"}
-    assert given == {wanted.name for wanted in stage.consumes} or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    assert given == {wanted.name for wanted in stage.consumes} or any(
+        p.kind is p.VAR_KEYWORD for p in parameters.values()
+    )
     assert {"out", "report"} <= set(parameters)
     assert all(parameters[n].default is None for n in optional & given)
     assert stage.function.__doc__ or sys.modules[stage.function.__module__].__doc__
@@ -105,17 +115,29 @@ def test_settings_are_frozen_few_described_and_bounded(name):
     assert config.model_config["extra"] == "forbid"
     assert len(config.model_fields) <= MOST_FIELDS
     found = list(fields(config, name))
-    assert [where for where, field in found if not field.description] == [], "settings without a description"
-    numbers = [(where, field) for where, field in found if {int, float} & {field.annotation, *get_args(field.annotation)}]
+    assert [where for where, field in found if not field.description] == [], (
+        "settings without a description"
+    )
+    numbers = [
+        (where, field)
+        for where, field in found
+        if {int, float} & {field.annotation, *get_args(field.annotation)}
+    ]
     bounded = ("ge", "gt", "le", "lt", "multiple_of")
-    assert [where for where, field in numbers if not any(hasattr(rule, bound) for rule in field.metadata for bound in bounded)] == []
+    assert [
+        where
+        for where, field in numbers
+        if not any(hasattr(rule, bound) for rule in field.metadata for bound in bounded)
+    ] == []
 
 
 @every_stage
 def test_settings_have_laptop_defaults(name):
     config = stages.stage(name).config_class
     required = [where for where, field in config.model_fields.items() if field.is_required()]
-    assert required == [] or name == "crawl", "a stage runs with no setting given; only crawl must be told where to begin"
+    assert required == [] or name == "crawl", (
+        "a stage runs with no setting given; only crawl must be told where to begin"
+    )
     if not required:
         assert config.parse({}, name)
 
@@ -134,7 +156,13 @@ print(json.dumps(found))
 @cache
 def loaded() -> dict[str, list[str]]:
     modules = ["data_contracts", "stages", *(f"stages.{name}.config" for name in stages.NAMES)]
-    done = subprocess.run([sys.executable, "-c", IMPORTS, *modules], capture_output=True, text=True, cwd=HOUSE, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTS, *modules],
+        capture_output=True,
+        text=True,
+        cwd=HOUSE,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -160,27 +188,53 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 def test_the_rules_of_imports_hold_for_every_row_of_the_map():
-    rules = tomllib.loads((HOUSE / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]["contracts"]
+    rules = tomllib.loads((HOUSE / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
     by_name = {rule["name"]: rule for rule in rules}
-    assert by_name["no stage knows another"]["modules"] == [f"stages.{name}" for name in stages.NAMES]
+    assert by_name["no stage knows another"]["modules"] == [
+        f"stages.{name}" for name in stages.NAMES
+    ]
     data_stages = [f"stages.{name}" for name in stages.NAMES if name not in MODEL_STAGES]
     assert by_name["data stages know no torch"]["source_modules"] == data_stages
 
 
 def test_no_file_or_folder_is_a_drawer_for_anything():
-    drawers = {"utils", "util", "common", "helpers", "helper", "misc", "shared", "tools", "lib", "core", "base"}
-    assert [str(path.relative_to(HOUSE)) for path in SOURCES if {path.stem, *path.relative_to(HOUSE).parts[:-1]} & drawers] == []
+    drawers = {
+        "utils",
+        "util",
+        "common",
+        "helpers",
+        "helper",
+        "misc",
+        "shared",
+        "tools",
+        "lib",
+        "core",
+        "base",
+    }
+    assert [
+        str(path.relative_to(HOUSE))
+        for path in SOURCES
+        if {path.stem, *path.relative_to(HOUSE).parts[:-1]} & drawers
+    ] == []
 
 
 def test_files_are_short_enough_to_be_read():
-    lengths = {str(path.relative_to(HOUSE)): len(path.read_text("utf-8").splitlines()) for path in SOURCES}
+    lengths = {
+        str(path.relative_to(HOUSE)): len(path.read_text("utf-8").splitlines()) for path in SOURCES
+    }
     assert {path: lines for path, lines in lengths.items() if lines > MOST_LINES} == {}
 
 
 @cache
 def parsed() -> dict[str, ast.Module]:
     """The tree of every file but the tests."""
-    return {str(path.relative_to(HOUSE)): ast.parse(path.read_text("utf-8")) for path in SOURCES if "tests" not in path.parts}
+    return {
+        str(path.relative_to(HOUSE)): ast.parse(path.read_text("utf-8"))
+        for path in SOURCES
+        if "tests" not in path.parts
+    }
 
 
 def test_every_module_says_what_it_is():
@@ -190,7 +244,11 @@ def test_every_module_says_what_it_is():
 def unpickles(tree: ast.AST) -> bool:
     """Whether a file names a pickler: in an import, in a call, or as NumPy's allow_pickle."""
     calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    names = imported(tree) | {ast.unparse(call.func) for call in calls} | {keyword.arg for call in calls for keyword in call.keywords}
+    names = (
+        imported(tree)
+        | {ast.unparse(call.func) for call in calls}
+        | {keyword.arg for call in calls for keyword in call.keywords}
+    )
     return bool(names & {"pickle", "dill", "joblib", "torch.load", "torch.save", "allow_pickle"})
 
 
@@ -198,10 +256,20 @@ def test_no_pickle_is_read_or_written_anywhere():
     assert [path for path, tree in parsed().items() if unpickles(tree)] == []
 
 
-@pytest.mark.parametrize("source", ["import pickle", "from torch import load", "torch.save(x, f)", "np.load(f, allow_pickle=True)"])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import pickle",
+        "from torch import load",
+        "torch.save(x, f)",
+        "np.load(f, allow_pickle=True)",
+    ],
+)
 def test_pickle_is_found_under_its_other_names(source):
     assert unpickles(ast.parse(source))
-    assert not unpickles(ast.parse("import torch\nnp.load(f)\nsafetensors.torch.save(x)\nset_by_load(torch)"))
+    assert not unpickles(
+        ast.parse("import torch\nnp.load(f)\nsafetensors.torch.save(x)\nset_by_load(torch)")
+    )
 
 
 @every_stage

@@ -15,16 +15,26 @@ from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from data_contracts.foreign_text import brief, listed
 from stages.clean.refusal import Refused
 
-_BOMS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"))
-_META = re.compile(rb"""<meta[^>]{0,256}?charset\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2,40})""", re.IGNORECASE)
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_META = re.compile(
+    rb"""<meta[^>]{0,256}?charset\s*=\s*["']?\s*([A-Za-z0-9_.:-]{2,40})""", re.IGNORECASE
+)
 _XML = re.compile(rb"""^\s*<\?xml[^>]{0,128}?encoding\s*=\s*["']([A-Za-z0-9_.:-]{2,40})""")
 _HEAD = 4096  # bytes prescanned for <meta>; the standard asks for 1,024
 
-_CONTROLS = bytes({*range(32), 127} - {*b"\t\n\x0c\r\x0e\x0f\x1b"})  # shifts and escapes belong to ISO 2022
+_CONTROLS = bytes(
+    {*range(32), 127} - {*b"\t\n\x0c\r\x0e\x0f\x1b"}
+)  # shifts and escapes belong to ISO 2022
 
 MAX_CONTROL_SHARE = 0.02  # control characters among the bytes of a text
 MAX_BAD_SHARE = 0.001  # characters that may be undecodable before a document is refused
-MAX_BADNESS = 0.05  # unlikely character pairs (as ftfy counts them) per byte that UTF-8 spends beyond ASCII
+MAX_BADNESS = (
+    0.05  # unlikely character pairs (as ftfy counts them) per byte that UTF-8 spends beyond ASCII
+)
 
 
 def decode(body: bytes, declared: str | None = None) -> str:
@@ -40,11 +50,23 @@ def decode(body: bytes, declared: str | None = None) -> str:
     if 0 in body and not any("16" in name or "32" in name for name in names):
         raise Refused("binary", f"{body.count(0)} NUL bytes among {len(body)}")
     _refuse_controls(body, names)
-    escaped = b"\x1b$" in body or b"\x0e" in body  # ISO 2022 shifts: seven-bit bytes that are not ASCII text
-    if not escaped and not _names_seven_bit(names) and (text := _strictly(body, "utf-8")) is not None:
-        return _text_or_refused(text, "utf-8")  # bytes beyond ASCII that are valid UTF-8 are hardly ever anything else
+    escaped = (
+        b"\x1b$" in body or b"\x0e" in body
+    )  # ISO 2022 shifts: seven-bit bytes that are not ASCII text
+    if (
+        not escaped
+        and not _names_seven_bit(names)
+        and (text := _strictly(body, "utf-8")) is not None
+    ):
+        return _text_or_refused(
+            text, "utf-8"
+        )  # bytes beyond ASCII that are valid UTF-8 are hardly ever anything else
     tried = []
-    for name in [*names, *(("iso2022_kr", "iso2022_jp_ext") if escaped else ()), detect_encoding(body)]:
+    for name in [
+        *names,
+        *(("iso2022_kr", "iso2022_jp_ext") if escaped else ()),
+        detect_encoding(body),
+    ]:
         text = _strictly(body, name)
         tried.append(name)
         if text is not None and _plausible(text):
@@ -54,7 +76,9 @@ def decode(body: bytes, declared: str | None = None) -> str:
         return _text_or_refused(text.replace("\ufffd", ""), "utf-8")
     if any(_strictly(body, name) is not None for name in tried):
         raise Refused("mojibake", f"bytes decode as {listed(tried)} but give no plausible text")
-    raise Refused("undecodable", f"{bad} of {len(text)} characters fit none of utf-8, {listed(tried)}")
+    raise Refused(
+        "undecodable", f"{bad} of {len(text)} characters fit none of utf-8, {listed(tried)}"
+    )
 
 
 def _declared_inside(head: bytes) -> list[str]:
@@ -64,7 +88,10 @@ def _declared_inside(head: bytes) -> list[str]:
 
 def _names_seven_bit(names: list[str]) -> bool:
     return any(
-        name.lower().startswith(("hz", "iso-2022", "iso2022", "utf-7", "utf7", "utf-16", "utf16", "utf-32", "utf32")) for name in names
+        name.lower().startswith(
+            ("hz", "iso-2022", "iso2022", "utf-7", "utf7", "utf-16", "utf16", "utf-32", "utf32")
+        )
+        for name in names
     )
 
 
@@ -102,7 +129,9 @@ def _strictly_or_refused(body: bytes, name: str) -> str:
 
 def _text_or_refused(text: str, name: str) -> str:
     if "\0" in text:
-        raise Refused("binary", f"{text.count(chr(0))} NUL characters after decoding as {brief(name)}")
+        raise Refused(
+            "binary", f"{text.count(chr(0))} NUL characters after decoding as {brief(name)}"
+        )
     return text
 
 

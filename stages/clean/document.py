@@ -54,8 +54,14 @@ def cleaned(page: Page, config: CleanConfig, model_path: str) -> Row:
         if failed := first_failing(row, config):
             raise Refused(*failed, text=row["text"])
     except Refused as refusal:
-        row |= {"reason": refusal.reason, "detail": refusal.detail, "text": refusal.text or row["text"]}
-        if row["text"] and not row["words"]:  # refused half-way: the text has its signals all the same
+        row |= {
+            "reason": refusal.reason,
+            "detail": refusal.detail,
+            "text": refusal.text or row["text"],
+        }
+        if (
+            row["text"] and not row["words"]
+        ):  # refused half-way: the text has its signals all the same
             _redact_and_measure(row, row["text"], config)
     return row
 

@@ -15,10 +15,10 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 
 from data_contracts import ConfigError, GroundupError
-from stages.child import end_with_parent
 from stages.clean.config import CleanConfig
 from stages.clean.document import Page, Row, blank, cleaned
 from stages.clean.language import load
+from stages.execution.child import end_with_parent
 
 START_SECONDS = 120  # to import what cleaning needs and load the language model, on a busy machine
 
@@ -47,12 +47,24 @@ class Guard:
         except (EOFError, ConnectionError):
             return self._death(page)
         self.stop()
-        return blank(reason="timeout", detail=f"cleaning took more than {self.config.max_seconds:g} seconds for {len(page.body)} bytes")
+        return blank(
+            reason="timeout",
+            detail=f"cleaning took more than {self.config.max_seconds:g} seconds for {len(page.body)} bytes",
+        )
 
     def _start(self) -> None:
         self._line, theirs = Pipe()
-        command = [sys.executable, "-P", "-m", "stages.clean.guard", str(theirs.fileno()), str(os.getpid())]
-        self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
+        command = [
+            sys.executable,
+            "-P",
+            "-m",
+            "stages.clean.guard",
+            str(theirs.fileno()),
+            str(os.getpid()),
+        ]
+        self._process = subprocess.Popen(
+            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
+        )
         theirs.close()
         try:
             self._line.send((self.config, self.model_path))
@@ -64,7 +76,9 @@ class Guard:
             return
         self.stop()
         if wrong is None:
-            raise GroundupError("cleaning process", why, "see the messages above; run the stage again")
+            raise GroundupError(
+                "cleaning process", why, "see the messages above; run the stage again"
+            )
         raise ConfigError(
             "clean.language.model",
             f"{self.model_path} is no fastText model: {wrong}",
@@ -89,7 +103,10 @@ class Guard:
                 f"was killed by signal {-code}, most often for want of memory",
                 "run again with fewer clean.workers or more memory; nothing was published",
             )
-        return blank(reason="crashed", detail=f"the extractor died with exit status {code} of {len(page.body)} bytes")
+        return blank(
+            reason="crashed",
+            detail=f"the extractor died with exit status {code} of {len(page.body)} bytes",
+        )
 
 
 _kept: list[Guard] = []

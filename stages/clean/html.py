@@ -36,7 +36,9 @@ class Layout:
     navigation: tuple[str, ...]
 
 
-PYDOC = Layout("/_pydoc.css", ("body > div:first-child", "body > div:nth-child(2)", "td.extra", "form"))
+PYDOC = Layout(
+    "/_pydoc.css", ("body > div:first-child", "body > div:nth-child(2)", "td.extra", "form")
+)
 LAYOUTS = (PYDOC,)
 
 
@@ -51,7 +53,9 @@ def extract(html: str, precision: bool = False) -> tuple[str, str | None]:
     if precision and layout is None:
         import trafilatura  # a second to import: not for those who do without
 
-        return trafilatura.extract(html, include_comments=False, favor_precision=True) or "", _title(html)
+        return trafilatura.extract(
+            html, include_comments=False, favor_precision=True
+        ) or "", _title(html)
     for mark in _MARKS:
         html = html.replace(mark, "")
     tree = HTMLTree.parse(_with_levels(html))
@@ -91,7 +95,12 @@ def _with_levels(html: str) -> str:
     pieces, at = [], 0
     for tag in _TERMS.finditer(html):
         closing, name = bool(tag[1]), tag[2].lower()
-        ends = bool(open_lists) and open_lists[-1] and (closing or name != "dl") and not (closing and name == "dt")
+        ends = (
+            bool(open_lists)
+            and open_lists[-1]
+            and (closing or name != "dl")
+            and not (closing and name == "dt")
+        )
         begins = name == "dd" and not closing
         if ends:
             open_lists[-1] = False

@@ -18,7 +18,9 @@ def identify(text: str, model_path: str) -> tuple[str, float | None]:
     sample = _NO_LETTERS.sub(" ", _sample(text)).strip()
     if not sample:
         return UNDECIDED, None
-    labels, probabilities = load(model_path).predict([sample.lower()])  # a list: a plain string fails under numpy 2
+    labels, probabilities = load(model_path).predict(
+        [sample.lower()]
+    )  # a list: a plain string fails under numpy 2
     return labels[0][0].removeprefix("__label__"), min(float(probabilities[0][0]), 1.0)
 
 

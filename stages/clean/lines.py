@@ -6,7 +6,15 @@ from stages.clean.config import C4
 from stages.clean.refusal import Refused
 from stages.clean.signals import TERMINAL, words_of
 
-_BOILERPLATE = ("javascript", "terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
+_BOILERPLATE = (
+    "javascript",
+    "terms of use",
+    "privacy policy",
+    "cookie policy",
+    "uses cookies",
+    "use of cookies",
+    "use cookies",
+)
 
 
 def kept_lines(text: str, c4: C4) -> tuple[str, int]:

@@ -26,7 +26,9 @@ def redact(text: str, kinds: Sequence[str]) -> tuple[str, int]:
     return text, total
 
 
-def _finder(sign: str, pattern: str, placeholder: str, valid: Valid | None = None, not_after: str = r"[\w.]") -> Finder:
+def _finder(
+    sign: str, pattern: str, placeholder: str, valid: Valid | None = None, not_after: str = r"[\w.]"
+) -> Finder:
     """sign: without it in the text there is no match. not_after: what may not stand before a match.
 
     A pattern may take more groups of a number than belong to it ("… 1332 BIC"): what is looked for is the longest valid beginning.
@@ -49,7 +51,9 @@ def _finder(sign: str, pattern: str, placeholder: str, valid: Valid | None = Non
                 done = at = start + len(shown)
                 found += 1
             else:
-                at = start + len(match[0].partition(" ")[0])  # what is looked for may begin with the second group
+                at = start + len(
+                    match[0].partition(" ")[0]
+                )  # what is looked for may begin with the second group
         return "".join(pieces) + text[done:], found
 
     return find
@@ -57,7 +61,9 @@ def _finder(sign: str, pattern: str, placeholder: str, valid: Valid | None = Non
 
 _LOCAL_PART = re.compile(r"[\w.+%-]{1,64}\Z")
 _DOMAIN = re.compile(r"@((?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24})\b")
-_RESERVED = re.compile(r"(?:^|\.)(?:example\.(?:com|org|net)|(?:example|test|invalid|localhost|local))$", re.IGNORECASE)
+_RESERVED = re.compile(
+    r"(?:^|\.)(?:example\.(?:com|org|net)|(?:example|test|invalid|localhost|local))$", re.IGNORECASE
+)
 
 
 def _emails(text: str) -> tuple[str, int]:
@@ -97,7 +103,9 @@ def _is_iban(shown: str) -> bool:
     compact = shown.replace(" ", "")
     if len(compact) != _IBAN_LENGTHS.get(compact[:2]):
         return False
-    return int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4])) % 97 == 1
+    return (
+        int("".join(str(int(character, 36)) for character in compact[4:] + compact[:4])) % 97 == 1
+    )
 
 
 _CARD_ISSUERS = re.compile(r"4(?:\d{12}|\d{15})|5[1-5]\d{14}|3[47]\d{13}|6(?:011|5\d\d)\d{12}")
@@ -107,7 +115,10 @@ def _is_card(shown: str) -> bool:
     """A length and prefix that an issuer uses, and the check digit of ISO/IEC 7812 (Luhn)."""
     digits = re.sub(r"\D", "", shown)
     doubled = (int(d) * (1 + i % 2) for i, d in enumerate(reversed(digits)))
-    return _CARD_ISSUERS.fullmatch(digits) is not None and sum(d // 10 + d % 10 for d in doubled) % 10 == 0
+    return (
+        _CARD_ISSUERS.fullmatch(digits) is not None
+        and sum(d // 10 + d % 10 for d in doubled) % 10 == 0
+    )
 
 
 def _key(sign: str, rest: str) -> Finder:
@@ -116,30 +127,66 @@ def _key(sign: str, rest: str) -> Finder:
 
 FINDERS: dict[str, tuple[Finder, ...]] = {
     "secret": (
-        _key("-----BEGIN ", r"[A-Z ]{0,30}PRIVATE KEY-----[^-]{1,16000}-----END [A-Z ]{0,30}PRIVATE KEY-----"),
+        _key(
+            "-----BEGIN ",
+            r"[A-Z ]{0,30}PRIVATE KEY-----[^-]{1,16000}-----END [A-Z ]{0,30}PRIVATE KEY-----",
+        ),
         *(_key(sign, r"[0-9A-Z]{16}\b") for sign in ("AKIA", "ASIA")),  # AWS
-        *(_key(sign, r"[A-Za-z0-9]{36,255}\b") for sign in ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "npm_")),  # GitHub, npm
-        *(_key(sign, r"[\w-]{20,255}") for sign in ("github_pat_", "glpat-", "pypi-AgE")),  # GitHub, GitLab, PyPI
-        *(_key(sign, r"[A-Za-z0-9-]{10,200}") for sign in ("xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-")),  # Slack
+        *(
+            _key(sign, r"[A-Za-z0-9]{36,255}\b")
+            for sign in ("ghp_", "gho_", "ghu_", "ghs_", "ghr_", "npm_")
+        ),  # GitHub, npm
+        *(
+            _key(sign, r"[\w-]{20,255}") for sign in ("github_pat_", "glpat-", "pypi-AgE")
+        ),  # GitHub, GitLab, PyPI
+        *(
+            _key(sign, r"[A-Za-z0-9-]{10,200}")
+            for sign in ("xoxb-", "xoxp-", "xoxa-", "xoxr-", "xoxs-")
+        ),  # Slack
         *(_key(sign, r"[A-Za-z0-9]{16,200}") for sign in ("sk_live_", "rk_live_")),  # Stripe
         _key("AIza", r"[\w-]{35}"),  # Google
         _key("sk-", r"[A-Za-z0-9_-]{32,200}"),  # OpenAI, Anthropic
         _key("hf_", r"[A-Za-z0-9]{30,60}\b"),  # Hugging Face
         _key("eyJ", r"[\w-]{8,2000}\.eyJ[\w-]{8,4000}\.[\w-]{8,2000}"),  # JSON web token
-        _finder("://", r"://[\w.%+-]{1,64}:[^\s/@:]{1,128}@(?=[\w.-])", "://[SECRET]@", not_after="[^a-z]"),  # user:password
+        _finder(
+            "://",
+            r"://[\w.%+-]{1,64}:[^\s/@:]{1,128}@(?=[\w.-])",
+            "://[SECRET]@",
+            not_after="[^a-z]",
+        ),  # user:password
     ),
     "email": (_emails,),
-    "iban": (_finder("", r"[A-Z][A-Z]\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", "[IBAN]", _is_iban),),
-    "card": (_finder("", r"[3-6]\d{3}(?:[ -]?\d{2,6}){2,4}(?![\w-]|\.\d)", "[CARD]", _is_card, r"[\w.-]"),),
+    "iban": (
+        _finder(
+            "", r"[A-Z][A-Z]\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?\b", "[IBAN]", _is_iban
+        ),
+    ),
+    "card": (
+        _finder(
+            "", r"[3-6]\d{3}(?:[ -]?\d{2,6}){2,4}(?![\w-]|\.\d)", "[CARD]", _is_card, r"[\w.-]"
+        ),
+    ),
     "ip": (
         _finder(".", r"[0-9](?:\d{0,2}\.\d{1,3})(?:\.\d{1,3}){2}(?!\.?\w)", "[IP]", _is_public_ip),
-        _finder(":", r"[23][0-9a-fA-F]{3}:(?:[0-9a-fA-F]{0,4}:){1,6}[0-9a-fA-F]{0,4}(?![\w:])", "[IP]", _is_public_ip, r"[\w:.]"),
+        _finder(
+            ":",
+            r"[23][0-9a-fA-F]{3}:(?:[0-9a-fA-F]{0,4}:){1,6}[0-9a-fA-F]{0,4}(?![\w:])",
+            "[IP]",
+            _is_public_ip,
+            r"[\w:.]",
+        ),
     ),
     "phone": (
         _finder(
-            "+", r"\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}(?![\w-]|\.\d)", "[PHONE]", _is_phone, r"[\w.+-]"
+            "+",
+            r"\+\d{1,3}[ .-]?(?:\(\d{1,4}\)[ .-]?)?\d{2,4}(?:[ .-]?\d{2,4}){1,4}(?![\w-]|\.\d)",
+            "[PHONE]",
+            _is_phone,
+            r"[\w.+-]",
         ),  # international notation, E.123
         _finder("(", r"\(\d{3}\) ?\d{3}[ .-]\d{4}(?![\w-]|\.\d)", "[PHONE]"),  # North American
-        _finder("", r"[2-9]\d{2}([-.])[2-9]\d{2}\1\d{4}(?![\w-]|\.\d)", "[PHONE]", not_after=r"[\w.+-]"),
+        _finder(
+            "", r"[2-9]\d{2}([-.])[2-9]\d{2}\1\d{4}(?![\w-]|\.\d)", "[PHONE]", not_after=r"[\w.+-]"
+        ),
     ),
 }

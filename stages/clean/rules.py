@@ -19,7 +19,9 @@ class Rule:
     setting: str
 
     def passes(self, value: float | None, threshold: float) -> bool:
-        return value is None or (value >= threshold if self.bound == "least" else value <= threshold)
+        return value is None or (
+            value >= threshold if self.bound == "least" else value <= threshold
+        )
 
 
 RULES: dict[str, tuple[Rule, ...]] = {
@@ -36,8 +38,18 @@ RULES: dict[str, tuple[Rule, ...]] = {
     ),
     "gopher_repetition": (
         Rule("gopher_duplicate_lines", "duplicate_lines_ratio", "most", "max_duplicate_lines"),
-        Rule("gopher_duplicate_paragraphs", "duplicate_paragraphs_ratio", "most", "max_duplicate_paragraphs"),
-        Rule("gopher_duplicate_lines_chars", "duplicate_lines_chars_ratio", "most", "max_duplicate_lines_chars"),
+        Rule(
+            "gopher_duplicate_paragraphs",
+            "duplicate_paragraphs_ratio",
+            "most",
+            "max_duplicate_paragraphs",
+        ),
+        Rule(
+            "gopher_duplicate_lines_chars",
+            "duplicate_lines_chars_ratio",
+            "most",
+            "max_duplicate_lines_chars",
+        ),
         Rule("gopher_top_2gram", "top_2gram_ratio", "most", "max_top_2gram"),
         Rule("gopher_top_3gram", "top_3gram_ratio", "most", "max_top_3gram"),
         Rule("gopher_top_4gram", "top_4gram_ratio", "most", "max_top_4gram"),
@@ -48,7 +60,12 @@ RULES: dict[str, tuple[Rule, ...]] = {
     "fineweb": (
         Rule("fineweb_line_punctuation", "line_punctuation_ratio", "least", "min_line_punctuation"),
         Rule("fineweb_short_lines", "short_lines_ratio", "most", "max_short_lines"),
-        Rule("fineweb_duplicate_lines_chars", "duplicate_lines_chars_ratio", "most", "max_duplicate_lines_chars"),
+        Rule(
+            "fineweb_duplicate_lines_chars",
+            "duplicate_lines_chars_ratio",
+            "most",
+            "max_duplicate_lines_chars",
+        ),
         Rule("fineweb_newlines", "newline_word_ratio", "most", "max_newline_word_ratio"),
     ),
 }
@@ -68,17 +85,28 @@ def first_failing(signals: Mapping[str, Any], config: CleanConfig) -> tuple[str,
         for rule in rules:
             value, threshold = signals[rule.signal], getattr(thresholds, rule.setting)
             if not rule.passes(value, threshold):
-                return rule.name, f"{rule.signal} {_shown(value)} {'<' if rule.bound == 'least' else '>'} {threshold}"
+                return (
+                    rule.name,
+                    f"{rule.signal} {_shown(value)} {'<' if rule.bound == 'least' else '>'} {threshold}",
+                )
     return None
 
 
-def failing_language(signals: Mapping[str, Any], settings: LanguageSettings) -> tuple[str, str] | None:
+def failing_language(
+    signals: Mapping[str, Any], settings: LanguageSettings
+) -> tuple[str, str] | None:
     """The same for the language alone, which is known before the other signals."""
     language, confidence = signals["language"], signals["language_confidence"]
     if settings.keep and language not in settings.keep:
-        return "language", f"language {language} (probability {_shown(confidence)}), kept: {', '.join(settings.keep)}"
+        return (
+            "language",
+            f"language {language} (probability {_shown(confidence)}), kept: {', '.join(settings.keep)}",
+        )
     if confidence is not None and confidence < settings.min_confidence:
-        return "language_unsure", f"language_confidence {_shown(confidence)} < {settings.min_confidence}"
+        return (
+            "language_unsure",
+            f"language_confidence {_shown(confidence)} < {settings.min_confidence}",
+        )
     return None
 
 

@@ -16,7 +16,9 @@ import numpy.typing as npt
 SHORT_LINE = 30  # characters (FineWeb)
 TERMINAL = (".", "!", "?", '"', "'", "”", "’", "。", "！", "？", "؟", "।", "…")
 
-_UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_UNSPACED = (
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+)
 _HAS_UNSPACED = re.compile(f"[{_UNSPACED}]")
 _WORDS_UNSPACED = re.compile(f"[{_UNSPACED}]|[^\\s{_UNSPACED}]+")
 _LETTER = re.compile(r"[^\W\d_]")
@@ -49,7 +51,8 @@ def measure(text: str, stop_words: Sequence[str] | None = None) -> dict[str, Any
         "stop_words": None if stop_words is None else _distinct_stop_words(words, stop_words),
         "duplicate_paragraphs_ratio": 1 - len(set(paragraphs)) / len(paragraphs),
         "newline_word_ratio": text.count("\n") / count,
-        "sentences": len(_SENTENCE_END.findall(text)) + (0 if text.isascii() else len(_OTHER_SENTENCE_END.findall(text))),
+        "sentences": len(_SENTENCE_END.findall(text))
+        + (0 if text.isascii() else len(_OTHER_SENTENCE_END.findall(text))),
     }
 
 
@@ -90,14 +93,22 @@ def _line_signals(lines: Sequence[str]) -> dict[str, float]:
 
 def _ngram_signals(words: Sequence[str]) -> dict[str, float]:
     """Shares of the words' characters that lie in repeated n-grams. An n-gram is known by a 64-bit hash of its words."""
-    signals = {f"top_{n}gram_ratio": 0.0 for n in (2, 3, 4)} | {f"duplicate_{n}gram_ratio": 0.0 for n in (5, 10)}
+    signals = {f"top_{n}gram_ratio": 0.0 for n in (2, 3, 4)} | {
+        f"duplicate_{n}gram_ratio": 0.0 for n in (5, 10)
+    }
     numbers: dict[str, int] = {}
-    codes_1 = _scattered(np.fromiter((numbers.setdefault(word, len(numbers)) for word in words), np.uint64, len(words)))
+    codes_1 = _scattered(
+        np.fromiter(
+            (numbers.setdefault(word, len(numbers)) for word in words), np.uint64, len(words)
+        )
+    )
     lengths = np.fromiter(map(len, words), np.int64, len(words))
     ends = np.concatenate([[0], np.cumsum(lengths)])
     codes = codes_1
     for n in range(2, min(10, len(words)) + 1):
-        codes = codes[:-1] * np.uint64(0x9E3779B97F4A7C15) + codes_1[n - 1 :]  # wraps around, as meant
+        codes = (
+            codes[:-1] * np.uint64(0x9E3779B97F4A7C15) + codes_1[n - 1 :]
+        )  # wraps around, as meant
         if n <= 4:
             signals[f"top_{n}gram_ratio"] = _top_share(codes, ends, n)
         elif n in (5, 10):

@@ -14,8 +14,8 @@ from data_contracts import Artifact, Draft, InputError
 from stages.clean.config import CleanConfig
 from stages.clean.document import Page
 from stages.clean.guard import kept, release
+from stages.execution.shards import map_shards
 from stages.report import Facts, Report
-from stages.shards import map_shards
 
 SHARD_BYTES = 16 << 20  # of pages, as fetched: what a worker takes at a time
 SAMPLES = 3
@@ -56,10 +56,14 @@ def run(config: CleanConfig, *, raw_documents: Artifact, out: Draft, report: Rep
     if total == 0:
         failures = raw_documents.rows("failures")
         why = f"0 documents to clean; the crawl tried {failures} addresses and none gave a page"
-        raise InputError(f"{raw_documents}", why, "look at its failures table and correct the crawl's sources")
+        raise InputError(
+            f"{raw_documents}", why, "look at its failures table and correct the crawl's sources"
+        )
     tally = _nothing()
     try:
-        for done in map_shards(partial(_clean_shard, config, model_path, out), _shards(raw_documents), config.workers):
+        for done in map_shards(
+            partial(_clean_shard, config, model_path, out), _shards(raw_documents), config.workers
+        ):
             tally.add(done)
             report.progress(tally.totals["documents"], total, "documents")
     finally:
@@ -83,7 +87,10 @@ def _clean_shard(config: CleanConfig, model_path: str, out: Draft, shard: Shard)
     """Clean one shard and write its part of both tables."""
     tally = _nothing()
     guard = kept(config, model_path)
-    with out.writer("documents", shard.number) as documents, out.writer("rejects", shard.number) as rejects:
+    with (
+        out.writer("documents", shard.number) as documents,
+        out.writer("rejects", shard.number) as rejects,
+    ):
         for raw in (row for batch in shard.batches for row in batch.to_pylist()):
             row = guard.clean(Page(raw["body"], raw["media_type"], raw["charset"]))
             row |= {name: raw[name] for name in ("id", "url", "source", "license")}
@@ -99,7 +106,11 @@ def _count(tally: Tally, row: dict[str, Any]) -> None:
         tally.rejected[row["reason"]] += 1
         return
     tally.totals.update(
-        kept=1, words=row["words"], text_bytes=len(row["text"].encode()), redactions=row["redactions"], removed_lines=row["removed_lines"]
+        kept=1,
+        words=row["words"],
+        text_bytes=len(row["text"].encode()),
+        redactions=row["redactions"],
+        removed_lines=row["removed_lines"],
     )
     tally.languages[row["language"]] += 1
     if len(tally.samples) < SAMPLES:
@@ -122,7 +133,10 @@ def _facts(tally: Tally) -> Facts:
             "words": totals["words"],
             "removed_lines": totals["removed_lines"],
             "redactions": totals["redactions"],
-            "languages": ", ".join(f"{code} {count}" for code, count in sorted(tally.languages.items(), key=lambda i: (-i[1], i[0]))[:10]),
+            "languages": ", ".join(
+                f"{code} {count}"
+                for code, count in sorted(tally.languages.items(), key=lambda i: (-i[1], i[0]))[:10]
+            ),
         },
         rejected=dict(sorted(tally.rejected.items(), key=lambda item: (-item[1], item[0]))),
         samples=tally.samples,

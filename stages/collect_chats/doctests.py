@@ -31,13 +31,21 @@ class Session:
     @property
     def code(self) -> str:
         """As typed at the prompt."""
-        shown = [">>> " + statement.rstrip("\n").replace("\n", "\n... ") for statement in self.statements]
+        shown = [
+            ">>> " + statement.rstrip("\n").replace("\n", "\n... ") for statement in self.statements
+        ]
         return "\n".join(shown)
 
 
-def of_entries(entries: list[Entry], config: CollectChatsConfig, questions: Questions) -> Iterator[Chat | Refused]:
+def of_entries(
+    entries: list[Entry], config: CollectChatsConfig, questions: Questions
+) -> Iterator[Chat | Refused]:
     """Chats of all examples on the page; all are run in one sandbox, each in a process of its own."""
-    exported = {entry.name.removeprefix(f"{entry.module}.") for entry in entries if entry.public and entry.kind != "module"}
+    exported = {
+        entry.name.removeprefix(f"{entry.module}.")
+        for entry in entries
+        if entry.public and entry.kind != "module"
+    }
     found: list[Session] = []
     for entry in entries:
         for one in sessions(entry, exported):
@@ -45,17 +53,31 @@ def of_entries(entries: list[Entry], config: CollectChatsConfig, questions: Ques
                 yield one
             else:
                 found.append(one)
-    outcomes = run_sessions([session.statements for session in found], config.doctest.seconds, config.doctest.packages)
+    outcomes = run_sessions(
+        [session.statements for session in found], config.doctest.seconds, config.doctest.packages
+    )
     for session, outcome in zip(found, outcomes, strict=True):
         if outcome.not_run:
-            yield Refused("doctest", session.code, "not_run", "examples cannot be confined on this system")
+            yield Refused(
+                "doctest", session.code, "not_run", "examples cannot be confined on this system"
+            )
         elif outcome.output is None:
             # no more than the kind of error: messages hold addresses and times, and the same input must give the same bytes
-            yield Refused("doctest", session.code, "example_fails", str(outcome.error).split(":")[0])
+            yield Refused(
+                "doctest", session.code, "example_fails", str(outcome.error).split(":")[0]
+            )
         elif _plain(outcome.output) != _plain(session.wanted):
-            yield Refused("doctest", session.code, "output_differs", f"it does not print {session.wanted!r}")
+            yield Refused(
+                "doctest", session.code, "output_differs", f"it does not print {session.wanted!r}"
+            )
         else:
-            yield checked("doctest", questions.put("doctest", code=session.code), session.wanted.rstrip(), config, min_chars=1)
+            yield checked(
+                "doctest",
+                questions.put("doctest", code=session.code),
+                session.wanted.rstrip(),
+                config,
+                min_chars=1,
+            )
 
 
 def sessions(entry: Entry, exported: set[str]) -> Iterator[Session | Refused]:
@@ -78,10 +100,17 @@ def sessions(entry: Entry, exported: set[str]) -> Iterator[Session | Refused]:
         elif example.options.get(doctest.ELLIPSIS) and "..." in example.want:
             yield Refused("doctest", source, "inexact", "the page shows only a part of the output")
         elif len(setup := _needed(silent, source)) > MAX_SETUP:
-            yield Refused("doctest", source, "long_setup", f"{len(setup)} statements come before it, at most {MAX_SETUP} are shown")
+            yield Refused(
+                "doctest",
+                source,
+                "long_setup",
+                f"{len(setup)} statements come before it, at most {MAX_SETUP} are shown",
+            )
         else:
             statements = (*setup, source)
-            yield Session((*_imports(statements, entry.module, exported), *statements), example.want)
+            yield Session(
+                (*_imports(statements, entry.module, exported), *statements), example.want
+            )
 
 
 def _needed(silent: list[str], source: str) -> list[str]:
@@ -102,7 +131,9 @@ def _imports(statements: tuple[str, ...], module: str, exported: set[str]) -> tu
     free = set().union(*(one.used for one in names)) - set().union(*(one.bound for one in names))
     from_module = sorted((free & exported) - BUILTINS) if module else []
     lines = [f"import {module}"] if module and module.split(".")[0] in free else []
-    return (*lines, f"from {module} import {', '.join(from_module)}") if from_module else tuple(lines)
+    return (
+        (*lines, f"from {module} import {', '.join(from_module)}") if from_module else tuple(lines)
+    )
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,15 @@ def prose(lines: list[str]) -> str | None:
         return None
     text = " ".join(UNSPACED_BREAK.sub("", "\n".join(lines)).split())
     wordy = sum(c.isalpha() or c.isspace() for c in text)
-    return text if wordy >= 0.75 * len(text) and (" " in text or SENTENCE_END.search(text)) else None
+    return (
+        text if wordy >= 0.75 * len(text) and (" " in text or SENTENCE_END.search(text)) else None
+    )
 
 
 def _is_code(line: str) -> bool:
-    indented = line[0].isspace() and line[0] != "\u3000"  # which opens a paragraph in Chinese and Japanese
+    indented = (
+        line[0].isspace() and line[0] != "\u3000"
+    )  # which opens a paragraph in Chinese and Japanese
     return indented or line.startswith((">>>", "|", "#")) or bool(UNDERLINE.match(line.strip()))
 
 
@@ -49,7 +53,11 @@ def whole_sentences(text: str, max_chars: int) -> str | None:
     """As many sentences from the start as fit, closed with a full stop where the text has no end mark; None if not one fits."""
     taken = ""
     for sentence in sentences(text):
-        longer = taken + ("" if taken.endswith(("。", "！", "？")) else " ") + sentence if taken else sentence
+        longer = (
+            taken + ("" if taken.endswith(("。", "！", "？")) else " ") + sentence
+            if taken
+            else sentence
+        )
         if len(longer) >= max_chars:  # one character is left for a full stop
             break
         taken = longer
@@ -88,5 +96,12 @@ def sections(text: str, marked: bool = False) -> Iterator[tuple[str, str]]:
 
 def _heading(line: str) -> str | None:
     line = line.lstrip("#").strip()
-    good = 3 <= len(line) <= MAX_HEADING and line[0].isalnum() and line[-1] not in ".!?:;,。！？" and not set(line) & set("=<>|{}")
-    return line if good and sum(c.isalpha() or c.isspace() for c in line) >= 0.8 * len(line) else None
+    good = (
+        3 <= len(line) <= MAX_HEADING
+        and line[0].isalnum()
+        and line[-1] not in ".!?:;,。！？"
+        and not set(line) & set("=<>|{}")
+    )
+    return (
+        line if good and sum(c.isalpha() or c.isspace() for c in line) >= 0.8 * len(line) else None
+    )

@@ -15,13 +15,20 @@ from typing import Literal
 
 TITLE = re.compile(r"^\w+: (?:built-in )?(?:module|package) ([\w.]+)")
 CLASS = re.compile(r"^class (\w+)(?:\(.*\))?$")
-SIGNATURE = re.compile(r"^(?:async )?([A-Za-z_][\w.]*)\((.*)\)(?: -> .+?)?(?: method of [\w.]+ instance)?(?: from [\w.]+)?$")
+SIGNATURE = re.compile(
+    r"^(?:async )?([A-Za-z_][\w.]*)\((.*)\)(?: -> .+?)?(?: method of [\w.]+ instance)?(?: from [\w.]+)?$"
+)
 HEADING = re.compile(
     r"^(Package Contents|Modules|Classes|Functions|Data|Version|Date|Author|Credits)$"
     r"|^(Method resolution order|(?:Methods|Class methods|Static methods|Readonly properties|Data descriptors|Data and other attributes)"
     r" (?:defined here|inherited from .+)):$"
 )
-DESCRIBED = ("Functions", "Methods defined here:", "Class methods defined here:", "Static methods defined here:")
+DESCRIBED = (
+    "Functions",
+    "Methods defined here:",
+    "Class methods defined here:",
+    "Static methods defined here:",
+)
 ALIAS = re.compile(r"^\w+ = [\w.]+\(.*\)$")
 SPOKEN = {"posixpath": "os.path"}  # pydoc names the module that os.path is on this system
 
@@ -70,7 +77,12 @@ def entries(module: str, text: str) -> Iterator[Entry]:
         elif made:
             owner, listing = made[1], False
             opened = Entry("class", _qualified(spoken, owner), spoken, None)
-        elif called and current and not current.text and called.split(".")[-1] == current.name.split(".")[-1].strip("_"):
+        elif (
+            called
+            and current
+            and not current.text
+            and called.split(".")[-1] == current.name.split(".")[-1].strip("_")
+        ):
             if current.signature is None:
                 current.signature = line
                 continue  # else it says the signature once more, in other words
@@ -91,7 +103,9 @@ def signature(line: str) -> str | None:
     found = SIGNATURE.match(line)
     if not found:
         return None
-    parameters = re.sub(r"<[^<>]*>", "None", found[2])  # defaults without a literal, e.g. <object object>
+    parameters = re.sub(
+        r"<[^<>]*>", "None", found[2]
+    )  # defaults without a literal, e.g. <object object>
     if parameters != "...":
         try:
             ast.parse(f"def f({parameters}): pass")
@@ -118,7 +132,12 @@ def _qualified(module: str, *parts: str | None) -> str:
 def _body(module: str, text: str) -> Iterator[str]:
     """Lines without the page's head (interpreter, links, file, the module's name once more), blanks made plain."""
     lines = [line.replace("\xa0", " ").rstrip() for line in text.splitlines()]
-    head = re.compile(rf"Module Reference|(?:/|\(built-in\))\S*|.*\t+index|{re.escape(module)}(?: \(version .*\))?")
-    start = max((number for number, line in enumerate(lines[:14]) if head.fullmatch(line)), default=-1) + 1
+    head = re.compile(
+        rf"Module Reference|(?:/|\(built-in\))\S*|.*\t+index|{re.escape(module)}(?: \(version .*\))?"
+    )
+    start = (
+        max((number for number, line in enumerate(lines[:14]) if head.fullmatch(line)), default=-1)
+        + 1
+    )
     for line in lines[start:]:
         yield re.sub(r"^ *\t[\t ]*", "", line)

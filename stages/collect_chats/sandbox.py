@@ -61,7 +61,12 @@ def missing() -> str:
     return "" if outcome.output == "1\n" else str(outcome.error)
 
 
-def run_sessions(sessions: Sequence[Sequence[str]], seconds: float, packages: bool = False, megabytes: int = MEGABYTES) -> list[Outcome]:
+def run_sessions(
+    sessions: Sequence[Sequence[str]],
+    seconds: float,
+    packages: bool = False,
+    megabytes: int = MEGABYTES,
+) -> list[Outcome]:
     """Each session is a list of statements as they are typed at the prompt. One outcome per session, in order.
 
     Nothing is run where sessions cannot be confined: then each outcome is an error.
@@ -79,7 +84,9 @@ def run_sessions(sessions: Sequence[Sequence[str]], seconds: float, packages: bo
     return _outcomes(sessions, seconds, packages, megabytes)
 
 
-def _outcomes(sessions: Sequence[Sequence[str]], seconds: float, packages: bool, megabytes: int) -> list[Outcome]:
+def _outcomes(
+    sessions: Sequence[Sequence[str]], seconds: float, packages: bool, megabytes: int
+) -> list[Outcome]:
     command = [
         "unshare",
         *NAMESPACES,
@@ -107,7 +114,9 @@ def _outcomes(sessions: Sequence[Sequence[str]], seconds: float, packages: bool,
             start_new_session=True,
         )
         try:
-            said, _ = process.communicate(json.dumps(task).encode(), timeout=30 + len(sessions) * (seconds + 1))
+            said, _ = process.communicate(
+                json.dumps(task).encode(), timeout=30 + len(sessions) * (seconds + 1)
+            )
         except subprocess.TimeoutExpired:
             said = b""
         finally:
@@ -115,4 +124,6 @@ def _outcomes(sessions: Sequence[Sequence[str]], seconds: float, packages: bool,
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     outcomes = [Outcome(**json.loads(line)) for line in said.splitlines()]
-    return outcomes + [Outcome(error="the sandbox ended before it")] * (len(sessions) - len(outcomes))
+    return outcomes + [Outcome(error="the sandbox ended before it")] * (
+        len(sessions) - len(outcomes)
+    )

@@ -52,7 +52,11 @@ def libraries(home: str) -> list:
     """What a session may read: where Python and the libraries of the system lie. Never a folder in which the home lies."""
     places = [*sys.path, os.path.join(sys.base_prefix, "lib"), *SYSTEM]
     real = {os.path.realpath(place) for place in places if place}
-    return sorted(place for place in real if os.path.exists(place) and os.path.commonpath([place, home]) != place)
+    return sorted(
+        place
+        for place in real
+        if os.path.exists(place) and os.path.commonpath([place, home]) != place
+    )
 
 
 def landlock(readable: list) -> str:
@@ -84,7 +88,8 @@ def add_readable(libc: ctypes.CDLL, ruleset: int, place: str) -> bool:
 
 def refuse(event: str, arguments: tuple) -> None:
     writes = event == "open" and (
-        (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")) or (isinstance(arguments[2], int) and arguments[2] & WRITING)
+        (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"))
+        or (isinstance(arguments[2], int) and arguments[2] & WRITING)
     )
     if writes or event.startswith(REFUSED):
         raise PermissionError(f"{event} is not allowed in the sandbox")
@@ -100,7 +105,9 @@ def play(statements: list) -> dict:
                 said.seek(0)
                 said.truncate()
                 exec(compile(statement, "<session>", "single", dont_inherit=True), names)
-    except BaseException as error:  # whatever a stranger's code raises is its result, SystemExit too
+    except (
+        BaseException
+    ) as error:  # whatever a stranger's code raises is its result, SystemExit too
         return {"error": f"{type(error).__name__}: {error}"[:500]}
     if len(said.getvalue()) > MAX_OUTPUT:
         return {"error": f"printed {len(said.getvalue())} characters"}
@@ -155,7 +162,10 @@ def main() -> None:
     task = json.load(sys.stdin)
     readable = libraries(task["home"])
     for statements in task["sessions"]:
-        print(json.dumps(session(statements, task["seconds"], task["megabytes"], readable)), flush=True)
+        print(
+            json.dumps(session(statements, task["seconds"], task["megabytes"], readable)),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

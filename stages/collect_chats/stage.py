@@ -17,14 +17,20 @@ from stages.collect_chats.user_chats import read_chats
 from stages.config import any_found
 from stages.digests import digest, seed_for
 from stages.documentation_server import is_documentation_server
+from stages.execution.shards import map_shards
 from stages.report import Facts, Report
-from stages.shards import map_shards
 
 SHARD = 32  # documents; fixed, so that the result does not depend on the number of workers
 SAMPLES = 6
 
 
-def run(config: CollectChatsConfig, *, training_documents: Artifact | None = None, out: Draft, report: Report) -> Facts:
+def run(
+    config: CollectChatsConfig,
+    *,
+    training_documents: Artifact | None = None,
+    out: Draft,
+    report: Report,
+) -> Facts:
     """Chats from pages, from files and about the model itself; each question once, refused candidates with their reason.
 
     training_documents: the pages; without them only files and the settings give chats.
@@ -44,10 +50,16 @@ def run(config: CollectChatsConfig, *, training_documents: Artifact | None = Non
     questions = Questions.load(config.questions_path, config.seed)
     total, done = training_documents.rows("documents") if training_documents else 0, 0
     columns = ["id", "url", "source", "title", "text"]
-    batches = training_documents.batches("documents", columns, batch_size=SHARD) if training_documents else ()
+    batches = (
+        training_documents.batches("documents", columns, batch_size=SHARD)
+        if training_documents
+        else ()
+    )
     shards = (batch.to_pylist() for batch in batches)
     with book:
-        for made in map_shards(partial(chats_of_shard, config=config, questions=questions), shards, config.workers):
+        for made in map_shards(
+            partial(chats_of_shard, config=config, questions=questions), shards, config.workers
+        ):
             for document, found in made:
                 for one in found:
                     book.add(one, document["split"], document["url"], document["id"])
@@ -59,9 +71,14 @@ def run(config: CollectChatsConfig, *, training_documents: Artifact | None = Non
         if "identity" in config.kinds:
             for pair in questions.identity:
                 answer = pair["answer"].format(name=config.assistant_name)
-                book.add(Chat("identity", pair["question"], answer), "train", "about:assistant", None)
+                book.add(
+                    Chat("identity", pair["question"], answer), "train", "about:assistant", None
+                )
     if not book.kept.total() - book.kept["identity"]:
-        told = ", ".join(f"{count} {reason}" for reason, count in book.rejected.most_common()) or "no candidate was found"
+        told = (
+            ", ".join(f"{count} {reason}" for reason, count in book.rejected.most_common())
+            or "no candidate was found"
+        )
         raise InputError(
             "collect_chats", f"0 conversations from {total} documents and {len(config.files)} files: {told}",
             "widen kinds, pages or max_chars, or give files; groundup stage collect_chats --keys   lists them",
@@ -93,17 +110,25 @@ def chats_of_shard(
         if config.pages and not any_found(config.pages, document["url"]):
             continue
         found = [one for one in offers(document, config, questions) if one.kind in config.kinds]
-        chats = sorted((one for one in found if isinstance(one, Chat)), key=lambda chat: seed_for(config.seed, chat.question))
+        chats = sorted(
+            (one for one in found if isinstance(one, Chat)),
+            key=lambda chat: seed_for(config.seed, chat.question),
+        )
         beyond = set(chats[config.per_document :])
         detail = f"the document has {len(chats)} chats, at most {config.per_document} are kept"
-        found = [Refused(one.kind, one.question, "over_document_limit", detail) if one in beyond else one for one in found]
+        found = [
+            Refused(one.kind, one.question, "over_document_limit", detail) if one in beyond else one
+            for one in found
+        ]
         trained = any_found(config.always_train, document["url"])
         split = "train" if trained else heldout_split(config, document["id"])
         made.append(({"id": document["id"], "url": document["url"], "split": split}, found))
     return made
 
 
-def offers(document: dict[str, Any], config: CollectChatsConfig, questions: Questions) -> Iterator[Chat | Refused]:
+def offers(
+    document: dict[str, Any], config: CollectChatsConfig, questions: Questions
+) -> Iterator[Chat | Refused]:
     """Everything that a document offers: an API page's entries and examples, any other page's paragraphs."""
     module = reference.module_of(document["title"])
     if module is None:
@@ -121,7 +146,9 @@ def offers(document: dict[str, Any], config: CollectChatsConfig, questions: Ques
             kind = candidates.kind_of(entry)
             yield Refused(kind, entry.name, "skipped", "names.skip leaves it out")
     yield from candidates.of_entries(asked, config, questions)
-    yield from candidates.of_sections(entries[0].name, entries[0].text, config, questions, marked=True)
+    yield from candidates.of_sections(
+        entries[0].name, entries[0].text, config, questions, marked=True
+    )
     if "doctest" not in config.kinds:
         return
     if is_documentation_server(document["url"]):
@@ -133,7 +160,11 @@ def offers(document: dict[str, Any], config: CollectChatsConfig, questions: Ques
 
 def heldout_split(config: CollectChatsConfig, key: str) -> str:
     """train or heldout, by hash of what must stay together."""
-    return "heldout" if seed_for(config.seed, "heldout", key) < config.heldout_share * 2**63 else "train"
+    return (
+        "heldout"
+        if seed_for(config.seed, "heldout", key) < config.heldout_share * 2**63
+        else "train"
+    )
 
 
 class _Book:
@@ -158,7 +189,10 @@ class _Book:
         if isinstance(one, Refused):
             self._reject(one, url)
             return
-        messages = [{"role": "user", "content": one.question}, {"role": "assistant", "content": one.answer}]
+        messages = [
+            {"role": "user", "content": one.question},
+            {"role": "assistant", "content": one.answer},
+        ]
         self._keep(messages, one.kind, split, url, document)
 
     def add_row(self, row: Any, split: str) -> None:
@@ -167,22 +201,51 @@ class _Book:
         else:
             self._keep(row.messages, "user", split, row.url, None)
 
-    def _keep(self, messages: list[dict[str, str]], kind: str, split: str, url: str, document: str | None) -> None:
-        asked = [part for message in messages[:-1] for part in (message["role"], message["content"])]
+    def _keep(
+        self, messages: list[dict[str, str]], kind: str, split: str, url: str, document: str | None
+    ) -> None:
+        asked = [
+            part for message in messages[:-1] for part in (message["role"], message["content"])
+        ]
         key = bytes.fromhex(digest(*asked))
         if key in self._seen:
-            self._reject(Refused(kind, messages[-2]["content"], "duplicate_question", "the same was asked before"), url)
+            self._reject(
+                Refused(
+                    kind, messages[-2]["content"], "duplicate_question", "the same was asked before"
+                ),
+                url,
+            )
             return
         self._seen.add(key)
         name = digest(*asked, "assistant", messages[-1]["content"])
-        row = {"id": name, "messages": messages, "kind": kind, "split": split, "document": document, "url": url}
+        row = {
+            "id": name,
+            "messages": messages,
+            "kind": kind,
+            "split": split,
+            "document": document,
+            "url": url,
+        }
         self._conversations.write([row])
         self.kept[kind] += 1
         self.heldout += split == "heldout"
         if len(self.samples) < SAMPLES:
-            self.samples.setdefault(kind, {"kind": kind, "prompt": messages[-2]["content"], "answer": messages[-1]["content"]})
+            self.samples.setdefault(
+                kind,
+                {
+                    "kind": kind,
+                    "prompt": messages[-2]["content"],
+                    "answer": messages[-1]["content"],
+                },
+            )
 
     def _reject(self, refused: Refused, url: str) -> None:
         self.rejected[refused.reason] += 1
-        row = {"url": url, "kind": refused.kind, "content": refused.content, "reason": refused.reason, "detail": refused.detail}
+        row = {
+            "url": url,
+            "kind": refused.kind,
+            "content": refused.content,
+            "reason": refused.reason,
+            "detail": refused.detail,
+        }
         self._rejects.write([row])

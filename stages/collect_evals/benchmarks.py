@@ -27,9 +27,15 @@ def read(paths: tuple[Path, ...]) -> list[dict[str, Any]]:
     for path in paths:
         task = task_name(path)
         if task in taken:
-            raise ConfigError(f"benchmark file {path}", f"its task would be called {task!r}, which is taken", "rename the file")
+            raise ConfigError(
+                f"benchmark file {path}",
+                f"its task would be called {task!r}, which is taken",
+                "rename the file",
+            )
         taken.add(task)
-        rows += [_item(task, path, number, row, broken) for number, row, broken in read_rows(str(path))]
+        rows += [
+            _item(task, path, number, row, broken) for number, row, broken in read_rows(str(path))
+        ]
     return rows
 
 
@@ -37,7 +43,11 @@ def task_name(path: Path) -> str:
     """The file's name without its ending, in small letters, digits and underscores."""
     name = re.sub(r"[^a-z0-9]+", "_", path.name.split(".")[0].lower()).strip("_")
     if not name:
-        raise ConfigError(f"benchmark file {path}", "its name gives no task name", "rename it to letters and digits, e.g. my_test.jsonl")
+        raise ConfigError(
+            f"benchmark file {path}",
+            "its name gives no task name",
+            "rename it to letters and digits, e.g. my_test.jsonl",
+        )
     return name
 
 
@@ -48,12 +58,18 @@ def _item(task: str, path: Path, number: int, row: Any, broken: str | None) -> d
 
     if broken:
         raise wrong(f"is {broken}")
-    if not isinstance(row, dict) or (missing := [key for key in ("question", "choices", "answer") if row.get(key) is None]):
+    if not isinstance(row, dict) or (
+        missing := [key for key in ("question", "choices", "answer") if row.get(key) is None]
+    ):
         raise wrong(f"lacks {', '.join(missing)}" if isinstance(row, dict) else "is not an object")
     question, choices, answer = row["question"], row["choices"], row["answer"]
     if not isinstance(question, str) or not question.strip():
         raise wrong("question is not a text")
-    if not isinstance(choices, list) or len(choices) < 2 or not all(isinstance(c, str) and c.strip() for c in choices):
+    if (
+        not isinstance(choices, list)
+        or len(choices) < 2
+        or not all(isinstance(c, str) and c.strip() for c in choices)
+    ):
         raise wrong("choices is not a list of at least two texts")
     question, choices = question.rstrip(), [choice.strip() for choice in choices]
     if len(set(choices)) != len(choices):

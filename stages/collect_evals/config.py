@@ -15,23 +15,48 @@ from stages.file_digests import file_digests
 class CollectEvalsConfig(StageConfig):
     """What is made of the held-out pages, and which benchmark files are added."""
 
-    max_items: int = Field(400, ge=0, le=100_000, description="Items of each task made from held-out pages; 0 makes none.")
-    choices: int = Field(4, ge=2, le=10, description="Choices of an item, the right one among them.")
-    min_characters: int = Field(30, ge=10, le=1000, description="Shortest choice.")
-    max_characters: int = Field(200, ge=20, le=4000, description="Longest choice; longer sentences are not used.")
-    context_characters: int = Field(400, ge=50, le=20_000, description="Text before a continuation, at most.")
-    max_pages: int = Field(200, ge=1, le=100_000, description="Held-out pages for bits per byte, drawn by hash.")
-    max_page_characters: int = Field(20_000, ge=100, le=10_000_000, description="Longer pages are cut at the end of a line.")
-    benchmarks: tuple[str, ...] = Field(
-        (), description='JSONL or Parquet files with rows {"question", "choices", "answer"}; the file\'s name is the name of the task.'
+    max_items: int = Field(
+        400,
+        ge=0,
+        le=100_000,
+        description="Items of each task made from held-out pages; 0 makes none.",
     )
-    seed: int = Field(0, ge=0, description="Decides which pages and sentences are drawn and the order of choices.")
-    workers: int = execution(0, "Processes that look for the sentences in the training split; 0 is one per core.", ge=0, le=4096)
+    choices: int = Field(
+        4, ge=2, le=10, description="Choices of an item, the right one among them."
+    )
+    min_characters: int = Field(30, ge=10, le=1000, description="Shortest choice.")
+    max_characters: int = Field(
+        200, ge=20, le=4000, description="Longest choice; longer sentences are not used."
+    )
+    context_characters: int = Field(
+        400, ge=50, le=20_000, description="Text before a continuation, at most."
+    )
+    max_pages: int = Field(
+        200, ge=1, le=100_000, description="Held-out pages for bits per byte, drawn by hash."
+    )
+    max_page_characters: int = Field(
+        20_000, ge=100, le=10_000_000, description="Longer pages are cut at the end of a line."
+    )
+    benchmarks: tuple[str, ...] = Field(
+        (),
+        description='JSONL or Parquet files with rows {"question", "choices", "answer"}; the file\'s name is the name of the task.',
+    )
+    seed: int = Field(
+        0, ge=0, description="Decides which pages and sentences are drawn and the order of choices."
+    )
+    workers: int = execution(
+        0,
+        "Processes that look for the sentences in the training split; 0 is one per core.",
+        ge=0,
+        le=4096,
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.min_characters >= self.max_characters:
-            raise ValueError(f"min_characters = {self.min_characters} must be below max_characters = {self.max_characters}")
+            raise ValueError(
+                f"min_characters = {self.min_characters} must be below max_characters = {self.max_characters}"
+            )
         return self
 
     def identity(self) -> dict[str, Any]:
@@ -40,9 +65,13 @@ class CollectEvalsConfig(StageConfig):
         Raises InputError if a file is not there.
         """
         found = file_digests(self.benchmark_files, "collect_evals.benchmarks")
-        return super().identity() | {"benchmarks": [[path.name, found[path]] for path in self.benchmark_files]}
+        return super().identity() | {
+            "benchmarks": [[path.name, found[path]] for path in self.benchmark_files]
+        }
 
     @property
     def benchmark_files(self) -> tuple[Path, ...]:
         """Where the benchmarks lie; ~ is the user's home folder."""
-        return tuple(Path(expanduser(path)) for path in self.benchmarks)  # unlike Path's own, leaves an unknown ~name to be told as missing
+        return tuple(
+            Path(expanduser(path)) for path in self.benchmarks
+        )  # unlike Path's own, leaves an unknown ~name to be told as missing

@@ -18,7 +18,11 @@ from stages.collect_evals.passages import Segment, words
 from stages.collect_evals.seen import key
 from stages.digests import digest, seed_for
 
-DESCRIPTION, SECTION, CONTINUATION = "heldout_description", "heldout_section", "heldout_continuation"
+DESCRIPTION, SECTION, CONTINUATION = (
+    "heldout_description",
+    "heldout_section",
+    "heldout_continuation",
+)
 TASKS = (DESCRIPTION, SECTION, CONTINUATION)
 
 LENGTH_BAND = 1.3  # a wrong choice is at most so many times as long as the right one, or as short
@@ -45,7 +49,11 @@ class Candidate:
 
 
 def make(
-    task: str, pages: Sequence[Page], near: Sequence[Sequence[int]], seen: Set[int], config: CollectEvalsConfig
+    task: str,
+    pages: Sequence[Page],
+    near: Sequence[Sequence[int]],
+    seen: Set[int],
+    config: CollectEvalsConfig,
 ) -> list[dict[str, Any]]:
     """Up to `config.max_items` rows of the items table, spread evenly over the pages.
 
@@ -58,28 +66,48 @@ def make(
         if len(rows) == config.max_items:
             break
         # for a continuation, sentences of the same page could be right
-        places = near[candidate.page] if task == CONTINUATION else [candidate.page, *near[candidate.page]]
+        places = (
+            near[candidate.page]
+            if task == CONTINUATION
+            else [candidate.page, *near[candidate.page]]
+        )
         others = chain.from_iterable(candidates[place] for place in places)
-        wrong = _wrong_choices(candidate, others, by_likeness=task != CONTINUATION, ranks=ranks, config=config)
+        wrong = _wrong_choices(
+            candidate, others, by_likeness=task != CONTINUATION, ranks=ranks, config=config
+        )
         if wrong is not None:
             rows.append(_row(task, candidate, wrong, pages[candidate.page], config.seed))
     return rows
 
 
-def _candidates(task: str, pages: Sequence[Page], seen: Set[int], config: CollectEvalsConfig) -> list[list[Candidate]]:
+def _candidates(
+    task: str, pages: Sequence[Page], seen: Set[int], config: CollectEvalsConfig
+) -> list[list[Candidate]]:
     """Candidates of each page, in an order given by the seed. What occurs more than once in the pages is boilerplate and left out."""
     once = Counter(tuple(words(segment.text)) for page in pages for segment in page.segments)
     found = []
     for number, page in enumerate(pages):
         mine = []
         for before, segment in zip(page.segments, page.segments[1:], strict=False):
-            fits = config.min_characters <= len(segment.text) <= config.max_characters and segment.is_prose
-            if not fits or once[tuple(words(segment.text))] > 1 or key(segment.text) in seen or key(before.text) in seen:
+            fits = (
+                config.min_characters <= len(segment.text) <= config.max_characters
+                and segment.is_prose
+            )
+            if (
+                not fits
+                or once[tuple(words(segment.text))] > 1
+                or key(segment.text) in seen
+                or key(before.text) in seen
+            ):
                 continue
             question = _question(task, page, before, segment, config.context_characters)
             if question is None or (task != CONTINUATION and once[tuple(words(before.text))] > 1):
                 continue
-            mine.append(Candidate(number, question, segment.text, before.text, frozenset(words(segment.text))))
+            mine.append(
+                Candidate(
+                    number, question, segment.text, before.text, frozenset(words(segment.text))
+                )
+            )
         mine.sort(key=lambda c: seed_for(config.seed, task, page.id, c.question, c.answer))
         found.append(mine[:PER_PAGE])
     return found
@@ -97,7 +125,11 @@ def _question(task: str, page: Page, before: Segment, segment: Segment, context:
 
 
 def _wrong_choices(
-    right: Candidate, others: Iterable[Candidate], by_likeness: bool, ranks: Counter[int], config: CollectEvalsConfig
+    right: Candidate,
+    others: Iterable[Candidate],
+    by_likeness: bool,
+    ranks: Counter[int],
+    config: CollectEvalsConfig,
 ) -> list[str] | None:
     """Wrong choices such that the right one gets the length rank that is rarest so far; None if there are not enough.
 
@@ -113,18 +145,28 @@ def _wrong_choices(
             side.append(other)
         if len(shorter) == len(longer) == enough:
             break
-    possible = [rank for rank in range(count + 1) if len(shorter) >= rank and len(longer) >= count - rank]
+    possible = [
+        rank for rank in range(count + 1) if len(shorter) >= rank and len(longer) >= count - rank
+    ]
     if not possible:
         return None
-    rank = min(possible, key=lambda r: (ranks[r], seed_for(seed, "rank", right.question, right.answer, r)))
+    rank = min(
+        possible, key=lambda r: (ranks[r], seed_for(seed, "rank", right.question, right.answer, r))
+    )
     ranks[rank] += 1
     about = right.bag | frozenset(words(right.before))
 
     def easiness(other: Candidate) -> tuple[float, int]:
-        likeness = _jaccard(about, other.bag | frozenset(words(other.before))) if by_likeness else 0.0
+        likeness = (
+            _jaccard(about, other.bag | frozenset(words(other.before))) if by_likeness else 0.0
+        )
         return -likeness, seed_for(seed, "wrong", right.question, right.answer, other.answer)
 
-    return [other.answer for other in sorted(shorter, key=easiness)[:rank] + sorted(longer, key=easiness)[: count - rank]]
+    return [
+        other.answer
+        for other in sorted(shorter, key=easiness)[:rank]
+        + sorted(longer, key=easiness)[: count - rank]
+    ]
 
 
 def _usable(right: Candidate, other: Candidate) -> bool:
@@ -135,7 +177,9 @@ def _usable(right: Candidate, other: Candidate) -> bool:
 
 
 def _row(task: str, right: Candidate, wrong: list[str], page: Page, seed: int) -> dict[str, Any]:
-    choices = sorted([right.answer, *wrong], key=lambda choice: seed_for(seed, "order", right.question, choice))
+    choices = sorted(
+        [right.answer, *wrong], key=lambda choice: seed_for(seed, "order", right.question, choice)
+    )
     return {
         "id": digest(task, right.question, *choices),
         "task": task,

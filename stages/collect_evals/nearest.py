@@ -38,13 +38,19 @@ class Page:
 def draw(documents: Artifact, count: int, characters: int, seed: int) -> list[Page]:
     """The first `count` held-out documents in hash order. Longer ones are cut at the end of a line, if there is one in the last half."""
     keep: list[tuple[int, str, Page]] = []
-    for batch in documents.batches("heldout", ["id", "url", "title", "language", "text"], batch_size=256):
+    for batch in documents.batches(
+        "heldout", ["id", "url", "title", "language", "text"], batch_size=256
+    ):
         for row in batch.to_pylist():
             text = row["text"]
             if len(text) > characters:
                 line_end = text.rfind("\n", characters // 2, characters)
                 text = text[: line_end if line_end > 0 else characters]
-            entry = (-seed_for(seed, "examined", row["id"]), row["id"], Page(row["id"], row["url"], row["title"], row["language"], text))
+            entry = (
+                -seed_for(seed, "examined", row["id"]),
+                row["id"],
+                Page(row["id"], row["url"], row["title"], row["language"], text),
+            )
             if len(keep) < count:
                 heapq.heappush(keep, entry)
             else:
@@ -78,12 +84,21 @@ def _tf_idf(pages: Sequence[Page]) -> csr_matrix:
     frequency: Counter[str] = Counter()
     for count in counts:
         frequency.update(count.keys())
-    column = {word: n for n, word in enumerate(sorted(word for word, pages_with in frequency.items() if pages_with > 1))}
+    column = {
+        word: n
+        for n, word in enumerate(
+            sorted(word for word, pages_with in frequency.items() if pages_with > 1)
+        )
+    }
     values: list[float] = []
     columns: list[int] = []
     ends = [0]
     for count in counts:
-        mine = {column[word]: (1 + np.log(n)) * np.log(len(pages) / frequency[word]) for word, n in sorted(count.items()) if word in column}
+        mine = {
+            column[word]: (1 + np.log(n)) * np.log(len(pages) / frequency[word])
+            for word, n in sorted(count.items())
+            if word in column
+        }
         norm = np.sqrt(sum(value * value for value in mine.values())) or 1.0
         columns += mine.keys()
         values += [value / norm for value in mine.values()]

@@ -16,7 +16,9 @@ _END = re.compile(
     r"|(?<=[。！？])[ \t]*(?=\S)"  # or one of those that need none
     r"|\n[ \t]*(?:\n\s*)?(?=\S)"  # or the end of a line
 )
-_SIGNATURE = re.compile(r"(?:(?:class|def|async def) )?[A-Za-z_][\w.]*\s?\([^\n]*\)(?:\s*->\s*\S[^\n]*)?:?")
+_SIGNATURE = re.compile(
+    r"(?:(?:class|def|async def) )?[A-Za-z_][\w.]*\s?\([^\n]*\)(?:\s*->\s*\S[^\n]*)?:?"
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,12 @@ class Segment:
     def is_heading(self) -> bool:
         """A short line between blank lines, without the end of a sentence."""
         alone = self.opens_paragraph and self.closes_paragraph
-        return alone and 3 <= len(self.text) <= 80 and self.text[-1] not in ".!?:;,。！？：" and self._is_mostly_letters
+        return (
+            alone
+            and 3 <= len(self.text) <= 80
+            and self.text[-1] not in ".!?:;,。！？："
+            and self._is_mostly_letters
+        )
 
     @property
     def is_prose(self) -> bool:
@@ -48,7 +55,9 @@ class Segment:
 
     @property
     def _is_mostly_letters(self) -> bool:
-        return sum(c.isalpha() or c.isspace() or unicodedata.category(c) in ("Mn", "Mc") for c in self.text) >= 0.75 * len(self.text)
+        return sum(
+            c.isalpha() or c.isspace() or unicodedata.category(c) in ("Mn", "Mc") for c in self.text
+        ) >= 0.75 * len(self.text)
 
 
 def segments(text: str) -> list[Segment]:

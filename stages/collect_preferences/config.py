@@ -14,18 +14,49 @@ from stages.lm.config import Compute
 
 
 class CollectPreferencesConfig(StageConfig):
-    prompts: int = Field(256, ge=0, le=10_000_000, description="Conversations whose prompt the model answers; 0: only your own files")
-    kinds: tuple[str, ...] = Field((), description="Only conversations of these kinds; empty: all")
-    files: tuple[str, ...] = Field((), description="Your own pairs: .jsonl or .parquet with `prompt`, `chosen` and `rejected`")
-    temperature: float = Field(0.8, gt=0, le=10, description="Of the sampled answers; low values give the model's usual mistakes")
-    top_p: float = Field(0.95, gt=0, le=1, description="Sample from the smallest set of tokens with this probability")
-    max_new_tokens: int = Field(96, ge=1, le=1 << 20, description="Tokens after which an answer is given up as unfinished")
-    keep_unfinished: bool = Field(False, description="Also take answers cut at max_new_tokens; for models that seldom stop")
-    similarity: float = Field(
-        0.9, gt=0, le=1, description="Drop pairs whose answers have at least this share of characters in common, in order (1 = equal)"
+    prompts: int = Field(
+        256,
+        ge=0,
+        le=10_000_000,
+        description="Conversations whose prompt the model answers; 0: only your own files",
     )
-    heldout_share: float = Field(0.25, ge=0, le=0.9, description="Share of held-out conversations (and file rows) whose pairs measure dpo")
-    seed: int = Field(0, ge=0, le=1 << 62, description="Seed of the choice of prompts, of sampling and of the split")
+    kinds: tuple[str, ...] = Field((), description="Only conversations of these kinds; empty: all")
+    files: tuple[str, ...] = Field(
+        (), description="Your own pairs: .jsonl or .parquet with `prompt`, `chosen` and `rejected`"
+    )
+    temperature: float = Field(
+        0.8,
+        gt=0,
+        le=10,
+        description="Of the sampled answers; low values give the model's usual mistakes",
+    )
+    top_p: float = Field(
+        0.95, gt=0, le=1, description="Sample from the smallest set of tokens with this probability"
+    )
+    max_new_tokens: int = Field(
+        96, ge=1, le=1 << 20, description="Tokens after which an answer is given up as unfinished"
+    )
+    keep_unfinished: bool = Field(
+        False, description="Also take answers cut at max_new_tokens; for models that seldom stop"
+    )
+    similarity: float = Field(
+        0.9,
+        gt=0,
+        le=1,
+        description="Drop pairs whose answers have at least this share of characters in common, in order (1 = equal)",
+    )
+    heldout_share: float = Field(
+        0.25,
+        ge=0,
+        le=0.9,
+        description="Share of held-out conversations (and file rows) whose pairs measure dpo",
+    )
+    seed: int = Field(
+        0,
+        ge=0,
+        le=1 << 62,
+        description="Seed of the choice of prompts, of sampling and of the split",
+    )
     batch_size: int = execution(64, "Prompts answered at once", ge=1, le=65536)
     compute: Compute = execution(Compute(), "Device and threads; one device is used")
 
@@ -33,4 +64,6 @@ class CollectPreferencesConfig(StageConfig):
         """The contents of files count, not only their names."""
         places = {path: Path(expanduser(path)) for path in self.files}
         found = file_digests(places.values(), "collect_preferences.files")
-        return super().identity() | {"files": {path: found[place] for path, place in places.items()}}
+        return super().identity() | {
+            "files": {path: found[place] for path, place in places.items()}
+        }

@@ -21,7 +21,9 @@ class Asked:
     split: str
 
 
-def choose(conversations: Artifact, count: int, kinds: Collection[str], heldout_share: float, seed: int) -> list[Asked]:
+def choose(
+    conversations: Artifact, count: int, kinds: Collection[str], heldout_share: float, seed: int
+) -> list[Asked]:
     """At most `count` conversations by hash: those held out of sft, and where they are too few, others.
 
     Pairs of the held-out split come only from conversations that sft did not see: a share of them, by hash.
@@ -31,12 +33,23 @@ def choose(conversations: Artifact, count: int, kinds: Collection[str], heldout_
     asked = []
     for (seen, _, _), row in best:
         held = not seen and seed_for(seed, "heldout", row["id"]) < heldout_share * 2**63
-        asked.append(Asked(row["id"], row["messages"][:-1], row["messages"][-1]["content"], "heldout" if held else "train"))
+        asked.append(
+            Asked(
+                row["id"],
+                row["messages"][:-1],
+                row["messages"][-1]["content"],
+                "heldout" if held else "train",
+            )
+        )
     return asked
 
 
-def _ranked(conversations: Artifact, kinds: Collection[str], seed: int) -> Iterator[tuple[tuple[bool, int, str], dict[str, Any]]]:
-    for batch in conversations.batches("conversations", ["id", "messages", "kind", "split", "document"]):
+def _ranked(
+    conversations: Artifact, kinds: Collection[str], seed: int
+) -> Iterator[tuple[tuple[bool, int, str], dict[str, Any]]]:
+    for batch in conversations.batches(
+        "conversations", ["id", "messages", "kind", "split", "document"]
+    ):
         for row in batch.to_pylist():
             if not kinds or row["kind"] in kinds:
                 yield (row["split"] == "train", seed_for(seed, "prompt", row["id"]), row["id"]), row

@@ -39,33 +39,67 @@ def run(
     answers: Iterator[tuple[Asked, str, str]] = iter(())
     if config.prompts:
         if checkpoint is None or conversations is None:
-            raise _nobody_to_ask(config.prompts, {"checkpoint": checkpoint, "conversations": conversations})
-        asked = choose(conversations, config.prompts, config.kinds, config.heldout_share, config.seed)
+            raise _nobody_to_ask(
+                config.prompts, {"checkpoint": checkpoint, "conversations": conversations}
+            )
+        asked = choose(
+            conversations, config.prompts, config.kinds, config.heldout_share, config.seed
+        )
         answers = answered(asked, checkpoint, config, report)
     book = _Book(out, config.similarity)
     with book:
         for one, said, reason in answers:
             if reason:
                 book.refuse(
-                    one.conversation, said or one.prompt[-1]["content"], reason, f"the model's answer to: {one.prompt[-1]['content'][:200]}"
+                    one.conversation,
+                    said or one.prompt[-1]["content"],
+                    reason,
+                    f"the model's answer to: {one.prompt[-1]['content'][:200]}",
                 )
             else:
-                book.add(one.prompt, one.answer, said, "model", one.split, one.conversation, one.conversation)
+                book.add(
+                    one.prompt,
+                    one.answer,
+                    said,
+                    "model",
+                    one.split,
+                    one.conversation,
+                    one.conversation,
+                )
         for path in config.files:
             for pair in read_pairs(path):
                 if pair.reason:
                     book.refuse(pair.address, pair.content, pair.reason, pair.detail)
                 else:
-                    held = seed_for(config.seed, "heldout", *(turn["content"] for turn in pair.prompt)) < config.heldout_share * 2**63
-                    book.add(pair.prompt, pair.chosen, pair.rejected, "user", "heldout" if held else "train", None, pair.address)
+                    held = (
+                        seed_for(config.seed, "heldout", *(turn["content"] for turn in pair.prompt))
+                        < config.heldout_share * 2**63
+                    )
+                    book.add(
+                        pair.prompt,
+                        pair.chosen,
+                        pair.rejected,
+                        "user",
+                        "heldout" if held else "train",
+                        None,
+                        pair.address,
+                    )
     if not book.pairs.total():
-        told = ", ".join(f"{count} {reason}" for reason, count in book.rejected.most_common()) or "no prompt was found"
+        told = (
+            ", ".join(f"{count} {reason}" for reason, count in book.rejected.most_common())
+            or "no prompt was found"
+        )
         raise InputError(
             "collect_preferences", f"0 pairs from {len(asked)} prompts and {len(config.files)} files: {told}",
             "raise prompts or similarity, train sft for longer, or give files",
         )  # fmt: skip
     return Facts(
-        figures={"prompts": len(asked), "pairs": book.pairs.total(), "heldout": book.pairs["heldout"], "dropped": book.rejected.total()},
+        figures={
+            "prompts": len(asked),
+            "pairs": book.pairs.total(),
+            "heldout": book.pairs["heldout"],
+            "dropped": book.rejected.total(),
+        },
         rejected=dict(sorted(book.rejected.items())),
         samples=book.samples,
     )
@@ -83,7 +117,8 @@ def answered(
         some = asked[done : done + AT_ONCE]
         prompts = chat.prompts([one.prompt for one in some])
         refused = [
-            _unaskable(one, prompt, chat, model.config.context - config.max_new_tokens) for one, prompt in zip(some, prompts, strict=True)
+            _unaskable(one, prompt, chat, model.config.context - config.max_new_tokens)
+            for one, prompt in zip(some, prompts, strict=True)
         ]
         tell = partial(_tell, report, len(asked), done + sum(map(bool, refused)))
         said = iter(
@@ -128,7 +163,11 @@ class _Book:
     """Writes pairs and rejects, and counts."""
 
     def __init__(self, out: Draft, similarity: float):
-        self._pairs, self._rejects, self._similarity = out.writer("pairs"), out.writer("rejects"), similarity
+        self._pairs, self._rejects, self._similarity = (
+            out.writer("pairs"),
+            out.writer("rejects"),
+            similarity,
+        )
         self._seen: set[str] = set()
         self.pairs: Counter[str] = Counter()
         self.rejected: Counter[str] = Counter()
@@ -141,23 +180,48 @@ class _Book:
         self._pairs.close()
         self._rejects.close()
 
-    def add(self, prompt: Turns, chosen: str, rejected: str, kind: str, split: str, conversation: str | None, address: str) -> None:
-        name = digest(*(part for turn in prompt for part in (turn["role"], turn["content"])), "chosen", chosen, "rejected", rejected)
+    def add(
+        self,
+        prompt: Turns,
+        chosen: str,
+        rejected: str,
+        kind: str,
+        split: str,
+        conversation: str | None,
+        address: str,
+    ) -> None:
+        name = digest(
+            *(part for turn in prompt for part in (turn["role"], turn["content"])),
+            "chosen",
+            chosen,
+            "rejected",
+            rejected,
+        )
         if reason := self._unusable(chosen, rejected):
             self.refuse(address, rejected or chosen, reason, f"chosen is: {chosen[:200]}")
         elif name in self._seen:
             self.refuse(address, rejected, "duplicate", "the same pair was there before")
         else:
             self._seen.add(name)
-            row = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "kind": kind, "split": split}
+            row = {
+                "prompt": prompt,
+                "chosen": chosen,
+                "rejected": rejected,
+                "kind": kind,
+                "split": split,
+            }
             self._pairs.write([row | {"id": name, "conversation": conversation}])
             self.pairs[split] += 1
             if len(self.samples) < SAMPLES:
-                self.samples.append({"prompt": prompt[-1]["content"], "chosen": chosen, "rejected": rejected})
+                self.samples.append(
+                    {"prompt": prompt[-1]["content"], "chosen": chosen, "rejected": rejected}
+                )
 
     def refuse(self, address: str, content: str, reason: str, detail: str) -> None:
         self.rejected[reason] += 1
-        self._rejects.write([{"conversation": address, "content": content, "reason": reason, "detail": detail}])
+        self._rejects.write(
+            [{"conversation": address, "content": content, "reason": reason, "detail": detail}]
+        )
 
     def _unusable(self, chosen: str, rejected: str) -> str | None:
         if not rejected:

@@ -15,7 +15,9 @@ from aiohttp.resolver import ThreadedResolver
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _NUMBER = r"(?:0x[0-9a-f]*|[0-9]*)"
-_LIKE_AN_ADDRESS = re.compile(rf"{_NUMBER}(?:\.{_NUMBER})*|.*:.*", re.IGNORECASE)  # 127.1, 2130706433, 0177.0.0.1, 0x7f.1
+_LIKE_AN_ADDRESS = re.compile(
+    rf"{_NUMBER}(?:\.{_NUMBER})*|.*:.*", re.IGNORECASE
+)  # 127.1, 2130706433, 0177.0.0.1, 0x7f.1
 
 
 class NotPublicError(OSError):
@@ -29,7 +31,9 @@ class Guard(AbstractResolver):
         self.allowed = allowed
         self._resolver = ThreadedResolver()
 
-    async def resolve(self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET) -> list[ResolveResult]:
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+    ) -> list[ResolveResult]:
         found = await self._resolver.resolve(host, port, family)
         for one in found:
             self.check(host, port, one["host"])
@@ -49,7 +53,9 @@ class Guard(AbstractResolver):
             ipaddress.ip_address(host)
         except ValueError:
             if _LIKE_AN_ADDRESS.fullmatch(host) and (host, port) not in self.allowed:
-                raise NotPublicError(f"{host} is neither a name nor an address as addresses are written") from None
+                raise NotPublicError(
+                    f"{host} is neither a name nor an address as addresses are written"
+                ) from None
             return
         self.check(host, port, host)
 

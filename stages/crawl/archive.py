@@ -45,7 +45,11 @@ class Archive:
     def paths(self) -> dict[int, Path]:
         """The files by their numbers, in order; none of another archive, though it be called `<name>-2`."""
         form = re.compile(re.escape(self._name) + r"-([0-9]{5})\.warc\.gz")
-        return {int(match[1]): path for path in sorted(self._folder.iterdir()) if (match := form.fullmatch(path.name))}
+        return {
+            int(match[1]): path
+            for path in sorted(self._folder.iterdir())
+            if (match := form.fullmatch(path.name))
+        }
 
     def cut(self, last: Record | None) -> None:
         """Continue after `last`: what a killed process wrote beyond it is taken away."""
@@ -78,7 +82,9 @@ class Archive:
         parts = urlsplit(answer.url)
         line = f"GET {parts.path}{'?' + parts.query if parts.query else ''} HTTP/1.1"
         headers = StatusAndHeaders(line, list(answer.asked_with), is_http_request=True)
-        request = writer.create_warc_record(answer.url, "request", warc_headers_dict=dict(date), http_headers=headers)
+        request = writer.create_warc_record(
+            answer.url, "request", warc_headers_dict=dict(date), http_headers=headers
+        )
         writer.write_request_response_pair(request, response)
         self._out.flush()
         return Record(self._file, offset, self._out.tell())
@@ -106,7 +112,10 @@ class Archive:
 
 
 def _response_headers(answer: Answer) -> StatusAndHeaders:
-    headers = [(f"X-Crawl-{name}" if name.lower() in _OF_TRANSIT else name, value) for name, value in answer.headers]
+    headers = [
+        (f"X-Crawl-{name}" if name.lower() in _OF_TRANSIT else name, value)
+        for name, value in answer.headers
+    ]
     headers.append(("Content-Length", str(len(answer.body))))
     phrase = answer.phrase.encode("ascii", "replace").decode()  # warcio writes no other status line
     return StatusAndHeaders(f"{answer.status} {phrase}".strip(), headers, protocol="HTTP/1.1")

@@ -27,7 +27,9 @@ PYDOC_SKIP = [
 ]
 
 
-_BUILDERS = frozenset({"arrow", "csv", "json", "parquet", "text"})  # of `datasets`: their data_files are local
+_BUILDERS = frozenset(
+    {"arrow", "csv", "json", "parquet", "text"}
+)  # of `datasets`: their data_files are local
 
 
 class _Source(StageConfig):
@@ -40,20 +42,40 @@ class WebSource(_Source):
     kind: Literal["web"] = "web"
     name: Name = Field(description="Name of the source; a column of every document")
     seeds: list[str] = Field(min_length=1, description="Addresses to start from")
-    scope: list[str] = Field([], description="Address prefixes to stay within; empty: the hosts of the seeds, http and https")
-    skip: list[RegularExpression] = Field([], description="Regular expressions; an address in which one is found is not followed")
+    scope: list[str] = Field(
+        [],
+        description="Address prefixes to stay within; empty: the hosts of the seeds, http and https",
+    )
+    skip: list[RegularExpression] = Field(
+        [], description="Regular expressions; an address in which one is found is not followed"
+    )
     allow_origins: list[str] = Field(
-        [], description="Origins (http://127.0.0.1:8000) that may be private or loopback addresses; all others are refused"
+        [],
+        description="Origins (http://127.0.0.1:8000) that may be private or loopback addresses; all others are refused",
     )
     max_pages: int = Field(1000, ge=1, le=100_000_000, description="Addresses to ask for at most")
-    max_pages_per_host: int = Field(1_000_000, ge=1, le=100_000_000, description="The same for each host")
+    max_pages_per_host: int = Field(
+        1_000_000, ge=1, le=100_000_000, description="The same for each host"
+    )
     max_depth: int = Field(10, ge=0, le=1000, description="Links to follow from a seed at most")
-    max_page_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="Longer pages are cut here")
-    max_minutes: float = Field(60, gt=0, le=60 * 24 * 365, description="Time after which no new page is begun")
-    timeout_seconds: float = Field(30, gt=0, le=3600, description="Time for one request, from name look-up to last byte")
+    max_page_bytes: int = Field(
+        4 << 20, ge=1024, le=1 << 30, description="Longer pages are cut here"
+    )
+    max_minutes: float = Field(
+        60, gt=0, le=60 * 24 * 365, description="Time after which no new page is begun"
+    )
+    timeout_seconds: float = Field(
+        30, gt=0, le=3600, description="Time for one request, from name look-up to last byte"
+    )
     respect_robots: bool = Field(True, description="Obey robots.txt (RFC 9309) and its Crawl-delay")
-    honour_opt_out: bool = Field(True, description="Refuse pages that say noindex, noai, none or tdm-reservation")
-    contact: str = Field("", max_length=200, description="Mail or web address of whoever crawls, sent with every request")
+    honour_opt_out: bool = Field(
+        True, description="Refuse pages that say noindex, noai, none or tdm-reservation"
+    )
+    contact: str = Field(
+        "",
+        max_length=200,
+        description="Mail or web address of whoever crawls, sent with every request",
+    )
     delay_seconds: float = execution(1.0, "Pause between requests to one host", ge=0, le=3600)
     connections: int = execution(16, "Requests under way at once, over all hosts", ge=1, le=1000)
     per_host: int = execution(1, "Requests under way at once to one host", ge=1, le=100)
@@ -69,7 +91,9 @@ class WebSource(_Source):
             except ValueError as error:
                 raise ValueError(f"{value!r} {error}") from None
             if is_reserved:
-                raise ValueError(f"{value!r} is the address of the built-in documentation server: use a source of kind pydoc")
+                raise ValueError(
+                    f"{value!r} is the address of the built-in documentation server: use a source of kind pydoc"
+                )
         return values
 
 
@@ -78,18 +102,32 @@ class PydocSource(_Source):
 
     kind: Literal["pydoc"] = "pydoc"
     name: Name = Field("pydoc", description="Name of the source; a column of every document")
-    packages: list[str] = Field([], description="Installed packages to document beside the standard library, by import name")
-    skip: list[RegularExpression] = Field(PYDOC_SKIP, description="Regular expressions; a module in whose name one is found is left out")
+    packages: list[str] = Field(
+        [], description="Installed packages to document beside the standard library, by import name"
+    )
+    skip: list[RegularExpression] = Field(
+        PYDOC_SKIP,
+        description="Regular expressions; a module in whose name one is found is left out",
+    )
     max_pages: int = Field(20_000, ge=1, le=1_000_000, description="Pages to ask for at most")
     max_depth: int = Field(10, ge=0, le=100, description="Links to follow from the index at most")
-    max_page_bytes: int = Field(4 << 20, ge=1024, le=1 << 30, description="Longer pages are cut here")
-    max_minutes: float = Field(30, gt=0, le=1440, description="Time after which no new page is begun")
-    timeout_seconds: float = Field(20, gt=0, le=600, description="Time for one page; importing its module may hang")
+    max_page_bytes: int = Field(
+        4 << 20, ge=1024, le=1 << 30, description="Longer pages are cut here"
+    )
+    max_minutes: float = Field(
+        30, gt=0, le=1440, description="Time after which no new page is begun"
+    )
+    timeout_seconds: float = Field(
+        20, gt=0, le=600, description="Time for one page; importing its module may hang"
+    )
     servers: int = execution(0, "Server processes; 0: one per core, at most 4", ge=0, le=64)
 
     def identity(self) -> dict[str, Any]:
         """Settings, and the versions of what is documented. Raises InputError for a package that is not installed."""
-        return super().identity() | {"python": platform.python_version(), "versions": {p: installed_version(p) for p in self.packages}}
+        return super().identity() | {
+            "python": platform.python_version(),
+            "versions": {p: installed_version(p) for p in self.packages},
+        }
 
 
 class FilesSource(_Source):
@@ -97,12 +135,28 @@ class FilesSource(_Source):
 
     kind: Literal["files"] = "files"
     name: Name = Field("files", description="Name of the source; a column of every document")
-    paths: list[str] = Field(min_length=1, description="Files, folders or patterns such as data/**/*.jsonl.gz")
-    text_field: str = Field("text", min_length=1, description="Field or column of JSON lines, CSV and Parquet that holds the text")
-    media_type: Literal["text/plain", "text/markdown", "text/html"] = Field("text/plain", description="What that text is")
-    charset: str = Field("", max_length=40, description="Character set of txt, md and html files; empty: found out by clean")
-    max_page_bytes: int = Field(16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here")
-    max_documents: int = Field(1_000_000_000, ge=1, le=1_000_000_000_000, description="Documents to take at most")
+    paths: list[str] = Field(
+        min_length=1, description="Files, folders or patterns such as data/**/*.jsonl.gz"
+    )
+    text_field: str = Field(
+        "text",
+        min_length=1,
+        description="Field or column of JSON lines, CSV and Parquet that holds the text",
+    )
+    media_type: Literal["text/plain", "text/markdown", "text/html"] = Field(
+        "text/plain", description="What that text is"
+    )
+    charset: str = Field(
+        "",
+        max_length=40,
+        description="Character set of txt, md and html files; empty: found out by clean",
+    )
+    max_page_bytes: int = Field(
+        16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here"
+    )
+    max_documents: int = Field(
+        1_000_000_000, ge=1, le=1_000_000_000_000, description="Documents to take at most"
+    )
 
     def found(self) -> Found:
         """The files meant by `paths`, and the links that are left out. Raises InputError for a path that leads to none."""
@@ -118,21 +172,34 @@ class DatasetSource(_Source):
 
     kind: Literal["dataset"] = "dataset"
     name: Name = Field("dataset", description="Name of the source; a column of every document")
-    dataset: str = Field(min_length=1, description="Name on the Hugging Face Hub, a folder, or json, parquet, csv, text with data_files")
+    dataset: str = Field(
+        min_length=1,
+        description="Name on the Hugging Face Hub, a folder, or json, parquet, csv, text with data_files",
+    )
     subset: str = Field("", description="Configuration of the data set, if it has several")
     split: str = Field("train", min_length=1, description="Split to read")
-    revision: str = Field("", description="Commit of the data set; name one to be able to repeat the run")
+    revision: str = Field(
+        "", description="Commit of the data set; name one to be able to repeat the run"
+    )
     data_files: list[str] = Field([], description="Files of the data set to read; empty: all")
     text_field: str = Field("text", min_length=1, description="Column that holds the text")
-    media_type: Literal["text/plain", "text/markdown", "text/html"] = Field("text/plain", description="What that text is")
-    max_page_bytes: int = Field(16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here")
-    max_documents: int = Field(100_000, ge=1, le=1_000_000_000_000, description="Rows to take at most")
+    media_type: Literal["text/plain", "text/markdown", "text/html"] = Field(
+        "text/plain", description="What that text is"
+    )
+    max_page_bytes: int = Field(
+        16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here"
+    )
+    max_documents: int = Field(
+        100_000, ge=1, le=1_000_000_000_000, description="Rows to take at most"
+    )
 
     @property
     def folder(self) -> Path | None:
         """The folder that `dataset` names, if it is none of the Hub's and no builder."""
         path = Path(expanduser(self.dataset))
-        named = self.dataset.startswith((".", "/", "~")) or (path.is_dir() and self.dataset not in _BUILDERS)
+        named = self.dataset.startswith((".", "/", "~")) or (
+            path.is_dir() and self.dataset not in _BUILDERS
+        )
         return path.absolute() if named else None
 
     @property
@@ -155,14 +222,18 @@ class DatasetSource(_Source):
         return super().identity() | {"sha256": _sha256(self.found())}
 
 
-Source = Annotated[WebSource | PydocSource | FilesSource | DatasetSource, Field(discriminator="kind")]
+Source = Annotated[
+    WebSource | PydocSource | FilesSource | DatasetSource, Field(discriminator="kind")
+]
 
 
 class CrawlConfig(StageConfig):
     """What to collect. The default is the documentation of the Python that runs this."""
 
     sources: list[Source] = Field(
-        [PydocSource.model_validate({})], min_length=1, description="Where documents come from; names must differ"
+        [PydocSource.model_validate({})],
+        min_length=1,
+        description="Where documents come from; names must differ",
     )
 
     @field_validator("sources")
@@ -183,7 +254,9 @@ def installed_version(package: str) -> str:
     found = _distributions().get(package)
     if not found:
         fix = f"pip install it, or leave {package!r} out of crawl.sources packages (they are import names: sklearn, not scikit-learn)"
-        raise InputError(f"package {package!r}", "is not installed, so its documentation cannot be crawled", fix)
+        raise InputError(
+            f"package {package!r}", "is not installed, so its documentation cannot be crawled", fix
+        )
     return ", ".join(sorted({version(name) for name in found}))
 
 
@@ -193,4 +266,6 @@ def _distributions() -> dict[str, list[str]]:
 
 
 def _sha256(found: Found) -> dict[str, str]:
-    return {str(path): digest for path, digest in file_digests(found.files, "crawl.sources").items()}
+    return {
+        str(path): digest for path, digest in file_digests(found.files, "crawl.sources").items()
+    }

@@ -19,7 +19,15 @@ from datetime import UTC, datetime
 from data_contracts import Interrupted
 from stages.crawl import page, robots
 from stages.crawl.archive import Archive, Record
-from stages.crawl.fetch import REDIRECTS, TRY_LATER, Answer, Fetcher, FetchError, redirect_target, retry_after
+from stages.crawl.fetch import (
+    REDIRECTS,
+    TRY_LATER,
+    Answer,
+    Fetcher,
+    FetchError,
+    redirect_target,
+    retry_after,
+)
 from stages.crawl.hosts import Host
 from stages.crawl.journal import Entry, Journal
 from stages.crawl.urls import origin
@@ -27,7 +35,9 @@ from stages.report import Report
 
 MAX_HOPS = 5
 TRIES = 3
-NO_ANSWER = frozenset({"host_skipped", "connection", "timeout"})  # reasons for which a host is given up
+NO_ANSWER = frozenset(
+    {"host_skipped", "connection", "timeout"}
+)  # reasons for which a host is given up
 _POLL = 0.2  # seconds between looks at the wish to stop
 
 
@@ -63,17 +73,29 @@ class Place:
 class Crawler:
     """One source. `run` returns when the crawl is over; everything it found is then in journal and archive."""
 
-    def __init__(self, rules: Rules, fetcher: Fetcher, journal: Journal, archive: Archive, report: Report, stop: Callable[[], bool]):
+    def __init__(
+        self,
+        rules: Rules,
+        fetcher: Fetcher,
+        journal: Journal,
+        archive: Archive,
+        report: Report,
+        stop: Callable[[], bool],
+    ):
         self.rules, self._fetcher, self._journal, self._archive = rules, fetcher, journal, archive
         self._report, self._stop = report, stop
         self.known: dict[str, Place] = {}
         self.settled: dict[str, int] = {}  # address → offset in the journal
         self.asked = self.pages = self.resumed = 0
         self.bytes = 0
-        self.lost: Counter[str] = Counter()  # by host that was given up: addresses that were therefore not asked
+        self.lost: Counter[str] = (
+            Counter()
+        )  # by host that was given up: addresses that were therefore not asked
         self.cut_short = ""
         self._hosts: dict[str, Host] = {}
-        self._ready: list[tuple[float, str]] = []  # heap of hosts with something to do: when they may be asked
+        self._ready: list[
+            tuple[float, str]
+        ] = []  # heap of hosts with something to do: when they may be asked
         self._under_way: dict[asyncio.Task[None], Host] = {}
         self._taken: set[str] = set()
         self._writing = asyncio.Lock()
@@ -101,10 +123,16 @@ class Crawler:
         """The limits that cut the crawl short, for the reader; empty if none did."""
         told = [self.cut_short] if self.cut_short else []
         most = self.rules.max_pages_per_host
-        full = [host for host in self._hosts.values() if host.asked >= most and any(url not in self._taken for *_, url in host.waiting)]
+        full = [
+            host
+            for host in self._hosts.values()
+            if host.asked >= most and any(url not in self._taken for *_, url in host.waiting)
+        ]
         if full and most < self.rules.max_pages:  # else it is the limit of the whole crawl
             others = f" and {len(full) - 1:,} other hosts" if len(full) > 1 else ""
-            told.append(f"the limit of {most:,} pages per host at {min(host.origin for host in full)}{others}")
+            told.append(
+                f"the limit of {most:,} pages per host at {min(host.origin for host in full)}{others}"
+            )
         return " and ".join(told)
 
     def _resume(self) -> None:
@@ -121,7 +149,9 @@ class Crawler:
         self._archive.cut(last)
         self.resumed = len(self.settled)
         if self.resumed:
-            self._report.note(f"continued after {self.resumed} addresses that an earlier run had settled")
+            self._report.note(
+                f"continued after {self.resumed} addresses that an earlier run had settled"
+            )
 
     def _discover(self, url: str, depth: int, hops: int) -> None:
         """Take note of an address, or of a shorter way to one that is known."""
@@ -154,7 +184,12 @@ class Crawler:
     def _schedule(self, host: Host) -> None:
         while host.waiting and host.waiting[0][2] in self._taken:
             host.take()
-        if host.waiting and not host.scheduled and not host.reading_rules and host.active < host.at_once:
+        if (
+            host.waiting
+            and not host.scheduled
+            and not host.reading_rules
+            and host.active < host.at_once
+        ):
             host.scheduled = True
             heapq.heappush(self._ready, (host.ready_at, host.origin))
 
@@ -185,7 +220,9 @@ class Crawler:
     def _start_what_may(self) -> bool:
         """Start every request that limits and politeness allow now. False if nothing waits that could be started ever."""
         now = time.monotonic()
-        soonest = now if self._under_way or not self._ready else max(now, self._ready[0][0])  # a Crawl-delay may outlast the crawl
+        soonest = (
+            now if self._under_way or not self._ready else max(now, self._ready[0][0])
+        )  # a Crawl-delay may outlast the crawl
         if soonest > self._end and self._ready:
             self.cut_short = f"the time limit of {self.rules.seconds / 60:g} minutes"
         elif self.asked >= self.rules.max_pages and self._ready:
@@ -202,7 +239,11 @@ class Crawler:
 
     def _room(self) -> bool:
         under_way = len(self._under_way)
-        return not self.cut_short and under_way < self.rules.connections and self.asked + under_way < self.rules.max_pages
+        return (
+            not self.cut_short
+            and under_way < self.rules.connections
+            and self.asked + under_way < self.rules.max_pages
+        )
 
     def _start(self, host: Host, now: float) -> None:
         """The next step at a host: its robots.txt if that is due, else an address. Only requests cost it a pause."""
@@ -225,14 +266,20 @@ class Crawler:
         """Until something is done, may be started, or is wished."""
         if self._stop():
             fix = "run the same command again: it continues from there"
-            raise Interrupted("crawl", f"stopped by a signal after {self.pages:,} pages; all of them are kept", fix)
+            raise Interrupted(
+                "crawl",
+                f"stopped by a signal after {self.pages:,} pages; all of them are kept",
+                fix,
+            )
         pause = _POLL
         if self._ready and self._room():
             pause = min(_POLL, max(0.001, self._ready[0][0] - time.monotonic()))
         if not self._under_way:
             await asyncio.sleep(pause)
             return
-        done, _ = await asyncio.wait(self._under_way, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(
+            self._under_way, timeout=pause, return_when=asyncio.FIRST_COMPLETED
+        )
         for task in done:
             host = self._under_way.pop(task)
             host.active -= 1
@@ -246,7 +293,9 @@ class Crawler:
 
     async def _read_rules(self, host: Host) -> None:
         """robots.txt of the host, read once a day, with as many tries as a page."""
-        host.rules, answers = await robots.read(lambda url: self._get(url, host, robots.MAX_BYTES, None), host.origin)
+        host.rules, answers = await robots.read(
+            lambda url: self._get(url, host, robots.MAX_BYTES, None), host.origin
+        )
         now = time.monotonic()
         host.rules_until = now + robots.MAX_AGE
         if host.rules.refusal is None:
@@ -298,7 +347,9 @@ class Crawler:
         if answer.status in REDIRECTS:
             return {"kind": "moved", "url": answer.url, "to": self._target(answer)}
         if answer.status != 200:
-            raise FetchError("http_status", f"{answer.status} {answer.phrase}".strip(), answer.status)
+            raise FetchError(
+                "http_status", f"{answer.status} {answer.phrase}".strip(), answer.status
+            )
         if answer.media_type not in page.WANTED:
             raise FetchError("media_type", answer.media_type[:100], 200)
         if not answer.body.strip():
@@ -308,12 +359,23 @@ class Crawler:
         told = page.read(answer)
         links = [link for link in told.links if self.rules.within(link)]
         if told.opt_out and self.rules.honour_opt_out:
-            return _failed(answer.url, FetchError("robots", f"the page asks not to be used: {told.opt_out}", 200)) | {"links": links}
+            return _failed(
+                answer.url,
+                FetchError("robots", f"the page asks not to be used: {told.opt_out}", 200),
+            ) | {"links": links}
         record = await self._store(answer)
         row = answer.evidence(told.meta_robots, told.license) | {"robots": rules.verdict}
         fetch = answer.fetch | {"fetched_at": answer.began.isoformat()}
         size = len(answer.body)
-        return {"kind": "page", "url": answer.url, "row": row, "fetch": fetch, "record": list(record), "links": links, "bytes": size}
+        return {
+            "kind": "page",
+            "url": answer.url,
+            "row": row,
+            "fetch": fetch,
+            "record": list(record),
+            "links": links,
+            "bytes": size,
+        }
 
     def _target(self, answer: Answer) -> str:
         """Where a redirect leads. Raises FetchError if it may not be followed."""
@@ -328,4 +390,10 @@ class Crawler:
 
 
 def _failed(url: str, error: FetchError) -> Entry:
-    return {"kind": "failed", "url": url, "reason": error.reason, "detail": error.detail, "status": error.status}
+    return {
+        "kind": "failed",
+        "url": url,
+        "reason": error.reason,
+        "detail": error.detail,
+        "status": error.status,
+    }

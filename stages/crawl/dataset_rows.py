@@ -36,7 +36,9 @@ def read(source: DatasetSource, base: str, files: list[str]) -> Items:
         if source.text_field not in row:
             fix = f"set text_field to one of: {listed(row)}"
             raise InputError(where, f"{source.dataset} has no column {source.text_field!r}", fix)
-        yield taking.row(f"{base}/{source.subset or 'default'}/{source.split}#{number}", row[source.text_field])
+        yield taking.row(
+            f"{base}/{source.subset or 'default'}/{source.split}#{number}", row[source.text_field]
+        )
         if number == source.max_documents:
             return
 
@@ -57,8 +59,14 @@ def _numbered(source: DatasetSource, where: str, files: list[str]) -> Iterator[t
             yield 0, Note(left_out)
         for number, row in enumerate(_stream(builder, source.split), 1):
             yield number, row
-    except (OSError, ValueError, RuntimeError) as error:  # what `datasets` raises for absent, private and broken data sets
-        why = f"{source.dataset} cannot be read at row {number + 1:,}: {type(error).__name__}: {error}"[:600]
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # what `datasets` raises for absent, private and broken data sets
+        why = f"{source.dataset} cannot be read at row {number + 1:,}: {type(error).__name__}: {error}"[
+            :600
+        ]
         fix = "check the name, the revision and the network; gated data sets need `hf auth login`"
         raise InputError(where, why, fix) from None
 
@@ -79,7 +87,9 @@ def _keep_own_files(builder: Any, source: DatasetSource, where: str, files: froz
     form = type(builder).__module__.split(".")[-1]
     if form not in PLAIN:
         fix = f"convert it to one of {', '.join(sorted(PLAIN))}"
-        raise InputError(where, f"{source.dataset} is of the format {form!r}, which is not read", fix)
+        raise InputError(
+            where, f"{source.dataset} is of the format {form!r}, which is not read", fix
+        )
     if form == "parquet":
         builder.config.batch_size = _BATCH_ROWS
     left_out: list[str] = []
@@ -91,7 +101,9 @@ def _keep_own_files(builder: Any, source: DatasetSource, where: str, files: froz
             kept[split] = DataFilesList(own, found.origin_metadata)
     if left_out and source.split not in kept:
         why = f"names {len(left_out):,} files that are none of its own, and no others: {', '.join(left_out[:3])}"
-        raise InputError(where, f"{source.dataset} {why}", "name those files in data_files if you trust them")
+        raise InputError(
+            where, f"{source.dataset} {why}", "name those files in data_files if you trust them"
+        )
     builder.config.data_files = DataFilesDict(kept)
     if not left_out:
         return ""
@@ -107,4 +119,6 @@ def _is_own(file: str, source: DatasetSource, files: frozenset[str]) -> bool:
 def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
     """A data set on this machine has no business elsewhere, whatever its files name."""
     if event == "socket.connect" or event.startswith("socket.getaddrinfo"):
-        raise PermissionError("a local data set asks for something over the network, which is refused")
+        raise PermissionError(
+            "a local data set asks for something over the network, which is refused"
+        )

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from data_contracts import Interrupted
-from stages.apart import rows_apart
 from stages.crawl import dataset_rows
 from stages.crawl.config import DatasetSource
 from stages.crawl.files_source import Taken, memory
 from stages.crawl.items import Items, Note
 from stages.crawl.rows import Rows
+from stages.execution.apart import rows_apart
 from stages.report import Report
 
 
-def collect(source: DatasetSource, rows: Rows, report: Report, stop: Callable[[], bool]) -> list[str]:
+def collect(
+    source: DatasetSource, rows: Rows, report: Report, stop: Callable[[], bool]
+) -> list[str]:
     """The first `max_documents` rows into `rows`; returns notes.
 
     Raises:
@@ -33,7 +35,11 @@ def collect(source: DatasetSource, rows: Rows, report: Report, stop: Callable[[]
     )  # fmt: skip
     for item in items:
         if stop():
-            raise Interrupted(where, f"stopped by a signal after row {number:,}", "run the same command again: it reads from the start")
+            raise Interrupted(
+                where,
+                f"stopped by a signal after row {number:,}",
+                "run the same command again: it reads from the start",
+            )
         if isinstance(item, Note):
             notes.append(item.text)
         elif item is not None:
@@ -50,4 +56,8 @@ def collect(source: DatasetSource, rows: Rows, report: Report, stop: Callable[[]
 def _base(source: DatasetSource) -> str:
     if source.folder is not None:
         return source.folder.as_uri()
-    return f"https://huggingface.co/datasets/{source.dataset}" if "/" in source.dataset else f"dataset:{source.dataset}"
+    return (
+        f"https://huggingface.co/datasets/{source.dataset}"
+        if "/" in source.dataset
+        else f"dataset:{source.dataset}"
+    )

@@ -46,7 +46,11 @@ class Answer:
         if told:
             return told
         start = self.body[:512].lstrip().lower()
-        return "text/html" if start.startswith((b"<!doctype html", b"<html")) else "application/octet-stream"
+        return (
+            "text/html"
+            if start.startswith((b"<!doctype html", b"<html"))
+            else "application/octet-stream"
+        )
 
     @property
     def charset(self) -> str | None:
@@ -71,7 +75,11 @@ class Answer:
     @property
     def fetch(self) -> dict[str, Any]:
         """The columns of a row of `fetches`: what may be another the next time, though the page is the same."""
-        return {"fetched_at": self.began, "etag": self.header("etag"), "last_modified": self.header("last-modified")}
+        return {
+            "fetched_at": self.began,
+            "etag": self.header("etag"),
+            "last_modified": self.header("last-modified"),
+        }
 
 
 class FetchError(Exception):
@@ -79,9 +87,23 @@ class FetchError(Exception):
     `of_page` that the host is not to blame.
     """
 
-    def __init__(self, reason: str, detail: str, status: int | None = None, *, again: bool = False, of_page: bool = False):
+    def __init__(
+        self,
+        reason: str,
+        detail: str,
+        status: int | None = None,
+        *,
+        again: bool = False,
+        of_page: bool = False,
+    ):
         super().__init__(reason, detail)
-        self.reason, self.detail, self.status, self.again, self.of_page = reason, detail, status, again, of_page
+        self.reason, self.detail, self.status, self.again, self.of_page = (
+            reason,
+            detail,
+            status,
+            again,
+            of_page,
+        )
 
 
 class Fetcher(Protocol):
@@ -97,22 +119,32 @@ class Fetcher(Protocol):
 class WebFetcher:
     """Fetches over the network. Use as an asynchronous context manager."""
 
-    def __init__(self, agent: str, deadline: float, connections: int, allowed: set[tuple[str, int]]):
+    def __init__(
+        self, agent: str, deadline: float, connections: int, allowed: set[tuple[str, int]]
+    ):
         self._guard, self._deadline = Guard(allowed), deadline
-        self._headers = {"User-Agent": agent, "Accept": "text/html,application/xhtml+xml,text/*;q=0.9,*/*;q=0.1"}
+        self._headers = {
+            "User-Agent": agent,
+            "Accept": "text/html,application/xhtml+xml,text/*;q=0.9,*/*;q=0.1",
+        }
         self._connections = connections
 
     async def __aenter__(self) -> Self:
         connector = aiohttp.TCPConnector(limit=self._connections, resolver=self._guard)
         self._session = aiohttp.ClientSession(
-            connector=connector, headers=self._headers, timeout=aiohttp.ClientTimeout(total=None), cookie_jar=aiohttp.DummyCookieJar()
+            connector=connector,
+            headers=self._headers,
+            timeout=aiohttp.ClientTimeout(total=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
         )
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self._session.close()
 
-    async def get(self, url: str, limit: int, wanted: Container[str] | None, at: str | None = None) -> Answer:
+    async def get(
+        self, url: str, limit: int, wanted: Container[str] | None, at: str | None = None
+    ) -> Answer:
         """See Fetcher. `at` is where to send the request, if that is not the place that `url` names."""
         target = at or url
         try:
@@ -126,15 +158,25 @@ class WebFetcher:
         except aiohttp.ClientConnectorDNSError as error:
             if isinstance(error.os_error, NotPublicError):
                 raise FetchError("address_refused", str(error.os_error)) from None
-            raise FetchError("connection", f"the name {error.host} does not resolve: {error.os_error}") from None
+            raise FetchError(
+                "connection", f"the name {error.host} does not resolve: {error.os_error}"
+            ) from None
         except aiohttp.ClientConnectorCertificateError as error:
-            raise FetchError("connection", f"the certificate is not valid: {error.certificate_error}") from None
+            raise FetchError(
+                "connection", f"the certificate is not valid: {error.certificate_error}"
+            ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise FetchError("connection", f"{type(error).__name__}: {error}"[:300], again=True) from None
+            raise FetchError(
+                "connection", f"{type(error).__name__}: {error}"[:300], again=True
+            ) from None
 
-    async def _get(self, url: str, target: str, limit: int, wanted: Container[str] | None) -> Answer:
+    async def _get(
+        self, url: str, target: str, limit: int, wanted: Container[str] | None
+    ) -> Answer:
         headers = {"Host": URL(url, encoded=True).host or ""} if target != url else None
-        async with self._session.get(URL(target, encoded=True), allow_redirects=False, headers=headers) as response:
+        async with self._session.get(
+            URL(target, encoded=True), allow_redirects=False, headers=headers
+        ) as response:
             answer = Answer(
                 url=url,
                 status=response.status,
@@ -145,7 +187,11 @@ class WebFetcher:
                 truncated=False,
                 began=datetime.now(UTC),
             )
-            read = response.status == 200 and (wanted is None or answer.header("content-type") is None or answer.media_type in wanted)
+            read = response.status == 200 and (
+                wanted is None
+                or answer.header("content-type") is None
+                or answer.media_type in wanted
+            )
             if not read:
                 return answer
             body = bytearray()
@@ -170,7 +216,9 @@ def redirect_target(answer: Answer) -> str:
     try:
         found = canonical(location, answer.url)
     except ValueError as error:
-        raise FetchError("redirect_refused", f"to {location[:80]!r}, which {error}", answer.status) from None
+        raise FetchError(
+            "redirect_refused", f"to {location[:80]!r}, which {error}", answer.status
+        ) from None
     if answer.url.startswith("https:") and not found.startswith("https:"):
         raise FetchError("redirect_refused", f"to {found}, which is not encrypted", answer.status)
     return found

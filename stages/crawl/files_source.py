@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from data_contracts import Interrupted
-from stages.apart import MEGABYTES, rows_apart
 from stages.crawl import formats
 from stages.crawl.config import FilesSource
 from stages.crawl.items import Begun, Document, Failure, Item
 from stages.crawl.rows import Rows
 from stages.digests import digest
+from stages.execution.apart import MEGABYTES, rows_apart
 from stages.report import Report
 
 
@@ -34,7 +34,9 @@ def collect(source: FilesSource, rows: Rows, report: Report, stop: Callable[[], 
     if formats.is_small(files):
         items = formats.read(source, files)
     else:
-        items = rows_apart(formats.read, source, files, what=lambda: at, megabytes=memory(source.max_page_bytes))
+        items = rows_apart(
+            formats.read, source, files, what=lambda: at, megabytes=memory(source.max_page_bytes)
+        )
     for item in items:
         if stop():
             why = f"stopped by a signal in {at}"
@@ -46,7 +48,10 @@ def collect(source: FilesSource, rows: Rows, report: Report, stop: Callable[[], 
             taken.add(item)
         if rows.documents[source.name] >= source.max_documents:
             items.close()
-            return [*notes, f"{source.name}: cut short by the limit of {source.max_documents:,} documents, in {at}"]
+            return [
+                *notes,
+                f"{source.name}: cut short by the limit of {source.max_documents:,} documents, in {at}",
+            ]
     report.progress(len(files), len(files), "files")
     return notes
 
@@ -62,13 +67,17 @@ class Taken:
 
     def __init__(self, source: str, rows: Rows):
         self._source, self._rows = source, rows
-        self._seen: set[bytes] = set()  # addresses from archives: the only rows whose address is not their place
+        self._seen: set[bytes] = (
+            set()
+        )  # addresses from archives: the only rows whose address is not their place
 
     def add(self, item: Item) -> None:
         """A row of `documents` or of `failures`."""
         if isinstance(item, Document):
             if item.fetch is None or self._is_new(item.url):
-                self._rows.document(self._source, item.url, item.body, fetch=item.fetch, **item.columns)
+                self._rows.document(
+                    self._source, item.url, item.body, fetch=item.fetch, **item.columns
+                )
         elif isinstance(item, Failure) and (not item.claims or self._is_new(item.url)):
             self._rows.failure(self._source, item.url, item.reason, item.detail, status=item.status)
 

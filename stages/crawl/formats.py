@@ -16,20 +16,34 @@ from warcio.exceptions import ArchiveLoadFailed
 
 from data_contracts import InputError
 from data_contracts.foreign_text import listed
-from stages.apart import too_large
 from stages.crawl import warc_files
 from stages.crawl.config import FilesSource
 from stages.crawl.items import Begun, Item, Items, Taking
 from stages.crawl.local_files import unreadable
 from stages.crawl.unpacking import Bound, lines, opened
+from stages.execution.apart import too_large
 
-WHOLE = {".txt": "text/plain", ".md": "text/markdown", ".markdown": "text/markdown", ".html": "text/html", ".htm": "text/html"}
+WHOLE = {
+    ".txt": "text/plain",
+    ".md": "text/markdown",
+    ".markdown": "text/markdown",
+    ".html": "text/html",
+    ".htm": "text/html",
+}
 LINE_TIMES = 4  # a line of JSON may be so many times as long as the longest document: escapes, and other fields
 _BATCH_BYTES = 8 << 20  # of a Parquet column, as its own metadata has it
 _BATCH_ROWS = 256
 _LONGEST_WHY = 500  # characters
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
-_DAMAGE = (EOFError, gzip.BadGzipFile, zlib.error, pa.ArrowInvalid, ArchiveLoadFailed, UnicodeError, csv.Error)
+_DAMAGE = (
+    EOFError,
+    gzip.BadGzipFile,
+    zlib.error,
+    pa.ArrowInvalid,
+    ArchiveLoadFailed,
+    UnicodeError,
+    csv.Error,
+)
 
 Reader = Callable[[FilesSource, Path], Iterator[Item]]
 
@@ -51,7 +65,9 @@ def read(source: FilesSource, files: list[Path]) -> Items:
         except PermissionError as error:
             raise unreadable(path, error) from None
         except MemoryError:
-            raise too_large(str(path), "needs more memory at once than reading a file may take") from None
+            raise too_large(
+                str(path), "needs more memory at once than reading a file may take"
+            ) from None
 
 
 def is_small(files: list[Path], most: int = 4 << 20) -> bool:
@@ -69,7 +85,11 @@ def _reader(path: Path) -> Reader:
     ending = kind(path)
     if ending not in _READERS or (ending == ".parquet" and path.suffix.lower() == ".gz"):
         why = f"files ending in {ending or 'nothing'} are not known"
-        raise InputError(str(path), why, f"name only files ending in {', '.join(_READERS)} (or, parquet apart, those with .gz)")
+        raise InputError(
+            str(path),
+            why,
+            f"name only files ending in {', '.join(_READERS)} (or, parquet apart, those with .gz)",
+        )
     return _READERS[ending]
 
 
@@ -93,7 +113,9 @@ def _read_jsonl(source: FilesSource, path: Path) -> Iterator[Item]:
     with opened(path) as file:
         for number, line in enumerate(lines(file, longest), 1):
             if line is None:
-                yield taking.row(f"{path.as_uri()}#{number}", None, f"a line of more than {longest:,} bytes")
+                yield taking.row(
+                    f"{path.as_uri()}#{number}", None, f"a line of more than {longest:,} bytes"
+                )
             elif line.strip():
                 yield taking.row(f"{path.as_uri()}#{number}", *_field(line, source.text_field))
 
@@ -117,7 +139,9 @@ def _read_csv(source: FilesSource, path: Path) -> Iterator[Item]:
     taking = _taking(source)
     csv.field_size_limit(LINE_TIMES * source.max_page_bytes)
     with opened(path) as file:
-        table = csv.reader(_text_lines(file, LINE_TIMES * source.max_page_bytes), delimiter=_DELIMITERS[kind(path)])
+        table = csv.reader(
+            _text_lines(file, LINE_TIMES * source.max_page_bytes), delimiter=_DELIMITERS[kind(path)]
+        )
         names = next(table, [])
         if source.text_field not in names:
             raise _no_column(source, path, names)
@@ -127,7 +151,9 @@ def _read_csv(source: FilesSource, path: Path) -> Iterator[Item]:
             if len(row) > column:
                 yield taking.row(url, row[column].encode("utf-8", "surrogateescape"))
             elif row:
-                yield taking.row(url, None, f"has {len(row)} fields, {source.text_field!r} is field {column + 1}")
+                yield taking.row(
+                    url, None, f"has {len(row)} fields, {source.text_field!r} is field {column + 1}"
+                )
 
 
 def _text_lines(file: Any, longest: int) -> Iterator[str]:
@@ -165,14 +191,31 @@ def _batches(path: Path, file: pq.ParquetFile, column: str) -> Iterator[pa.Recor
         for number in range(file.num_row_groups):
             group = file.metadata.row_group(number)
             fitting = group.num_rows * _BATCH_BYTES // max(group.total_byte_size, 1)
-            yield from file.iter_batches(max(1, min(_BATCH_ROWS, fitting)), row_groups=[number], columns=[column], use_threads=False)
+            yield from file.iter_batches(
+                max(1, min(_BATCH_ROWS, fitting)),
+                row_groups=[number],
+                columns=[column],
+                use_threads=False,
+            )
     except MemoryError:
         raise
-    except (OSError, pa.ArrowException) as error:  # of pages that are damaged; only of reading, not of what is done with the rows
+    except (
+        OSError,
+        pa.ArrowException,
+    ) as error:  # of pages that are damaged; only of reading, not of what is done with the rows
         raise _damaged(path, error) from None
 
 
-_TABLES: dict[str, Reader] = {".jsonl": _read_jsonl, ".ndjson": _read_jsonl, ".csv": _read_csv, ".tsv": _read_csv}
+_TABLES: dict[str, Reader] = {
+    ".jsonl": _read_jsonl,
+    ".ndjson": _read_jsonl,
+    ".csv": _read_csv,
+    ".tsv": _read_csv,
+}
 _GROW_LITTLE = frozenset(WHOLE) | frozenset(_TABLES)
-_ARCHIVES: dict[str, Reader] = {".parquet": _read_parquet, ".warc": warc_files.read, ".arc": warc_files.read}
+_ARCHIVES: dict[str, Reader] = {
+    ".parquet": _read_parquet,
+    ".warc": warc_files.read,
+    ".arc": warc_files.read,
+}
 _READERS: dict[str, Reader] = dict.fromkeys(WHOLE, _read_whole) | _TABLES | _ARCHIVES

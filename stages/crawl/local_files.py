@@ -30,7 +30,9 @@ class Found:
         shown = ", ".join(str(link) for link in self.left_out[:3])
         more = f" and {len(self.left_out) - 3:,} more" if len(self.left_out) > 3 else ""
         why = "lead out of the folder that was given and were not followed"
-        return [f"{source}: {len(self.left_out):,} links {why}: {shown}{more} (a link that is named itself is followed)"]
+        return [
+            f"{source}: {len(self.left_out):,} links {why}: {shown}{more} (a link that is named itself is followed)"
+        ]
 
 
 def found(source: str, patterns: Sequence[str]) -> Found:
@@ -56,7 +58,9 @@ def found(source: str, patterns: Sequence[str]) -> Found:
         named |= inside
         left_out |= outside
     once: dict[Path, Path] = {}
-    for file in sorted(named):  # a link keeps its name: what it leads to may have none that tells its kind
+    for file in sorted(
+        named
+    ):  # a link keeps its name: what it leads to may have none that tells its kind
         once.setdefault(_real(file), file)
     return Found(tuple(once.values()), tuple(sorted(left_out - named)))
 
@@ -71,7 +75,9 @@ def _nothing(source: str, pattern: str, outside: int) -> InputError:
     what = f"crawl source {source}: {pattern}"
     if outside:
         why = f"holds {outside:,} links that lead out of it and nothing else; such links are not followed"
-        return InputError(what, why, "name the files that they lead to, or the links themselves one by one")
+        return InputError(
+            what, why, "name the files that they lead to, or the links themselves one by one"
+        )
     path = Path(expanduser(pattern))
     if path.is_dir():
         why = "holds hidden files alone" if any(path.iterdir()) else "is an empty folder"
@@ -96,7 +102,9 @@ def _by_its_name(path: Path) -> Path:
 
 def _hits(pattern: str) -> Iterator[tuple[Path, bool]]:
     """Files, and whether each lies where it was looked for."""
-    path = Path(expanduser(pattern))  # unlike Path's own, leaves an unknown ~name to be told as missing
+    path = Path(
+        expanduser(pattern)
+    )  # unlike Path's own, leaves an unknown ~name to be told as missing
     if path.is_file():
         yield path, True
         return
@@ -126,7 +134,10 @@ def _matching(pattern: Path) -> tuple[Path, Iterator[Path]]:
     """The fixed part of a pattern, and what falls under the rest. `**` follows no links: two that lead up would never end."""
     parts = pattern.parts
     fixed = next((n for n, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
-    root, rest = Path(*parts[:fixed]), [part if part == "**" else _STARS.sub("*", part) for part in parts[fixed:]]
+    root, rest = (
+        Path(*parts[:fixed]),
+        [part if part == "**" else _STARS.sub("*", part) for part in parts[fixed:]],
+    )
     if not rest or not root.is_dir():
         return root, iter(())
     wants_hidden = any(part.startswith(".") for part in rest)

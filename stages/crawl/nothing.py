@@ -20,7 +20,10 @@ _WEB = {
     "timeout": "raise timeout_seconds",
     "": "check the addresses in a browser",
 }
-_PYDOC = {"timeout": "raise timeout_seconds", "": "see whether the pages are there: python -m pydoc -b"}
+_PYDOC = {
+    "timeout": "raise timeout_seconds",
+    "": "see whether the pages are there: python -m pydoc -b",
+}
 _ARCHIVE = {
     "robots": "ask the owners of those pages, or name other archives",
     "http_status": "name archives with pages that were answered with status 200",
@@ -38,13 +41,17 @@ _TABLE = {
 _WHOLE = {"": "name files that hold text: these are empty"}
 
 
-def advice(source: WebSource | PydocSource | FilesSource | DatasetSource, failed: Mapping[str, int]) -> str:
+def advice(
+    source: WebSource | PydocSource | FilesSource | DatasetSource, failed: Mapping[str, int]
+) -> str:
     """What repairs it, for the most frequent reason of failure; failed: how often each occurred."""
     reason = max(failed, key=failed.__getitem__) if failed else ""
     return " or ".join(dict.fromkeys(told.get(reason, told[""]) for told in _of(source, reason)))
 
 
-def _of(source: WebSource | PydocSource | FilesSource | DatasetSource, reason: str) -> list[Mapping[str, str]]:
+def _of(
+    source: WebSource | PydocSource | FilesSource | DatasetSource, reason: str
+) -> list[Mapping[str, str]]:
     """Of files those kinds that fail for the reason; all, if none says that it does."""
     if isinstance(source, WebSource):
         return [_WEB]

@@ -17,8 +17,14 @@ from stages.crawl.urls import canonical
 
 HTML = frozenset({"text/html", "application/xhtml+xml"})
 WANTED = HTML | {"text/plain", "text/markdown"}
-_BOMS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-_WITH_VALUE = frozenset({"max-image-preview", "max-snippet", "max-video-preview", "unavailable_after"})  # directives, not robots
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8"),
+    (codecs.BOM_UTF16_LE, "utf-16-le"),
+    (codecs.BOM_UTF16_BE, "utf-16-be"),
+)
+_WITH_VALUE = frozenset(
+    {"max-image-preview", "max-snippet", "max-video-preview", "unavailable_after"}
+)  # directives, not robots
 _FIRST_BYTES = 1 << 14  # enough to guess a character set
 
 
@@ -34,7 +40,12 @@ class Told:
 
 def read(answer: Answer) -> Told:
     """What the page of `answer` tells. A page that is not HTML has only its headers."""
-    directives = {found for name, value in answer.headers if name.lower() == "x-robots-tag" for found in _for_us(value)}
+    directives = {
+        found
+        for name, value in answer.headers
+        if name.lower() == "x-robots-tag"
+        for found in _for_us(value)
+    }
     reserved = answer.header("tdm-reservation") == "1"
     if answer.media_type not in HTML:
         return Told(opt_out=_opt_out(directives, reserved))
@@ -56,7 +67,9 @@ def read(answer: Answer) -> Told:
 
 def _elements(answer: Answer) -> dict[str, list[Any]]:
     """The elements that matter here, by tag, in one pass; a page that is broken gives what can be made out."""
-    text = answer.body.decode(_encoding(answer), "replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+    text = answer.body.decode(_encoding(answer), "replace").replace(
+        "\0", "\N{REPLACEMENT CHARACTER}"
+    )
     found: dict[str, list[Any]] = {tag: [] for tag in ("meta", "base", "link", "a")}
     root = etree.fromstring(text.encode("utf-8", "replace"), etree.HTMLParser(encoding="utf-8"))
     for element in root.iter(*found) if root is not None else ():
@@ -65,7 +78,14 @@ def _elements(answer: Answer) -> dict[str, list[Any]]:
 
 
 def _links(elements: dict[str, list[Any]], url: str) -> dict[str, None]:
-    base = next((joined for element in elements["base"] if (joined := _joined(element.get("href") or "", url))), url)
+    base = next(
+        (
+            joined
+            for element in elements["base"]
+            if (joined := _joined(element.get("href") or "", url))
+        ),
+        url,
+    )
     found: dict[str, None] = {}
     seen: set[str] = set()
     for element in elements["a"]:

@@ -26,7 +26,9 @@ def steady(text: str, home: str) -> str:
 
 if __name__ == "__main__":
     lifeline = os.dup(0)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # modules that read standard input when imported find it empty
+    os.dup2(
+        os.open(os.devnull, os.O_RDONLY), 0
+    )  # modules that read standard input when imported find it empty
     webbrowser.open = lambda *args, **kwargs: False  # type: ignore[assignment]
     for name in set(os.environ) - set(sys.argv[1:]):
         del os.environ[name]

@@ -28,7 +28,12 @@ from stages.documentation_server import ORIGIN
 
 SEEDS = [f"{ORIGIN}/{page}.html" for page in ("index", "topics", "keywords")]
 _STARTS_WITHIN = 30.0  # seconds
-_OF_HOST = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")  # without these a server may not start or import
+_OF_HOST = (
+    "LD_LIBRARY_PATH",
+    "DYLD_LIBRARY_PATH",
+    "PYTHONHOME",
+    "PYTHONPATH",
+)  # without these a server may not start or import
 _ERROR_PAGE = re.compile(rb"<title>Pydoc: Error - [^<]*</title>")
 _PAGE = re.compile(re.escape(ORIGIN) + r"/(?:(?P<module>[A-Za-z_][\w.]*)\.html|topic\?key=[\w.%]+)")
 
@@ -37,21 +42,27 @@ class Scope:
     """Modules of the standard library and of the listed packages, and help topics; nothing that matches `skip`."""
 
     def __init__(self, source: PydocSource):
-        self._names = sys.stdlib_module_names | set(source.packages) | {"index", "topics", "keywords"}
+        self._names = (
+            sys.stdlib_module_names | set(source.packages) | {"index", "topics", "keywords"}
+        )
         self._skip = [re.compile(pattern) for pattern in source.skip]
 
     def __call__(self, url: str) -> bool:
         match = _PAGE.fullmatch(url)
         if match is None or (module := match["module"]) is None:
             return match is not None
-        return module.partition(".")[0] in self._names and not any(pattern.search(module) for pattern in self._skip)
+        return module.partition(".")[0] in self._names and not any(
+            pattern.search(module) for pattern in self._skip
+        )
 
 
 def refusal(answer: Answer) -> str | None:
     """pydoc answers 200 also when it has nothing but an error to show."""
     if not _ERROR_PAGE.search(answer.body[:1024]):
         return None
-    text = re.sub(rb"<[^>]*>", b" ", answer.body[answer.body.rfind(b"Error</strong>") + 14 :]).decode("utf-8", "replace")
+    text = re.sub(
+        rb"<[^>]*>", b" ", answer.body[answer.body.rfind(b"Error</strong>") + 14 :]
+    ).decode("utf-8", "replace")
     return "pydoc answers with an error: " + " ".join(html.unescape(text).split())[:300]
 
 
@@ -78,7 +89,11 @@ class Server:
                 return
             await asyncio.sleep(0.02)
         said = self._out.read_bytes()[-300:].decode("utf-8", "replace").strip()
-        raise InputError("pydoc server", f"did not start within {_STARTS_WITHIN:g} s: {said}", f"try: {sys.executable} -m pydoc -p 0")
+        raise InputError(
+            "pydoc server",
+            f"did not start within {_STARTS_WITHIN:g} s: {said}",
+            f"try: {sys.executable} -m pydoc -p 0",
+        )
 
     async def is_dying(self) -> bool:
         """Whether the process ends within a moment: a crash takes a while to be seen from outside."""
@@ -100,7 +115,9 @@ class Server:
 def _of_host() -> dict[str, str]:
     """What a server needs of the user's environment to start. It forgets these before it shows a page."""
     needed = {name: os.environ[name] for name in _OF_HOST if name in os.environ}
-    if site.ENABLE_USER_SITE:  # its home is another, and `pip install --user` puts packages below the user's
+    if (
+        site.ENABLE_USER_SITE
+    ):  # its home is another, and `pip install --user` puts packages below the user's
         needed["PYTHONUSERBASE"] = site.getuserbase()
     return needed
 
@@ -110,8 +127,21 @@ def _shown(folder: Path) -> dict[str, str]:
 
     One order of sets and one thread per library, too: pages should differ between runs only where they must.
     """
-    own = {"HOME": str(folder), "TMPDIR": str(folder), "PATH": os.defpath, "LC_ALL": "C.UTF-8", "TZ": "UTC", "PYTHONUTF8": "1"}
-    return own | {"PYTHONHASHSEED": "0", "MPLBACKEND": "Agg", "TERM": "dumb", "OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+    own = {
+        "HOME": str(folder),
+        "TMPDIR": str(folder),
+        "PATH": os.defpath,
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "PYTHONUTF8": "1",
+    }
+    return own | {
+        "PYTHONHASHSEED": "0",
+        "MPLBACKEND": "Agg",
+        "TERM": "dumb",
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "80",
+    }
 
 
 class PydocFetcher:
@@ -125,7 +155,9 @@ class PydocFetcher:
         self._free: asyncio.Queue[Server] = asyncio.Queue()
 
     async def __aenter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix="groundup-pydoc-", ignore_cleanup_errors=True)
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="groundup-pydoc-", ignore_cleanup_errors=True
+        )
         try:
             await self._web.__aenter__()
             for number in range(self._count):
@@ -148,12 +180,19 @@ class PydocFetcher:
         try:
             at = f"http://127.0.0.1:{server.port}{url.removeprefix(ORIGIN)}"
             answer = await self._web.get(url, limit, wanted, at)
-            if not answer.body and await server.is_dying():  # pydoc sends the headers before it imports the module
+            if (
+                not answer.body and await server.is_dying()
+            ):  # pydoc sends the headers before it imports the module
                 raise FetchError("connection", "importing the module ended the server")
             return answer
         except FetchError as error:
             server = await self._replace(server)
-            raise FetchError(error.reason, f"{error.detail}; the server was started anew", error.status, of_page=True) from None
+            raise FetchError(
+                error.reason,
+                f"{error.detail}; the server was started anew",
+                error.status,
+                of_page=True,
+            ) from None
         finally:
             self._free.put_nowait(server)
 

@@ -54,7 +54,9 @@ async def read(get: Callable[[str], Awaitable[Answer]], origin: str) -> tuple[Ru
         except FetchError as error:
             detail = f"robots.txt cannot be had, so nothing may be fetched: {error.detail}"
             return Rules("absent", refusal=Refusal(error.reason, detail, error.status)), answers
-    return Rules("absent"), answers  # section 2.3.1.2: beyond five redirects it counts as unavailable
+    return Rules(
+        "absent"
+    ), answers  # section 2.3.1.2: beyond five redirects it counts as unavailable
 
 
 def _judge(answer: Answer) -> Rules:

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any, Self
 
 from data_contracts import Draft
-from data_contracts.draft import TableWriter
+from data_contracts.store.draft import TableWriter
 from stages.digests import digest
 
 SHARD_BYTES = 32 << 20  # of bodies: later stages work on one shard at a time
@@ -68,10 +68,26 @@ class Rows:
         self.bytes += len(body)
         self.truncated += bool(evidence.get("truncated"))
 
-    def failure(self, source: str, url: str, reason: str, detail: str, *, depth: int = 0, status: int | None = None) -> None:
+    def failure(
+        self,
+        source: str,
+        url: str,
+        reason: str,
+        detail: str,
+        *,
+        depth: int = 0,
+        status: int | None = None,
+    ) -> None:
         """A row of `failures`. `detail` and `status` may be what a server or a file made up: half a surrogate pair, 999."""
         detail = detail[:500].encode("utf-8", "replace").decode()
         status = status if status is None or 100 <= status <= 599 else None
-        row = {"url": url, "source": source, "reason": reason, "detail": detail, "depth": depth, "status": status}
+        row = {
+            "url": url,
+            "source": source,
+            "reason": reason,
+            "detail": detail,
+            "depth": depth,
+            "status": status,
+        }
         self._failures.write([row])
         self.failed.setdefault(source, Counter())[reason] += 1

@@ -10,7 +10,7 @@ from stages.crawl import dataset_source, files_source, web_source
 from stages.crawl.config import CrawlConfig, DatasetSource, FilesSource, Source
 from stages.crawl.nothing import advice
 from stages.crawl.rows import Rows
-from stages.interruption import stop_requested
+from stages.execution.interruption import stop_requested
 from stages.report import Facts, Report
 
 
@@ -52,7 +52,15 @@ def _refuse_nothing(source: Source, rows: Rows, notes: list[str]) -> None:
         return
     where, failed = f"crawl source {source.name}", rows.failed.get(source.name, Counter())
     if notes and not failed:  # a limit was reached before anything was asked
-        raise InputError(where, f"0 documents ({'; '.join(notes)})", "raise that limit; then run it again")
+        raise InputError(
+            where, f"0 documents ({'; '.join(notes)})", "raise that limit; then run it again"
+        )
     counts = ", ".join(f"{reason} {count}" for reason, count in failed.items())
-    none = "it holds no rows and no pages" if isinstance(source, FilesSource | DatasetSource) else "nothing was found to ask for"
-    raise InputError(where, f"0 documents ({counts or none})", f"{advice(source, failed)}; then run it again")
+    none = (
+        "it holds no rows and no pages"
+        if isinstance(source, FilesSource | DatasetSource)
+        else "nothing was found to ask for"
+    )
+    raise InputError(
+        where, f"0 documents ({counts or none})", f"{advice(source, failed)}; then run it again"
+    )

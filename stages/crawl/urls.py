@@ -36,7 +36,9 @@ def canonical(address: str, base: str | None = None) -> str:
     query = "&".join(sorted(part for part in _encoded(parts.query, _QUERY).split("&") if part))
     whole = f"{scheme}://{host}{port}{path}" + (f"?{query}" if query else "")
     if len(whole) > MAX_CHARACTERS:
-        raise ValueError(f"has {len(whole)} characters; more than {MAX_CHARACTERS} are not followed")
+        raise ValueError(
+            f"has {len(whole)} characters; more than {MAX_CHARACTERS} are not followed"
+        )
     return whole
 
 

@@ -27,7 +27,19 @@ from stages.documentation_server import is_documentation_server
 
 _RESERVED = "the address is that of the built-in documentation server, and this page is none of its"
 _BLOCK, _LONGEST_LINE = 1 << 16, 1 << 20  # bytes
-_TYPES = frozenset({"arc_header", "continuation", "conversion", "metadata", "request", "resource", "response", "revisit", "warcinfo"})
+_TYPES = frozenset(
+    {
+        "arc_header",
+        "continuation",
+        "conversion",
+        "metadata",
+        "request",
+        "resource",
+        "response",
+        "revisit",
+        "warcinfo",
+    }
+)
 _CONFUSED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
@@ -36,7 +48,11 @@ def read(source: FilesSource, path: Path) -> Iterator[Item]:
     with opened_by_content(path) as file:
         for record in _records(file):
             if record.rec_type is None:
-                yield Failure(path.as_uri(), "unreadable_row", "a record that does not say of which type it is (WARC-Type)")
+                yield Failure(
+                    path.as_uri(),
+                    "unreadable_row",
+                    "a record that does not say of which type it is (WARC-Type)",
+                )
                 continue
             if record.rec_type != "response" or record.http_headers is None:
                 continue
@@ -44,10 +60,17 @@ def read(source: FilesSource, path: Path) -> Iterator[Item]:
             if address.split("?")[0].endswith("/robots.txt"):
                 continue
             try:
-                url, began = canonical(address), datetime.fromisoformat(record.rec_headers.get_header("WARC-Date") or "")
+                url, began = (
+                    canonical(address),
+                    datetime.fromisoformat(record.rec_headers.get_header("WARC-Date") or ""),
+                )
                 began = began.astimezone(UTC)
             except (ValueError, OverflowError) as error:
-                yield Failure(address or path.as_uri(), "unreadable_row", f"WARC-Target-URI or WARC-Date: {error}"[:300])
+                yield Failure(
+                    address or path.as_uri(),
+                    "unreadable_row",
+                    f"WARC-Target-URI or WARC-Date: {error}"[:300],
+                )
                 continue
             yield _response(source, url, began, record)
 
@@ -76,12 +99,16 @@ class _Reader(DecompressingBufferedReader):
     def readline(self, length: int | None = None) -> bytes:
         most = _LONGEST_LINE + 1 if length is None else min(length, _LONGEST_LINE + 1)
         line = bytearray()
-        while len(line) < most and (piece := super().readline(most - len(line))):  # may give less than the line has
+        while len(line) < most and (
+            piece := super().readline(most - len(line))
+        ):  # may give less than the line has
             line += piece
             if line.endswith(b"\n"):
                 break
         if len(line) > _LONGEST_LINE:
-            raise ArchiveLoadFailed(f"it has a line of more than {_LONGEST_LINE:,} bytes where a header should be")
+            raise ArchiveLoadFailed(
+                f"it has a line of more than {_LONGEST_LINE:,} bytes where a header should be"
+            )
         return bytes(line)
 
 
@@ -95,7 +122,9 @@ def _parsing() -> Iterator[None]:
         with redirect_stderr(io.StringIO()):
             yield
     except _CONFUSED as error:
-        raise ArchiveLoadFailed(f"it has a record that cannot be parsed ({type(error).__name__}: {error})") from None
+        raise ArchiveLoadFailed(
+            f"it has a record that cannot be parsed ({type(error).__name__}: {error})"
+        ) from None
 
 
 def _response(source: FilesSource, url: str, began: datetime, record: ArcWarcRecord) -> Item:
@@ -107,7 +136,10 @@ def _response(source: FilesSource, url: str, began: datetime, record: ArcWarcRec
         return Failure(url, "address_refused", _RESERVED, status)
     with _parsing():
         body = record.content_stream().read(source.max_page_bytes + 1)
-    cut = len(body) > source.max_page_bytes or record.rec_headers.get_header("WARC-Truncated") is not None
+    cut = (
+        len(body) > source.max_page_bytes
+        or record.rec_headers.get_header("WARC-Truncated") is not None
+    )
     answer = Answer(
         url=url, status=status, phrase="", headers=tuple(record.http_headers.headers), asked_with=(),
         body=body[: source.max_page_bytes], truncated=cut, began=began,
@@ -128,5 +160,9 @@ def _page(answer: Answer) -> Item:
         why = f"a page of {len(answer.body):,} bytes that cannot be read: {type(error).__name__} {error}"
         return Failure(answer.url, "unreadable_row", why, 200, claims=True)
     if told.opt_out:
-        return Failure(answer.url, "robots", f"the page asks not to be used: {told.opt_out}", 200, claims=True)
-    return Document(answer.url, answer.body, answer.evidence(told.meta_robots, told.license), answer.fetch)
+        return Failure(
+            answer.url, "robots", f"the page asks not to be used: {told.opt_out}", 200, claims=True
+        )
+    return Document(
+        answer.url, answer.body, answer.evidence(told.meta_robots, told.license), answer.fetch
+    )

@@ -12,8 +12,18 @@ from stages.config import StageConfig, execution
 class DecontaminateConfig(StageConfig):
     """What counts as a shared passage."""
 
-    ngram: int = Field(13, ge=3, le=100, description="Words in a row that a document may not share with an item (Brown et al. 2020: 13).")
-    shortest: int = Field(8, ge=3, le=100, description="Items with fewer words than `ngram` count whole, if they have so many words.")
+    ngram: int = Field(
+        13,
+        ge=3,
+        le=100,
+        description="Words in a row that a document may not share with an item (Brown et al. 2020: 13).",
+    )
+    shortest: int = Field(
+        8,
+        ge=3,
+        le=100,
+        description="Items with fewer words than `ngram` count whole, if they have so many words.",
+    )
     max_document_frequency: int = Field(
         20,
         ge=1,

@@ -79,7 +79,12 @@ class Index:
         keyed = sorted((int(window_hashes(cache.of(gram), len(gram))[0]), gram) for gram in owners)
         grams = [gram for _, gram in keyed]
         lengths = tuple(sorted({len(gram) for gram in grams}))
-        return cls(np.array([h for h, _ in keyed], np.uint64), grams, [owners[gram] for gram in grams], lengths)
+        return cls(
+            np.array([h for h, _ in keyed], np.uint64),
+            grams,
+            [owners[gram] for gram in grams],
+            lengths,
+        )
 
     def hits(self, text: str, cache: WordHashes) -> list[int]:
         """Numbers of the n-grams that `text` holds, each once, in the order of their first occurrence."""

@@ -13,8 +13,8 @@ import pyarrow as pa
 from data_contracts import Artifact
 from stages.decontaminate.config import DecontaminateConfig
 from stages.decontaminate.ngrams import Index, WordHashes
+from stages.execution.shards import map_shards
 from stages.report import Report
-from stages.shards import map_shards
 
 BATCH = 256  # documents a worker scans at once
 
@@ -36,11 +36,17 @@ class Findings:
 @cache
 def index_of(items: Path, ngram: int, shortest: int) -> Index:
     """The index of an eval_items artifact, one per process. About 400 bytes of memory per n-gram."""
-    evidence = [text for batch in Artifact.at(items).batches("items", ["evidence"]) for text in batch.column(0).to_pylist()]
+    evidence = [
+        text
+        for batch in Artifact.at(items).batches("items", ["evidence"])
+        for text in batch.column(0).to_pylist()
+    ]
     return Index.of(evidence, ngram, shortest)
 
 
-def scan(documents: Artifact, eval_items: Artifact, config: DecontaminateConfig, report: Report) -> Findings:
+def scan(
+    documents: Artifact, eval_items: Artifact, config: DecontaminateConfig, report: Report
+) -> Findings:
     """One pass over the training documents. An n-gram of a benchmark counts in however many it occurs: copies do not make it common.
 
     Remembers every document that holds such an n-gram, and at most max_document_frequency of each other n-gram.
@@ -72,14 +78,24 @@ def scan(documents: Artifact, eval_items: Artifact, config: DecontaminateConfig,
                             del hits[holder]
         done += found.documents
         report.progress(done, total, "documents")
-    boilerplate = {number for number, count in frequency.items() if count > config.max_document_frequency}
+    boilerplate = {
+        number for number, count in frequency.items() if count > config.max_document_frequency
+    }
     return Findings(hits, boilerplate, touched - len(hits))
 
 
 def _of_benchmarks(eval_items: Artifact, index: Index) -> set[int]:
     """Numbers of the n-grams that an item of a benchmark owns, be it with others."""
-    origins = [origin for batch in eval_items.batches("items", ["origin"]) for origin in batch.column(0).to_pylist()]
-    return {number for number, owners in enumerate(index.owners) if any(origins[item] == "benchmark" for item in owners)}
+    origins = [
+        origin
+        for batch in eval_items.batches("items", ["origin"])
+        for origin in batch.column(0).to_pylist()
+    ]
+    return {
+        number
+        for number, owners in enumerate(index.owners)
+        if any(origins[item] == "benchmark" for item in owners)
+    }
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,14 @@ SHOWN = 5  # items told in the samples
 SHARD_BYTES = 512 << 20  # of documents, in memory: about what one file of each table is made of
 
 
-def run(config: DecontaminateConfig, *, unique_documents: Artifact, eval_items: Artifact, out: Draft, report: Report) -> Facts:
+def run(
+    config: DecontaminateConfig,
+    *,
+    unique_documents: Artifact,
+    eval_items: Artifact,
+    out: Draft,
+    report: Report,
+) -> Facts:
     """Find shared n-grams, then write each document to where it belongs, in the order it came.
 
     Raises InputError if there is no document, or if none is left.
@@ -33,7 +40,11 @@ def run(config: DecontaminateConfig, *, unique_documents: Artifact, eval_items: 
             "lower dedup.heldout_share or give the crawl more pages",
         )
     index = index_of(eval_items.path, config.ngram, config.shortest)
-    items = [item for batch in eval_items.batches("items", ["id"]) for item in batch.column(0).to_pylist()]
+    items = [
+        item
+        for batch in eval_items.batches("items", ["id"])
+        for item in batch.column(0).to_pylist()
+    ]
     found = scan(unique_documents, eval_items, config, report)
     kept = _write(unique_documents, index, items, found, out)
     if not kept:
@@ -51,13 +62,22 @@ def _write(documents: Artifact, index: Index, items: list[str], found: Findings,
     number = kept = 0
     batches = documents.batches("train", columns, batch_size=1024)
     for shard, part in groupby(_sharded(batches), key=itemgetter(0)):
-        with out.writer("documents", shard) as documents_writer, out.writer("rejects", shard) as rejects_writer:
+        with (
+            out.writer("documents", shard) as documents_writer,
+            out.writer("rejects", shard) as rejects_writer,
+        ):
             for _, batch in part:
-                refused = np.array([n in found.hits for n in range(number, number + batch.num_rows)])
+                refused = np.array(
+                    [n in found.hits for n in range(number, number + batch.num_rows)]
+                )
                 documents_writer.write(batch.filter(pa.array(~refused)))
                 rejects_writer.write(
                     row | _reason(index, items, found.hits[number + int(at)])
-                    for at, row in zip(np.flatnonzero(refused), batch.filter(pa.array(refused)).to_pylist(), strict=True)
+                    for at, row in zip(
+                        np.flatnonzero(refused),
+                        batch.filter(pa.array(refused)).to_pylist(),
+                        strict=True,
+                    )
                 )
                 number += batch.num_rows
         kept += documents_writer.rows
@@ -76,11 +96,20 @@ def _sharded(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Record
 
 def _reason(index: Index, items: list[str], hits: list[int]) -> dict[str, str | int]:
     first = hits[0]
-    return {"reason": REASON, "item": items[index.owners[first][0]], "ngram": " ".join(index.grams[first]), "hits": len(hits)}
+    return {
+        "reason": REASON,
+        "item": items[index.owners[first][0]],
+        "ngram": " ".join(index.grams[first]),
+        "hits": len(hits),
+    }
 
 
 def _facts(index: Index, items: list[str], found: Findings, kept: int) -> Facts:
-    leaks = Counter(item for hits in found.hits.values() for item in {owner for number in hits for owner in index.owners[number]})
+    leaks = Counter(
+        item
+        for hits in found.hits.values()
+        for item in {owner for number in hits for owner in index.owners[number]}
+    )
     tried = {owner for owners in index.owners for owner in owners}
     figures: dict[str, float | int | str | bool | None] = {
         "kept": kept,
@@ -98,5 +127,13 @@ def _facts(index: Index, items: list[str], found: Findings, kept: int) -> Facts:
             f"{len(found.boilerplate)} of {len(index.grams)} n-grams occur in too many documents to mean anything and were left out, "
             f"none of them of a benchmark; {found.spared} documents hold nothing else of an item and were kept."
         )
-    samples = [{"item": items[item], "documents": count} for item, count in sorted(leaks.items(), key=lambda pair: (-pair[1], pair[0]))]
-    return Facts(figures=figures, rejected={REASON: len(found.hits)} if found.hits else {}, samples=samples[:SHOWN], notes=notes)
+    samples = [
+        {"item": items[item], "documents": count}
+        for item, count in sorted(leaks.items(), key=lambda pair: (-pair[1], pair[0]))
+    ]
+    return Facts(
+        figures=figures,
+        rejected={REASON: len(found.hits)} if found.hits else {},
+        samples=samples[:SHOWN],
+        notes=notes,
+    )

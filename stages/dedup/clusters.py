@@ -40,14 +40,25 @@ class Clusters:
     exact: npt.NDArray[np.bool_]
 
 
-def find_clusters(signed: Signed, threshold: float, bands: int, rows: int, verify: bool = True) -> Clusters:
+def find_clusters(
+    signed: Signed, threshold: float, bands: int, rows: int, verify: bool = True
+) -> Clusters:
     """Clusters at `threshold`. Time is linear in documents times bands, but for sorting."""
     order = np.lexsort((*words_of(signed.ids), -signed.chars))
     leaders, group = _exact_groups(signed.digests[order])
     margin = 3 * float(np.sqrt(threshold * (1 - threshold) / signed.signatures.shape[1]))
     links = _Links(len(leaders))
     families = _Links(len(leaders))
-    _link_neighbours(signed.signatures[order[leaders]], threshold, threshold - margin, bands, rows, verify, links, families)
+    _link_neighbours(
+        signed.signatures[order[leaders]],
+        threshold,
+        threshold - margin,
+        bands,
+        rows,
+        verify,
+        links,
+        families,
+    )
 
     def in_input_order(of_leader: Indices) -> Indices:
         result = np.empty(len(order), np.int64)
@@ -96,7 +107,10 @@ class _Links:
         left = np.concatenate([one for one, _ in self._waiting] or [np.zeros(0, np.int64)])
         right = np.concatenate([other for _, other in self._waiting] or [np.zeros(0, np.int64)])
         count = len(self._roots)
-        edges = coo_array((np.ones(len(left), np.int8), (self._roots[left], self._roots[right])), shape=(count, count))
+        edges = coo_array(
+            (np.ones(len(left), np.int8), (self._roots[left], self._roots[right])),
+            shape=(count, count),
+        )
         _, labels = connected_components(edges, directed=False)
         _, first, component = np.unique(labels[self._roots], return_index=True, return_inverse=True)
         self._roots, self._waiting = first[component], []
@@ -123,7 +137,14 @@ def _exact_groups(digests: npt.NDArray[np.uint64]) -> tuple[Indices, Indices]:
 
 
 def _link_neighbours(
-    signatures: Hashes, threshold: float, loose: float, bands: int, rows: int, verify: bool, links: _Links, families: _Links
+    signatures: Hashes,
+    threshold: float,
+    loose: float,
+    bands: int,
+    rows: int,
+    verify: bool,
+    links: _Links,
+    families: _Links,
 ) -> None:
     """Link each document to the first verified neighbour in its bucket, band by band; pairs are never listed.
 
@@ -135,7 +156,11 @@ def _link_neighbours(
         members = np.argsort(keys, kind="stable")
         buckets = keys[members]
         for round_ in range(MAX_ROUNDS + 1):
-            starts = np.concatenate([[True], buckets[1:] != buckets[:-1]]) if len(buckets) else np.zeros(0, bool)
+            starts = (
+                np.concatenate([[True], buckets[1:] != buckets[:-1]])
+                if len(buckets)
+                else np.zeros(0, bool)
+            )
             firsts = members[starts][np.cumsum(starts) - 1]
             others = ~starts
             left, right = firsts[others], members[others]

@@ -42,18 +42,27 @@ class Signer:
 
     def __init__(self, ngram: int, permutations: int, seed: int):
         self.ngram = ngram
-        sketch = MinHash(num_perm=permutations, seed=seed_for(seed, "dedup", "permutations") & 0xFFFF_FFFF, scheme="affine32")
+        sketch = MinHash(
+            num_perm=permutations,
+            seed=seed_for(seed, "dedup", "permutations") & 0xFFFF_FFFF,
+            scheme="affine32",
+        )
         self._a, self._b = sketch.permutations
         self._words = _WordCodes()
 
     def sign(self, batch: pa.RecordBatch) -> Signed:
         """`batch` has the columns id and text."""
-        ids, texts = batch.column("id").to_pylist(), [folded(text) for text in batch.column("text").to_pylist()]
+        ids, texts = (
+            batch.column("id").to_pylist(),
+            [folded(text) for text in batch.column("text").to_pylist()],
+        )
         return Signed(
             ids=np.frombuffer(bytes.fromhex("".join(ids)), dtype="V16"),
             digests=np.array([exact_digest(text) for text in texts], np.uint64).reshape(-1, 2),
             chars=np.fromiter(map(len, texts), np.int64, len(texts)),
-            signatures=np.array([self.signature(self.shingles(text)) for text in texts], np.uint32).reshape(-1, len(self._a)),
+            signatures=np.array(
+                [self.signature(self.shingles(text)) for text in texts], np.uint32
+            ).reshape(-1, len(self._a)),
             text_bytes=pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0,
         )
 
@@ -65,7 +74,9 @@ class Signer:
         codes_1 = np.fromiter(map(self._words.__getitem__, words), np.uint64, len(words))
         codes = codes_1
         for k in range(1, min(self.ngram, len(words))):
-            codes = codes[:-1] * np.uint64(0x9E3779B97F4A7C15) + codes_1[k:]  # wraps around, as meant
+            codes = (
+                codes[:-1] * np.uint64(0x9E3779B97F4A7C15) + codes_1[k:]
+            )  # wraps around, as meant
         return np.unique((codes ^ (codes >> np.uint64(32))).astype(np.uint32))
 
     def signature(self, shingles: Hashes) -> Hashes:

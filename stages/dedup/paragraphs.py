@@ -44,12 +44,21 @@ class Paragraphs:
             counts.append(len(mine))
             short.append(len(paragraphs) - len(mine))
         none = [0] * (len(texts) - len(counts))
-        return cls(np.array(codes, np.uint64), np.array(counts + none, np.int64), np.array(short + none, np.int64))
+        return cls(
+            np.array(codes, np.uint64),
+            np.array(counts + none, np.int64),
+            np.array(short + none, np.int64),
+        )
 
     @classmethod
     def joined(cls, parts: Iterable[Paragraphs]) -> Paragraphs:
         parts = list(parts)
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in ("codes", "counts", "short")))
+        return cls(
+            *(
+                np.concatenate([getattr(part, name) for part in parts])
+                for name in ("codes", "counts", "short")
+            )
+        )
 
     def repeated(self, rank: npt.NDArray[np.int64]) -> Repeated:
         """rank: (N,), which document comes first; one with a negative rank takes no part, it loses nothing and takes nothing away."""
@@ -74,14 +83,19 @@ class Repeated:
 
     def cut(self, texts: pa.ChunkedArray, first: int, min_chars: int) -> pa.Array:
         """`texts` of the documents from number `first` on, without the paragraphs that go. A text that would be empty stays as it is."""
-        return pa.array([self._cut(text, first + at, min_chars) for at, text in enumerate(texts.to_pylist())], texts.type)
+        return pa.array(
+            [self._cut(text, first + at, min_chars) for at, text in enumerate(texts.to_pylist())],
+            texts.type,
+        )
 
     def _cut(self, text: str, document: int, min_chars: int) -> str:
         gone = self.gone[self.starts[document] : self.starts[document + 1]]
         if not gone.any() or self.whole[document]:
             return text
         marks = iter(gone)
-        return "\n\n".join(paragraph for paragraph in _split(text) if len(paragraph) < min_chars or not next(marks))
+        return "\n\n".join(
+            paragraph for paragraph in _split(text) if len(paragraph) < min_chars or not next(marks)
+        )
 
 
 def _split(text: str) -> list[str]:
@@ -89,4 +103,6 @@ def _split(text: str) -> list[str]:
 
 
 def _code(paragraph: str) -> int:
-    return xxhash.xxh3_64_intdigest(" ".join(folded(paragraph).split()).encode("utf-8", "surrogatepass"))
+    return xxhash.xxh3_64_intdigest(
+        " ".join(folded(paragraph).split()).encode("utf-8", "surrogatepass")
+    )

@@ -46,12 +46,16 @@ def choose_heldout(
     """
     count = len(ids)
     kept = np.flatnonzero(clusters.representative == np.arange(count))
-    families, family_of_kept, sizes = np.unique(clusters.family[kept], return_inverse=True, return_counts=True)
+    families, family_of_kept, sizes = np.unique(
+        clusters.family[kept], return_inverse=True, return_counts=True
+    )
     heldout = np.zeros(count, bool)
     if share == 0 or len(families) < 2:
         return heldout
     most = min(max(1, round(share * len(kept))), max_documents)
-    draws = np.array([seed_for(seed, "heldout", ids[family].tobytes().hex()) / 2**63 for family in families])
+    draws = np.array(
+        [seed_for(seed, "heldout", ids[family].tobytes().hex()) / 2**63 for family in families]
+    )
     eligible = (sizes <= most) & ~np.isin(families, clusters.family[always_train])
     order = [number for number in np.argsort(draws, kind="stable") if eligible[number]]
     chosen: list[int] = []

@@ -17,8 +17,8 @@ from stages.dedup.minhash import Signed, Signer
 from stages.dedup.paragraphs import Paragraphs, Repeated
 from stages.dedup.split import choose_heldout, matching
 from stages.dedup.writing import Range, ranges_for, scatter, scratch_path, settle
+from stages.execution.shards import map_shards
 from stages.report import Facts, Report
-from stages.shards import map_shards
 
 BATCH_ROWS = 512
 
@@ -27,12 +27,23 @@ def run(config: DedupConfig, *, clean_documents: Artifact, out: Draft, report: R
     """Raises InputError if there is nothing to compare."""
     total = clean_documents.rows("documents")
     if total == 0:
-        raise InputError(f"{clean_documents}", "0 documents: " + _why_none(clean_documents), "loosen the rules of clean and run it again")
+        raise InputError(
+            f"{clean_documents}",
+            "0 documents: " + _why_none(clean_documents),
+            "loosen the rules of clean and run it again",
+        )
     signed, paragraphs = _signed(config, clean_documents, report)
     bands, rows = config.bands_and_rows()
     clusters = find_clusters(signed, config.threshold, bands, rows, config.verify)
     always_train = matching(clean_documents, config.always_train)
-    heldout = choose_heldout(clusters, signed.ids, config.heldout_share, config.heldout_max_documents, config.seed, always_train)
+    heldout = choose_heldout(
+        clusters,
+        signed.ids,
+        config.heldout_share,
+        config.heldout_max_documents,
+        config.seed,
+        always_train,
+    )
     repeated = paragraphs.repeated(_claims(signed, clusters, heldout))
     verdicts = _verdicts(signed, clusters, heldout, repeated)
 
@@ -68,24 +79,34 @@ def _signed(config: DedupConfig, documents: Artifact, report: Report) -> tuple[S
             getattr(signed, name)[here] = getattr(part, name)
         at, text_bytes = here.stop, text_bytes + part.text_bytes
         report.progress(at, 2 * total, "documents")
-    return Signed(signed.ids, signed.digests, signed.chars, signed.signatures, text_bytes), Paragraphs.joined(paragraphs)
+    return Signed(
+        signed.ids, signed.digests, signed.chars, signed.signatures, text_bytes
+    ), Paragraphs.joined(paragraphs)
 
 
-def _sign(ngram: int, permutations: int, seed: int, paragraph_chars: int, batch: pa.RecordBatch) -> tuple[Signed, Paragraphs]:
-    return _signer(ngram, permutations, seed).sign(batch), Paragraphs.of(batch.column("text"), paragraph_chars)
+def _sign(
+    ngram: int, permutations: int, seed: int, paragraph_chars: int, batch: pa.RecordBatch
+) -> tuple[Signed, Paragraphs]:
+    return _signer(ngram, permutations, seed).sign(batch), Paragraphs.of(
+        batch.column("text"), paragraph_chars
+    )
 
 
 _signer = cache(Signer)
 
 
-def _claims(signed: Signed, clusters: Clusters, heldout: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+def _claims(
+    signed: Signed, clusters: Clusters, heldout: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
     """Which document comes first when paragraphs are equal: train by id, then heldout by id; -1: near-duplicates, they go as wholes."""
     rank = np.empty(len(heldout), np.int64)
     rank[np.lexsort((*words_of(signed.ids), heldout))] = np.arange(len(heldout))
     return np.where(clusters.representative == np.arange(len(heldout)), rank, -1)
 
 
-def _verdicts(signed: Signed, clusters: Clusters, heldout: npt.NDArray[np.bool_], repeated: Repeated) -> pa.Table:
+def _verdicts(
+    signed: Signed, clusters: Clusters, heldout: npt.NDArray[np.bool_], repeated: Repeated
+) -> pa.Table:
     """One row per document: which table it goes to, and what is said of it there."""
     sizes = np.bincount(clusters.representative, minlength=len(clusters.representative))
     kept = (clusters.representative == np.arange(len(heldout))) & ~repeated.whole
@@ -95,20 +116,26 @@ def _verdicts(signed: Signed, clusters: Clusters, heldout: npt.NDArray[np.bool_]
             "table": pa.array(np.select([heldout & kept, kept], ["heldout", "train"], "rejects")),
             "cluster": pa.array(ids[clusters.representative]),
             "cluster_size": pa.array(sizes[clusters.representative].astype(np.int32)),
-            "reason": pa.array(np.select([repeated.whole, clusters.exact], ["repeated", "exact"], "near")),
+            "reason": pa.array(
+                np.select([repeated.whole, clusters.exact], ["repeated", "exact"], "near")
+            ),
             "similarity": pa.array(clusters.similarity),
         }
     )
 
 
-def _facts(config: DedupConfig, signed: Signed, clusters: Clusters, repeated: Repeated, verdicts: pa.Table) -> Facts:
+def _facts(
+    config: DedupConfig, signed: Signed, clusters: Clusters, repeated: Repeated, verdicts: pa.Table
+) -> Facts:
     into = Counter(verdicts.column("table").to_pylist())
     kept = into["train"] + into["heldout"]
     near = np.flatnonzero((clusters.representative != np.arange(len(verdicts))) & ~clusters.exact)
     sizes = np.bincount(clusters.representative)
     to_representative = similarity(signed.signatures, near, clusters.representative[near])
     bands, rows = config.bands_and_rows()
-    because = Counter(verdicts.filter(pc.equal(verdicts.column("table"), "rejects")).column("reason").to_pylist())
+    because = Counter(
+        verdicts.filter(pc.equal(verdicts.column("table"), "rejects")).column("reason").to_pylist()
+    )
     return Facts(
         figures={
             "documents": len(verdicts),
@@ -124,12 +151,16 @@ def _facts(config: DedupConfig, signed: Signed, clusters: Clusters, repeated: Re
             "bands": bands,
             "rows_per_band": rows,
         },
-        rejected={reason: because[reason] for reason in ("exact", "near", "repeated") if because[reason]},
+        rejected={
+            reason: because[reason] for reason in ("exact", "near", "repeated") if because[reason]
+        },
     )
 
 
 def _why_none(clean: Artifact) -> str:
     reasons: dict[str, int] = clean.manifest.facts.get("rejected", {})
     refused = clean.rows("rejects")
-    told = ", ".join(f"{reason} {count} ({count / refused:.0%})" for reason, count in list(reasons.items())[:5])
+    told = ", ".join(
+        f"{reason} {count} ({count / refused:.0%})" for reason, count in list(reasons.items())[:5]
+    )
     return f"clean refused all {refused}: {told}" if refused else "clean was given none"

@@ -38,7 +38,11 @@ def ranges_for(text_bytes: int) -> int:
 
 
 def scatter(
-    documents: Artifact, verdicts: pa.Table, cut: Callable[[pa.ChunkedArray, int], pa.Array], count: int, out: Draft
+    documents: Artifact,
+    verdicts: pa.Table,
+    cut: Callable[[pa.ChunkedArray, int], pa.Array],
+    count: int,
+    out: Draft,
 ) -> Iterator[int]:
     """Rows of clean_documents with their verdicts into `count` scratch files; gives the rows done so far.
 
@@ -52,14 +56,22 @@ def scatter(
             rows = rows.set_column(text, "text", cut(rows.column("text"), done))
             for name in verdicts.schema.names:
                 rows = rows.append_column(name, verdicts.column(name).slice(done, len(rows)))
-            first_bytes = np.array([int(digits[:8], 16) for digits in rows.column("id").to_pylist()], np.uint64)
+            first_bytes = np.array(
+                [int(digits[:8], 16) for digits in rows.column("id").to_pylist()], np.uint64
+            )
             numbers = (first_bytes * np.uint64(count)) >> np.uint64(32)
             by_range = rows.take(np.argsort(numbers, kind="stable"))
             here, starts = np.unique(np.sort(numbers), return_index=True)
-            for number, start, stop in zip(here.tolist(), starts, [*starts[1:], len(rows)], strict=True):
-                if number not in writers:  # a stream: unlike a Parquet file it keeps nothing in memory of what was written
+            for number, start, stop in zip(
+                here.tolist(), starts, [*starts[1:], len(rows)], strict=True
+            ):
+                if (
+                    number not in writers
+                ):  # a stream: unlike a Parquet file it keeps nothing in memory of what was written
                     options = pa.ipc.IpcWriteOptions(compression="lz4")
-                    writer = pa.ipc.new_stream(str(scratch_path(out, number)), rows.schema, options=options)
+                    writer = pa.ipc.new_stream(
+                        str(scratch_path(out, number)), rows.schema, options=options
+                    )
                     writers[number] = stack.enter_context(writer)
                 writers[number].write_table(by_range.slice(start, stop - start))
             done += len(rows)
@@ -85,7 +97,11 @@ def scratch_path(out: Draft, number: int) -> Path:
 
 def settle(part: Range) -> None:
     """Sort one range by id and write its shard of each table. Holds the range twice in memory."""
-    rows = pa.ipc.open_stream(str(part.path)).read_all().combine_chunks() if part.path.exists() else None
+    rows = (
+        pa.ipc.open_stream(str(part.path)).read_all().combine_chunks()
+        if part.path.exists()
+        else None
+    )
     for table in TABLES:
         schema = part.out.contract.arrow_schema(table)
         with part.out.writer(table, part.number) as writer:

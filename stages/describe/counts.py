@@ -49,25 +49,41 @@ def sources(raw_documents: Artifact) -> dict[str, Source]:
     licensed: Counter[str] = Counter()
     for batch in raw_documents.batches("documents", ["source", "body", "license"], batch_size=256):
         lengths = pc.binary_length(batch.column("body")).to_pylist()
-        for source, length, licence in zip(batch.column("source").to_pylist(), lengths, batch.column("license").to_pylist(), strict=True):
+        for source, length, licence in zip(
+            batch.column("source").to_pylist(),
+            lengths,
+            batch.column("license").to_pylist(),
+            strict=True,
+        ):
             pages[source] += 1
             size[source] += length
             licensed[source] += licence is not None
-    return {source: Source(pages[source], size[source], licensed[source]) for source in sorted(pages)}
+    return {
+        source: Source(pages[source], size[source], licensed[source]) for source in sorted(pages)
+    }
 
 
 def robots(raw_documents: Artifact) -> Robots:
     """Counts of the evidence that crawl kept with every page."""
-    return Robots(*(count(raw_documents, "documents", column) for column in ("robots", "meta_robots", "x_robots_tag")))
+    return Robots(
+        *(
+            count(raw_documents, "documents", column)
+            for column in ("robots", "meta_robots", "x_robots_tag")
+        )
+    )
 
 
 def texts(training_documents: Artifact) -> Texts:
     """What the model is trained on."""
     told = Texts()
-    for batch in training_documents.batches("documents", ["source", "language", "license", "text"], batch_size=1024):
+    for batch in training_documents.batches(
+        "documents", ["source", "language", "license", "text"], batch_size=1024
+    ):
         told.by_source.update(batch.column("source").to_pylist())
         told.by_language.update(batch.column("language").to_pylist())
-        told.by_license.update(licence or NOT_DECLARED for licence in batch.column("license").to_pylist())
+        told.by_license.update(
+            licence or NOT_DECLARED for licence in batch.column("license").to_pylist()
+        )
         told.bytes += pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
     return told
 
@@ -82,7 +98,9 @@ def count(artifact: Artifact, table: str, column: str) -> dict[str, int]:
 
 def total(artifact: Artifact, table: str, column: str) -> int:
     """The sum of a column of whole numbers."""
-    return sum(pc.sum(batch.column(column)).as_py() or 0 for batch in artifact.batches(table, [column]))
+    return sum(
+        pc.sum(batch.column(column)).as_py() or 0 for batch in artifact.batches(table, [column])
+    )
 
 
 def distinct(artifact: Artifact, table: str, column: str) -> int:

@@ -8,8 +8,8 @@ from data_contracts import Artifact
 from stages.describe import counts
 from stages.describe.config import UNKNOWN, DescribeConfig
 from stages.describe.counts import Texts
-from stages.describe.funnel import Step, funnel
-from stages.describe.markdown import folded, plain, settings, table
+from stages.reporting.funnel import Step, funnel
+from stages.reporting.markdown import folded, plain, settings, table
 
 
 def data_card(config: DescribeConfig, given: Mapping[str, Artifact], texts: Texts | None) -> str:
@@ -38,10 +38,19 @@ def _sources(given: Mapping[str, Artifact], texts: Texts | None) -> str:
     if "raw_documents" not in given:
         return f"## Sources\n\n{UNKNOWN}"
     rows = [
-        (name, source.pages, source.bytes, source.declared_licences, texts.by_source[name] if texts else None)
+        (
+            name,
+            source.pages,
+            source.bytes,
+            source.declared_licences,
+            texts.by_source[name] if texts else None,
+        )
         for name, source in counts.sources(given["raw_documents"]).items()
     ]
-    return "## Sources\n\n" + table(("source", "pages fetched", "bytes", "with a declared licence", "documents trained on"), rows)
+    return "## Sources\n\n" + table(
+        ("source", "pages fetched", "bytes", "with a declared licence", "documents trained on"),
+        rows,
+    )
 
 
 def _robots(given: Mapping[str, Artifact]) -> str:
@@ -49,8 +58,12 @@ def _robots(given: Mapping[str, Artifact]) -> str:
         return ""
     evidence = counts.robots(given["raw_documents"])
     parts = ["## What the sites said", table(("robots.txt", "pages"), evidence.verdicts.items())]
-    parts.append("`<meta name=robots>`:\n\n" + table(("content", "pages"), counts.shown(evidence.meta)))
-    parts.append("X-Robots-Tag header:\n\n" + table(("content", "pages"), counts.shown(evidence.headers)))
+    parts.append(
+        "`<meta name=robots>`:\n\n" + table(("content", "pages"), counts.shown(evidence.meta))
+    )
+    parts.append(
+        "X-Robots-Tag header:\n\n" + table(("content", "pages"), counts.shown(evidence.headers))
+    )
     failures = counts.count(given["raw_documents"], "failures", "reason")
     parts.append("Pages that were not fetched:\n\n" + table(("reason", "pages"), failures.items()))
     return "\n\n".join(parts)
@@ -59,9 +72,20 @@ def _robots(given: Mapping[str, Artifact]) -> str:
 def _funnel(steps: Sequence[Step]) -> str:
     if not steps:
         return ""
-    rows = [(step.stage, " + ".join(f"{count:,} {name}" for name, count in step.kept.items()), step.rows_lost) for step in steps]
+    rows = [
+        (
+            step.stage,
+            " + ".join(f"{count:,} {name}" for name, count in step.kept.items()),
+            step.rows_lost,
+        )
+        for step in steps
+    ]
     parts = ["## Kept and lost", "![Funnel](funnel.svg)", table(("stage", "kept", "lost"), rows)]
-    parts += [f"{step.stage}, lost by reason:\n\n{table(('reason', 'documents'), counts.shown(step.lost))}" for step in steps if step.lost]
+    parts += [
+        f"{step.stage}, lost by reason:\n\n{table(('reason', 'documents'), counts.shown(step.lost))}"
+        for step in steps
+        if step.lost
+    ]
     return "\n\n".join(parts)
 
 
@@ -88,7 +112,9 @@ def _duplicates(given: Mapping[str, Artifact]) -> str:
     if "unique_documents" not in given:
         return ""
     reasons = counts.count(given["unique_documents"], "rejects", "reason")
-    return "## Duplicates\n\nDocuments left out because another one says the same:\n\n" + table(("kind", "documents"), reasons.items())
+    return "## Duplicates\n\nDocuments left out because another one says the same:\n\n" + table(
+        ("kind", "documents"), reasons.items()
+    )
 
 
 def _decontamination(given: Mapping[str, Artifact]) -> str:
@@ -105,28 +131,44 @@ def _decontamination(given: Mapping[str, Artifact]) -> str:
 def _heldout(given: Mapping[str, Artifact]) -> str:
     rows = []
     if "unique_documents" in given:
-        rows.append(("held-out documents, split by cluster of near-duplicates", given["unique_documents"].rows("heldout")))
+        rows.append(
+            (
+                "held-out documents, split by cluster of near-duplicates",
+                given["unique_documents"].rows("heldout"),
+            )
+        )
     if "eval_items" in given:
         items = given["eval_items"]
-        rows += [("evaluation items", items.rows("items")), ("pages for bits per byte", items.rows("pages"))]
-        rows += [(f"items of {task}", n) for task, n in counts.shown(counts.count(items, "items", "task"))]
+        rows += [
+            ("evaluation items", items.rows("items")),
+            ("pages for bits per byte", items.rows("pages")),
+        ]
+        rows += [
+            (f"items of {task}", n)
+            for task, n in counts.shown(counts.count(items, "items", "task"))
+        ]
     return "## Held out\n\n" + table(("", "rows"), rows) if rows else ""
 
 
 def _tokens(given: Mapping[str, Artifact]) -> str:
     rows = [
-        item for role in ("tokenizer", "token_shards") if role in given for item in given[role].manifest.facts.get("figures", {}).items()
+        item
+        for output in ("tokenizer", "token_shards")
+        if output in given
+        for item in given[output].manifest.facts.get("figures", {}).items()
     ]
     return "## Tokens\n\n" + table(("", ""), rows) if rows else ""
 
 
 def _dialogues(given: Mapping[str, Artifact]) -> str:
     parts = []
-    for role, name in (("conversations", "conversations"), ("preferences", "pairs")):
-        if role in given:
-            kinds = counts.shown(counts.count(given[role], name, "kind"))
-            refused = counts.shown(counts.count(given[role], "rejects", "reason"))
-            parts.append(f"{role.capitalize()}:\n\n{table(('kind', name), kinds)}\n\nRefused:\n\n{table(('reason', 'rows'), refused)}")
+    for output, name in (("conversations", "conversations"), ("preferences", "pairs")):
+        if output in given:
+            kinds = counts.shown(counts.count(given[output], name, "kind"))
+            refused = counts.shown(counts.count(given[output], "rejects", "reason"))
+            parts.append(
+                f"{output.capitalize()}:\n\n{table(('kind', name), kinds)}\n\nRefused:\n\n{table(('reason', 'rows'), refused)}"
+            )
     return "\n\n".join(["## Conversations and preferences", *parts]) if parts else ""
 
 
@@ -141,6 +183,13 @@ def _terms(config: DescribeConfig) -> str:
 
 
 def _settings(given: Mapping[str, Artifact]) -> str:
-    data = [role for role in ("raw_documents", "clean_documents", "unique_documents", "training_documents") if role in given]
-    blocks = [folded(f"{given[role].manifest.stage}: {given[role]}", settings(given[role].manifest)) for role in data]
+    data = [
+        output
+        for output in ("raw_documents", "clean_documents", "unique_documents", "training_documents")
+        if output in given
+    ]
+    blocks = [
+        folded(f"{given[output].manifest.stage}: {given[output]}", settings(given[output].manifest))
+        for output in data
+    ]
     return "\n\n".join(["## Settings of the data stages", *blocks]) if blocks else ""

@@ -14,9 +14,13 @@ from data_contracts.json_files import read_json
 from data_contracts.tensor_files import safetensors_header
 from stages.describe.config import UNKNOWN, DescribeConfig
 from stages.describe.counts import Texts
-from stages.describe.markdown import folded, paragraphs, plain, quotation, settings, table
+from stages.reporting.markdown import folded, paragraphs, plain, quotation, settings, table
 
-CHECKPOINTS = {"base_checkpoint": "Pretraining", "sft_checkpoint": "Instruction tuning", "dpo_checkpoint": "Preference optimization"}
+CHECKPOINTS = {
+    "base_checkpoint": "Pretraining",
+    "sft_checkpoint": "Instruction tuning",
+    "dpo_checkpoint": "Preference optimization",
+}
 MOST_LANGUAGES = 20
 
 
@@ -41,25 +45,35 @@ def model_card(config: DescribeConfig, given: Mapping[str, Artifact], texts: Tex
 
 def front_matter(config: DescribeConfig, given: Mapping[str, Artifact], texts: Texts | None) -> str:
     """The YAML between dashes that the hub's filters read."""
-    languages = [language for language, _ in texts.by_language.most_common(MOST_LANGUAGES)] if texts else []
+    languages = (
+        [language for language, _ in texts.by_language.most_common(MOST_LANGUAGES)] if texts else []
+    )
     fields: dict[str, Any] = {
         "language": sorted(language for language in languages if language) or UNKNOWN,
         "license": config.license,
         "pipeline_tag": "text-generation",
         "library_name": "transformers",
-        "tags": ["groundup", *(["gguf"] if "gguf_model" in given else []), *(["conversational"] if _tuned(given) else [])],
+        "tags": [
+            "groundup",
+            *(["gguf"] if "gguf_model" in given else []),
+            *(["conversational"] if _tuned(given) else []),
+        ],
     }
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
 
 
 def parameters(checkpoint: Artifact) -> int:
     """Weights in the safetensors files; a tied table is stored and counted once."""
-    return sum(prod(shape) for path in checkpoint.files("weights") for shape in safetensors_header(path)[0].values())
+    return sum(
+        prod(shape)
+        for path in checkpoint.files("weights")
+        for shape in safetensors_header(path)[0].values()
+    )
 
 
 def newest(given: Mapping[str, Artifact]) -> Artifact | None:
     """The checkpoint that went through most stages."""
-    return next((given[role] for role in reversed(CHECKPOINTS) if role in given), None)
+    return next((given[output] for output in reversed(CHECKPOINTS) if output in given), None)
 
 
 def _tuned(given: Mapping[str, Artifact]) -> bool:
@@ -83,7 +97,9 @@ def _model(given: Mapping[str, Artifact]) -> str:
         "Tied embeddings": bool(sizes.get("tie_word_embeddings")),
         "Checkpoint": f"`{checkpoint}`",
     }
-    return "## The model\n\n" + table(("", ""), [(key, value) for key, value in rows.items() if value is not None])
+    return "## The model\n\n" + table(
+        ("", ""), [(key, value) for key, value in rows.items() if value is not None]
+    )
 
 
 def _use(config: DescribeConfig, given: Mapping[str, Artifact]) -> str:
@@ -105,23 +121,42 @@ def _scores(given: Mapping[str, Artifact]) -> str:
         return f"## Evaluation\n\n{UNKNOWN}"
     head = ("task", "metric", "value", "stderr", "n", "baseline", "baseline_name")
     rows = given["scores"].read("scores", head).to_pylist()
-    notes = "\n".join(f"- {plain(note)}" for note in given["scores"].manifest.facts.get("notes", []))
-    return "\n\n".join(part for part in ("## Evaluation", table(head, [list(row.values()) for row in rows]), notes) if part)
+    notes = "\n".join(
+        f"- {plain(note)}" for note in given["scores"].manifest.facts.get("notes", [])
+    )
+    return "\n\n".join(
+        part
+        for part in ("## Evaluation", table(head, [list(row.values()) for row in rows]), notes)
+        if part
+    )
 
 
 def _training(given: Mapping[str, Artifact]) -> str:
-    trainings = {role: given[role] for role in CHECKPOINTS if role in given}
+    trainings = {output: given[output] for output in CHECKPOINTS if output in given}
     if not trainings:
         return ""
-    head = ("stage", "last step", "tokens", "first loss", "last loss", "last held-out loss", "held-out bits per byte")
-    rows = [(CHECKPOINTS[role], *_course(artifact)) for role, artifact in trainings.items()]
+    head = (
+        "stage",
+        "last step",
+        "tokens",
+        "first loss",
+        "last loss",
+        "last held-out loss",
+        "held-out bits per byte",
+    )
+    rows = [(CHECKPOINTS[output], *_course(artifact)) for output, artifact in trainings.items()]
     parts = ["## Training", "![Loss](loss.svg)", table(head, rows)]
-    parts += [folded(f"Settings: {CHECKPOINTS[role]}", settings(artifact.manifest)) for role, artifact in trainings.items()]
+    parts += [
+        folded(f"Settings: {CHECKPOINTS[output]}", settings(artifact.manifest))
+        for output, artifact in trainings.items()
+    ]
     return "\n\n".join(parts)
 
 
 def _course(checkpoint: Artifact) -> tuple[Any, ...]:
-    rows = checkpoint.read("metrics", ["step", "tokens", "loss", "heldout_loss", "heldout_bits_per_byte"]).to_pylist()
+    rows = checkpoint.read(
+        "metrics", ["step", "tokens", "loss", "heldout_loss", "heldout_bits_per_byte"]
+    ).to_pylist()
 
     def ends(column: str, which: int) -> Any:
         values = [row[column] for row in rows if row[column] is not None]
@@ -152,15 +187,36 @@ def _files(given: Mapping[str, Artifact]) -> str:
 
 def _answers(given: Mapping[str, Artifact]) -> str:
     samples = given["scores"].manifest.facts.get("samples", []) if "scores" in given else []
-    parts = [f"{quotation(str(sample['prompt']))}\n\n{quotation(str(sample['answer']))}" for sample in samples if sample.get("answer")]
+    parts = [
+        f"{quotation(str(sample['prompt']))}\n\n{quotation(str(sample['answer']))}"
+        for sample in samples
+        if sample.get("answer")
+    ]
     return "\n\n".join(["## Answers, greedy and unedited", *parts]) if parts else ""
 
 
 def _limits(config: DescribeConfig, given: Mapping[str, Artifact]) -> str:
-    notes = [(role, note) for role, artifact in given.items() if role != "scores" for note in artifact.manifest.facts.get("notes", [])]
+    notes = [
+        (output, note)
+        for output, artifact in given.items()
+        if output != "scores"
+        for note in artifact.manifest.facts.get("notes", [])
+    ]
     lines = ["## Limits, licence, contact"]
     if notes:
-        lines.append("What the stages noted:\n\n" + "\n".join(f"- {role}: {plain(note)}" for role, note in notes))
-    lines.append(table(("", ""), [("Licence of the weights", config.license), ("Author", config.author), ("Contact", config.contact)]))
+        lines.append(
+            "What the stages noted:\n\n"
+            + "\n".join(f"- {output}: {plain(note)}" for output, note in notes)
+        )
+    lines.append(
+        table(
+            ("", ""),
+            [
+                ("Licence of the weights", config.license),
+                ("Author", config.author),
+                ("Contact", config.contact),
+            ],
+        )
+    )
     lines.append(f"Known biases and risks: {UNKNOWN}")
     return "\n\n".join(lines)

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from stages.lm.batches import Batch
-from stages.lm.fit import Loss, LossFunction
 from stages.lm.loss import IGNORED, balance_loss, row_logprobs
 from stages.lm.model import LanguageModel
+from stages.lm.training.batches import Batch
+from stages.lm.training.loop import Loss, LossFunction
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,14 @@ def answer_logprobs(model: LanguageModel, batch: Batch) -> Tensor:
     """[B, 2] log-probability of each answer, its end token included."""
     ids, labels, lengths = (batch[name].flatten(0, 1) for name in ("ids", "labels", "lengths"))
     real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-    return model(ids, lambda hidden, table: row_logprobs(hidden, table, labels), real_BT=real).view(-1, 2)
+    return model(ids, lambda hidden, table: row_logprobs(hidden, table, labels), real_BT=real).view(
+        -1, 2
+    )
 
 
-def compare(policy_B2: Tensor, reference_B2: Tensor, tokens_B2: Tensor, beta: float, length_normalised: bool) -> Compared:
+def compare(
+    policy_B2: Tensor, reference_B2: Tensor, tokens_B2: Tensor, beta: float, length_normalised: bool
+) -> Compared:
     """-log sigmoid(beta * ((chosen - its reference) - (rejected - its reference))), and the rewards beta * (policy - reference).
 
     length_normalised: each log-probability is divided by the number of the answer's tokens first.
@@ -50,11 +54,26 @@ def preference_loss(beta: float, sft_weight: float, length_normalised: bool) -> 
 
     def loss(model: LanguageModel, batch: Batch) -> Loss:
         policy_B2 = answer_logprobs(model, batch)
-        found = compare(policy_B2, batch["reference"], counted(batch["labels"]), beta, length_normalised)
+        found = compare(
+            policy_B2, batch["reference"], counted(batch["labels"]), beta, length_normalised
+        )
         pairs = len(policy_B2)
-        total = found.loss.sum() - sft_weight * found.chosen.sum() + balance_loss(model.balance_B.view(-1, 2).mean(1), 1)
-        figures = {"loss": found.loss.sum(), "reward_margin": found.margin.sum(), "reward_accuracy": (found.margin > 0).sum()}
-        return Loss(total, pairs, batch["lengths"].sum(), {name: value.detach().float() for name, value in figures.items()})
+        total = (
+            found.loss.sum()
+            - sft_weight * found.chosen.sum()
+            + balance_loss(model.balance_B.view(-1, 2).mean(1), 1)
+        )
+        figures = {
+            "loss": found.loss.sum(),
+            "reward_margin": found.margin.sum(),
+            "reward_accuracy": (found.margin > 0).sum(),
+        }
+        return Loss(
+            total,
+            pairs,
+            batch["lengths"].sum(),
+            {name: value.detach().float() for name, value in figures.items()},
+        )
 
     return loss
 

@@ -53,7 +53,13 @@ def windows(page: int, first: int, tokens: list[int], length: int, stride: int) 
 
 @torch.inference_mode()
 def measure(
-    model: Any, tokenizer: Tokenizer, first: int, pages: Iterable[tuple[str, str]], length: int, stride: int, batch_size: int
+    model: Any,
+    tokenizer: Tokenizer,
+    first: int,
+    pages: Iterable[tuple[str, str]],
+    length: int,
+    stride: int,
+    batch_size: int,
 ) -> Iterator[Page]:
     """The cost of each (id, text), in order. Memory: one page, and one batch of windows with the logits of what they score.
 
@@ -65,14 +71,18 @@ def measure(
     def all_windows() -> Iterator[Window]:
         for number, (name, text) in enumerate(pages):
             unfinished[number] = Page(name, 0.0, len(text.encode("utf-8")))
-            yield from windows(number, first, tokenizer.encode(text, add_special_tokens=False).ids, length, stride)
+            yield from windows(
+                number, first, tokenizer.encode(text, add_special_tokens=False).ids, length, stride
+            )
 
     stream = all_windows()
     while batch := list(islice(stream, batch_size)):
         for window, nats in zip(batch, _nats(model, batch), strict=True):
             page = unfinished[window.page]
             unfinished[window.page] = Page(page.id, page.nats + nats, page.bytes)
-        for number in [number for number in unfinished if number < batch[-1].page]:  # that page may go on in the next batch
+        for number in [
+            number for number in unfinished if number < batch[-1].page
+        ]:  # that page may go on in the next batch
             yield unfinished.pop(number)
     yield from unfinished.values()  # the last, and those without tokens
 
@@ -81,7 +91,9 @@ def _nats(model: Any, batch: list[Window]) -> list[float]:
     """What each window's tokens cost; logits are made for these alone, not for what was scored before."""
     longest = max(len(window.inputs) for window in batch)
     device = next(model.parameters()).device
-    ids_BT = torch.tensor([window.inputs + [0] * (longest - len(window.inputs)) for window in batch], device=device)
+    ids_BT = torch.tensor(
+        [window.inputs + [0] * (longest - len(window.inputs)) for window in batch], device=device
+    )
     targets_BT = torch.tensor([_masked(window, longest) for window in batch], device=device)
     # what is padded on the right is seen by nobody: attention looks back
     hidden_BTD = model.get_decoder()(ids_BT).last_hidden_state
@@ -93,7 +105,11 @@ def _nats(model: Any, batch: list[Window]) -> list[float]:
 
 
 def _masked(window: Window, longest: int) -> list[int]:
-    return [IGNORED] * window.seen + window.targets[window.seen :] + [IGNORED] * (longest - len(window.targets))
+    return (
+        [IGNORED] * window.seen
+        + window.targets[window.seen :]
+        + [IGNORED] * (longest - len(window.targets))
+    )
 
 
 def bits_per_byte(pages: list[Page]) -> float | None:
@@ -108,7 +124,9 @@ def standard_error(pages: list[Page]) -> float | None:
     if ratio is None or n < 2:
         return None
     residuals = [page.nats / math.log(2) - ratio * page.bytes for page in pages]
-    return math.sqrt(sum(r * r for r in residuals) / (n - 1) / n) / (sum(page.bytes for page in pages) / n)
+    return math.sqrt(sum(r * r for r in residuals) / (n - 1) / n) / (
+        sum(page.bytes for page in pages) / n
+    )
 
 
 def xz_bits_per_byte(texts: Iterable[str]) -> float | None:

@@ -27,10 +27,12 @@ class RecallSettings(Settings):
     """Documented names that the model is asked about, to see what it remembers of what it was tuned on."""
 
     names: tuple[str, ...] = Field(
-        (), description="Names to ask about, e.g. json.dumps; their answers are those of the conversations; empty: none"
+        (),
+        description="Names to ask about, e.g. json.dumps; their answers are those of the conversations; empty: none",
     )
     wording: Annotated[str, AfterValidator(_names_what_it_asks_about)] = Field(
-        "Tell me what {name} is used for.", description="The second wording of each question, which no conversation uses"
+        "Tell me what {name} is used for.",
+        description="The second wording of each question, which no conversation uses",
     )
     new_tokens: int = Field(64, ge=1, le=4096, description="Longest answer, in tokens")
 
@@ -46,9 +48,15 @@ class EvaluateConfig(StageConfig):
         False,
         description="Run the Python and the templates that a task file asks for, and metrics that lm-eval takes from a hub",
     )
-    unreachable: Literal["note", "error"] = Field("note", description="What to do about a further task that cannot be had or evaluated")
-    limit: int | None = Field(None, ge=1, description="Only the first so many items of each task, and pages")
-    max_length: int | None = Field(None, ge=2, le=1 << 20, description="Tokens that the model sees at once; none: its context")
+    unreachable: Literal["note", "error"] = Field(
+        "note", description="What to do about a further task that cannot be had or evaluated"
+    )
+    limit: int | None = Field(
+        None, ge=1, description="Only the first so many items of each task, and pages"
+    )
+    max_length: int | None = Field(
+        None, ge=2, le=1 << 20, description="Tokens that the model sees at once; none: its context"
+    )
     stride: int | None = Field(
         None,
         ge=1,
@@ -56,13 +64,21 @@ class EvaluateConfig(StageConfig):
         description="Tokens of a page scored per window; fewer: more context, slower; none: half of max_length",
     )
     prompts: list[str] = Field(
-        ["Hello! Who are you?", "What does the function do?", "Give an example."], description="What to ask for the sample answers (greedy)"
+        ["Hello! Who are you?", "What does the function do?", "Give an example."],
+        description="What to ask for the sample answers (greedy)",
     )
     new_tokens: int = Field(64, ge=1, le=4096, description="Longest sample answer, in tokens")
-    recall: RecallSettings = Field(RecallSettings(), description="Questions about documented names, scored against their documentation")
-    seed: int = Field(0, ge=0, lt=1 << 32, description="Seed of tasks that draw examples or sample text")
+    recall: RecallSettings = Field(
+        RecallSettings(),
+        description="Questions about documented names, scored against their documentation",
+    )
+    seed: int = Field(
+        0, ge=0, lt=1 << 32, description="Seed of tasks that draw examples or sample text"
+    )
     batch_size: int = execution(8, "Sequences per forward pass", ge=1, le=4096)
-    device: str = execution("auto", "auto, cpu, cuda, cuda:1 …", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    device: str = execution(
+        "auto", "auto, cpu, cuda, cuda:1 …", pattern=r"^(auto|cpu|cuda(:\d+)?)$"
+    )
 
     def identity(self) -> dict[str, Any]:
         """A task file counts by its name and content, wherever it lies; the data and functions that it names are not seen.
@@ -76,7 +92,10 @@ class EvaluateConfig(StageConfig):
         if not self.allow_code:
             for file in filter(None, files):
                 task_files.check(file)
-        tasks = [[file.name, found[file]] if file else task for task, file in zip(self.tasks, files, strict=True)]
+        tasks = [
+            [file.name, found[file]] if file else task
+            for task, file in zip(self.tasks, files, strict=True)
+        ]
         return super().identity() | {"tasks": tasks}
 
 

@@ -9,7 +9,15 @@ from typing import Any
 from lm_eval.tasks._yaml_loader import load_yaml
 
 # one of these makes an entry of a group a task of its own, and not a name for one that is elsewhere
-OWN = ("class", "custom_dataset", "dataset_name", "dataset_path", "doc_to_target", "doc_to_text", "include")
+OWN = (
+    "class",
+    "custom_dataset",
+    "dataset_name",
+    "dataset_path",
+    "doc_to_target",
+    "doc_to_text",
+    "include",
+)
 
 
 def is_group(path: Path) -> bool:
@@ -28,7 +36,9 @@ def absent(path: Path, known: Collection[str]) -> list[str]:
 def _values(path: Path) -> dict[str, Any]:
     try:
         return load_yaml(path, resolve_func=False)
-    except Exception:  # whatever YAML and its tags may raise: lm-eval's own look at the file says what
+    except (
+        Exception
+    ):  # whatever YAML and its tags may raise: lm-eval's own look at the file says what
         return {}
 
 

@@ -31,9 +31,25 @@ from stages.evaluate import groups, patterns, task_files
 from stages.evaluate.config import task_file
 from stages.evaluate.tasks import POOLED, RESERVED
 
-KEPT = ("results", "groups", "group_subtasks", "configs", "versions", "n-shot", "higher_is_better", "n-samples")
-BOOTSTRAP = 1000  # lm-eval's standard error of a mean is exact; only other aggregations are bootstrapped
-ANSWER_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # what tasks call the length of an answer
+KEPT = (
+    "results",
+    "groups",
+    "group_subtasks",
+    "configs",
+    "versions",
+    "n-shot",
+    "higher_is_better",
+    "n-samples",
+)
+BOOTSTRAP = (
+    1000  # lm-eval's standard error of a mean is exact; only other aggregations are bootstrapped
+)
+ANSWER_TOKENS = (
+    "max_gen_toks",
+    "max_new_tokens",
+    "max_tokens",
+    "max_completion_tokens",
+)  # what tasks call the length of an answer
 LEAVE = "leave it out of evaluate.tasks"
 AGAIN = "ask again: groundup stage evaluate --name NAME --as-of DATE"
 OURS = ("stages.", "flows.", "data_contracts.")
@@ -49,7 +65,9 @@ class CountingModel(HFLM):
     cut = 0  # requests for a longer answer than there is room for
     heard: Callable[[int, int], None] | None = None
 
-    def _loglikelihood_tokens(self, requests: list[tuple[Any, list[int], list[int]]], *args: Any, **settings: Any) -> Any:
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[Any, list[int], list[int]]], *args: Any, **settings: Any
+    ) -> Any:
         # choices of one item that differ in their last token only are one sequence
         self.total = self.seen + len({(*context, *choice[:-1]) for _, context, choice in requests})
         return super()._loglikelihood_tokens(requests, *args, **settings)
@@ -74,7 +92,9 @@ class CountingModel(HFLM):
 
     def generate_until(self, requests: list[Any], *args: Any, **settings: Any) -> Any:
         self.total = self.seen + len(requests)
-        return super().generate_until([self._with_room(request) for request in requests], *args, **settings)
+        return super().generate_until(
+            [self._with_room(request) for request in requests], *args, **settings
+        )
 
     def _with_room(self, request: Any) -> Any:
         prompt, wishes = request.args
@@ -86,7 +106,10 @@ class CountingModel(HFLM):
         told = [wished[name] for name in ANSWER_TOKENS if name in wished]
         self.cut += (told or [super().max_gen_toks])[0] > self.max_length // 2
         made = copy.copy(request)  # the samples show what the task wished for
-        made.arguments = (prompt, wishes | {name: min(length, most[name]) for name, length in wished.items()})
+        made.arguments = (
+            prompt,
+            wishes | {name: min(length, most[name]) for name, length in wished.items()},
+        )
         return made
 
 
@@ -112,10 +135,14 @@ class Harness:
             logging.getLogger(name).setLevel(logging.ERROR)
         self._folder, self._names, self._seed, self._limit = folder, names, seed, limit
         self._allow_code = allow_code
-        self._scored = dict.fromkeys(names, "eval_items") | dict.fromkeys(RESERVED, "evaluate")  # the name of a score → whose it is
+        self._scored = dict.fromkeys(names, "eval_items") | dict.fromkeys(
+            RESERVED, "evaluate"
+        )  # the name of a score → whose it is
         self.loaded: dict[str, Any] = {}  # further tasks
         with self._quiet():
-            self._model = CountingModel(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=length)
+            self._model = CountingModel(
+                pretrained=model, tokenizer=tokenizer, batch_size=batch_size, max_length=length
+            )
 
     @cached_property
     def _library(self) -> TaskManager:
@@ -128,7 +155,11 @@ class Harness:
     def local(self) -> dict[str, Any]:
         """What lm-eval finds on the rendered tasks. No hub is asked, whatever the environment says."""
         with offline(), self._quiet():
-            return self._evaluate(TaskManager(include_path=str(self._folder), include_defaults=False).load(self._names))
+            return self._evaluate(
+                TaskManager(include_path=str(self._folder), include_defaults=False).load(
+                    self._names
+                )
+            )
 
     def check(self, names: list[str]) -> None:
         """Look at what is asked for before any of it is loaded.
@@ -141,11 +172,29 @@ class Harness:
         if not self._allow_code:
             for file in files:
                 task_files.check(file)
-        unknown = [name for name in names if task_file(name) is None and name not in self._library.task_index]
+        unknown = [
+            name
+            for name in names
+            if task_file(name) is None and name not in self._library.task_index
+        ]
         if unknown:
-            near = [match for name in unknown for match in difflib.get_close_matches(name, self._library.all_tasks, n=1, cutoff=0.5)]
-            fix = f"did you mean {', '.join(map(repr, near))}?" if near else "lm-eval ls tasks shows all"
-            raise ConfigError(f"evaluate.tasks {', '.join(map(repr, unknown))}", "lm-eval has no task of that name", fix)
+            near = [
+                match
+                for name in unknown
+                for match in difflib.get_close_matches(
+                    name, self._library.all_tasks, n=1, cutoff=0.5
+                )
+            ]
+            fix = (
+                f"did you mean {', '.join(map(repr, near))}?"
+                if near
+                else "lm-eval ls tasks shows all"
+            )
+            raise ConfigError(
+                f"evaluate.tasks {', '.join(map(repr, unknown))}",
+                "lm-eval has no task of that name",
+                fix,
+            )
         for file in files:
             self._check_group(file)
 
@@ -165,7 +214,9 @@ class Harness:
             ConfigError: A score of its is told already.
         """
         self._claim(name, [name])
-        told = told_as_input(name, "it or its data cannot be had", f"{LEAVE}, or go online and {AGAIN}")
+        told = told_as_input(
+            name, "it or its data cannot be had", f"{LEAVE}, or go online and {AGAIN}"
+        )
         with self._quiet(), told, self._metrics(name):
             loaded = self._library.load([str(task_file(name) or name)])
         if any(getattr(task, "UNSAFE_CODE", False) for task in loaded["tasks"].values()):
@@ -178,7 +229,11 @@ class Harness:
         for score in scores:
             if (owner := self._scored.setdefault(score, name)) != name:
                 fix = f"leave {name!r} or {owner!r} out, or rename the task file or the benchmark file"
-                raise ConfigError(f"evaluate.tasks {name!r}", f"{score!r} would be told twice: it is a score of {owner!r}", fix)
+                raise ConfigError(
+                    f"evaluate.tasks {name!r}",
+                    f"{score!r} would be told twice: it is a score of {owner!r}",
+                    fix,
+                )
 
     def further(self, name: str) -> dict[str, Any]:
         """What lm-eval finds on a task that was loaded, and `notes` that a reader of it must know.
@@ -186,7 +241,9 @@ class Harness:
         Raises InputError if it cannot be evaluated.
         """
         self._model.cut = 0
-        told = told_as_input(name, "it cannot be evaluated", f"{LEAVE}, or correct that and {AGAIN}")
+        told = told_as_input(
+            name, "it cannot be evaluated", f"{LEAVE}, or correct that and {AGAIN}"
+        )
         with self._quiet(), told, self._metrics(name), self._patterns(name):
             found = self._evaluate(self.loaded[name])
         if self._model.cut:
@@ -198,7 +255,9 @@ class Harness:
         return nullcontext() if self._allow_code else no_metrics_from_hubs(name)
 
     def _patterns(self, name: str) -> AbstractContextManager[None]:
-        return nullcontext() if self._allow_code or task_file(name) is None else patterns.bounded(name)
+        return (
+            nullcontext() if self._allow_code or task_file(name) is None else patterns.bounded(name)
+        )
 
     def _evaluate(self, loaded: Any) -> dict[str, Any]:
         random.seed(self._seed)
@@ -208,13 +267,18 @@ class Harness:
             if task.get_config("num_fewshot") is None:
                 task.set_config(key="num_fewshot", value=0)
             task.set_fewshot_seed(seed=self._seed)
-        found = evaluate(lm=self._model, task_dict=loaded, limit=self._limit, bootstrap_iters=BOOTSTRAP)
+        found = evaluate(
+            lm=self._model, task_dict=loaded, limit=self._limit, bootstrap_iters=BOOTSTRAP
+        )
         return {key: found[key] for key in (*KEPT, "samples") if key in found}
 
     @contextmanager
     def _quiet(self) -> Iterator[None]:
         """Progress bars go to a log in the scratch folder."""
-        with (self._folder / "lm_eval.log").open("a", encoding="utf-8") as log, redirect_stderr(log):
+        with (
+            (self._folder / "lm_eval.log").open("a", encoding="utf-8") as log,
+            redirect_stderr(log),
+        ):
             yield
 
 
@@ -248,7 +312,9 @@ def no_metrics_from_hubs(name: str) -> Iterator[None]:
 
     def refuse(path: str, *_: Any, **__: Any) -> NoReturn:
         why = f"its metric {path!r} is code that the library evaluate fetches from a hub and runs"
-        refused.append(InputError(f"lm-eval task {name!r}", why, f"{LEAVE}, or set evaluate.allow_code=true"))
+        refused.append(
+            InputError(f"lm-eval task {name!r}", why, f"{LEAVE}, or set evaluate.allow_code=true")
+        )
         raise refused[0]
 
     metric_loading.evaluation_module_factory = refuse
@@ -296,18 +362,33 @@ def score_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def leaves(found: dict[str, Any], task: str) -> list[str]:
     """The tasks of a group, and of the groups in it; a task is its own."""
     members = found["group_subtasks"].get(task)
-    return [task] if members is None else [leaf for member in members for leaf in leaves(found, member)]
+    return (
+        [task]
+        if members is None
+        else [leaf for member in members for leaf in leaves(found, member)]
+    )
 
 
 def pooled(found: dict[str, Any]) -> dict[str, Any]:
     """Accuracy on the items of all tasks together: more items, so a smaller standard error."""
     samples = [sample for task in found["samples"].values() for sample in task]
-    row = {"task": POOLED, "metric": "acc", "n": 0, "baseline": _chance(samples), "baseline_name": "chance", "higher_is_better": True}
+    row = {
+        "task": POOLED,
+        "metric": "acc",
+        "n": 0,
+        "baseline": _chance(samples),
+        "baseline_name": "chance",
+        "higher_is_better": True,
+    }
     n = len(samples)
     if not all(math.isfinite(value) for sample in samples for value in likelihoods(sample)):
         return row
     share = sum(sample["acc"] for sample in samples) / n
-    return row | {"value": share, "n": n, "stderr": math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None}
+    return row | {
+        "value": share,
+        "n": n,
+        "stderr": math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None,
+    }
 
 
 def sample_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -317,7 +398,9 @@ def sample_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
             values = likelihoods(sample)
             if sample["filter"] != samples[0]["filter"] or not all(map(math.isfinite, values)):
                 continue
-            answer = sample["target"] if isinstance(sample["target"], int) and len(values) > 1 else None
+            answer = (
+                sample["target"] if isinstance(sample["target"], int) and len(values) > 1 else None
+            )
             predicted = int(np.argmax(values)) if answer is not None else None
             yield {
                 "task": task, "item": str(sample["doc"].get("id", sample["doc_id"])), "answer": answer, "predicted": predicted,
@@ -327,8 +410,14 @@ def sample_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def likelihoods(sample: dict[str, Any]) -> list[float]:
     """Log-likelihood of each choice, in nats; empty for tasks that generate text."""
-    pairs = [response for response in sample["filtered_resps"] if isinstance(response, tuple | list) and len(response) == 2]
-    return [float(value) for value, _ in pairs if not isinstance(value, str)]  # two texts: a task that draws two answers
+    pairs = [
+        response
+        for response in sample["filtered_resps"]
+        if isinstance(response, tuple | list) and len(response) == 2
+    ]
+    return [
+        float(value) for value, _ in pairs if not isinstance(value, str)
+    ]  # two texts: a task that draws two answers
 
 
 def merge(found: list[dict[str, Any]], folder: Path) -> dict[str, Any]:

@@ -56,7 +56,9 @@ def answer(asked: dict[str, Any]) -> str:
     except (re.error, RecursionError, OverflowError) as error:
         return json.dumps({"error": f"cannot be used: {type(error).__name__}: {error}"[:300]})
     if len(reply) > ALWAYS + TIMES * len(asked["text"] or ""):
-        return json.dumps({"error": f"finds {len(reply):,} characters in a text of {len(asked['text']):,}"})
+        return json.dumps(
+            {"error": f"finds {len(reply):,} characters in a text of {len(asked['text']):,}"}
+        )
     return reply
 
 

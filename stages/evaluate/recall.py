@@ -86,11 +86,20 @@ def exam(conversations: Artifact, settings: RecallSettings) -> Exam:
     return Exam(questions, missing, frozenset(words))
 
 
-def ask(checkpoint: Path, device: str, given: Exam, new_tokens: int, batch_size: int, heard: Callable[[int], None]) -> list[Answer]:
+def ask(
+    checkpoint: Path,
+    device: str,
+    given: Exam,
+    new_tokens: int,
+    batch_size: int,
+    heard: Callable[[int], None],
+) -> list[Answer]:
     """The greedy answer to every question, through the chat template."""
     chat, model = ChatFormat(checkpoint), load_model(checkpoint, device)
     prompts = chat.prompts([[{"role": "user", "content": one.text}] for one in given.questions])
-    fitting = [number for number, prompt in enumerate(prompts) if len(prompt) < model.config.context]
+    fitting = [
+        number for number, prompt in enumerate(prompts) if len(prompt) < model.config.context
+    ]
     said = generate(
         model,
         [prompts[number] for number in fitting],
@@ -102,7 +111,9 @@ def ask(checkpoint: Path, device: str, given: Exam, new_tokens: int, batch_size:
     given_ids = dict(zip(fitting, said, strict=True))
     answers = []
     for number, question in enumerate(given.questions):
-        if number not in given_ids:  # longer than the context: a question that cannot be read is not answered
+        if (
+            number not in given_ids
+        ):  # longer than the context: a question that cannot be read is not answered
             answers.append(Answer(question, "", False, False))
             continue
         ids = given_ids[number]
@@ -122,7 +133,10 @@ def is_well_formed(text: str, words: frozenset[str]) -> bool:
     said = list(_words(text))
     if len(said) < LEAST_WORDS or not BEGINS.match(text) or not ENDS.search(text):
         return False
-    if any(text.count(opening) != text.count(closing) for opening, closing in PAIRS) or text.count("`") % 2:
+    if (
+        any(text.count(opening) != text.count(closing) for opening, closing in PAIRS)
+        or text.count("`") % 2
+    ):
         return False
     runs = [tuple(said[at : at + REPEATED_WORDS]) for at in range(len(said) - REPEATED_WORDS + 1)]
     return len(set(runs)) == len(runs) and words.issuperset(said)
@@ -151,7 +165,12 @@ def sample_rows(answers: list[Answer]) -> Iterator[dict[str, Any]]:
     """One row per question."""
     for answer in answers:
         question = answer.question
-        yield {"task": question.task, "item": question.name, "loglikelihoods": [], "correct": answer.exact}
+        yield {
+            "task": question.task,
+            "item": question.name,
+            "loglikelihoods": [],
+            "correct": answer.exact,
+        }
 
 
 def _questions_about(name: str, asked: dict[str, str]) -> list[str]:

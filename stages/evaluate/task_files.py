@@ -97,7 +97,9 @@ def code_in(path: Path) -> Iterator[str]:
             yield f"{file.name} {error}"
             continue
         except (OSError, ValueError) as error:
-            raise ConfigError(f"evaluate.tasks {file}", f"cannot be read: {error}", "correct the path") from None
+            raise ConfigError(
+                f"evaluate.tasks {file}", f"cannot be read: {error}", "correct the path"
+            ) from None
         yield from _asked(values, "")
         includes = values.get("include") or []
         waiting += [file.parent / name for name in _list(includes) if isinstance(name, str)]
@@ -106,8 +108,14 @@ def code_in(path: Path) -> Iterator[str]:
 def _resolved(path: Path) -> Path:
     try:
         return path.expanduser().resolve()
-    except (OSError, ValueError, RuntimeError) as error:  # a name that no file can have, a loop of links
-        raise ConfigError(f"evaluate.tasks {str(path)[:SHOWN]!r}", f"cannot be read: {error}", "correct the path") from None
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # a name that no file can have, a loop of links
+        raise ConfigError(
+            f"evaluate.tasks {str(path)[:SHOWN]!r}", f"cannot be read: {error}", "correct the path"
+        ) from None
 
 
 def _list(value: Any) -> list[Any]:
@@ -141,7 +149,9 @@ def _check_events(text: str) -> None:
         depth += isinstance(event, _OPENS) - isinstance(event, _CLOSES)
         count += isinstance(event, (yaml.ScalarEvent, *_OPENS))
         if depth > DEEPEST or count > MOST_VALUES:
-            raise NotPlainError(f"is nested more than {DEEPEST} deep, or has more than {MOST_VALUES:,} values")
+            raise NotPlainError(
+                f"is nested more than {DEEPEST} deep, or has more than {MOST_VALUES:,} values"
+            )
 
 
 def _asked(value: Any, key: str) -> Iterator[str]:
@@ -152,7 +162,9 @@ def _asked(value: Any, key: str) -> Iterator[str]:
             if refused := _refused(name, content):
                 yield refused
             if name == "generation_kwargs" and isinstance(content, dict):
-                others = sorted(str(setting) for setting in content if setting not in ANSWER_SETTINGS)
+                others = sorted(
+                    str(setting) for setting in content if setting not in ANSWER_SETTINGS
+                )
                 yield from (f"the setting of answers {other[:SHOWN]!r}" for other in others)
             yield from _asked(content, name)
     elif isinstance(value, list):
@@ -170,7 +182,9 @@ def _refused(key: str, value: Any) -> str | None:
         return f"{key}: {shown}"
     if key == "metric" and not (isinstance(value, str) and value in METRICS):
         return f"the metric {shown}, which is none of lm-eval's own"
-    if key == "dataset_path" and not (isinstance(value, str) and (value in READERS or _on_hub(value))):
+    if key == "dataset_path" and not (
+        isinstance(value, str) and (value in READERS or _on_hub(value))
+    ):
         return f"dataset_path {shown}, neither a name on the hub nor one of {', '.join(sorted(READERS))}"
     return None
 

@@ -29,7 +29,9 @@ class Rendered:
     cut: int
 
 
-def render(eval_items: Artifact, folder: Path, tokens: Callable[[str], int], length: int) -> Rendered:
+def render(
+    eval_items: Artifact, folder: Path, tokens: Callable[[str], int], length: int
+) -> Rendered:
     """Write NAME.yaml and NAME.parquet into `folder` for every task among the items.
 
     tokens: how many the model reads for a text; it sees `length` at once, and lm-eval drops what is more at the beginning.
@@ -41,9 +43,13 @@ def render(eval_items: Artifact, folder: Path, tokens: Callable[[str], int], len
     for batch in eval_items.batches("items", COLUMNS):
         _check(batch, eval_items)
         askable = []
-        for question, choices in zip(batch.column("question").to_pylist(), batch.column("choices").to_pylist(), strict=True):
+        for question, choices in zip(
+            batch.column("question").to_pylist(), batch.column("choices").to_pylist(), strict=True
+        ):
             longest = max(tokens(f"{question} {choice}") for choice in choices)
-            askable.append(longest <= length or all(tokens(f" {choice}") < length for choice in choices))
+            askable.append(
+                longest <= length or all(tokens(f" {choice}") < length for choice in choices)
+            )
             cut += askable[-1] and longest > length + 1  # the last token is predicted, not read
         too_long += askable.count(False)
         batch = batch.filter(pa.array(askable, pa.bool_()))
@@ -63,7 +69,10 @@ def settings(name: str, folder: Path) -> dict[str, object]:
     return {
         "task": name,
         "dataset_path": "parquet",
-        "dataset_kwargs": {"data_files": {"test": str(folder.resolve() / f"{name}.parquet")}, "cache_dir": str(folder.resolve() / "cache")},
+        "dataset_kwargs": {
+            "data_files": {"test": str(folder.resolve() / f"{name}.parquet")},
+            "cache_dir": str(folder.resolve() / "cache"),
+        },
         "test_split": "test",
         "output_type": "multiple_choice",
         "doc_to_text": "question",
@@ -71,7 +80,10 @@ def settings(name: str, folder: Path) -> dict[str, object]:
         "doc_to_target": "answer",
         "target_delimiter": " ",
         "num_fewshot": 0,
-        "metric_list": [{"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")],
+        "metric_list": [
+            {"metric": name, "aggregation": "mean", "higher_is_better": True}
+            for name in ("acc", "acc_norm")
+        ],
         "metadata": {"version": 1.0},
     }
 
@@ -79,7 +91,11 @@ def settings(name: str, folder: Path) -> dict[str, object]:
 def _check(batch: pa.RecordBatch, eval_items: Artifact) -> None:
     if taken := sorted({*batch.column("task").unique().to_pylist()} & {*RESERVED}):
         why = f"its task is called {taken[0]!r}, as a score of this stage is"
-        raise InputError(f"{eval_items}", why, "rename the benchmark file, then groundup stage collect_evals --name NAME --and-after")
+        raise InputError(
+            f"{eval_items}",
+            why,
+            "rename the benchmark file, then groundup stage collect_evals --name NAME --and-after",
+        )
     wrong = pc.greater_equal(batch.column("answer"), pc.list_value_length(batch.column("choices")))
     if (row := pc.index(wrong, True).as_py()) >= 0:
         item = batch.slice(row, 1).to_pylist()[0]

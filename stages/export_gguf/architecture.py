@@ -60,7 +60,11 @@ def check(config: dict[str, Any]) -> None:
     if config.get("use_sliding_window") and (config.get("sliding_window") or context) < context:
         unable.append("a sliding window, which llama.cpp does not know for this architecture")
     if unable:
-        raise ContractError("config.json of the checkpoint", f"asks for {'; '.join(unable)}", "train a model without it, then export that")
+        raise ContractError(
+            "config.json of the checkpoint",
+            f"asks for {'; '.join(unable)}",
+            "train a model without it, then export that",
+        )
 
 
 def sources(config: dict[str, Any]) -> Iterator[Source]:
@@ -79,8 +83,12 @@ def _block(config: dict[str, Any], at: str, to: str) -> Iterator[Source]:
     rotated = config["model_type"] == "llama"
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     yield Source(to + "attn_norm.weight", (at + "input_layernorm.weight",), full=True)
-    yield Source(to + "attn_q.weight", (at + "self_attn.q_proj.weight",), permute=heads if rotated else 0)
-    yield Source(to + "attn_k.weight", (at + "self_attn.k_proj.weight",), permute=kv_heads if rotated else 0)
+    yield Source(
+        to + "attn_q.weight", (at + "self_attn.q_proj.weight",), permute=heads if rotated else 0
+    )
+    yield Source(
+        to + "attn_k.weight", (at + "self_attn.k_proj.weight",), permute=kv_heads if rotated else 0
+    )
     yield Source(to + "attn_v.weight", (at + "self_attn.v_proj.weight",))
     yield Source(to + "attn_output.weight", (at + "self_attn.o_proj.weight",))
     if config["model_type"] != "llama":
@@ -91,7 +99,10 @@ def _block(config: dict[str, Any], at: str, to: str) -> Iterator[Source]:
         yield Source(to + "ffn_gate_inp.weight", (at + "mlp.gate.weight",), full=True)
     for part in ("gate", "up", "down"):
         if config["model_type"] == "qwen3_moe":
-            experts = tuple(f"{at}mlp.experts.{expert}.{part}_proj.weight" for expert in range(config["num_experts"]))
+            experts = tuple(
+                f"{at}mlp.experts.{expert}.{part}_proj.weight"
+                for expert in range(config["num_experts"])
+            )
             yield Source(f"{to}ffn_{part}_exps.weight", experts)
         else:
             yield Source(f"{to}ffn_{part}.weight", (f"{at}mlp.{part}_proj.weight",))

@@ -14,27 +14,62 @@ Quantization = Literal["F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4
 class ExportGgufConfig(StageConfig):
     """What to write and how far it may be from torch. The limits are nats per position; see the README for what is usual."""
 
-    quantizations: list[Quantization] = Field(["F16", "Q8_0", "Q4_0"], min_length=1, description="One GGUF file for each")
+    quantizations: list[Quantization] = Field(
+        ["F16", "Q8_0", "Q4_0"], min_length=1, description="One GGUF file for each"
+    )
     name: str = Field(
-        "groundup", min_length=1, max_length=64, pattern=r"^[\w.-]+( [\w.-]+)*$", description="Name in the metadata and file names"
+        "groundup",
+        min_length=1,
+        max_length=64,
+        pattern=r"^[\w.-]+( [\w.-]+)*$",
+        description="Name in the metadata and file names",
     )
     author: str = Field("", max_length=200, description="Author in the metadata; empty: none")
-    license: str = Field("", max_length=100, description="Licence of the weights in the metadata, e.g. apache-2.0; empty: none")
+    license: str = Field(
+        "",
+        max_length=100,
+        description="Licence of the weights in the metadata, e.g. apache-2.0; empty: none",
+    )
     prompts: list[str] = Field(
-        ["Hello! Who are you?", "What does the function do?", "Give an example.", "  Why is that?\n\nExplain it  in one line. "],
+        [
+            "Hello! Who are you?",
+            "What does the function do?",
+            "Give an example.",
+            "  Why is that?\n\nExplain it  in one line. ",
+        ],
         min_length=1,
         description="What a user says, for the comparison with torch through the chat template",
     )
-    new_tokens: int = Field(32, ge=1, le=4096, description="Tokens of greedy text to compare after each prompt")
-    positions: int = Field(64, ge=1, le=65536, description="Positions at which to compare the distribution over the whole vocabulary")
-    max_kl_16bit: float = Field(0.002, gt=0, le=100, description="Largest mean KL(torch || llama.cpp) of F32 and F16")
+    new_tokens: int = Field(
+        32, ge=1, le=4096, description="Tokens of greedy text to compare after each prompt"
+    )
+    positions: int = Field(
+        64,
+        ge=1,
+        le=65536,
+        description="Positions at which to compare the distribution over the whole vocabulary",
+    )
+    max_kl_16bit: float = Field(
+        0.002, gt=0, le=100, description="Largest mean KL(torch || llama.cpp) of F32 and F16"
+    )
     max_kl_8bit: float = Field(0.02, gt=0, le=100, description="The same for BF16 and Q8_0")
     max_kl_5bit: float = Field(0.15, gt=0, le=100, description="The same for Q5_0 and Q5_1")
     max_kl_4bit: float = Field(0.4, gt=0, le=100, description="The same for Q4_0 and Q4_1")
-    seed: int = Field(0, ge=0, description="Seed of the text at which distributions are compared: sampled from the model itself")
-    threads: int = execution(0, "CPU threads of llama.cpp; 0: as many as the size of the file is worth", ge=0, le=4096)
+    seed: int = Field(
+        0,
+        ge=0,
+        description="Seed of the text at which distributions are compared: sampled from the model itself",
+    )
+    threads: int = execution(
+        0, "CPU threads of llama.cpp; 0: as many as the size of the file is worth", ge=0, le=4096
+    )
 
     def limit(self, quantization: str) -> tuple[str, float]:
         """Name and value of the limit that applies."""
-        name = {"BF": "max_kl_8bit", "Q8": "max_kl_8bit", "Q5": "max_kl_5bit", "Q4": "max_kl_4bit"}.get(quantization[:2], "max_kl_16bit")
+        name = {
+            "BF": "max_kl_8bit",
+            "Q8": "max_kl_8bit",
+            "Q5": "max_kl_5bit",
+            "Q4": "max_kl_4bit",
+        }.get(quantization[:2], "max_kl_16bit")
         return name, getattr(self, name)

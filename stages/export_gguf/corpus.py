@@ -4,9 +4,54 @@ from __future__ import annotations
 
 from itertools import product
 
-_SPACES = [" ", "  ", "   ", " " * 17, "\t", "\t\t", " \t ", "\u00a0", "\u2003", "\u3000", "\u200b", "\ufeff"]
-_ENDS = ["\n", "\r\n", "\r", "\n\n", "\n\n\n\n", " \n", "\n ", "\r\n\r\n", "\t\n\t", "\u2028", "\u0085", "\x0b\x0c"]
-_WORDS = ["a", "word", "Été", "don't", "I'LL", "we've", "x_y", "1", "12", "123", "1234", "12345678", "3.14", "-7", "0x1F", "a1b2", "ß", "İ"]
+_SPACES = [
+    " ",
+    "  ",
+    "   ",
+    " " * 17,
+    "\t",
+    "\t\t",
+    " \t ",
+    "\u00a0",
+    "\u2003",
+    "\u3000",
+    "\u200b",
+    "\ufeff",
+]
+_ENDS = [
+    "\n",
+    "\r\n",
+    "\r",
+    "\n\n",
+    "\n\n\n\n",
+    " \n",
+    "\n ",
+    "\r\n\r\n",
+    "\t\n\t",
+    "\u2028",
+    "\u0085",
+    "\x0b\x0c",
+]
+_WORDS = [
+    "a",
+    "word",
+    "Été",
+    "don't",
+    "I'LL",
+    "we've",
+    "x_y",
+    "1",
+    "12",
+    "123",
+    "1234",
+    "12345678",
+    "3.14",
+    "-7",
+    "0x1F",
+    "a1b2",
+    "ß",
+    "İ",
+]
 _MARKS = [
     "!",
     "...",
@@ -44,17 +89,52 @@ _CODE = [
     ">>> print('hi')\nhi\n", "SELECT * FROM t WHERE a='b';",
     "\\frac{a}{b} $x_1^2$", "<b>bold</b>&amp;", "{{ x }} {% y %}", "a@b.example", "C:\\Temp\\x",
 ]  # fmt: skip
-_CONTROL = ["\x00", "a\x00b", "\x01\x02\x1f", "\x7f", "\x1b[0m", "\u202eabc", "\u0300", "e\u0301" * 5, "\ufffd", "\U0010ffff"]
+_CONTROL = [
+    "\x00",
+    "a\x00b",
+    "\x01\x02\x1f",
+    "\x7f",
+    "\x1b[0m",
+    "\u202eabc",
+    "\u0300",
+    "e\u0301" * 5,
+    "\ufffd",
+    "\U0010ffff",
+]
 
 
 def nasty_strings(special_tokens: list[str]) -> list[str]:
     """About 630 strings: scripts, emoji, every kind of white space and line end, digits, control characters, long runs, and the
     spelling of special tokens as plain text, which must stay plain text.
     """
-    singles = [*_SPACES, *_ENDS, *_WORDS, *_MARKS, *_SCRIPTS, *_EMOJI, *_CODE, *_CONTROL, *map(chr, range(32, 127))]
-    joined = [a + gap + b for (a, b), gap in product(zip(_WORDS, reversed(_WORDS), strict=True), [*_SPACES, *_ENDS[:8]])]
-    around = [space + word + end for space, word, end in zip(_SPACES * 2, _WORDS + _MARKS[:6], _ENDS * 2, strict=True)]
-    runs = [unit * 200 for unit in ("a", "A", " ", "\n", "7", ".", "ab", "é", "🙂", "世", " x", "\r\n")]
+    singles = [
+        *_SPACES,
+        *_ENDS,
+        *_WORDS,
+        *_MARKS,
+        *_SCRIPTS,
+        *_EMOJI,
+        *_CODE,
+        *_CONTROL,
+        *map(chr, range(32, 127)),
+    ]
+    joined = [
+        a + gap + b
+        for (a, b), gap in product(
+            zip(_WORDS, reversed(_WORDS), strict=True), [*_SPACES, *_ENDS[:8]]
+        )
+    ]
+    around = [
+        space + word + end
+        for space, word, end in zip(_SPACES * 2, _WORDS + _MARKS[:6], _ENDS * 2, strict=True)
+    ]
+    runs = [
+        unit * 200 for unit in ("a", "A", " ", "\n", "7", ".", "ab", "é", "🙂", "世", " x", "\r\n")
+    ]
     numbers = [str(10**digits) for digits in range(12)] + [f"{n:,}" for n in (1234, 1234567)]
-    special = [form for token in special_tokens for form in (token, f"a{token}b", f" {token} ", token[:-1], token * 2, f"{token}\n{token}")]
+    special = [
+        form
+        for token in special_tokens
+        for form in (token, f"a{token}b", f" {token} ", token[:-1], token * 2, f"{token}\n{token}")
+    ]
     return list(dict.fromkeys([*singles, *joined, *around, *runs, *numbers, *special]))

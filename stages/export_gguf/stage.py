@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from data_contracts import Artifact, ContractError, Draft
+from stages.execution.shards import cores
 from stages.export_gguf import architecture
 from stages.export_gguf.config import ExportGgufConfig
-from stages.export_gguf.llama_cpp import useful_threads
 from stages.export_gguf.parity import Compared, Reference, ask
 from stages.export_gguf.vocabulary import read_vocabulary
 from stages.export_gguf.writer import write
+from stages.llama_cpp.engine import useful_threads
 from stages.lm.checkpoint import require_weights
 from stages.report import Facts, Report
-from stages.shards import cores
 
 UNIT = "steps"  # each file is written, then compared
 
@@ -24,25 +24,43 @@ def run(config: ExportGgufConfig, *, checkpoint: Artifact, out: Draft, report: R
     require_weights(checkpoint.path)
     vocabulary = read_vocabulary(checkpoint.path)
     wanted: list[str] = list(dict.fromkeys(config.quantizations))
-    paths = {quantization: out.path(f"{config.name.replace(' ', '-')}-{quantization}.gguf") for quantization in wanted}
+    paths = {
+        quantization: out.path(f"{config.name.replace(' ', '-')}-{quantization}.gguf")
+        for quantization in wanted
+    }
     notes: list[str] = []
     for done, (quantization, path) in enumerate(paths.items()):
 
         def hear(share: float, done: int = done) -> None:
             report.progress(done + share, 2 * len(wanted), UNIT)
 
-        notes += _fallen_back(quantization, write(path, checkpoint.path, sizes, vocabulary, quantization, _metadata(config), hear))
-    reference = Reference(checkpoint.path, vocabulary, config.prompts, config.new_tokens, config.positions, config.seed)
+        notes += _fallen_back(
+            quantization,
+            write(path, checkpoint.path, sizes, vocabulary, quantization, _metadata(config), hear),
+        )
+    reference = Reference(
+        checkpoint.path,
+        vocabulary,
+        config.prompts,
+        config.new_tokens,
+        config.positions,
+        config.seed,
+    )
     compared = {}
     for done, (quantization, path) in enumerate(paths.items(), len(wanted)):
         report.progress(done, 2 * len(wanted), UNIT)
         threads = config.threads or useful_threads(path, cores())
-        compared[quantization] = reference.compare(*ask(reference.questions(path, threads), out.scratch))
+        compared[quantization] = reference.compare(
+            *ask(reference.questions(path, threads), out.scratch)
+        )
         check(quantization, compared[quantization], config)
         notes += _remarks(quantization, compared[quantization])
     out.write(
         "quantizations",
-        [_row(quantization, paths[quantization], result, len(reference.strings)) for quantization, result in compared.items()],
+        [
+            _row(quantization, paths[quantization], result, len(reference.strings))
+            for quantization, result in compared.items()
+        ],
     )
     report.progress(2 * len(wanted), 2 * len(wanted), UNIT)
     for note in notes:
@@ -64,28 +82,42 @@ def check(quantization: str, result: Compared, config: ExportGgufConfig) -> None
             f"{quantization} file",
             f"KL(torch || llama.cpp) is {result.kl:.3g} nats per position over {result.positions} positions, the limit is {limit:g}",
             f"set export_gguf.{name} higher if you can live with that, or "
-            + ("report it: so much in 16 bits means a tensor is misread" if name == "max_kl_16bit" else f"leave {quantization} out"),
+            + (
+                "report it: so much in 16 bits means a tensor is misread"
+                if name == "max_kl_16bit"
+                else f"leave {quantization} out"
+            ),
         )
     if name == "max_kl_16bit" and result.beyond_a_tie:
         raise ContractError(
-            f"{quantization} file", "its greedy text differs from torch's where torch is not in doubt", "nothing was published; report this"
+            f"{quantization} file",
+            "its greedy text differs from torch's where torch is not in doubt",
+            "nothing was published; report this",
         )
 
 
 def _fallen_back(quantization: str, tensors: list[str]) -> list[str]:
     if not tensors:
         return []
-    return [f"{quantization}: {len(tensors)} tensors are F16, for example {tensors[0]}: their rows do not divide into blocks of 32."]
+    return [
+        f"{quantization}: {len(tensors)} tensors are F16, for example {tensors[0]}: their rows do not divide into blocks of 32."
+    ]
 
 
 def _remarks(quantization: str, result: Compared) -> list[str]:
     if result.same_greedy_text or quantization.startswith("Q") or result.beyond_a_tie:
         return []
-    return [f"{quantization}: greedy text parts from torch's, at a tie of two tokens or two experts."]
+    return [
+        f"{quantization}: greedy text parts from torch's, at a tie of two tokens or two experts."
+    ]
 
 
 def _metadata(config: ExportGgufConfig) -> dict[str, str]:
-    given = {"general.name": config.name, "general.author": config.author, "general.license": config.license}
+    given = {
+        "general.name": config.name,
+        "general.author": config.author,
+        "general.license": config.license,
+    }
     return {key: value for key, value in given.items() if value}
 
 
@@ -97,7 +129,9 @@ def _row(quantization: str, path: Path, result: Compared, strings: int) -> dict[
     }  # fmt: skip
 
 
-def _facts(paths: dict[str, Path], compared: dict[str, Compared], strings: int, notes: list[str]) -> Facts:
+def _facts(
+    paths: dict[str, Path], compared: dict[str, Compared], strings: int, notes: list[str]
+) -> Facts:
     figures: dict[str, float | int | str | bool | None] = {"strings_with_same_ids": strings}
     for quantization, result in compared.items():
         figures[f"{quantization}_bytes"] = paths[quantization].stat().st_size

@@ -67,7 +67,9 @@ def read_vocabulary(folder: Path) -> Vocabulary:
         raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from None
 
 
-def _vocabulary(folder: Path, special: dict[str, str | None], ends: list[int], template: str) -> Vocabulary:
+def _vocabulary(
+    folder: Path, special: dict[str, str | None], ends: list[int], template: str
+) -> Vocabulary:
     tokenizer, size = read_json(folder / "tokenizer.json"), load_config(folder).vocab_size
     by_id = {number: token for token, number in tokenizer["model"]["vocab"].items()}
     kinds = dict.fromkeys(by_id, TokenType.NORMAL)
@@ -77,12 +79,17 @@ def _vocabulary(folder: Path, special: dict[str, str | None], ends: list[int], t
     ids = {token: number for number, token in by_id.items()}
     named = {key: ids.get(text) if text else None for key, text in special.items()}
     if named["eos_token"] is None and not ends:
-        raise ValueError("no token ends a text: neither tokenizer_config.json nor generation_config.json names one")
+        raise ValueError(
+            "no token ends a text: neither tokenizer_config.json nor generation_config.json names one"
+        )
     end = named["eos_token"] if named["eos_token"] is not None else ends[0]
     return Vocabulary(
         tokens=[by_id.get(number, f"[PAD{number}]") for number in range(size)],
         types=[kinds.get(number, TokenType.UNUSED) for number in range(size)],
-        merges=[merge if isinstance(merge, str) else " ".join(merge) for merge in tokenizer["model"]["merges"]],
+        merges=[
+            merge if isinstance(merge, str) else " ".join(merge)
+            for merge in tokenizer["model"]["merges"]
+        ],
         begin=named["bos_token"],
         end=end,
         pad=named["pad_token"],
@@ -96,4 +103,6 @@ def without_generation_marks(template: str) -> str:
 
     `if true` stands where `generation` stood: it prints the same and keeps the tag's control of white space.
     """
-    return GENERATION_TAG.sub(lambda tag: f"{{%{tag[1]} {'endif' if tag[2] else 'if true'} {tag[3]}%}}", template)
+    return GENERATION_TAG.sub(
+        lambda tag: f"{{%{tag[1]} {'endif' if tag[2] else 'if true'} {tag[3]}%}}", template
+    )

@@ -45,7 +45,10 @@ class Weights:
                     "train again with a lower learning rate; nothing was exported",
                 )
             # blocks of the integer types have a scale in F16, so the limit is theirs too
-            if kind not in (GGMLQuantizationType.F32, GGMLQuantizationType.BF16) and max(-least, most) > F16_LARGEST:
+            if (
+                kind not in (GGMLQuantizationType.F32, GGMLQuantizationType.BF16)
+                and max(-least, most) > F16_LARGEST
+            ):
                 raise ContractError(
                     f"tensor {name}",
                     f"has a weight of {max(-least, most):.3g}, {kind.name} ends at {F16_LARGEST}",
@@ -84,18 +87,28 @@ def write(
     vocabulary.write(file)
     for (source, shape), kind in zip(plan, kinds, strict=True):
         block, size = gguf.GGML_QUANT_SIZES[kind]
-        file.add_tensor_info(source.name, shape, np.dtype(np.float32), int(np.prod(shape)) // block * size, raw_dtype=kind)
+        file.add_tensor_info(
+            source.name,
+            shape,
+            np.dtype(np.float32),
+            int(np.prod(shape)) // block * size,
+            raw_dtype=kind,
+        )
     file.write_header_to_file()
     file.write_kv_data_to_file()
     file.write_ti_data_to_file()
     for done, ((source, _), kind) in enumerate(zip(plan, kinds, strict=True), 1):
-        file.write_tensor_data(np.ascontiguousarray(quants.quantize(weights.read(source, kind), kind)))
+        file.write_tensor_data(
+            np.ascontiguousarray(quants.quantize(weights.read(source, kind), kind))
+        )
         hear(done / len(plan))
     file.close()
     return [source.name for source, shape in plan if not source.full and _too_short(shape, wanted)]
 
 
-def tensor_type(source: Source, shape: list[int], wanted: GGMLQuantizationType) -> GGMLQuantizationType:
+def tensor_type(
+    source: Source, shape: list[int], wanted: GGMLQuantizationType
+) -> GGMLQuantizationType:
     """Vectors and the router stay F32; with 4 and 5 bits the output table gets 8; rows that are not whole blocks get F16."""
     if source.full or len(shape) == 1:
         return GGMLQuantizationType.F32
@@ -111,4 +124,6 @@ def _too_short(shape: list[int], kind: GGMLQuantizationType) -> bool:
 
 
 def _file_type(quantization: str) -> LlamaFileType:
-    return LlamaFileType.ALL_F32 if quantization == "F32" else LlamaFileType[f"MOSTLY_{quantization}"]
+    return (
+        LlamaFileType.ALL_F32 if quantization == "F32" else LlamaFileType[f"MOSTLY_{quantization}"]
+    )

@@ -13,7 +13,9 @@ from stages.lm.blocked_attention import causal_attention
 from stages.lm.config import ModelConfig
 
 FLASH_UP_TO = 256  # width of a head that flash attention takes
-MANUAL_UP_TO = 1024  # tokens; up to here a CPU has room for the scores, and making them beats the flash kernel
+MANUAL_UP_TO = (
+    1024  # tokens; up to here a CPU has room for the scores, and making them beats the flash kernel
+)
 
 
 class KeyValueCache:
@@ -29,7 +31,9 @@ class KeyValueCache:
         self.v_LBKSN = torch.zeros(shape, dtype=like.dtype, device=like.device)
         self.length_B = torch.zeros(rows, dtype=torch.long)
 
-    def put(self, layer: int, k_BKTN: Tensor, v_BKTN: Tensor, positions_BT: Tensor) -> tuple[Tensor, Tensor]:
+    def put(
+        self, layer: int, k_BKTN: Tensor, v_BKTN: Tensor, positions_BT: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Write new keys and values at `positions_BT`; gives all of that layer, old and new, up to the last that any row needs."""
         rows = torch.arange(k_BKTN.shape[0], device=k_BKTN.device)[:, None]
         self.k_LBKSN[layer][rows, :, positions_BT] = k_BKTN.transpose(1, 2).to(self.k_LBKSN.dtype)
@@ -39,7 +43,11 @@ class KeyValueCache:
 
     def keep(self, rows: list[int]) -> None:
         """Forget all rows but these."""
-        self.k_LBKSN, self.v_LBKSN, self.length_B = self.k_LBKSN[:, rows], self.v_LBKSN[:, rows], self.length_B[rows]
+        self.k_LBKSN, self.v_LBKSN, self.length_B = (
+            self.k_LBKSN[:, rows],
+            self.v_LBKSN[:, rows],
+            self.length_B[rows],
+        )
 
 
 def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
@@ -76,7 +84,9 @@ def attend(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | No
         return causal_attention(q_BHTN, k_BKSN, v_BKSN, bias_BTS)
     assert bias_BTS is not None
     q_BKGTN = (q_BHTN * N**-0.5).view(B, K, H // K, T, N)
-    scores_BKGTS = (q_BKGTN.flatten(2, 3) @ k_BKSN.mT).view(B, K, H // K, T, S) + bias_BTS[:, None, None]
+    scores_BKGTS = (q_BKGTN.flatten(2, 3) @ k_BKSN.mT).view(B, K, H // K, T, S) + bias_BTS[
+        :, None, None
+    ]
     weights = scores_BKGTS.softmax(-1).to(v_BKSN.dtype)
     return (weights.flatten(2, 3) @ v_BKSN).view(B, H, T, N)
 
@@ -93,11 +103,15 @@ def _kernel(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | N
     if H != K and not by_itself:
         k_BKSN, v_BKSN = (one.repeat_interleave(H // K, 1) for one in (k_BKSN, v_BKSN))
     if bias_BTS is None:
-        return scaled_dot_product_attention(q_BHTN, k_BKSN, v_BKSN, is_causal=True, enable_gqa=H != K and by_itself)
+        return scaled_dot_product_attention(
+            q_BHTN, k_BKSN, v_BKSN, is_causal=True, enable_gqa=H != K and by_itself
+        )
     return scaled_dot_product_attention(q_BHTN, k_BKSN, v_BKSN, attn_mask=bias_BTS[:, None])
 
 
-def visibility_bias(positions_BT: Tensor, keys: int, window: int | None = None, segments_BT: Tensor | None = None) -> Tensor:
+def visibility_bias(
+    positions_BT: Tensor, keys: int, window: int | None = None, segments_BT: Tensor | None = None
+) -> Tensor:
     """[B, T, S] of 0 where the query at positions_BT may see key 0..keys-1, else -inf.
 
     window: only the last that many keys, its own included. segments_BT (training, T = S): only keys of the same segment.
@@ -108,7 +122,9 @@ def visibility_bias(positions_BT: Tensor, keys: int, window: int | None = None, 
         seen_BTS &= key_S > positions_BT[..., None] - window
     if segments_BT is not None:
         seen_BTS = seen_BTS & (segments_BT[:, :, None] == segments_BT[:, None, :])
-    return torch.zeros(seen_BTS.shape, device=positions_BT.device).masked_fill(~seen_BTS, float("-inf"))
+    return torch.zeros(seen_BTS.shape, device=positions_BT.device).masked_fill(
+        ~seen_BTS, float("-inf")
+    )
 
 
 class Attention(nn.Module):
@@ -142,7 +158,11 @@ class Attention(nn.Module):
         q, k, v = (part.view(B, T, -1, N) for part in qkv.split((H * N, K * N, K * N), -1))
         if hasattr(self, "q_norm"):
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        q, k, v = rotate(q, cos, sin).transpose(1, 2), rotate(k, cos, sin).transpose(1, 2), v.transpose(1, 2)
+        q, k, v = (
+            rotate(q, cos, sin).transpose(1, 2),
+            rotate(k, cos, sin).transpose(1, 2),
+            v.transpose(1, 2),
+        )
         if cache is not None and positions_BT is not None:
             k, v = cache.put(layer, k, v, positions_BT)
             k, v = k.to(q.dtype), v.to(q.dtype)

@@ -19,7 +19,9 @@ from torch import Tensor
 BLOCK = 128  # queries
 
 
-def causal_attention(q_BHTN: Tensor, k_BKTN: Tensor, v_BKTN: Tensor, bias_BTT: Tensor | None = None) -> Tensor:
+def causal_attention(
+    q_BHTN: Tensor, k_BKTN: Tensor, v_BKTN: Tensor, bias_BTT: Tensor | None = None
+) -> Tensor:
     """softmax(q k^T / sqrt(N) + bias) v for each head, each query seeing the keys up to its own place.
 
     Args:
@@ -41,7 +43,9 @@ def causal_attention(q_BHTN: Tensor, k_BKTN: Tensor, v_BKTN: Tensor, bias_BTT: T
 
 class _CausalAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, q_MGTN: Tensor, k_MTN: Tensor, v_MTN: Tensor, bias_BTT: Tensor | None, K: int) -> Tensor:
+    def forward(
+        ctx: Any, q_MGTN: Tensor, k_MTN: Tensor, v_MTN: Tensor, bias_BTT: Tensor | None, K: int
+    ) -> Tensor:
         M, G, T, N = q_MGTN.shape
         blocks: list[Tensor] = []
         weights: list[Tensor] = []
@@ -71,7 +75,9 @@ class _CausalAttention(torch.autograd.Function):
             dy_MbN = dy_MGTN[:, :, start:end].flatten(1, 2)
             dv_MTN[:, :end] += torch.bmm(weights_Mbe.mT, dy_MbN)
             dweights_Mbe = torch.bmm(dy_MbN, v_MTN[:, :end].mT)
-            dscores_Mbe = torch.ops.aten._softmax_backward_data(dweights_Mbe, weights_Mbe, -1, weights_Mbe.dtype)
+            dscores_Mbe = torch.ops.aten._softmax_backward_data(
+                dweights_Mbe, weights_Mbe, -1, weights_Mbe.dtype
+            )
             dk_MTN[:, :end] += torch.bmm(dscores_Mbe.mT, q_MbN)
             blocks.append(torch.bmm(dscores_Mbe, k_MTN[:, :end]).view(M, G, end - start, N))
         return torch.cat(blocks, 2), dk_MTN.to(k_MTN.dtype), dv_MTN.to(v_MTN.dtype), None, None

@@ -50,8 +50,14 @@ class ChatFormat:
     def __init__(self, source: Artifact | Path):
         self._template = chat_template(source)
         self.tokenizer: Tokenizer = load_tokenizer(source)
-        self._special = [token.content for token in self.tokenizer.get_added_tokens_decoder().values() if token.special]
-        probe = self.encode([[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]])[0]
+        self._special = [
+            token.content
+            for token in self.tokenizer.get_added_tokens_decoder().values()
+            if token.special
+        ]
+        probe = self.encode(
+            [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]
+        )[0]
         said = [token for token, counts in zip(probe.ids, probe.answers, strict=True) if counts]
         if not said or self.tokenizer.id_to_token(said[-1]) not in self._special:
             raise ArtifactError(
@@ -67,13 +73,19 @@ class ChatFormat:
         rendered = self._template.render(conversations, marks=True)
         found = []
         for encoding, chat in zip(self._encoded(rendered), rendered, strict=True):
-            answers = [any(start <= begin < end for start, end in chat.answers) for begin, _ in encoding.offsets]
+            answers = [
+                any(start <= begin < end for start, end in chat.answers)
+                for begin, _ in encoding.offsets
+            ]
             found.append(Encoded(encoding.ids, answers))
         return found
 
     def prompts(self, conversations: Sequence[Messages]) -> list[list[int]]:
         """The turns so far, and the opening of the assistant's answer."""
-        return [encoding.ids for encoding in self._encoded(self._template.render(conversations, prompt=True))]
+        return [
+            encoding.ids
+            for encoding in self._encoded(self._template.render(conversations, prompt=True))
+        ]
 
     def text(self, ids: Sequence[int]) -> str:
         """An answer as text, without special tokens and surrounding spaces."""
@@ -81,7 +93,17 @@ class ChatFormat:
 
     def forged(self, messages: Messages) -> str | None:
         """A special token that the text of a turn spells out, if any: it would be read as the real one."""
-        return next((token for message in messages for token in self._special if token in message["content"]), None)
+        return next(
+            (
+                token
+                for message in messages
+                for token in self._special
+                if token in message["content"]
+            ),
+            None,
+        )
 
     def _encoded(self, rendered: Sequence[Rendered]) -> list[Encoding]:
-        return self.tokenizer.encode_batch([chat.text for chat in rendered], add_special_tokens=False)
+        return self.tokenizer.encode_batch(
+            [chat.text for chat in rendered], add_special_tokens=False
+        )

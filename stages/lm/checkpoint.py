@@ -15,13 +15,13 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from data_contracts import Artifact, ArtifactError, Draft
-from data_contracts.artifact import sha256
 from data_contracts.bundles import weights_problems
 from data_contracts.json_files import read_json
+from data_contracts.store.artifact import sha256
 from stages import tokenizer_files
-from stages.lm import parallel
 from stages.lm.config import ModelConfig
 from stages.lm.model import LanguageModel
+from stages.lm.parallel import collectives, fsdp
 from stages.tokenizer_files import MOST_SETTINGS, UNREADABLE
 
 AGAIN = "make the checkpoint again"
@@ -42,13 +42,20 @@ def load_model(source: Artifact | Path, device: torch.device | str = "cpu") -> L
     try:
         model = LanguageModel(config)
         weights: dict[str, Tensor] = {}
-        for path in sorted(folder.glob("*.safetensors")):  # mapped; the copies are aligned, whatever the file's header takes
-            weights |= {name: tensor.to(torch.float32, copy=True) for name, tensor in load_file(path).items()}
+        for path in sorted(
+            folder.glob("*.safetensors")
+        ):  # mapped; the copies are aligned, whatever the file's header takes
+            weights |= {
+                name: tensor.to(torch.float32, copy=True)
+                for name, tensor in load_file(path).items()
+            }
         if model.config.tied_embeddings:
             weights.pop("lm_head.weight", None)  # some writers store the tied table twice
         model.load_state_dict(weights, assign=True)
     except (SafetensorError, RuntimeError) as error:
-        raise ArtifactError(f"checkpoint {folder}", f"its weights do not fit its config.json: {error}", AGAIN) from None
+        raise ArtifactError(
+            f"checkpoint {folder}", f"its weights do not fit its config.json: {error}", AGAIN
+        ) from None
     return model.to(device).eval()
 
 
@@ -70,7 +77,11 @@ def load_config(source: Artifact | Path) -> ModelConfig:
     try:
         return ModelConfig.from_hf(read_json(folder / "config.json", MOST_SETTINGS))
     except UNREADABLE as error:
-        raise ArtifactError(f"checkpoint {folder}", f"its config.json cannot be used: {error!r:.600}", "give a checkpoint") from None
+        raise ArtifactError(
+            f"checkpoint {folder}",
+            f"its config.json cannot be used: {error!r:.600}",
+            "give a checkpoint",
+        ) from None
 
 
 def load_tokenizer(source: Artifact | Path) -> Tokenizer:
@@ -87,7 +98,9 @@ def special_ids(source: Artifact | Path) -> dict[str, int | None]:
     """Ids of bos, eos and pad as named in tokenizer_config.json, e.g. {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}."""
     tokenizer = load_tokenizer(source)
     named = special_tokens(source)
-    return {f"{key}_id": tokenizer.token_to_id(text) if text else None for key, text in named.items()}
+    return {
+        f"{key}_id": tokenizer.token_to_id(text) if text else None for key, text in named.items()
+    }
 
 
 def stop_ids(source: Artifact | Path) -> list[int]:
@@ -109,20 +122,27 @@ def stop_ids(source: Artifact | Path) -> list[int]:
 
 
 def write_checkpoint(
-    out: Draft, model: LanguageModel, tokenizer: Artifact | Path, metrics: list[dict[str, Any]], stop_ids: list[int] | None = None
+    out: Draft,
+    model: LanguageModel,
+    tokenizer: Artifact | Path,
+    metrics: list[dict[str, Any]],
+    stop_ids: list[int] | None = None,
 ) -> None:
-    """Fill a draft of the noun `checkpoint`. On several ranks all must call it; rank 0 writes.
+    """Fill a draft of the artifact type `checkpoint`. On several ranks all must call it; rank 0 writes.
 
     Weights are written in float32, in files of at most 5 GB. tokenizer: a tokenizer artifact, or the checkpoint that this one
     grew from; its files are copied. stop_ids: tokens that end an answer, for generation_config.json; default: the eos token.
     """
-    weights = parallel.full_weights(model)
-    if parallel.rank() > 0:
+    weights = fsdp.full_state_dict(model)
+    if not collectives.is_main_process():
         return
     special = special_ids(tokenizer)
     _write_json(out.path("config.json"), model.config.to_hf() | special)
     stop = stop_ids or [i for i in [special["eos_token_id"]] if i is not None]
-    _write_json(out.path("generation_config.json"), special | {"eos_token_id": stop[0] if len(stop) == 1 else stop, "do_sample": False})
+    _write_json(
+        out.path("generation_config.json"),
+        special | {"eos_token_id": stop[0] if len(stop) == 1 else stop, "do_sample": False},
+    )
     for name in TOKENIZER_FILES:
         shutil.copyfile(_folder(tokenizer) / name, out.path(name))
     _write_weights(out, weights)

@@ -12,21 +12,44 @@ from stages.config import Settings
 Architecture = Literal["llama", "qwen3", "qwen3_moe"]
 
 SHOWN = 200  # characters of what a config.json asks for
-_CLASSES = {"llama": "LlamaForCausalLM", "qwen3": "Qwen3ForCausalLM", "qwen3_moe": "Qwen3MoeForCausalLM"}
+_CLASSES = {
+    "llama": "LlamaForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "qwen3_moe": "Qwen3MoeForCausalLM",
+}
 
 
 class ModelShape(Settings):
     """The sizes of a decoder-only transformer, without its vocabulary, which comes from the tokenizer."""
 
-    architecture: Architecture = Field("llama", description="llama; qwen3 adds QK-norm; qwen3_moe adds a mixture of experts")
+    architecture: Architecture = Field(
+        "llama", description="llama; qwen3 adds QK-norm; qwen3_moe adds a mixture of experts"
+    )
     width: int = Field(128, ge=8, le=65536, description="Width of the residual stream (D)")
     layers: int = Field(4, ge=1, le=512, description="Transformer blocks (L)")
     heads: int = Field(4, ge=1, le=512, description="Query heads (H)")
-    kv_heads: int = Field(4, ge=1, le=512, description="Key and value heads (K); fewer than heads is grouped-query attention")
-    head_width: int | None = Field(None, ge=4, le=1024, multiple_of=2, description="Width of one head (N); default width / heads")
-    ffn_width: int = Field(352, ge=8, le=262144, description="Inner width of the SwiGLU feed-forward layer (F)")
-    context: int = Field(256, ge=8, le=1 << 20, description="Tokens that the model sees at once (T)")
-    rope_theta: float = Field(10_000.0, ge=100, le=1e9, description="Base of the rotary position embedding")
+    kv_heads: int = Field(
+        4,
+        ge=1,
+        le=512,
+        description="Key and value heads (K); fewer than heads is grouped-query attention",
+    )
+    head_width: int | None = Field(
+        None,
+        ge=4,
+        le=1024,
+        multiple_of=2,
+        description="Width of one head (N); default width / heads",
+    )
+    ffn_width: int = Field(
+        352, ge=8, le=262144, description="Inner width of the SwiGLU feed-forward layer (F)"
+    )
+    context: int = Field(
+        256, ge=8, le=1 << 20, description="Tokens that the model sees at once (T)"
+    )
+    rope_theta: float = Field(
+        10_000.0, ge=100, le=1e9, description="Base of the rotary position embedding"
+    )
     norm_eps: float = Field(1e-5, gt=0, le=1e-2, description="Epsilon of RMSNorm")
     tied_embeddings: bool = Field(True, description="Use the embedding table as output layer too")
     sliding_window: int | None = Field(
@@ -36,8 +59,12 @@ class ModelShape(Settings):
         description="Keys that each token attends to (qwen3 only; transformers and vLLM load it, llama.cpp does not)",
     )
     experts: int = Field(0, ge=0, le=4096, description="Experts per layer (qwen3_moe)")
-    experts_per_token: int = Field(0, ge=0, le=256, description="Experts that each token goes to (qwen3_moe)")
-    expert_width: int = Field(0, ge=0, le=262144, description="Inner width of one expert (qwen3_moe)")
+    experts_per_token: int = Field(
+        0, ge=0, le=256, description="Experts that each token goes to (qwen3_moe)"
+    )
+    expert_width: int = Field(
+        0, ge=0, le=262144, description="Inner width of one expert (qwen3_moe)"
+    )
 
     @property
     def head_size(self) -> int:
@@ -47,16 +74,22 @@ class ModelShape(Settings):
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.head_width is None and (self.width % self.heads or (self.width // self.heads) % 2):
-            raise ValueError(f"width {self.width} / heads {self.heads} must be a whole even number, or give head_width")
+            raise ValueError(
+                f"width {self.width} / heads {self.heads} must be a whole even number, or give head_width"
+            )
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
         if self.architecture == "qwen3_moe":
             if not (1 <= self.experts_per_token <= self.experts and self.expert_width):
-                raise ValueError("qwen3_moe needs experts, experts_per_token (at most experts) and expert_width")
+                raise ValueError(
+                    "qwen3_moe needs experts, experts_per_token (at most experts) and expert_width"
+                )
         elif self.experts or self.experts_per_token or self.expert_width:
             raise ValueError(f"experts need architecture qwen3_moe, not {self.architecture}")
         if self.sliding_window and self.architecture == "llama":
-            raise ValueError("sliding_window needs architecture qwen3: transformers ignores it in a llama")
+            raise ValueError(
+                "sliding_window needs architecture qwen3: transformers ignores it in a llama"
+            )
         return self
 
 
@@ -72,7 +105,10 @@ class ModelConfig(ModelShape):
         if self.architecture == "qwen3_moe":
             expert = 3 * self.width * self.expert_width
             router = self.width * self.experts
-            ffn, active_ffn = self.experts * expert + router, self.experts_per_token * expert + router
+            ffn, active_ffn = (
+                self.experts * expert + router,
+                self.experts_per_token * expert + router,
+            )
         else:
             ffn = active_ffn = 3 * self.width * self.ffn_width
         embedding = self.vocab_size * self.width
@@ -87,7 +123,9 @@ class ModelConfig(ModelShape):
         6 per weight that a token is multiplied with, plus causal attention, 6 L T H N (Kaplan et al. 2020, halved for the mask).
         """
         tokens = min(tokens or self.context, self.sliding_window or self.context)
-        matrices = self.parameters().active - (0 if self.tied_embeddings else self.vocab_size * self.width)
+        matrices = self.parameters().active - (
+            0 if self.tied_embeddings else self.vocab_size * self.width
+        )
         return 6 * matrices + 6 * self.layers * tokens * self.heads * self.head_size
 
     def to_hf(self) -> dict[str, Any]:
@@ -115,7 +153,10 @@ class ModelConfig(ModelShape):
         if self.architecture == "llama":
             config |= {"mlp_bias": False}
         else:
-            config |= {"use_sliding_window": self.sliding_window is not None, "sliding_window": self.sliding_window}
+            config |= {
+                "use_sliding_window": self.sliding_window is not None,
+                "sliding_window": self.sliding_window,
+            }
             if self.architecture == "qwen3":
                 config |= {"max_window_layers": 0 if self.sliding_window else self.layers}
         if self.architecture == "qwen3_moe":
@@ -137,7 +178,9 @@ class ModelConfig(ModelShape):
         """
         if missing := beyond(config):
             raise ArtifactError(
-                "config.json", f"asks for {'; '.join(missing)}, which this model does not have", "give a checkpoint of groundup"
+                "config.json",
+                f"asks for {'; '.join(missing)}, which this model does not have",
+                "give a checkpoint of groundup",
             )
         kind = config["model_type"]
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
@@ -155,7 +198,9 @@ class ModelConfig(ModelShape):
             rope_theta=rope.get("rope_theta") or config.get("rope_theta", 10_000.0),
             norm_eps=config["rms_norm_eps"],
             tied_embeddings=bool(config.get("tie_word_embeddings")),
-            sliding_window=config.get("sliding_window") if config.get("use_sliding_window") else None,
+            sliding_window=config.get("sliding_window")
+            if config.get("use_sliding_window")
+            else None,
             experts=config["num_experts"] if sparse else 0,
             experts_per_token=config["num_experts_per_tok"] if sparse else 0,
             expert_width=config["moe_intermediate_size"] if sparse else 0,
@@ -171,8 +216,10 @@ def beyond(config: dict[str, Any]) -> list[str]:
         "biases": config.get("attention_bias") or config.get("mlp_bias"),
         f"hidden_act {config.get('hidden_act')!r}": config.get("hidden_act", "silu") != "silu",
         f"RoPE of type {rope.get('rope_type')!r}": rope.get("rope_type", "default") != "default",
-        "router weights that do not sum to 1": kind == "qwen3_moe" and not config.get("norm_topk_prob"),
-        "dense layers between sparse ones": config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1,
+        "router weights that do not sum to 1": kind == "qwen3_moe"
+        and not config.get("norm_topk_prob"),
+        "dense layers between sparse ones": config.get("mlp_only_layers")
+        or config.get("decoder_sparse_step", 1) != 1,
     }
     return [reason[:SHOWN] for reason, asked in reasons.items() if asked]
 
@@ -188,47 +235,113 @@ class Parameters(Settings):
 class Training(Settings):
     """How a model is optimized. All of it bears on the result."""
 
-    optimizer: Literal["adamw", "muon"] = Field("muon", description="muon: Muon for the matrices of the blocks, AdamW for all else")
+    optimizer: Literal["adamw", "muon"] = Field(
+        "muon", description="muon: Muon for the matrices of the blocks, AdamW for all else"
+    )
     learning_rate: float = Field(2e-2, gt=0, le=1, description="Peak learning rate of AdamW")
-    matrix_learning_rate: float = Field(2e-2, gt=0, le=1, description="Peak learning rate of Muon (unused with adamw)")
+    matrix_learning_rate: float = Field(
+        2e-2, gt=0, le=1, description="Peak learning rate of Muon (unused with adamw)"
+    )
     weight_decay: float = Field(0.1, ge=0, le=1, description="Decoupled weight decay on matrices")
-    beta2: float = Field(0.95, ge=0, lt=1, description="AdamW's decay of the second moment (the first is 0.9)")
-    schedule: Literal["wsd", "cosine"] = Field("wsd", description="wsd: warm-up, stable, decay to zero; cosine: warm-up, cosine to zero")
-    warmup_share: float = Field(0.02, ge=0, le=0.5, description="Share of the steps in which the learning rate rises")
-    decay_share: float = Field(0.4, ge=0, le=1, description="Share of the steps in which it falls to zero (wsd)")
-    clip: float = Field(1.0, gt=0, le=1e6, description="Largest gradient norm; longer gradients are shortened to it")
-    spike: float = Field(20.0, ge=2, le=1e6, description="Skip a step whose gradient norm is this many times the median of late")
-    z_loss: float = Field(0.0, ge=0, le=1, description="Weight of the squared log of the softmax sum (1e-4 steadies large models)")
-    batch_rows: int = Field(16, ge=1, le=1 << 20, description="Sequences per optimizer step, over all devices")
-    duration: float = Field(900, gt=0, le=1e15, description="How long to train, in the unit of duration_in")
-    duration_in: Literal["steps", "tokens", "epochs"] = Field("steps", description="Unit of duration")
-    evaluate_every: int = Field(200, ge=1, le=1 << 30, description="Steps between held-out evaluations; the last step always has one")
-    log_every: int = Field(10, ge=1, le=1 << 30, description="Steps between rows of the metrics table")
+    beta2: float = Field(
+        0.95, ge=0, lt=1, description="AdamW's decay of the second moment (the first is 0.9)"
+    )
+    schedule: Literal["wsd", "cosine"] = Field(
+        "wsd", description="wsd: warm-up, stable, decay to zero; cosine: warm-up, cosine to zero"
+    )
+    warmup_share: float = Field(
+        0.02, ge=0, le=0.5, description="Share of the steps in which the learning rate rises"
+    )
+    decay_share: float = Field(
+        0.4, ge=0, le=1, description="Share of the steps in which it falls to zero (wsd)"
+    )
+    clip: float = Field(
+        1.0, gt=0, le=1e6, description="Largest gradient norm; longer gradients are shortened to it"
+    )
+    spike: float = Field(
+        20.0,
+        ge=2,
+        le=1e6,
+        description="Skip a step whose gradient norm is this many times the median of late",
+    )
+    z_loss: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Weight of the squared log of the softmax sum (1e-4 steadies large models)",
+    )
+    batch_rows: int = Field(
+        16, ge=1, le=1 << 20, description="Sequences per optimizer step, over all devices"
+    )
+    duration: float = Field(
+        900, gt=0, le=1e15, description="How long to train, in the unit of duration_in"
+    )
+    duration_in: Literal["steps", "tokens", "epochs"] = Field(
+        "steps", description="Unit of duration"
+    )
+    evaluate_every: int = Field(
+        200,
+        ge=1,
+        le=1 << 30,
+        description="Steps between held-out evaluations; the last step always has one",
+    )
+    log_every: int = Field(
+        10, ge=1, le=1 << 30, description="Steps between rows of the metrics table"
+    )
 
     def steps(self, tokens_per_row: float, rows_per_epoch: int) -> int:
         """Optimizer steps in all; at least one."""
-        rows = {"tokens": self.duration / tokens_per_row, "epochs": self.duration * rows_per_epoch}.get(self.duration_in)
+        rows = {
+            "tokens": self.duration / tokens_per_row,
+            "epochs": self.duration * rows_per_epoch,
+        }.get(self.duration_in)
         return max(1, int(self.duration) if rows is None else int(rows // self.batch_rows))
 
 
 class Compute(Settings):
     """Where and how the training runs. None of it changes what is trained, beyond the rounding of sums."""
 
-    devices: int = Field(1, ge=1, le=65536, description="Processes, one per GPU (or CPU socket); above 1 the stage starts torchrun")
-    replicas: int = Field(1, ge=1, le=65536, description="Copies of the sharded model (HSDP); devices must be a multiple")
+    devices: int = Field(
+        1,
+        ge=1,
+        le=65536,
+        description="Processes, one per GPU (or CPU socket); above 1 the stage starts torchrun",
+    )
+    replicas: int = Field(
+        1,
+        ge=1,
+        le=65536,
+        description="Copies of the sharded model (HSDP); devices must be a multiple",
+    )
     micro_batch_rows: int = Field(
         0,
         ge=0,
         le=1 << 20,
         description="Sequences (in dpo: pairs of them) per forward pass on one device; 0: about 4096 tokens on CPU, 32768 on CUDA",
     )
-    threads: int = Field(0, ge=0, le=4096, description="CPU threads per process; 0: all cores that this process may use")
-    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="auto: bfloat16 where the machine has it natively")
-    compile: Literal["auto", "on", "off"] = Field("auto", description="torch.compile of each block; auto: where the run is long enough")
-    checkpoint_every: int = Field(500, ge=1, le=1 << 30, description="Steps between safe points that an interrupted run continues from")
+    threads: int = Field(
+        0,
+        ge=0,
+        le=4096,
+        description="CPU threads per process; 0: all cores that this process may use",
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="auto: bfloat16 where the machine has it natively"
+    )
+    compile: Literal["auto", "on", "off"] = Field(
+        "auto", description="torch.compile of each block; auto: where the run is long enough"
+    )
+    checkpoint_every: int = Field(
+        500,
+        ge=1,
+        le=1 << 30,
+        description="Steps between safe points that an interrupted run continues from",
+    )
 
     @model_validator(mode="after")
     def _replicas_are_equal(self) -> Self:
         if self.devices % self.replicas:
-            raise ValueError(f"devices {self.devices} must be a multiple of replicas {self.replicas}")
+            raise ValueError(
+                f"devices {self.devices} must be a multiple of replicas {self.replicas}"
+            )
         return self

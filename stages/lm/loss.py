@@ -15,12 +15,20 @@ from stages.lm.precision import product_dtype
 
 IGNORED = -100  # a label that does not count
 BALANCE_WEIGHT = 0.01  # of the load-balancing loss (Fedus et al. 2021)
-CHUNK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 27}  # 4 MB of float32 fit a CPU's cache; a GPU wants large products
+CHUNK_LOGITS = {
+    "cpu": 1 << 20,
+    "cuda": 1 << 27,
+}  # 4 MB of float32 fit a CPU's cache; a GPU wants large products
 LEAST_CHUNK = 128  # tokens, whatever the vocabulary: smaller products are slow
 
 
 def token_loss(
-    hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, z_loss: float = 0.0, chunk: int | None = None, all_count: bool = False
+    hidden_BTD: Tensor,
+    weight_VD: Tensor,
+    labels_BT: Tensor,
+    z_loss: float = 0.0,
+    chunk: int | None = None,
+    all_count: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """(sum over counted tokens of cross-entropy + z_loss * logsumexp^2, sum of the cross-entropy alone without gradient), in nats.
 
@@ -37,7 +45,9 @@ def token_loss(
     return _FusedLinearCrossEntropy.apply(x_MD, weight_VD, labels_M, z_loss, chunk, with_gradient)
 
 
-def row_logprobs(hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, chunk: int | None = None) -> Tensor:
+def row_logprobs(
+    hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, chunk: int | None = None
+) -> Tensor:
     """[B] log-probability of each row's counted labels (summed), differentiable; logits are made again in the backward pass."""
     x_MD, labels_M, kept_M = _counted(hidden_BTD, labels_BT)
     logprob_M = _LinearLogprob.apply(x_MD, weight_VD, labels_M, chunk or _chunk(weight_VD))
@@ -66,7 +76,13 @@ def _chunk(weight_VD: Tensor) -> int:
 class _FusedLinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x_MD: Tensor, weight_VD: Tensor, labels_M: Tensor, z_loss: float, chunk: int, with_gradient: bool
+        ctx: Any,
+        x_MD: Tensor,
+        weight_VD: Tensor,
+        labels_M: Tensor,
+        z_loss: float,
+        chunk: int,
+        with_gradient: bool,
     ) -> tuple[Tensor, Tensor]:
         dtype = product_dtype(x_MD)
         total = x_MD.new_zeros((), dtype=torch.float32)
@@ -74,9 +90,15 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(x_MD.device.type, enabled=False):
             w_VD = weight_VD.to(dtype)
             if with_gradient:
-                dx_MD, dw_VD = torch.empty_like(x_MD), torch.zeros_like(weight_VD, dtype=torch.float32)
+                dx_MD, dw_VD = (
+                    torch.empty_like(x_MD),
+                    torch.zeros_like(weight_VD, dtype=torch.float32),
+                )
             for start in range(0, len(x_MD), chunk):
-                x_CD, label_C1 = x_MD[start : start + chunk].to(dtype), labels_M[start : start + chunk, None]
+                x_CD, label_C1 = (
+                    x_MD[start : start + chunk].to(dtype),
+                    labels_M[start : start + chunk, None],
+                )
                 logits_CV = (x_CD @ w_VD.T).float()
                 largest_C1 = logits_CV.amax(-1, keepdim=True)
                 chosen_C1 = logits_CV.gather(1, label_C1)
@@ -90,7 +112,9 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
                 if with_gradient:
                     if z_loss:
                         grad_CV *= 1 + 2 * z_loss * lse_C1
-                    grad_CV.scatter_add_(1, label_C1, grad_CV.new_full((), -1.0).expand_as(label_C1))
+                    grad_CV.scatter_add_(
+                        1, label_C1, grad_CV.new_full((), -1.0).expand_as(label_C1)
+                    )
                     grad_CV = grad_CV.to(dtype)
                     dx_MD[start : start + chunk] = grad_CV @ w_VD
                     dw_VD += grad_CV.T @ x_CD
@@ -125,7 +149,10 @@ class _LinearLogprob(torch.autograd.Function):
             w_VD = weight_VD.to(ctx.dtype)
             dx_MD, dw_VD = torch.empty_like(x_MD), torch.zeros_like(weight_VD, dtype=torch.float32)
             for start in range(0, len(x_MD), ctx.chunk):
-                x_CD, label_C1 = x_MD[start : start + ctx.chunk].to(ctx.dtype), labels_M[start : start + ctx.chunk, None]
+                x_CD, label_C1 = (
+                    x_MD[start : start + ctx.chunk].to(ctx.dtype),
+                    labels_M[start : start + ctx.chunk, None],
+                )
                 grad_C1 = grad_M[start : start + ctx.chunk, None].float()
                 d_CV = (x_CD @ w_VD.T).softmax(-1, dtype=torch.float32).mul_(-grad_C1)
                 d_CV = d_CV.scatter_add_(1, label_C1, grad_C1).to(ctx.dtype)

@@ -17,7 +17,9 @@ from stages.lm.attention import Attention, KeyValueCache, rotary_tables, visibil
 from stages.lm.config import ModelConfig
 from stages.lm.precision import product_dtype
 
-Head = Callable[[Tensor, Tensor], Any]  # (hidden_BTD, weight_VD) → what the caller wants, e.g. a loss
+Head = Callable[
+    [Tensor, Tensor], Any
+]  # (hidden_BTD, weight_VD) → what the caller wants, e.g. a loss
 
 
 class FeedForward(nn.Module):
@@ -44,7 +46,9 @@ class Experts(nn.Module):
         super().__init__()
         self.per_token = config.experts_per_token
         self.gate = nn.Linear(config.width, config.experts, bias=False)
-        self.experts = nn.ModuleList(FeedForward(config.width, config.expert_width) for _ in range(config.experts))
+        self.experts = nn.ModuleList(
+            FeedForward(config.width, config.expert_width) for _ in range(config.experts)
+        )
 
     def forward(self, x_BTD: Tensor, real_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The mixture, and the load-balancing loss of each row's real tokens."""
@@ -82,13 +86,19 @@ class Block(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.width, config.norm_eps)
         self.self_attn = Attention(config)
         self.post_attention_layernorm = nn.RMSNorm(config.width, config.norm_eps)
-        self.mlp = Experts(config) if config.architecture == "qwen3_moe" else FeedForward(config.width, config.ffn_width)
+        self.mlp = (
+            Experts(config)
+            if config.architecture == "qwen3_moe"
+            else FeedForward(config.width, config.ffn_width)
+        )
 
     def forward(
         self, x_BTD: Tensor, cos: Tensor, sin: Tensor, bias_BTS: Tensor | None = None, real_BT: Tensor | None = None,
         cache: KeyValueCache | None = None, positions_BT: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, bias_BTS, self.layer, cache, positions_BT)
+        x_BTD = x_BTD + self.self_attn(
+            self.input_layernorm(x_BTD), cos, sin, bias_BTS, self.layer, cache, positions_BT
+        )
         normed = self.post_attention_layernorm(x_BTD)
         if isinstance(self.mlp, Experts):
             y_BTD, balance_B = self.mlp(normed, real_BT)
@@ -130,7 +140,9 @@ class LanguageModel(nn.Module):
     @property
     def head_weight(self) -> Tensor:
         """[V, D]: the output table."""
-        return self.model.embed_tokens.weight if self.config.tied_embeddings else self.lm_head.weight
+        return (
+            self.model.embed_tokens.weight if self.config.tied_embeddings else self.lm_head.weight
+        )
 
     def forward(
         self, ids_BT: Tensor, head: Head | None = None, *, segments_BT: Tensor | None = None, real_BT: Tensor | None = None,
@@ -146,12 +158,16 @@ class LanguageModel(nn.Module):
         window = self.config.sliding_window
         positions_BT = None
         if cache is not None:
-            positions_BT = (cache.length_B[:, None] + torch.arange(T)).to(ids_BT.device, non_blocking=True)
+            positions_BT = (cache.length_B[:, None] + torch.arange(T)).to(
+                ids_BT.device, non_blocking=True
+            )
             at, keys = positions_BT, int(cache.length_B.max()) + T
         else:
             at, keys = torch.arange(T, device=ids_BT.device)[None], T
         x_BTD = self.model.embed_tokens(ids_BT).float()
-        dtype = product_dtype(x_BTD)  # cast here once, not in each layer, which would keep its copy for the backward pass
+        dtype = product_dtype(
+            x_BTD
+        )  # cast here once, not in each layer, which would keep its copy for the backward pass
         plain = cache is None and segments_BT is None and (window is None or window >= T)
         bias_BTS = None if plain else visibility_bias(at, keys, window, segments_BT).to(dtype)
         cos, sin = (table[at][:, :, None].to(dtype) for table in (self.cos, self.sin))

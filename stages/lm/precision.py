@@ -17,21 +17,31 @@ import torch
 from torch import Tensor, nn
 
 from data_contracts import ConfigError
+from stages.execution.shards import cores
 from stages.lm.config import Compute
-from stages.shards import cores
 
 X86_BFLOAT16 = ("amx_bf16", "avx512_bf16")
 ARM_BFLOAT16 = ("bf16", "sve_bf16")
-ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # what oneDNN, which makes the products, may use
+ISA_LIMITS = (
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+)  # what oneDNN, which makes the products, may use
 # FLOPs of a run. Compiling takes 10 to 40 s. It saves a fifth to a third of a step, but next to nothing on a CPU in float32,
 # where the products take most of a step.
-COMPILE_PAYS_FROM = {("cpu", "bfloat16"): 2e13, ("cpu", "float32"): 1e15, ("cuda", "bfloat16"): 1e16, ("cuda", "float32"): 1e16}
+COMPILE_PAYS_FROM = {
+    ("cpu", "bfloat16"): 2e13,
+    ("cpu", "float32"): 1e15,
+    ("cuda", "bfloat16"): 1e16,
+    ("cuda", "float32"): 1e16,
+}
 
 
 def device_of() -> torch.device:
     """The device of this process: its own GPU if there are any, else the CPU."""
     if torch.cuda.is_available():
-        return torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count())
+        return torch.device(
+            "cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
+        )
     return torch.device("cpu")
 
 
@@ -128,7 +138,9 @@ def _native_bfloat16(device: torch.device) -> tuple[bool, str]:
         return False, f"{name} has no bfloat16 instructions"
     for variable in ISA_LIMITS:
         limit = os.environ.get(variable, "")
-        if limit and not any(word in limit.upper() for word in ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")):
+        if limit and not any(
+            word in limit.upper() for word in ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")
+        ):
             return False, f"{variable}={limit} rules out bfloat16 instructions"
     found = _has(device, X86_BFLOAT16)
     if found:

@@ -37,7 +37,9 @@ def load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
     tokenizer = load_fast_tokenizer(folder)
     stops = stop_ids(folder)
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
-        why = "its tokenizer_config.json names neither bos_token nor eos_token: nothing begins a text"
+        why = (
+            "its tokenizer_config.json names neither bos_token nor eos_token: nothing begins a text"
+        )
         raise ArtifactError(f"checkpoint {folder}", why, AGAIN)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
@@ -63,7 +65,9 @@ def load_fast_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a checkpoint, with its special tokens, and without a chat template."""
     words = load_tokenizer(folder)
     named = {key: text for key, text in special_tokens(folder).items() if text}
-    special = [token.content for token in words.get_added_tokens_decoder().values() if token.special]
+    special = [
+        token.content for token in words.get_added_tokens_decoder().values() if token.special
+    ]
     others = [token for token in special if token not in named.values()]
     return PreTrainedTokenizerFast(
         tokenizer_object=words,

@@ -17,7 +17,9 @@ from data_contracts import ContractError
 from data_contracts.bundles import LLAMA3_SPLIT
 from stages import tokenizer_files
 
-PIECE = 1 << 10  # characters; small, so that one foreign letter slows down a paragraph and not a document
+PIECE = (
+    1 << 10
+)  # characters; small, so that one foreign letter slows down a paragraph and not a document
 CACHED_WORDS = 1 << 20
 LONGEST_CACHED = 64
 
@@ -26,7 +28,11 @@ _SAFE_CUT = re.compile(r"[\r\n](?=\S)")
 
 # The same split where every character is ASCII; Python's re knows no \p. Other text is left to the tokenizer and its Unicode tables.
 _ASCII_SPLIT = re.compile(
-    LLAMA3_SPLIT.replace(r"\p{L}+", "[A-Za-z]+").replace(r"\p{N}{", "[0-9]{").replace(r"\p{L}", "A-Za-z").replace(r"\p{N}", "0-9"), re.ASCII
+    LLAMA3_SPLIT.replace(r"\p{L}+", "[A-Za-z]+")
+    .replace(r"\p{N}{", "[0-9]{")
+    .replace(r"\p{L}", "A-Za-z")
+    .replace(r"\p{N}", "0-9"),
+    re.ASCII,
 )
 
 
@@ -38,7 +44,9 @@ class _Words(dict[str, bytes]):
         self._tokenizer = tokenizer
 
     def __missing__(self, word: str) -> bytes:
-        ids = np.asarray(self._tokenizer.encode(word, add_special_tokens=False).ids, dtype=np.int32).tobytes()
+        ids = np.asarray(
+            self._tokenizer.encode(word, add_special_tokens=False).ids, dtype=np.int32
+        ).tobytes()
         if len(word) <= LONGEST_CACHED and len(self) < CACHED_WORDS:
             self[word] = ids
         return ids
@@ -68,7 +76,9 @@ class Encoder:
             wanted, got = len(text.encode()), int(self.token_bytes[ids].sum())
             if wanted != got:
                 raise ContractError(
-                    f"tokenizer, on the text {text[:40]!r}…", f"its ids stand for {got} bytes of {wanted}", "train the tokenizer anew"
+                    f"tokenizer, on the text {text[:40]!r}…",
+                    f"its ids stand for {got} bytes of {wanted}",
+                    "train the tokenizer anew",
                 )
         return found
 
@@ -77,7 +87,9 @@ class Encoder:
             if piece.isascii():
                 yield from map(self.words.__getitem__, _ASCII_SPLIT.findall(piece))
             else:
-                (encoding,) = self.tokenizer.encode_batch_fast([piece], add_special_tokens=False)  # fast: without offsets
+                (encoding,) = self.tokenizer.encode_batch_fast(
+                    [piece], add_special_tokens=False
+                )  # fast: without offsets
                 yield np.asarray(encoding.ids, dtype=np.int32).tobytes()
 
 
@@ -86,7 +98,9 @@ def encoder(path: Path) -> Encoder:
     """The encoder of a tokenizer.json, one per process."""
     tokenizer = tokenizer_files.load(path, f"tokenizer {path}")
     tokenizer.encode_special_tokens = True
-    special = {number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    special = {
+        number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special
+    }
     token_bytes = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
     alphabet = set(pre_tokenizers.ByteLevel.alphabet())
     for token, number in tokenizer.get_vocab().items():
@@ -110,7 +124,9 @@ def _end_of_text(path: Path, tokenizer: Tokenizer) -> int:
     number = tokenizer.token_to_id(token) if token else None
     if number is None:
         raise ContractError(
-            str(path), f"has no token {token!r}, which tokenizer_config.json names as eos_token", "train the tokenizer anew"
+            str(path),
+            f"has no token {token!r}, which tokenizer_config.json names as eos_token",
+            "train the tokenizer anew",
         )
     return number
 

@@ -63,7 +63,9 @@ def source_bytes(artifact: Artifact, table: str) -> dict[str, int]:
     """UTF-8 bytes of text by source."""
     total: dict[str, int] = {}
     for batch in artifact.batches(table, ["source", "text"]):
-        sizes = pa.table({"source": batch.column("source"), "size": pc.binary_length(batch.column("text"))})
+        sizes = pa.table(
+            {"source": batch.column("source"), "size": pc.binary_length(batch.column("text"))}
+        )
         for row in sizes.group_by("source").aggregate([("size", "sum")]).to_pylist():
             total[row["source"]] = total.get(row["source"], 0) + row["size_sum"]
     return total
@@ -81,9 +83,14 @@ def encode(recipe: Recipe, documents: pa.RecordBatch) -> Encoded:
     tokens: list[np.ndarray] = []
     sizes: list[int] = []
     counts: dict[str, Counts] = {}
-    for (row, count), ids in zip(wanted, coder.encode([row["text"] for row, _ in wanted]), strict=True):
+    for (row, count), ids in zip(
+        wanted, coder.encode([row["text"] for row, _ in wanted]), strict=True
+    ):
         whole = np.append(ids, np.int32(coder.end_of_text))
-        pieces = [whole[start : start + recipe.max_row_tokens] for start in range(0, len(whole), recipe.max_row_tokens)]
+        pieces = [
+            whole[start : start + recipe.max_row_tokens]
+            for start in range(0, len(whole), recipe.max_row_tokens)
+        ]
         byte_sizes = [int(coder.token_bytes[piece].sum()) for piece in pieces]
         for copy in range(count):
             keys += [seed_for(recipe.seed, "pack", row["id"], copy)] * len(pieces)
@@ -94,8 +101,16 @@ def encode(recipe: Recipe, documents: pa.RecordBatch) -> Encoded:
         more = Counts(count, count * len(whole), count * sum(byte_sizes))
         counts[row["source"]] = counts.get(row["source"], Counts()).plus(more)
     offsets = np.concatenate([[0], np.cumsum([len(piece) for piece in tokens])]).astype(np.int32)
-    lists = pa.ListArray.from_arrays(offsets, np.concatenate(tokens) if tokens else np.empty(0, np.int32))
-    columns = [pa.array(keys, pa.uint64()), pa.array(names, pa.string()), pa.array(parts, pa.int32()), lists, pa.array(sizes, pa.int64())]
+    lists = pa.ListArray.from_arrays(
+        offsets, np.concatenate(tokens) if tokens else np.empty(0, np.int32)
+    )
+    columns = [
+        pa.array(keys, pa.uint64()),
+        pa.array(names, pa.string()),
+        pa.array(parts, pa.int32()),
+        lists,
+        pa.array(sizes, pa.int64()),
+    ]
     return Encoded(pa.RecordBatch.from_arrays(columns, schema=KEYED_ROWS), counts)
 
 

@@ -24,7 +24,13 @@ OTHER_FILES = 256  # open beside them: libraries, pipes to workers
 SCATTER_BYTES = 32 << 20
 ROW_GROUP_TOKENS = 4 << 20
 KEYED_ROWS = pa.schema(
-    [("key", pa.uint64()), ("document", pa.string()), ("part", pa.int32()), ("tokens", pa.list_(pa.int32())), ("bytes", pa.int64())]
+    [
+        ("key", pa.uint64()),
+        ("document", pa.string()),
+        ("part", pa.int32()),
+        ("tokens", pa.list_(pa.int32())),
+        ("bytes", pa.int64()),
+    ]
 )
 
 
@@ -47,7 +53,9 @@ def bucket_of(keys: np.ndarray, count: int) -> np.ndarray:
     return ((keys >> np.uint64(31)) * np.uint64(count)) >> np.uint64(32)
 
 
-def scatter(batches: Iterable[pa.RecordBatch], count: int, table: str, draft: Draft) -> list[Bucket]:
+def scatter(
+    batches: Iterable[pa.RecordBatch], count: int, table: str, draft: Draft
+) -> list[Bucket]:
     """Write each row of `batches` (KEYED_ROWS) to the bucket of its key; gives the buckets."""
     folder = draft.scratch / table
     shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
@@ -94,7 +102,9 @@ def settle(bucket: Bucket) -> int:
     """Sort a bucket and write it as one shard of the draft; gives its rows. Holds the bucket twice in memory."""
     with pa.ipc.open_stream(pa.memory_map(str(bucket.path))) as stream:
         rows = stream.read_all()
-    indices = pc.sort_indices(rows, [("key", "ascending"), ("document", "ascending"), ("part", "ascending")])
+    indices = pc.sort_indices(
+        rows, [("key", "ascending"), ("document", "ascending"), ("part", "ascending")]
+    )
     schema = bucket.draft.contract.arrow_schema(bucket.table)
     with bucket.draft.writer(bucket.table, bucket.number) as writer:
         for piece in _row_groups(rows.drop_columns("key").take(indices)):

@@ -30,14 +30,20 @@ class Heldout:
         rows: list[torch.Tensor] = []
         count = size = 0
         for batch in token_shards.batches("heldout", ["tokens", "bytes"], batch_size=256):
-            for tokens, row_bytes in zip(batch.column("tokens"), batch.column("bytes").to_pylist(), strict=True):
+            for tokens, row_bytes in zip(
+                batch.column("tokens"), batch.column("bytes").to_pylist(), strict=True
+            ):
                 if rows and count + len(tokens) > most_tokens:
                     return cls(torch.cat(rows), size)
                 rows.append(torch.from_numpy(tokens.values.to_numpy().astype("int64")))
                 count += len(tokens)
                 size += row_bytes
         if count < 2:
-            raise InputError(f"{token_shards}.heldout", f"holds {count} tokens: nothing to measure the loss on", "hold out more documents")
+            raise InputError(
+                f"{token_shards}.heldout",
+                f"holds {count} tokens: nothing to measure the loss on",
+                "hold out more documents",
+            )
         return cls(torch.cat(rows), size)
 
     def score(self, model: LanguageModel) -> dict[str, float]:
@@ -51,10 +57,21 @@ class Heldout:
         windows = math.ceil(count / context)
         padded = torch.full((windows * context + 1,), IGNORED)
         padded[: count + 1] = self.tokens
-        ids, labels = padded[:-1].view(windows, context).clamp(min=0), padded[1:].view(windows, context)
+        ids, labels = (
+            padded[:-1].view(windows, context).clamp(min=0),
+            padded[1:].view(windows, context),
+        )
         nats = 0.0
         rows = max(1, TOKENS_AT_ONCE // context)
         for some_ids, some_labels in zip(ids.split(rows), labels.split(rows), strict=True):
             wanted = some_labels.to(device)
-            nats += float(model(some_ids.to(device), lambda hidden, table, y=wanted: token_loss(hidden, table, y)[1]))
-        return {"heldout_loss": nats / count, "heldout_bits_per_byte": nats / math.log(2) / max(1, self.bytes)}
+            nats += float(
+                model(
+                    some_ids.to(device),
+                    lambda hidden, table, y=wanted: token_loss(hidden, table, y)[1],
+                )
+            )
+        return {
+            "heldout_loss": nats / count,
+            "heldout_bits_per_byte": nats / math.log(2) / max(1, self.bytes),
+        }

@@ -4,35 +4,50 @@ from __future__ import annotations
 
 from data_contracts import Artifact, Draft
 from stages.digests import seed_for
-from stages.lm.batches import Batch, TokenStream, Windows
 from stages.lm.checkpoint import check_tokenizer, write_checkpoint
 from stages.lm.config import ModelConfig
-from stages.lm.fit import Loss, LossFunction, fit
 from stages.lm.loss import balance_loss, token_loss
 from stages.lm.model import LanguageModel
-from stages.lm.parallel import distributed, place, rank_0_first
+from stages.lm.parallel.collectives import main_process_first
+from stages.lm.parallel.fsdp import shard_model
+from stages.lm.parallel.launch import distributed
+from stages.lm.training.batches import Batch, TokenStream, Windows
+from stages.lm.training.loop import Loss, LossFunction, fit
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.heldout import Heldout
 from stages.report import Facts, Report
 
 
 @distributed("pretrain")
-def run(config: PretrainConfig, *, token_shards: Artifact, tokenizer: Artifact, out: Draft, report: Report) -> Facts:
+def run(
+    config: PretrainConfig,
+    *,
+    token_shards: Artifact,
+    tokenizer: Artifact,
+    out: Draft,
+    report: Report,
+) -> Facts:
     """Train from nothing: windows of the shuffled token stream, next-token loss, held-out bits per byte along the way.
 
     Raises ArtifactError if shards and tokenizer do not belong together, InputError if there are too few tokens.
     """
     vocab_size = check_tokenizer(token_shards, tokenizer)
     sizes = ModelConfig(vocab_size=vocab_size, **config.model.model_dump())
-    with rank_0_first():
+    with main_process_first():
         stream = TokenStream.open(token_shards, "train", out.scratch / "tokens", vocab_size)
-    windows = Windows(stream, sizes.context, config.training.batch_rows, config.seed, segments=not config.attend_across_documents)
+    windows = Windows(
+        stream,
+        sizes.context,
+        config.training.batch_rows,
+        config.seed,
+        segments=not config.attend_across_documents,
+    )
     heldout = Heldout.read(token_shards, config.heldout_tokens)
     steps = config.training.steps(sizes.context, windows.rows_per_epoch)
 
     model = LanguageModel(sizes)
     model.initialize(seed_for(config.seed, "weights"))
-    model = place(model, config.compute)
+    model = shard_model(model, config.compute)
     result = fit(
         model, windows, next_token_loss(config.training.z_loss), training=config.training, compute=config.compute, steps=steps,
         scratch=out.scratch, report=report, guard={"seed": config.seed, "shards": token_shards.id}, evaluate=heldout.score,
@@ -40,8 +55,15 @@ def run(config: PretrainConfig, *, token_shards: Artifact, tokenizer: Artifact, 
     write_checkpoint(out, model, tokenizer, result.metrics)
 
     last = result.metrics[-1]
-    figures = {"heldout_bits_per_byte": last["heldout_bits_per_byte"], "heldout_loss": last["heldout_loss"], **result.figures}
-    return Facts(figures={**figures, "train_tokens": len(stream), "heldout_bytes": heldout.bytes}, notes=result.notes)
+    figures = {
+        "heldout_bits_per_byte": last["heldout_bits_per_byte"],
+        "heldout_loss": last["heldout_loss"],
+        **result.figures,
+    }
+    return Facts(
+        figures={**figures, "train_tokens": len(stream), "heldout_bytes": heldout.bytes},
+        notes=result.notes,
+    )
 
 
 def next_token_loss(z_loss: float) -> LossFunction:
@@ -54,6 +76,11 @@ def next_token_loss(z_loss: float) -> LossFunction:
             lambda hidden, table: token_loss(hidden, table, labels, z_loss, all_count=True),
             segments_BT=batch.get("segments"),
         )
-        return Loss(total + balance_loss(model.balance_B, labels.shape[1]), labels.numel(), labels.numel(), {"loss": plain})
+        return Loss(
+            total + balance_loss(model.balance_B, labels.shape[1]),
+            labels.numel(),
+            labels.numel(),
+            {"loss": plain},
+        )
 
     return loss

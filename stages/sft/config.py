@@ -14,24 +14,60 @@ class SftTraining(Training):
     """As in pretraining, with gentler rates and a duration in epochs."""
 
     learning_rate: float = Field(5e-3, gt=0, le=1, description="Peak learning rate of AdamW")
-    matrix_learning_rate: float = Field(1e-2, gt=0, le=1, description="Peak learning rate of Muon (unused with adamw)")
+    matrix_learning_rate: float = Field(
+        1e-2, gt=0, le=1, description="Peak learning rate of Muon (unused with adamw)"
+    )
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay on matrices")
-    decay_share: float = Field(0.8, ge=0, le=1, description="Share of the steps in which the learning rate falls to zero (wsd)")
-    batch_rows: int = Field(8, ge=1, le=1 << 20, description="Rows of packed conversations per optimizer step, over all devices")
-    duration: float = Field(2, gt=0, le=1e15, description="How long to train, in the unit of duration_in")
-    duration_in: Literal["steps", "tokens", "epochs"] = Field("epochs", description="Unit of duration")
-    evaluate_every: int = Field(100, ge=1, le=1 << 30, description="Steps between held-out evaluations; the last step always has one")
+    decay_share: float = Field(
+        0.8,
+        ge=0,
+        le=1,
+        description="Share of the steps in which the learning rate falls to zero (wsd)",
+    )
+    batch_rows: int = Field(
+        8,
+        ge=1,
+        le=1 << 20,
+        description="Rows of packed conversations per optimizer step, over all devices",
+    )
+    duration: float = Field(
+        2, gt=0, le=1e15, description="How long to train, in the unit of duration_in"
+    )
+    duration_in: Literal["steps", "tokens", "epochs"] = Field(
+        "epochs", description="Unit of duration"
+    )
+    evaluate_every: int = Field(
+        100,
+        ge=1,
+        le=1 << 30,
+        description="Steps between held-out evaluations; the last step always has one",
+    )
 
 
 class SftConfig(StageConfig):
     training: SftTraining = Field(SftTraining(), description="How the model is optimized")
     repeat: dict[str, NonNegativeInt] = Field(
-        {"identity": 20}, description="How often the conversations of a kind occur in an epoch, by kind (others once; 0 leaves a kind out)"
+        {"identity": 20},
+        description="How often the conversations of a kind occur in an epoch, by kind (others once; 0 leaves a kind out)",
     )
-    replay: float = Field(0, ge=0, le=0.9, description="Share of the rows of a batch that are pretraining text, against forgetting")
-    heldout_conversations: int = Field(400, ge=0, le=1 << 30, description="Held-out conversations that an evaluation reads at most")
-    answers: int = Field(64, ge=0, le=100_000, description="Held-out prompts that are answered at the end, to see whether answers stop")
-    max_new_tokens: int = Field(96, ge=1, le=1 << 20, description="Tokens after which an answer that does not stop is cut")
+    replay: float = Field(
+        0,
+        ge=0,
+        le=0.9,
+        description="Share of the rows of a batch that are pretraining text, against forgetting",
+    )
+    heldout_conversations: int = Field(
+        400, ge=0, le=1 << 30, description="Held-out conversations that an evaluation reads at most"
+    )
+    answers: int = Field(
+        64,
+        ge=0,
+        le=100_000,
+        description="Held-out prompts that are answered at the end, to see whether answers stop",
+    )
+    max_new_tokens: int = Field(
+        96, ge=1, le=1 << 20, description="Tokens after which an answer that does not stop is cut"
+    )
     seed: int = Field(0, ge=0, le=1 << 62, description="Seed of the order of the conversations")
     compute: Compute = execution(Compute(), "Where and how the training runs")
 

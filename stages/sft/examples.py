@@ -25,10 +25,14 @@ class Read:
     shortened: int = 0
 
 
-def read(conversations: Artifact, chat: ChatFormat, context: int, repeat: Mapping[str, int]) -> Read:
+def read(
+    conversations: Artifact, chat: ChatFormat, context: int, repeat: Mapping[str, int]
+) -> Read:
     """All conversations as examples of at most `context` tokens."""
     found = Read()
-    for batch in conversations.batches("conversations", ["id", "messages", "kind", "split"], batch_size=AT_ONCE):
+    for batch in conversations.batches(
+        "conversations", ["id", "messages", "kind", "split"], batch_size=AT_ONCE
+    ):
         rows = [row for row in batch.to_pylist() if repeat.get(row["kind"], 1)]
         for row, messages, encoded in _encoded(rows, chat, found.rejected):
             example, messages, reason = fitted(row["id"], messages, encoded, chat, context)
@@ -43,10 +47,14 @@ def read(conversations: Artifact, chat: ChatFormat, context: int, repeat: Mappin
     return found
 
 
-def fitted(name: str, messages: Messages, encoded: Encoded, chat: ChatFormat, context: int) -> tuple[Example | None, Messages, str]:
+def fitted(
+    name: str, messages: Messages, encoded: Encoded, chat: ChatFormat, context: int
+) -> tuple[Example | None, Messages, str]:
     """The conversation, without its last exchanges where it is longer than the context; None and why if no exchange fits."""
     while len(encoded.ids) - 1 > context:
-        answered = [number for number, message in enumerate(messages[:-1]) if message["role"] == "assistant"]
+        answered = [
+            number for number, message in enumerate(messages[:-1]) if message["role"] == "assistant"
+        ]
         if not answered:
             return None, messages, "too_long"
         messages = messages[: answered[-1] + 1]
@@ -57,12 +65,16 @@ def fitted(name: str, messages: Messages, encoded: Encoded, chat: ChatFormat, co
     return Example(name, taken, wanted), messages, ""
 
 
-def _encoded(rows: list[dict[str, Any]], chat: ChatFormat, rejected: Counter[str]) -> Iterator[tuple[dict[str, Any], Messages, Encoded]]:
+def _encoded(
+    rows: list[dict[str, Any]], chat: ChatFormat, rejected: Counter[str]
+) -> Iterator[tuple[dict[str, Any], Messages, Encoded]]:
     good = []
     for row in rows:
         if chat.forged(row["messages"]):
             rejected["special_token_in_text"] += 1
         else:
             good.append(row)
-    for row, encoded in zip(good, chat.encode([row["messages"] for row in good]) if good else [], strict=True):
+    for row, encoded in zip(
+        good, chat.encode([row["messages"] for row in good]) if good else [], strict=True
+    ):
         yield row, row["messages"], encoded

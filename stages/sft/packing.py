@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from stages.lm.batches import Batch, visits
 from stages.lm.loss import IGNORED
+from stages.lm.training.batches import Batch, visits
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class PackedChats:
     Every epoch visits all rows once, in an order of its own.
     """
 
-    def __init__(self, examples: Sequence[Example], context: int, batch_rows: int, seed: int, pad: int):
+    def __init__(
+        self, examples: Sequence[Example], context: int, batch_rows: int, seed: int, pad: int
+    ):
         packed = best_fit([len(example.read) for example in examples], context)
         self.rows_per_epoch, self._batch_rows, self._seed = len(packed), batch_rows, seed
         shape = (len(packed), context)
@@ -70,7 +72,10 @@ class PackedChats:
             at = 0
             for segment, item in enumerate(items, 1):
                 end = at + len(examples[item].read)
-                self._ids[row, at:end], self._labels[row, at:end] = examples[item].read, examples[item].wanted
+                self._ids[row, at:end], self._labels[row, at:end] = (
+                    examples[item].read,
+                    examples[item].wanted,
+                )
                 self._segments[row, at:end] = segment
                 at = end
 
@@ -91,14 +96,20 @@ class PackedChats:
 
     def at(self, rows: np.ndarray | slice) -> Batch:
         """These rows of the table."""
-        arrays: dict[str, np.ndarray] = {"ids": self._ids[rows], "labels": self._labels[rows], "segments": self._segments[rows]}
+        arrays: dict[str, np.ndarray] = {
+            "ids": self._ids[rows],
+            "labels": self._labels[rows],
+            "segments": self._segments[rows],
+        }
         return {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
 
     def rows(self, step: int, first: int, count: int) -> Batch:
         return self.at(self._places(step, first, count))
 
     def documents(self, step: int) -> list[str]:
-        return sorted({name for row in self._places(step, 0, self._batch_rows) for name in self._names[row]})
+        return sorted(
+            {name for row in self._places(step, 0, self._batch_rows) for name in self._names[row]}
+        )
 
     def _places(self, step: int, first: int, count: int) -> np.ndarray:
         return visits(step * self._batch_rows + first, count, self.rows_per_epoch, self._seed)[1]

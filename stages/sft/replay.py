@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from data_contracts import Artifact, ConfigError
-from stages.lm.batches import Batch, TokenStream, Windows
 from stages.lm.checkpoint import check_tokenizer
+from stages.lm.training.batches import Batch, TokenStream, Windows
 from stages.sft.packing import PackedChats
 
 
@@ -20,14 +20,22 @@ class WithReplay:
     """Batches of `chats`, whose own batch is `replayed` rows smaller than batch_rows, and of windows of a stream."""
 
     def __init__(self, chats: PackedChats, windows: Windows, batch_rows: int):
-        self._chats, self._windows, self._rows_of_chats = chats, windows, batch_rows - windows.batch_rows
-        self.rows_per_epoch = chats.rows_per_epoch * batch_rows // self._rows_of_chats  # an epoch of the conversations
+        self._chats, self._windows, self._rows_of_chats = (
+            chats,
+            windows,
+            batch_rows - windows.batch_rows,
+        )
+        self.rows_per_epoch = (
+            chats.rows_per_epoch * batch_rows // self._rows_of_chats
+        )  # an epoch of the conversations
 
     @property
     def tokens_per_row(self) -> float:
         """Tokens that a row holds on average: windows are full, rows of conversations are not."""
         windows = self._windows
-        read = self._chats.tokens_per_row * self._rows_of_chats + windows.context * windows.batch_rows
+        read = (
+            self._chats.tokens_per_row * self._rows_of_chats + windows.context * windows.batch_rows
+        )
         return read / (self._rows_of_chats + windows.batch_rows)
 
     def rows(self, step: int, first: int, count: int) -> Batch:
@@ -50,12 +58,22 @@ def replayed_rows(share: float, batch_rows: int) -> int:
 
 
 def windows(
-    share: float, rows: int, token_shards: Artifact | None, checkpoint: Artifact, scratch: Path, context: int, seed: int
+    share: float,
+    rows: int,
+    token_shards: Artifact | None,
+    checkpoint: Artifact,
+    scratch: Path,
+    context: int,
+    seed: int,
 ) -> Windows:
     """`rows` windows a batch. Raises ConfigError without token shards, ArtifactError if they are of another tokenizer."""
     if token_shards is None:
         raise ConfigError(
-            "sft.replay", f"{share} of the rows are to be pretraining text, and there is none", "add token_shards=NAME/token_shards"
+            "sft.replay",
+            f"{share} of the rows are to be pretraining text, and there is none",
+            "add token_shards=NAME/token_shards",
         )
     size = check_tokenizer(token_shards, checkpoint)
-    return Windows(TokenStream.open(token_shards, "train", scratch / "tokens", size), context, rows, seed)
+    return Windows(
+        TokenStream.open(token_shards, "train", scratch / "tokens", size), context, rows, seed
+    )

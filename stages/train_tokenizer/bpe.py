@@ -12,7 +12,13 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_token
 from data_contracts.bundles import LLAMA3_SPLIT
 
 
-def train(texts: Iterable[str], vocabulary_size: int, special: Sequence[str], min_frequency: int, max_token_bytes: int) -> Tokenizer:
+def train(
+    texts: Iterable[str],
+    vocabulary_size: int,
+    special: Sequence[str],
+    min_frequency: int,
+    max_token_bytes: int,
+) -> Tokenizer:
     """Learn a vocabulary. Only counts of words enter, so the order of `texts` does not matter.
 
     Memory grows with the number of distinct words. The result encodes the text of special tokens as control ids; set its
@@ -21,7 +27,10 @@ def train(texts: Iterable[str], vocabulary_size: int, special: Sequence[str], mi
     # llama-bpe takes a word that is itself a token before it looks at the merges; without ignore_merges ids would differ
     tokenizer = Tokenizer(models.BPE(ignore_merges=True))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(

@@ -37,7 +37,9 @@ class _Count:
             "bytes": self.bytes,
             "tokens": self.tokens,
             "bytes_per_token": round(self.bytes / self.tokens, 4),
-            "tokens_per_word": round(self.tokens / max(self.words, 1), 4),  # words between spaces: no measure for Chinese or Thai
+            "tokens_per_word": round(
+                self.tokens / max(self.words, 1), 4
+            ),  # words between spaces: no measure for Chinese or Thai
         }
 
 
@@ -47,7 +49,9 @@ class _Tally:
     used: Any = None
 
 
-def report(tokenizer: Tokenizer, measured: Iterable[dict[str, Any]], sample: Sample) -> dict[str, Any]:
+def report(
+    tokenizer: Tokenizer, measured: Iterable[dict[str, Any]], sample: Sample
+) -> dict[str, Any]:
     """The content of report.json. measured: the documents of sample.measure.
 
     Figures of the whole corpus weigh each group's figure by the group's bytes.
@@ -61,7 +65,10 @@ def report(tokenizer: Tokenizer, measured: Iterable[dict[str, Any]], sample: Sam
     special = sum(token.special for token in tokenizer.get_added_tokens_decoder().values())
     unused = size - special - int(tally.used.sum())
     whole = sum(sample.group_bytes[group] for group in tally.groups)
-    tokens = sum(sample.group_bytes[group] * count.tokens / count.bytes for group, count in tally.groups.items())
+    tokens = sum(
+        sample.group_bytes[group] * count.tokens / count.bytes
+        for group, count in tally.groups.items()
+    )
     return {
         "vocabulary_size": size,
         "special_tokens": special,
@@ -82,7 +89,15 @@ def check_round_trip(tokenizer: Tokenizer, texts: Iterable[str], where: str) -> 
     tried = 0
     texts = iter(texts)
     while batch := list(islice(texts, 256)):
-        _compare(tokenizer, batch, [encoding.ids for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False)], where)
+        _compare(
+            tokenizer,
+            batch,
+            [
+                encoding.ids
+                for encoding in tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+            ],
+            where,
+        )
         tried += len(batch)
     return tried
 
@@ -92,7 +107,11 @@ def every_character() -> Iterator[str]:
 
     Among their bytes is every one that occurs in UTF-8.
     """
-    valid = [*range(0xD800), *range(0xE000, 0x3134B), *range(0x3134B, 0x110000, 251)]  # between the first two: surrogates
+    valid = [
+        *range(0xD800),
+        *range(0xE000, 0x3134B),
+        *range(0x3134B, 0x110000, 251),
+    ]  # between the first two: surrogates
     for start in range(0, len(valid), 1000):
         yield "".join(map(chr, valid[start : start + 1000]))
 
@@ -101,7 +120,12 @@ def _measure(tokenizer: Tokenizer, measured: Iterable[dict[str, Any]]) -> _Tally
     tally = _Tally(used=np.zeros(tokenizer.get_vocab_size(), dtype=bool))
     documents = iter(measured)
     while rows := list(islice(documents, 256)):
-        encoded = [e.ids for e in tokenizer.encode_batch_fast([row["text"] for row in rows], add_special_tokens=False)]
+        encoded = [
+            e.ids
+            for e in tokenizer.encode_batch_fast(
+                [row["text"] for row in rows], add_special_tokens=False
+            )
+        ]
         _compare(tokenizer, [row["text"] for row in rows], encoded, "training documents")
         for row, tokens in zip(rows, encoded, strict=True):
             count = tally.groups[row["source"], row["language"]]
@@ -114,9 +138,14 @@ def _measure(tokenizer: Tokenizer, measured: Iterable[dict[str, Any]]) -> _Tally
 
 
 def _compare(tokenizer: Tokenizer, texts: list[str], encoded: list[list[int]], where: str) -> None:
-    for text, back in zip(texts, tokenizer.decode_batch(encoded, skip_special_tokens=False), strict=True):
+    for text, back in zip(
+        texts, tokenizer.decode_batch(encoded, skip_special_tokens=False), strict=True
+    ):
         if text != back:
-            at = next((n for n, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), min(len(text), len(back)))
+            at = next(
+                (n for n, (a, b) in enumerate(zip(text, back, strict=False)) if a != b),
+                min(len(text), len(back)),
+            )
             raise ContractError(
                 f"the new tokenizer, on {where}",
                 f"gives back {back[at : at + 40]!r} for {text[at : at + 40]!r} (character {at} of {len(text)})",

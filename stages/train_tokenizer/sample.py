@@ -31,14 +31,21 @@ def draw(documents: Artifact, seed: int, sample_bytes: int, measured_bytes: int)
 
     Memory: about 400 bytes per document of the sample, however large the corpus is.
     """
-    largest: list[tuple[int, str, int, Group]] = []  # a heap of the documents drawn so far; hashes are negative, the last one comes first
+    largest: list[
+        tuple[int, str, int, Group]
+    ] = []  # a heap of the documents drawn so far; hashes are negative, the last one comes first
     learn_bytes = 0
     group_bytes: dict[Group, int] = defaultdict(int)
     for batch in documents.batches("documents", ["id", "source", "language", "text"]):
         sizes = pc.binary_length(batch.column("text")).to_pylist()
-        ids, sources, languages = (batch.column(name).to_pylist() for name in ("id", "source", "language"))
+        ids, sources, languages = (
+            batch.column(name).to_pylist() for name in ("id", "source", "language")
+        )
         for document, source, language, size in zip(ids, sources, languages, sizes, strict=True):
-            heapq.heappush(largest, (-seed_for(seed, "tokenizer sample", document), document, size, (source, language)))
+            heapq.heappush(
+                largest,
+                (-seed_for(seed, "tokenizer sample", document), document, size, (source, language)),
+            )
             learn_bytes += size
             while learn_bytes - largest[0][2] >= sample_bytes:
                 learn_bytes -= heapq.heappop(largest)[2]
@@ -55,6 +62,8 @@ def draw(documents: Artifact, seed: int, sample_bytes: int, measured_bytes: int)
 
 def rows(documents: Artifact, ids: set[str]) -> Iterator[dict[str, Any]]:
     """The documents with these ids, one at a time."""
-    for batch in documents.batches("documents", ["id", "source", "language", "text"], batch_size=256):
+    for batch in documents.batches(
+        "documents", ["id", "source", "language", "text"], batch_size=256
+    ):
         wanted = [n for n, document in enumerate(batch.column("id").to_pylist()) if document in ids]
         yield from batch.take(wanted).to_pylist()

@@ -31,7 +31,7 @@ def command(name: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """As flows.cli gives it to all that it starts: threads that wait for each other sleep soon."""
+    """As flows.cli.commands gives it to all that it starts: threads that wait for each other sleep soon."""
     if "OMP_WAIT_POLICY" in os.environ:
         return dict(os.environ)
     return {"GOMP_SPINCOUNT": "2000", **os.environ}

@@ -102,7 +102,7 @@ def results(store: Store) -> dict[str, Any]:
     sft = store.open(*store.resolve(f"{NAME}/sft_checkpoint"))
     took: dict[str, int] = {}
     for stage in stages.STAGES:
-        artifact = store.open(*store.resolve(f"{NAME}/{stage.role}"), verify=False)
+        artifact = store.open(*store.resolve(f"{NAME}/{stage.output}"), verify=False)
         took[stage.name] = seconds_of(artifact)
     return {
         "stage_seconds": took,

@@ -25,11 +25,11 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from data_contracts.bundles import LLAMA3_SPLIT, checkpoint_shapes
+from stages.execution.shards import cores
 from stages.export_gguf.config import ExportGgufConfig
-from stages.export_gguf.llama_cpp import loaded, useful_threads
 from stages.export_gguf.vocabulary import read_vocabulary
 from stages.export_gguf.writer import write
-from stages.shards import cores
+from stages.llama_cpp.engine import loaded, useful_threads
 from tests.bench import machine
 
 PROMPT, NEW = 256, 64  # tokens

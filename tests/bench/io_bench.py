@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts import check, current
-from data_contracts.writer import TableWriter
+from data_contracts.store.writer import TableWriter
 from tests.bench import machine
 
 ROWS = 1_000_000

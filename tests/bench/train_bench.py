@@ -33,10 +33,10 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from stages.lm import precision
 from stages.lm.config import Compute, ModelConfig, Training
-from stages.lm.fit import _micro_batch
 from stages.lm.model import LanguageModel
-from stages.lm.muon import Muon, update_flops
-from stages.lm.optim import gradient_norm, make_optimizers
+from stages.lm.training.loop import _micro_batch
+from stages.lm.training.muon import Muon, update_flops
+from stages.lm.training.optimizers import gradient_norm, make_optimizers
 from stages.pretrain.stage import next_token_loss
 from tests.bench import machine
 

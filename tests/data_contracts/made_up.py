@@ -1,4 +1,4 @@
-"""Contracts of a noun that exists only here, so that tests can release versions of it."""
+"""Contracts of an artifact type that exists only here, so that tests can release versions of it."""
 
 from __future__ import annotations
 
@@ -53,7 +53,9 @@ def custom(name: str, value: Any) -> Callable[[dict[str, Any]], None]:
     return lambda contract: contract.update(customProperties=[{"property": name, "value": value}])
 
 
-def release(root: Path, version: str = "1.0.0", change=lambda contract: None, of: dict[str, Any] = BASE) -> Path:
+def release(
+    root: Path, version: str = "1.0.0", change=lambda contract: None, of: dict[str, Any] = BASE
+) -> Path:
     """Write a version of `pages` under `root`, as `change` leaves it, and give its path."""
     contract = copy.deepcopy(of) | {"version": version}
     change(contract)

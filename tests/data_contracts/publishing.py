@@ -19,14 +19,34 @@ from data_contracts import Artifact, Draft, GroundupError, Identity, Store, curr
 MADE, REUSED = 10, 11  # exit codes
 
 
-def identity(artifact_type: str, config: dict[str, Any], version: object = None, **inputs: str) -> Identity:
+def identity(
+    artifact_type: str, config: dict[str, Any], version: object = None, **inputs: str
+) -> Identity:
     """What a stage called test makes of `config`; version: of the contract, else the current one."""
-    return Identity("test", 1, f"{artifact_type} {version or current(artifact_type).version}", config, inputs)
+    return Identity(
+        "test", 1, f"{artifact_type} {version or current(artifact_type).version}", config, inputs
+    )
 
 
 IDENTITY = identity("raw_documents", {"n": 1})
-FAILURE = {"url": "http://example.org/", "source": "s", "reason": "timeout", "detail": "after 10 s", "depth": 0}
-ON_DISK = ("open", "os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.link", "shutil.rmtree", "os.scandir", "os.listdir")
+FAILURE = {
+    "url": "http://example.org/",
+    "source": "s",
+    "reason": "timeout",
+    "detail": "after 10 s",
+    "depth": 0,
+}
+ON_DISK = (
+    "open",
+    "os.rename",
+    "os.mkdir",
+    "os.remove",
+    "os.rmdir",
+    "os.link",
+    "shutil.rmtree",
+    "os.scandir",
+    "os.listdir",
+)
 
 
 def make(draft: Draft) -> dict[str, Any]:

@@ -31,7 +31,10 @@ class Broken:
 
 def good_rows(contract: Contract, table: str, count: int, first: int = 0) -> list[Row]:
     """Rows that keep the contract; row n differs from all others in its unique columns."""
-    return [{str(p.name): good(p, n) for p in contract.columns(table)} for n in range(first, first + count)]
+    return [
+        {str(p.name): good(p, n) for p in contract.columns(table)}
+        for n in range(first, first + count)
+    ]
 
 
 def broken_rows(contract: Contract, table: str, earlier: Row) -> Iterator[Broken]:
@@ -39,9 +42,13 @@ def broken_rows(contract: Contract, table: str, earlier: Row) -> Iterator[Broken
     for prop in contract.columns(table):
         name = str(prop.name)
         for path, rule, value in _bad_values(prop, name):
-            yield Broken(table, path, rule, lambda row, name=name, value=value: row.__setitem__(name, value))
+            yield Broken(
+                table, path, rule, lambda row, name=name, value=value: row.__setitem__(name, value)
+            )
         if prop.unique or prop.primaryKey:
-            yield Broken(table, name, "unique", lambda row, name=name: row.__setitem__(name, earlier[name]))
+            yield Broken(
+                table, name, "unique", lambda row, name=name: row.__setitem__(name, earlier[name])
+            )
 
 
 def good(prop: SchemaProperty, n: int) -> Any:
@@ -116,7 +123,11 @@ def _matching(pattern: Any, n: int) -> Iterator[str]:
         if kind == kinds.LITERAL:
             yield chr(value)
         elif kind == kinds.IN:
-            allowed = [chr(c) for op, v in value for c in ([v] if op == kinds.LITERAL else range(v[0], v[1] + 1))]
+            allowed = [
+                chr(c)
+                for op, v in value
+                for c in ([v] if op == kinds.LITERAL else range(v[0], v[1] + 1))
+            ]
             yield allowed[n % len(allowed)]
         elif kind == kinds.MAX_REPEAT:
             least, _, inner = value

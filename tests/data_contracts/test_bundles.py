@@ -21,12 +21,12 @@ WEIGHTS = samples.checkpoint()["model.safetensors"]
 Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
 
 
-def told(folder: Path, noun: str, files: samples.Files) -> list[str]:
+def told(folder: Path, artifact_type: str, files: samples.Files) -> list[str]:
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    return problems(current(noun), folder)
+    return problems(current(artifact_type), folder)
 
 
 def changed(data: bytes, change) -> bytes:
@@ -36,11 +36,13 @@ def changed(data: bytes, change) -> bytes:
 
 
 def test_every_rule_that_a_contract_names_is_known_and_every_known_rule_is_named():
-    assert {rule for noun in SHIPPED.nouns for rule in current(noun).rules} == set(RULES)
+    assert {
+        rule for artifact_type in SHIPPED.artifact_types for rule in current(artifact_type).rules
+    } == set(RULES)
 
 
 @pytest.mark.parametrize(
-    ("noun", "files"),
+    ("artifact_type", "files"),
     [
         ("tokenizer", samples.tokenizer()),
         ("checkpoint", samples.checkpoint()),
@@ -49,22 +51,35 @@ def test_every_rule_that_a_contract_names_is_known_and_every_known_rule_is_named
         ("checkpoint", samples.checkpoint(samples.MIXTURE)),
     ],
 )
-def test_sound_bundles_have_no_problems(noun, files, tmp_path):
-    assert told(tmp_path, noun, files) == []
+def test_sound_bundles_have_no_problems(artifact_type, files, tmp_path):
+    assert told(tmp_path, artifact_type, files) == []
 
 
-@pytest.mark.parametrize("noun", ["tokenizer", "checkpoint"])
-def test_every_required_file_is_missed_by_name(noun, tmp_path):
-    whole = getattr(samples, noun)()
-    for rule in current(noun).files:
+@pytest.mark.parametrize("artifact_type", ["tokenizer", "checkpoint"])
+def test_every_required_file_is_missed_by_name(artifact_type, tmp_path):
+    whole = getattr(samples, artifact_type)()
+    for rule in current(artifact_type).files:
         if rule.required:
             files = {name: data for name, data in whole.items() if not rule.matches(name)}
-            assert told(tmp_path / rule.name, noun, files) == [f"file {rule.glob} is missing"]
+            assert told(tmp_path / rule.name, artifact_type, files) == [
+                f"file {rule.glob} is missing"
+            ]
 
 
-@pytest.mark.parametrize("stray", ["model.bin", "sub/model.safetensors", "metrics/sub/part-00000.parquet", ".hidden", "tokenizer.json~"])
+@pytest.mark.parametrize(
+    "stray",
+    [
+        "model.bin",
+        "sub/model.safetensors",
+        "metrics/sub/part-00000.parquet",
+        ".hidden",
+        "tokenizer.json~",
+    ],
+)
 def test_a_file_that_no_rule_allows_is_told(stray, tmp_path):
-    assert told(tmp_path, "checkpoint", samples.checkpoint() | {stray: b""}) == [f"file {stray} is not in the contract"]
+    assert told(tmp_path, "checkpoint", samples.checkpoint() | {stray: b""}) == [
+        f"file {stray} is not in the contract"
+    ]
 
 
 def test_links_are_told_whether_to_a_file_or_to_a_folder(tmp_path):
@@ -74,15 +89,23 @@ def test_links_are_told_whether_to_a_file_or_to_a_folder(tmp_path):
     told(place, "checkpoint", samples.checkpoint())
     (place / "model.safetensors").unlink()
     (place / "model.safetensors").symlink_to(tmp_path / "elsewhere" / "w")
-    assert problems(current("checkpoint"), place) == ["file 'model.safetensors' is not a plain file with a plain name"]
+    assert problems(current("checkpoint"), place) == [
+        "file 'model.safetensors' is not a plain file with a plain name"
+    ]
     (place / "metrics").symlink_to(tmp_path / "elsewhere")
     assert "file metrics is not in the contract" in problems(current("checkpoint"), place)
 
 
 TOKENIZER = [
     (lambda t: t["model"].update(type="Unigram"), "model is Unigram, wanted BPE"),
-    (lambda t: t["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex=r"\w+"), "the split pattern is not Llama-3's"),
-    (lambda t: t["model"]["vocab"].pop("A"), "ids are not 0..n-1; tokenizer.json: not every byte has a token"),
+    (
+        lambda t: t["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex=r"\w+"),
+        "the split pattern is not Llama-3's",
+    ),
+    (
+        lambda t: t["model"]["vocab"].pop("A"),
+        "ids are not 0..n-1; tokenizer.json: not every byte has a token",
+    ),
     (lambda t: t["model"]["vocab"].update({"new": 999}), "ids are not 0..n-1"),
     (lambda t: t["model"]["vocab"].update({"new": 7}), "ids are not 0..n-1"),
     (lambda t: t.pop("model"), "tokenizer_is_byte_level_bpe: KeyError"),
@@ -93,7 +116,9 @@ TOKENIZER = [
 @pytest.mark.parametrize(("change", "message"), TOKENIZER)
 def test_a_tokenizer_that_llama_cpp_would_not_take_is_told(change, message, tmp_path):
     files = samples.tokenizer()
-    found = told(tmp_path, "tokenizer", files | {"tokenizer.json": changed(files["tokenizer.json"], change)})
+    found = told(
+        tmp_path, "tokenizer", files | {"tokenizer.json": changed(files["tokenizer.json"], change)}
+    )
     assert message in "; ".join(found)
 
 
@@ -106,16 +131,27 @@ def test_special_tokens_must_be_special_in_the_tokenizer_too(key, tmp_path):
     ]
 
 
-@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"null", b'{"model": 1, "model": 2}', b"\xff\xfe", b"[" * 100_000])
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[]", b"null", b'{"model": 1, "model": 2}', b"\xff\xfe", b"[" * 100_000]
+)
 def test_a_tokenizer_file_that_is_no_json_object_is_told_and_never_raises(data, tmp_path):
     assert told(tmp_path, "tokenizer", samples.tokenizer() | {"tokenizer.json": data})
 
 
 CHECKPOINT = [
     (lambda w: w.pop(Q_PROJ), f"tensor {Q_PROJ} is missing"),
-    (lambda w: w.update({Q_PROJ: np.zeros((8, 9), np.float16)}), f"tensor {Q_PROJ} has shape [8, 9], config.json calls for [8, 8]"),
-    (lambda w: w.update({"model.extra": np.zeros(3, np.float16)}), "tensor model.extra is not called for by config.json"),
-    (lambda w: w.update({"lm_head.weight": w["model.embed_tokens.weight"]}), "tensor lm_head.weight is not called for by config.json"),
+    (
+        lambda w: w.update({Q_PROJ: np.zeros((8, 9), np.float16)}),
+        f"tensor {Q_PROJ} has shape [8, 9], config.json calls for [8, 8]",
+    ),
+    (
+        lambda w: w.update({"model.extra": np.zeros(3, np.float16)}),
+        "tensor model.extra is not called for by config.json",
+    ),
+    (
+        lambda w: w.update({"lm_head.weight": w["model.embed_tokens.weight"]}),
+        "tensor lm_head.weight is not called for by config.json",
+    ),
 ]
 
 
@@ -123,14 +159,21 @@ CHECKPOINT = [
 def test_tensors_must_be_those_that_the_config_calls_for(change, message, tmp_path):
     tensors = samples.weights()
     change(tensors)
-    assert told(tmp_path, "checkpoint", samples.checkpoint() | {"model.safetensors": save(tensors)}) == [message]
+    assert told(
+        tmp_path, "checkpoint", samples.checkpoint() | {"model.safetensors": save(tensors)}
+    ) == [message]
 
 
 CONFIGS = [
     ({"vocab_size": samples.VOCABULARY - 1}, "the tokenizer has 258 tokens, the model 257"),
     ({"num_hidden_layers": 10**12}, "num_hidden_layers is 1000000000000, wanted 1..10000"),
     (
-        {"model_type": "qwen3_moe", "num_hidden_layers": 10_000, "num_experts": 10_000, "moe_intermediate_size": 8},
+        {
+            "model_type": "qwen3_moe",
+            "num_hidden_layers": 10_000,
+            "num_experts": 10_000,
+            "moe_intermediate_size": 8,
+        },
         "num_experts is 10000, wanted 1..10",
     ),
     ({"num_attention_heads": 0}, "num_attention_heads is 0, wanted 1.."),
@@ -143,25 +186,42 @@ CONFIGS = [
 @pytest.mark.parametrize(("change", "message"), CONFIGS)
 def test_a_config_that_does_not_fit_is_told(change, message, tmp_path):
     config = json.dumps(samples.CONFIG | change).encode()
-    assert message in "; ".join(told(tmp_path, "checkpoint", samples.checkpoint() | {"config.json": config}))
+    assert message in "; ".join(
+        told(tmp_path, "checkpoint", samples.checkpoint() | {"config.json": config})
+    )
 
 
 def test_weights_in_several_files_need_an_index_that_is_right(tmp_path):
     tensors = samples.weights()
     names = sorted(tensors)
     parts = {"model-00001.safetensors": names[:5], "model-00002.safetensors": names[5:]}
-    files = {name: data for name, data in samples.checkpoint().items() if name != "model.safetensors"}
-    files |= {file: save({name: tensors[name] for name in inside}) for file, inside in parts.items()}
-    assert told(tmp_path / "a", "checkpoint", files) == ["model.safetensors.index.json is missing, and the weights are in 2 files"]
+    files = {
+        name: data for name, data in samples.checkpoint().items() if name != "model.safetensors"
+    }
+    files |= {
+        file: save({name: tensors[name] for name in inside}) for file, inside in parts.items()
+    }
+    assert told(tmp_path / "a", "checkpoint", files) == [
+        "model.safetensors.index.json is missing, and the weights are in 2 files"
+    ]
     places = {name: file for file, inside in parts.items() for name in inside}
     index = "model.safetensors.index.json"
-    assert told(tmp_path / "b", "checkpoint", files | {index: json.dumps({"weight_map": places}).encode()}) == []
+    assert (
+        told(
+            tmp_path / "b",
+            "checkpoint",
+            files | {index: json.dumps({"weight_map": places}).encode()},
+        )
+        == []
+    )
     places[names[0]] = "model-00002.safetensors"
-    assert told(tmp_path / "c", "checkpoint", files | {index: json.dumps({"weight_map": places}).encode()}) == [
-        f"{index}: weight_map does not say where the tensors are"
-    ]
+    assert told(
+        tmp_path / "c", "checkpoint", files | {index: json.dumps({"weight_map": places}).encode()}
+    ) == [f"{index}: weight_map does not say where the tensors are"]
     twice = files | {"model-00003.safetensors": save({names[0]: tensors[names[0]]})}
-    assert told(tmp_path / "d", "checkpoint", twice) == [f"model-00003.safetensors: tensor {names[0]} is in model-00001.safetensors too"]
+    assert told(tmp_path / "d", "checkpoint", twice) == [
+        f"model-00003.safetensors: tensor {names[0]} is in model-00001.safetensors too"
+    ]
 
 
 ONE = {"t": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
@@ -204,9 +264,14 @@ def test_token_ids_at_or_above_the_vocabulary_are_told(publish):
     rows[1]["tokens"] = [samples.VOCABULARY - 1]
     publish("token_shards", train=rows, files={"tokenizer.sha256": samples.digest_line()})
     rows[1]["tokens"] = [1, samples.VOCABULARY]
-    with pytest.raises(ContractError, match=r"train/part-00000.parquet row group 0: token id 258, the vocabulary has 258"):
+    with pytest.raises(
+        ContractError,
+        match=r"train/part-00000.parquet row group 0: token id 258, the vocabulary has 258",
+    ):
         publish("token_shards", train=rows, files={"tokenizer.sha256": samples.digest_line()})
-    with pytest.raises(ContractError, match=r"wanted '<sha256 of tokenizer.json> <vocabulary size>'"):
+    with pytest.raises(
+        ContractError, match=r"wanted '<sha256 of tokenizer.json> <vocabulary size>'"
+    ):
         publish("token_shards", train=rows, files={"tokenizer.sha256": b"abc"})
 
 

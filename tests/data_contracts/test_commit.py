@@ -16,7 +16,7 @@ import pytest
 
 from data_contracts import ArtifactError, Store
 from data_contracts.files import listing
-from data_contracts.names import Folder, Names
+from data_contracts.store.refs import FolderStorage, Refs
 from tests.data_contracts import publishing
 
 pytestmark = pytest.mark.slow
@@ -37,8 +37,12 @@ def digest(tmp_path_factory) -> str:
 
 
 @pytest.mark.parametrize("stride", [7, pytest.param(1, marks=pytest.mark.slow)])
-def test_killed_at_any_step_it_is_absent_or_whole_and_a_rerun_gives_the_same_bytes(stride, tmp_path):
-    done = subprocess.run([*PUBLISH, str(tmp_path), "sweep", str(stride)], capture_output=True, text=True, check=False)
+def test_killed_at_any_step_it_is_absent_or_whole_and_a_rerun_gives_the_same_bytes(
+    stride, tmp_path
+):
+    done = subprocess.run(
+        [*PUBLISH, str(tmp_path), "sweep", str(stride)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     kills, _, journals, *_ = done.stdout.split()
     assert int(kills) * stride > 40, "the sweep no longer sees the steps of a publish"
@@ -50,16 +54,29 @@ def stopped_at(root: Path, call: str, fault: str, number: int) -> subprocess.Com
     """A publish whose `number`-th `call` on a file of the store meets `fault`."""
     paths = [word for path in TOUCHED for word in ("-P", str(root / path))]
     inject = ["-e", f"trace={call}", "-e", f"inject={call}:{fault}:when={number}"]
-    return subprocess.run(["strace", "-f", "-o", str(root) + ".log", *paths, *inject, *PUBLISH, str(root)], capture_output=True, text=True)
+    return subprocess.run(
+        ["strace", "-f", "-o", str(root) + ".log", *paths, *inject, *PUBLISH, str(root)],
+        capture_output=True,
+        text=True,
+    )
 
 
-needs_strace = pytest.mark.skipif(not shutil.which("strace"), reason="strace is not installed (apt-get install strace)")
+needs_strace = pytest.mark.skipif(
+    not shutil.which("strace"), reason="strace is not installed (apt-get install strace)"
+)
 
 
 @pytest.mark.slow
 @needs_strace
 @pytest.mark.parametrize(
-    ("call", "step"), [("openat", 4), ("mkdir,mkdirat", 1), ("write,pwrite64", 4), ("fsync", 1), ("rename,renameat,renameat2", 1)]
+    ("call", "step"),
+    [
+        ("openat", 4),
+        ("mkdir,mkdirat", 1),
+        ("write,pwrite64", 4),
+        ("fsync", 1),
+        ("rename,renameat,renameat2", 1),
+    ],
 )
 def test_killed_at_the_nth_system_call_it_is_absent_or_whole(call, step, tmp_path, digest):
     for number in range(1, 200, step):
@@ -90,7 +107,9 @@ def test_killed_at_the_nth_system_call_it_is_absent_or_whole(call, step, tmp_pat
         ("openat", 3, "EROFS", "the filesystem is read-only"),
     ],
 )
-def test_a_disk_fault_at_the_nth_call_is_one_named_error_and_a_rerun_repairs_it(call, step, error, message, tmp_path, digest):
+def test_a_disk_fault_at_the_nth_call_is_one_named_error_and_a_rerun_repairs_it(
+    call, step, error, message, tmp_path, digest
+):
     for number in range(1, 200, step):
         root = tmp_path / str(number)
         root.mkdir()
@@ -112,7 +131,9 @@ def test_a_disk_fault_at_the_nth_call_is_one_named_error_and_a_rerun_repairs_it(
 def small_disk(tmp_path) -> Iterator[Path]:
     place = tmp_path / "small"
     place.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True).returncode:
+    if subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True
+    ).returncode:
         pytest.skip("this user may not mount a small filesystem")
     yield place
     subprocess.run(["umount", str(place)], check=True)
@@ -121,7 +142,9 @@ def small_disk(tmp_path) -> Iterator[Path]:
 def random_documents(draft, megabytes: int) -> None:
     with draft.writer("failures") as writer:
         for number in range(megabytes * 16):
-            writer.write([publishing.FAILURE | {"detail": random.Random(number).randbytes(32768).hex()}])
+            writer.write(
+                [publishing.FAILURE | {"detail": random.Random(number).randbytes(32768).hex()}]
+            )
 
 
 def test_a_full_disk_is_told_in_megabytes_and_work_goes_on_when_there_is_room(small_disk):
@@ -133,11 +156,16 @@ def test_a_full_disk_is_told_in_megabytes_and_work_goes_on_when_there_is_room(sm
         random_documents(draft, 6)
         return {}
 
-    with pytest.raises(ArtifactError, match=r"the disk is full \([1-9]\.\d MB of it were written, \d\.\d MB are free\)"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"the disk is full \([1-9]\.\d MB of it were written, \d\.\d MB are free\)",
+    ):
         store.publish("raw_documents", publishing.IDENTITY, {}, {}, make)
     assert store.ids() == []
     place = store.root / "drafts" / f"raw_documents-{publishing.IDENTITY.id}"
-    assert [path.name for path in place.iterdir()] == ["scratch"], "the room of a draft is given back"
+    assert [path.name for path in place.iterdir()] == ["scratch"], (
+        "the room of a draft is given back"
+    )
     (small_disk / "ballast").unlink()
     artifact, made = store.publish("raw_documents", publishing.IDENTITY, {}, {}, make)
     assert made
@@ -158,12 +186,14 @@ def test_a_filesystem_without_locks_is_told_before_any_work(store, monkeypatch):
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     with pytest.raises(ArtifactError, match="its filesystem gives no lock: No locks available"):
-        store.publish("raw_documents", publishing.IDENTITY, {}, {}, lambda draft: pytest.fail("work began"))
+        store.publish(
+            "raw_documents", publishing.IDENTITY, {}, {}, lambda draft: pytest.fail("work began")
+        )
 
 
 def test_a_fault_of_the_disk_is_told_though_the_draft_cannot_be_measured(store, monkeypatch):
     def make(draft):
-        monkeypatch.setattr("data_contracts.disk.listing", make)
+        monkeypatch.setattr("data_contracts.store.disk.listing", make)
         raise OSError(errno.EIO, "Input/output error")
 
     with pytest.raises(ArtifactError, match="the disk reports an I/O error"):
@@ -186,7 +216,13 @@ def test_a_folder_that_may_not_be_written_is_told_before_any_work(tmp_path):
         os.seteuid(65534)
     try:
         with pytest.raises(ArtifactError, match="permission is denied"):
-            store.publish("raw_documents", publishing.IDENTITY, {}, {}, lambda draft: pytest.fail("work began"))
+            store.publish(
+                "raw_documents",
+                publishing.IDENTITY,
+                {},
+                {},
+                lambda draft: pytest.fail("work began"),
+            )
     finally:
         if root:
             os.seteuid(0)
@@ -205,7 +241,13 @@ def test_objects_on_another_filesystem_are_refused_before_any_work(small_disk, t
     subprocess.run(["mount", "--bind", small_disk, objects], check=True)
     try:
         with pytest.raises(ArtifactError, match="are on two filesystems"):
-            store.publish("raw_documents", publishing.IDENTITY, {}, {}, lambda draft: pytest.fail("work began"))
+            store.publish(
+                "raw_documents",
+                publishing.IDENTITY,
+                {},
+                {},
+                lambda draft: pytest.fail("work began"),
+            )
     finally:
         subprocess.run(["umount", objects], check=True)
 
@@ -229,7 +271,9 @@ def test_the_remains_of_a_dead_run_are_cleared_away(store, digest):
 
 @pytest.mark.parametrize("rounds", [5, pytest.param(50, marks=pytest.mark.slow)])
 def test_of_two_processes_one_makes_it_and_the_other_takes_it(rounds, tmp_path):
-    done = subprocess.run([*PUBLISH, str(tmp_path), "race", str(rounds)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*PUBLISH, str(tmp_path), "race", str(rounds)], capture_output=True, text=True, timeout=300
+    )
     assert done.stdout.strip() == f"{rounds} of {rounds} rounds", done.stdout + done.stderr
 
 
@@ -237,28 +281,36 @@ POINT = """
 import sys
 from pathlib import Path
 from data_contracts.files import listing
-from data_contracts.names import Folder, Names, Pointing
-names = Names(Folder(Path(sys.argv[1])))
+from data_contracts.store.refs import FolderStorage, Ref, Refs
+refs = Refs(FolderStorage(Path(sys.argv[1])))
 for n in range(40):
-    pointing = Pointing(noun="tokenizer", id=f"{int(sys.argv[2]):012x}{n:012x}", at="now", run="r", stage="s", settings={}, as_of=None)
-    assert names.set("demo", "role", pointing)
+    ref = Ref(artifact_type="tokenizer", id=f"{int(sys.argv[2]):012x}{n:012x}", at="now", run="r", stage="s", settings={}, as_of=None)
+    assert refs.set("demo", "output", ref)
 """
 
 
-def test_names_never_lose_an_update(tmp_path):
-    writers = [subprocess.Popen([sys.executable, "-c", POINT, str(tmp_path), str(w)]) for w in range(3)]
+def test_refs_never_lose_an_update(tmp_path):
+    writers = [
+        subprocess.Popen([sys.executable, "-c", POINT, str(tmp_path), str(w)]) for w in range(3)
+    ]
     assert [writer.wait(60) for writer in writers] == [0, 0, 0]
-    history = [pointing.id for pointing in Names(Folder(tmp_path)).history("demo", "role")]
+    history = [ref.id for ref in Refs(FolderStorage(tmp_path)).history("demo", "output")]
     assert sorted(history) == sorted(f"{w:012x}{n:012x}" for w in range(3) for n in range(40))
     for w in range(3):
         mine = [entry for entry in history if entry.startswith(f"{w:012x}")]
-        assert mine == [f"{w:012x}{n:012x}" for n in range(40)], "updates of one writer keep their order"
-    assert not [path for path in (tmp_path / "demo" / "role").iterdir() if path.name.startswith(".")]
+        assert mine == [f"{w:012x}{n:012x}" for n in range(40)], (
+            "updates of one writer keep their order"
+        )
+    assert not [
+        path for path in (tmp_path / "demo" / "output").iterdir() if path.name.startswith(".")
+    ]
 
 
 def test_a_second_identity_is_another_artifact(store):
     first, _ = publishing.publish(store)
-    second, made = store.publish("raw_documents", publishing.identity("raw_documents", {"n": 2}), {}, {}, publishing.make)
+    second, made = store.publish(
+        "raw_documents", publishing.identity("raw_documents", {"n": 2}), {}, {}, publishing.make
+    )
     assert made
     assert first.id != second.id
     assert first.manifest.content == second.manifest.content

@@ -10,7 +10,13 @@ from data_contracts.contract import SHIPPED, load
 from tests.data_contracts.made_up import KIND, SIZE, TAGS, columns, custom, release
 
 NEW = {"name": "note", "logicalType": "string", "physicalType": "string", "required": False}
-FILE = {"name": "more", "physicalName": "more.bin", "logicalType": "string", "physicalType": "file", "required": False}
+FILE = {
+    "name": "more",
+    "physicalName": "more.bin",
+    "logicalType": "string",
+    "physicalType": "file",
+    "required": False,
+}
 PLACE = {"name": "place", "logicalType": "object", "physicalType": "struct", "required": False,
          "properties": [NEW, NEW | {"name": "city"}]}  # fmt: skip
 
@@ -69,25 +75,39 @@ TABLE = [
 @pytest.mark.parametrize(("change", "where", "what", "breaking"), TABLE)
 def test_each_change_is_told_alone_with_whether_it_breaks(change, where, what, breaking, tmp_path):
     found = changes(load(release(tmp_path / "old")), load(release(tmp_path / "new", change=change)))
-    assert [(c.where, c.what, c.breaking) for c in found] == ([(where, what, breaking)] if where else [])
+    assert [(c.where, c.what, c.breaking) for c in found] == (
+        [(where, what, breaking)] if where else []
+    )
 
 
 def test_what_was_taken_away_breaks_less_than_what_was_added(tmp_path):
-    plain, ruled = release(tmp_path / "a"), release(tmp_path / "b", change=custom("rules", ["gguf_header_is_readable"]))
+    plain, ruled = (
+        release(tmp_path / "a"),
+        release(tmp_path / "b", change=custom("rules", ["gguf_header_is_readable"])),
+    )
     assert [(c.what, c.breaking) for c in changes(load(ruled), load(plain))] == [("removed", False)]
-    required = release(tmp_path / "c", change=lambda c: c["schema"][1]["properties"][0].update(required=True))
-    assert [(c.what, c.breaking) for c in changes(load(required), load(plain))] == [("now optional", True)]
+    required = release(
+        tmp_path / "c", change=lambda c: c["schema"][1]["properties"][0].update(required=True)
+    )
+    assert [(c.what, c.breaking) for c in changes(load(required), load(plain))] == [
+        ("now optional", True)
+    ]
 
 
 def test_changes_inside_a_struct_are_told_with_the_way_to_them(tmp_path):
     one = load(release(tmp_path / "a", change=lambda c: columns(c).append(PLACE)))
     longer = PLACE | {"properties": [NEW, NEW | {"name": "city", "required": True}]}
-    assert [(c.where, c.what) for c in changes(one, load(release(tmp_path / "b", change=lambda c: columns(c).append(longer))))] == [
-        ("rows.place.city", "now required")
-    ]
+    assert [
+        (c.where, c.what)
+        for c in changes(
+            one, load(release(tmp_path / "b", change=lambda c: columns(c).append(longer)))
+        )
+    ] == [("rows.place.city", "now required")]
     fewer = PLACE | {"properties": [NEW]}
     found = changes(one, load(release(tmp_path / "c", change=lambda c: columns(c).append(fewer))))
-    assert [(c.where, c.what, c.breaking) for c in found] == [("rows.place", "fields changed", True)]
+    assert [(c.where, c.what, c.breaking) for c in found] == [
+        ("rows.place", "fields changed", True)
+    ]
 
 
 def test_a_contract_is_found_by_noun_by_version_and_by_file(tmp_path):
@@ -110,7 +130,9 @@ def test_shipped_contracts_are_in_order_but_for_being_frozen():
 def test_a_released_contract_cannot_change_unnoticed(tmp_path):
     contracts = Contracts(tmp_path, {})
     path = release(tmp_path)
-    assert frozen.problems(contracts) == ["pages/v1.yaml is not frozen: run groundup contracts check --freeze"]
+    assert frozen.problems(contracts) == [
+        "pages/v1.yaml is not frozen: run groundup contracts check --freeze"
+    ]
     assert frozen.freeze(contracts) == ["pages/v1.yaml"]
     assert frozen.freeze(contracts) == []
     assert frozen.problems(contracts) == []
@@ -118,7 +140,9 @@ def test_a_released_contract_cannot_change_unnoticed(tmp_path):
     path.write_text(text + "# a note\n")
     told = ["pages/v1.yaml is frozen and was changed: restore it and write a new version beside it"]
     assert frozen.problems(contracts) == told
-    with pytest.raises(ContractError, match=r"contract pages/v1\.yaml: was changed after its release"):
+    with pytest.raises(
+        ContractError, match=r"contract pages/v1\.yaml: was changed after its release"
+    ):
         frozen.require("pages", contracts)
     assert frozen.freeze(contracts) == [], "freezing again must not cover a change up"
     assert frozen.problems(contracts) == told
@@ -153,7 +177,9 @@ def test_a_major_version_needs_a_migration(tmp_path):
 
 def test_a_table_that_a_major_version_adds_needs_no_migration(tmp_path):
     def with_a_table(contract):
-        contract["schema"].append(contract["schema"][0] | {"name": "more", "physicalName": "more/*.parquet"})
+        contract["schema"].append(
+            contract["schema"][0] | {"name": "more", "physicalName": "more/*.parquet"}
+        )
 
     release(tmp_path)
     release(tmp_path, "2.0.0", with_a_table)

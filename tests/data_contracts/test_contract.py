@@ -24,7 +24,9 @@ YAMLS = sorted(ROOT.glob("*/v*.yaml"))
 
 @pytest.mark.parametrize("path", YAMLS, ids=lambda path: path.parent.name)
 def test_every_contract_is_valid_under_the_schema_of_the_standard(path):
-    schema = json.loads(files("open_data_contract_standard").joinpath("schema.json").read_text("utf-8"))
+    schema = json.loads(
+        files("open_data_contract_standard").joinpath("schema.json").read_text("utf-8")
+    )
     jsonschema.Draft201909Validator(schema).validate(yaml.safe_load(path.read_text("utf-8")))
 
 
@@ -38,9 +40,13 @@ def datacontract() -> str:
     program = place / "bin" / "datacontract"
     if not program.exists():
         shutil.rmtree(place, ignore_errors=True)
-        made = subprocess.run([sys.executable, "-m", "venv", str(place)], capture_output=True, text=True)
+        made = subprocess.run(
+            [sys.executable, "-m", "venv", str(place)], capture_output=True, text=True
+        )
         install = [str(place / "bin" / "pip"), "install", "-q", "datacontract-cli[duckdb]>=1.2,<2"]
-        made = subprocess.run(install, capture_output=True, text=True) if not made.returncode else made
+        made = (
+            subprocess.run(install, capture_output=True, text=True) if not made.returncode else made
+        )
         if made.returncode:
             shutil.rmtree(place, ignore_errors=True)
             pytest.skip(f"datacontract-cli cannot be installed here: {made.stderr.strip()[-200:]}")
@@ -61,19 +67,25 @@ for path in sys.argv[1:]:
 def test_datacontract_lint_accepts_every_contract(datacontract):
     """One process for all: starting it takes longer than its work."""
     python = Path(datacontract).with_name("python")
-    done = subprocess.run([str(python), "-c", LINT, *map(str, YAMLS)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [str(python), "-c", LINT, *map(str, YAMLS)], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.slow
 def test_datacontract_lint_refuses_what_is_no_contract(datacontract, tmp_path):
     broken = release(tmp_path, change=lambda contract: contract.pop("version"))
-    done = subprocess.run([datacontract, "lint", str(broken)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [datacontract, "lint", str(broken)], capture_output=True, text=True, timeout=300
+    )
     assert done.returncode != 0
 
 
 def test_the_schema_of_the_standard_refuses_what_is_no_contract(tmp_path):
-    schema = json.loads(files("open_data_contract_standard").joinpath("schema.json").read_text("utf-8"))
+    schema = json.loads(
+        files("open_data_contract_standard").joinpath("schema.json").read_text("utf-8")
+    )
     broken = yaml.safe_load(release(tmp_path, change=lambda c: c.update(kind="Recipe")).read_text())
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft201909Validator(schema).validate(broken)
@@ -82,7 +94,7 @@ def test_the_schema_of_the_standard_refuses_what_is_no_contract(tmp_path):
 def test_the_contracts_are_those_of_the_nouns_that_stages_make():
     import stages
 
-    assert SHIPPED.nouns == sorted({stage.produces for stage in stages.STAGES})
+    assert SHIPPED.artifact_types == sorted({stage.produces for stage in stages.STAGES})
 
 
 def option(index: int, **options):
@@ -95,30 +107,63 @@ def column(index: int, **values):
 
 FAULTS = [
     (lambda c: c.update(version="one"), "is not of the form MAJOR.MINOR.PATCH"),
-    (lambda c: c["schema"][0].update(physicalType="view"), "rows: physicalType is neither table nor files"),
-    (lambda c: c["schema"][0].update(physicalName="rows.parquet"), r"physicalName must be rows/\*.parquet"),
+    (
+        lambda c: c["schema"][0].update(physicalType="view"),
+        "rows: physicalType is neither table nor files",
+    ),
+    (
+        lambda c: c["schema"][0].update(physicalName="rows.parquet"),
+        r"physicalName must be rows/\*.parquet",
+    ),
     (lambda c: c["schema"][0].update(properties=[]), "table rows has no columns"),
     (lambda c: columns(c).append(columns(c)[0]), "table rows has a column twice"),
-    (lambda c: [p.update(primaryKey=True) for p in columns(c)[:2]], "a primary key of several columns is not checked"),
+    (
+        lambda c: [p.update(primaryKey=True) for p in columns(c)[:2]],
+        "a primary key of several columns is not checked",
+    ),
     (column(SIZE, name="a b"), "rows.a b: not a plain name"),
     (column(SIZE, physicalType="uint4"), "physicalType 'uint4' is not known, use one of"),
     (column(SIZE, physicalType="string"), "rows.size: string is logicalType string, not integer"),
     (column(KIND, unique=True), "rows.kind: a unique column must be required"),
     (column(TAGS, unique=True), "rows.tags: unique and enum are checked on plain columns only"),
     (column(SIZE, enum=[{"value": "many"}]), "rows.size: .*many"),
-    (column(SIZE, quality=[{"type": "sql", "query": "select 1"}]), "rows.size: quality rules are not checked"),
+    (
+        column(SIZE, quality=[{"type": "sql", "query": "select 1"}]),
+        "rows.size: quality rules are not checked",
+    ),
     (option(SIZE, multipleOf=2), "rows.size: multipleOf is not checked on integer"),
     (option(SIZE, pattern="^1"), "rows.size: pattern is not checked on integer"),
     (option(KIND, format="uuid"), "rows.kind: format is not checked on string"),
     (option(KIND, pattern="(?<=a)b"), "rows.kind: .*regular expression|rows.kind: .*Invalid"),
-    (lambda c: c["schema"][0].update(quality=[{"type": "sql", "query": "select 1"}]), "rows: quality rules are not checked"),
-    (custom("rules", ["rows_are_nice"]), "rule 'rows_are_nice' is not known, choose from: .*gguf_header_is_readable"),
-    (custom("rules", "gguf_header_is_readable"), "custom property rules: Input should be a valid tuple"),
-    (custom("conservations", {"from": "a.b", "into": ["rows"]}), "custom property conservations: Extra inputs are not permitted"),
-    (custom("conservation", {"into": ["rows"]}), "custom property conservation.from: Field required"),
-    (custom("conservation", {"from": "abc", "into": ["rows"]}), "custom property conservation.from: String should match"),
+    (
+        lambda c: c["schema"][0].update(quality=[{"type": "sql", "query": "select 1"}]),
+        "rows: quality rules are not checked",
+    ),
+    (
+        custom("rules", ["rows_are_nice"]),
+        "rule 'rows_are_nice' is not known, choose from: .*gguf_header_is_readable",
+    ),
+    (
+        custom("rules", "gguf_header_is_readable"),
+        "custom property rules: Input should be a valid tuple",
+    ),
+    (
+        custom("conservations", {"from": "a.b", "into": ["rows"]}),
+        "custom property conservations: Extra inputs are not permitted",
+    ),
+    (
+        custom("conservation", {"into": ["rows"]}),
+        "custom property conservation.from: Field required",
+    ),
+    (
+        custom("conservation", {"from": "abc", "into": ["rows"]}),
+        "custom property conservation.from: String should match",
+    ),
     (custom("conservation", {"from": "a.b", "into": ["lost"]}), r"no tables \['lost'\]"),
-    (custom("conservation", {"from": "a.b", "into": ["rows"]}), "conservation: rows need a primary key of one name"),
+    (
+        custom("conservation", {"from": "a.b", "into": ["rows"]}),
+        "conservation: rows need a primary key of one name",
+    ),
 ]
 
 

@@ -8,12 +8,14 @@ from tests.data_contracts.made_up import columns, release
 
 
 def test_the_pages_beside_the_contracts_are_up_to_date():
-    assert [str(path.relative_to(ROOT)) for path in docs.stale()] == [], "run: groundup contracts docs"
+    assert [str(path.relative_to(ROOT)) for path in docs.stale()] == [], (
+        "run: groundup contracts docs"
+    )
 
 
 def test_a_page_names_every_column_file_and_rule():
-    for noun in SHIPPED.nouns:
-        contract = current(noun)
+    for artifact_type in SHIPPED.artifact_types:
+        contract = current(artifact_type)
         page = docs.markdown(contract)
         for table in contract.tables:
             assert f"## Table `{table}`" in page
@@ -29,7 +31,10 @@ def test_the_inside_of_lists_bounds_and_choices_are_shown():
     page = docs.markdown(current("conversations"))
     assert "| messages | list of struct | yes | items ≥ 2 |" in page
     assert "| messages[].role | string | yes | `system` or `user` or `assistant` |" in page
-    assert "every row of raw_documents.documents is found again, once, in documents or rejects" in docs.markdown(current("clean_documents"))
+    assert (
+        "every row of raw_documents.documents is found again, once, in documents or rejects"
+        in docs.markdown(current("clean_documents"))
+    )
 
 
 def test_pages_are_written_once_and_keep_what_a_person_wrote_around_the_index(tmp_path):
@@ -46,5 +51,10 @@ def test_pages_are_written_once_and_keep_what_a_person_wrote_around_the_index(tm
 
 
 def test_a_bar_in_a_rule_does_not_break_the_table(tmp_path):
-    release(tmp_path, change=lambda c: columns(c)[0].update(logicalTypeOptions={"pattern": "^(a|b)$"}, description="a|b"))
+    release(
+        tmp_path,
+        change=lambda c: columns(c)[0].update(
+            logicalTypeOptions={"pattern": "^(a|b)$"}, description="a|b"
+        ),
+    )
     assert r"| unique, `^(a\|b)$` | a\|b |" in docs.markdown(Contracts(tmp_path).current("pages"))

@@ -17,7 +17,7 @@ import fsspec
 import pytest
 
 from data_contracts import ArtifactError, ConfigError, Store, open_store
-from data_contracts.remote import RemoteStore
+from data_contracts.store.remote import RemoteStore
 from tests.data_contracts import publishing
 
 pytestmark = pytest.mark.slow
@@ -89,7 +89,12 @@ def elsewhere(url: str, tmp_path: Path, machine: str) -> Store:
 
 
 def run(url: str, cache: Path) -> subprocess.Popen[str]:
-    return subprocess.Popen([sys.executable, "-c", PUBLISH, url, str(cache)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        [sys.executable, "-c", PUBLISH, url, str(cache)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_a_path_is_a_local_store_and_a_url_a_remote_one(tmp_path, monkeypatch):
@@ -103,7 +108,14 @@ def test_a_path_is_a_local_store_and_a_url_a_remote_one(tmp_path, monkeypatch):
     assert one.root.parent == tmp_path / "cache"
 
 
-@pytest.mark.parametrize("url", [f"s3://user:{CANARY}@bucket/prefix", f"s3://bucket/prefix?token={CANARY}", f"https://x:{CANARY}@host/y"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"s3://user:{CANARY}@bucket/prefix",
+        f"s3://bucket/prefix?token={CANARY}",
+        f"https://x:{CANARY}@host/y",
+    ],
+)
 def test_credentials_in_a_url_are_refused_and_not_repeated(url, tmp_path):
     with pytest.raises(ConfigError, match="credentials do not belong there") as error:
         elsewhere(url, tmp_path, "a")
@@ -128,8 +140,8 @@ def test_what_one_machine_published_another_finds_by_name_and_reads(s3, tmp_path
     assert found.check() == 5
     assert other.ids() == [KEY]
     assert other.resolve(KEY[1][:8]) == KEY
-    assert other.names.all() == ["demo"]
-    assert list(other.names.roles("demo")) == ["raw_documents"]
+    assert other.refs.runs() == ["demo"]
+    assert list(other.refs.outputs("demo")) == ["raw_documents"]
     assert publishing.publish(other)[1] is False
 
 
@@ -149,7 +161,9 @@ def test_to_look_at_an_artifact_takes_its_manifest_and_to_read_it_its_files(s3, 
     assert [path.rpartition("/")[2] for path in server.gets] == ["manifest.json"]
 
 
-def test_a_full_disk_under_the_cache_is_told_as_that_and_gets_its_room_back(s3, tmp_path, monkeypatch):
+def test_a_full_disk_under_the_cache_is_told_as_that_and_gets_its_room_back(
+    s3, tmp_path, monkeypatch
+):
     publishing.publish(elsewhere(s3, tmp_path, "one"))
     other = elsewhere(s3, tmp_path, "other")
 
@@ -216,11 +230,16 @@ def test_of_two_machines_that_publish_at_once_one_wins_and_both_have_its_artifac
         machines = [run(url, tmp_path / f"{number}-{machine}") for machine in "ab"]
         words = sorted(machine.communicate(timeout=120)[0].split()[0] for machine in machines)
         assert words == ["made", "reused"]
-        manifests = {elsewhere(url, tmp_path, f"{number}-{machine}").open(*KEY).manifest.model_dump_json() for machine in "ab"}
+        manifests = {
+            elsewhere(url, tmp_path, f"{number}-{machine}").open(*KEY).manifest.model_dump_json()
+            for machine in "ab"
+        }
         assert len(manifests) == 1
 
 
-def test_the_loser_of_two_different_results_takes_the_winners_and_leaves_nothing_behind(s3, tmp_path):
+def test_the_loser_of_two_different_results_takes_the_winners_and_leaves_nothing_behind(
+    s3, tmp_path
+):
     slow, fast = elsewhere(s3, tmp_path, "slow"), elsewhere(s3, tmp_path, "fast")
 
     def make(draft):
@@ -242,15 +261,26 @@ def test_a_damaged_remote_object_is_found_and_never_reaches_the_cache(s3, tmp_pa
     publishing.publish(elsewhere(s3, tmp_path, "one"))
     files = fsspec.filesystem("s3", use_listings_cache=False)
     path = next(
-        p for p in files.find(f"{s3}/objects") if p.endswith("manifest.json" if damage == "manifest" else "failures/part-00000.parquet")
+        p
+        for p in files.find(f"{s3}/objects")
+        if p.endswith("manifest.json" if damage == "manifest" else "failures/part-00000.parquet")
     )
     data = files.cat_file(path)
     if damage == "gone":
         files.rm_file(path)
     else:
-        files.pipe_file(path, {"cut": data[:-1], "flipped": data[:50] + bytes([data[50] ^ 1]) + data[51:], "manifest": b"{"}[damage])
+        files.pipe_file(
+            path,
+            {
+                "cut": data[:-1],
+                "flipped": data[:50] + bytes([data[50] ^ 1]) + data[51:],
+                "manifest": b"{",
+            }[damage],
+        )
     other = elsewhere(s3, tmp_path, "other")
-    with pytest.raises(ArtifactError, match=r"in s3://models.*(part-00000.parquet|manifest.json)") as error:
+    with pytest.raises(
+        ArtifactError, match=r"in s3://models.*(part-00000.parquet|manifest.json)"
+    ) as error:
         other.open(*KEY)
     assert "groundup rm raw_documents/" in error.value.fix
     assert not other.path(*KEY).exists()
@@ -282,8 +312,12 @@ def test_an_artifact_that_was_made_again_elsewhere_replaces_the_cached_one(s3, t
 
 def test_an_unreachable_bucket_is_told_before_any_work(s3, tmp_path):
     store = elsewhere("s3://no-such-bucket/x", tmp_path, "one")
-    with pytest.raises(ArtifactError, match=r"store s3://no-such-bucket/x: groundup-store cannot be reached") as error:
-        store.publish("raw_documents", publishing.IDENTITY, {}, {}, lambda draft: pytest.fail("work began"))
+    with pytest.raises(
+        ArtifactError, match=r"store s3://no-such-bucket/x: groundup-store cannot be reached"
+    ) as error:
+        store.publish(
+            "raw_documents", publishing.IDENTITY, {}, {}, lambda draft: pytest.fail("work began")
+        )
     assert "credentials" in error.value.fix
     assert CANARY not in str(error.value)
 
@@ -291,26 +325,30 @@ def test_an_unreachable_bucket_is_told_before_any_work(s3, tmp_path):
 def test_a_store_that_ignores_the_condition_is_refused_before_any_work(s3, tmp_path, monkeypatch):
     store = elsewhere(s3, tmp_path, "one")
     monkeypatch.setattr(store.bucket, "create", lambda key, data: True)
-    with pytest.raises(ArtifactError, match="takes a second write of an entry that must be written once"):
+    with pytest.raises(
+        ArtifactError, match="takes a second write of an entry that must be written once"
+    ):
         publishing.publish(store)
 
 
 NAMES = """
 import sys
-from data_contracts.names import Names, Pointing
-from data_contracts.remote import Bucket
-names = Names(Bucket(sys.argv[1]))
+from data_contracts.store.refs import Ref, Refs
+from data_contracts.store.remote import Bucket
+refs = Refs(Bucket(sys.argv[1]))
 for n in range(8):
-    pointing = Pointing(noun="tokenizer", id=f"{int(sys.argv[2]):012x}{n:012x}", at="now", run="r", stage="s", settings={}, as_of=None)
-    assert names.set("demo", "role", pointing)
+    ref = Ref(artifact_type="tokenizer", id=f"{int(sys.argv[2]):012x}{n:012x}", at="now", run="r", stage="s", settings={}, as_of=None)
+    assert refs.set("demo", "output", ref)
 """
 
 
 @pytest.mark.slow
-def test_names_in_a_bucket_never_lose_an_update(s3, tmp_path):
-    writers = [subprocess.Popen([sys.executable, "-c", NAMES, f"{s3}/names", str(w)]) for w in range(2)]
+def test_refs_in_a_bucket_never_lose_an_update(s3, tmp_path):
+    writers = [
+        subprocess.Popen([sys.executable, "-c", NAMES, f"{s3}/refs", str(w)]) for w in range(2)
+    ]
     assert [writer.wait(120) for writer in writers] == [0, 0]
-    history = [pointing.id for pointing in elsewhere(s3, tmp_path, "a").names.history("demo", "role")]
+    history = [ref.id for ref in elsewhere(s3, tmp_path, "a").refs.history("demo", "output")]
     assert sorted(history) == sorted(f"{w:012x}{n:012x}" for w in range(2) for n in range(8))
 
 

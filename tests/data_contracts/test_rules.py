@@ -11,86 +11,126 @@ import pytest
 from data_contracts import ContractError, current
 from data_contracts.check import TableCheck, differences, table
 from data_contracts.contract import SHIPPED, load
-from data_contracts.writer import TableWriter
+from data_contracts.store.writer import TableWriter
 from tests.data_contracts.samples import broken_rows, good_rows, ill_typed
 
-TABLES = [(noun, name) for noun in SHIPPED.nouns for name in current(noun).tables]
+TABLES = [
+    (artifact_type, name)
+    for artifact_type in SHIPPED.artifact_types
+    for name in current(artifact_type).tables
+]
 
 
-def written(folder: Path, noun: str, name: str, *shards: list[dict], first: int = 0) -> list[str]:
+def written(
+    folder: Path, artifact_type: str, name: str, *shards: list[dict], first: int = 0
+) -> list[str]:
     """What is told of the shards and of those before the first of them, by the writer or by the check."""
     try:
         for number, rows in enumerate(shards, first):
-            with TableWriter(current(noun), name, folder / name / f"part-{number:05d}.parquet") as writer:
+            with TableWriter(
+                current(artifact_type), name, folder / name / f"part-{number:05d}.parquet"
+            ) as writer:
                 writer.write(rows)
     except ContractError as error:
         return [line.strip() for line in error.why.splitlines()[1:]]
-    return table(current(noun), name, folder)[1]
+    return table(current(artifact_type), name, folder)[1]
 
 
-@pytest.mark.parametrize(("noun", "name"), TABLES)
-def test_rows_made_from_the_contract_keep_it(noun, name, tmp_path):
-    contract = current(noun)
-    assert written(tmp_path, noun, name, good_rows(contract, name, 3), good_rows(contract, name, 3, first=3)) == []
+@pytest.mark.parametrize(("artifact_type", "name"), TABLES)
+def test_rows_made_from_the_contract_keep_it(artifact_type, name, tmp_path):
+    contract = current(artifact_type)
+    assert (
+        written(
+            tmp_path,
+            artifact_type,
+            name,
+            good_rows(contract, name, 3),
+            good_rows(contract, name, 3, first=3),
+        )
+        == []
+    )
     assert table(contract, name, tmp_path)[0] == 6
 
 
-@pytest.mark.parametrize(("noun", "name"), TABLES)
-def test_a_broken_rule_is_told_with_column_rule_file_and_row_and_nothing_else_is(noun, name, tmp_path):
-    contract = current(noun)
+@pytest.mark.parametrize(("artifact_type", "name"), TABLES)
+def test_a_broken_rule_is_told_with_column_rule_file_and_row_and_nothing_else_is(
+    artifact_type, name, tmp_path
+):
+    contract = current(artifact_type)
     first, good = good_rows(contract, name, 3), good_rows(contract, name, 3, first=3)
-    assert written(tmp_path, noun, name, first) == []
+    assert written(tmp_path, artifact_type, name, first) == []
     for broken in broken_rows(contract, name, first[0]):
         second = [*map(dict, good)]
         broken.spoil(second[1])
-        told = written(tmp_path, noun, name, second, first=1)
+        told = written(tmp_path, artifact_type, name, second, first=1)
         (tmp_path / name / "part-00001.parquet").unlink()
         assert len(told) == 1, (str(broken), told)
-        assert told[0].startswith(f"{name}/part-00001.parquet row 1: {name}.{broken.column} breaks {broken.rule}: ")
+        assert told[0].startswith(
+            f"{name}/part-00001.parquet row 1: {name}.{broken.column} breaks {broken.rule}: "
+        )
 
 
-@pytest.mark.parametrize(("noun", "name"), TABLES)
-def test_a_value_of_another_type_is_refused_by_the_writer_with_its_row(noun, name, tmp_path):
-    good = good_rows(current(noun), name, 3)
-    for prop in current(noun).columns(name):
+@pytest.mark.parametrize(("artifact_type", "name"), TABLES)
+def test_a_value_of_another_type_is_refused_by_the_writer_with_its_row(
+    artifact_type, name, tmp_path
+):
+    good = good_rows(current(artifact_type), name, 3)
+    for prop in current(artifact_type).columns(name):
         rows = [*good[:2], good[2] | {prop.name: ill_typed(prop)}]
-        (told,) = written(tmp_path / prop.name, noun, name, rows)
+        (told,) = written(tmp_path / prop.name, artifact_type, name, rows)
         assert told.startswith(f"{name}/part-00000.parquet row 2: {name}.{prop.name} is not ")
 
 
-def rewritten(folder: Path, noun: str, name: str, change) -> list[str]:
+def rewritten(folder: Path, artifact_type: str, name: str, change) -> list[str]:
     """What is told of a shard whose columns another program changed."""
-    assert written(folder, noun, name, good_rows(current(noun), name, 3)) == []
+    assert written(folder, artifact_type, name, good_rows(current(artifact_type), name, 3)) == []
     path = folder / name / "part-00000.parquet"
     pq.write_table(change(pq.read_table(path)), path)
-    return table(current(noun), name, folder)[1]
+    return table(current(artifact_type), name, folder)[1]
 
 
-@pytest.mark.parametrize(("noun", "name"), TABLES)
-def test_a_column_that_is_missing_renamed_or_of_another_type_is_told_by_name(noun, name, tmp_path):
-    assert written(tmp_path, noun, name, good_rows(current(noun), name, 3)) == []
+@pytest.mark.parametrize(("artifact_type", "name"), TABLES)
+def test_a_column_that_is_missing_renamed_or_of_another_type_is_told_by_name(
+    artifact_type, name, tmp_path
+):
+    assert written(tmp_path, artifact_type, name, good_rows(current(artifact_type), name, 3)) == []
     good = pq.read_table(tmp_path / name / "part-00000.parquet").schema
     for at, column in enumerate(good.names):
-        assert differences(current(noun), name, good.remove(at)) == [f"column {column!r} is missing"]
-        assert differences(current(noun), name, good.set(at, good.field(at).with_name(column + "s"))) == [
+        assert differences(current(artifact_type), name, good.remove(at)) == [
+            f"column {column!r} is missing"
+        ]
+        assert differences(
+            current(artifact_type), name, good.set(at, good.field(at).with_name(column + "s"))
+        ) == [
             f"column {column!r} is missing; found {column + 's'!r}, which is not in the contract",
             f"column {column + 's'!r} is not in the contract",
         ]
-        (told,) = differences(current(noun), name, good.set(at, good.field(at).with_type(pa.date32())))
+        (told,) = differences(
+            current(artifact_type), name, good.set(at, good.field(at).with_type(pa.date32()))
+        )
         assert told.startswith(f"column {column!r} is date32[day], the contract says ")
 
 
-@pytest.mark.parametrize(("noun", "name"), TABLES)
-def test_a_column_too_many_and_another_order_are_told(noun, name, tmp_path):
-    told = rewritten(tmp_path / "a", noun, name, lambda found: found.append_column("extra", pa.array([1, 2, 3])))
+@pytest.mark.parametrize(("artifact_type", "name"), TABLES)
+def test_a_column_too_many_and_another_order_are_told(artifact_type, name, tmp_path):
+    told = rewritten(
+        tmp_path / "a",
+        artifact_type,
+        name,
+        lambda found: found.append_column("extra", pa.array([1, 2, 3])),
+    )
     assert told == [f"{name}/part-00000.parquet: column 'extra' is not in the contract"]
-    (told,) = rewritten(tmp_path / "b", noun, name, lambda found: found.select(found.column_names[::-1]))
+    (told,) = rewritten(
+        tmp_path / "b", artifact_type, name, lambda found: found.select(found.column_names[::-1])
+    )
     assert "columns are in the order" in told
 
 
 def test_all_differences_of_a_schema_are_told_at_once(tmp_path):
     def change(found: pa.Table) -> pa.Table:
-        return found.rename_columns(["txt" if n == "text" else n for n in found.column_names]).drop_columns(["title"])
+        return found.rename_columns(
+            ["txt" if n == "text" else n for n in found.column_names]
+        ).drop_columns(["title"])
 
     told = rewritten(tmp_path, "eval_items", "pages", change)
     assert told == [
@@ -101,22 +141,43 @@ def test_all_differences_of_a_schema_are_told_at_once(tmp_path):
 
 
 def test_a_rule_that_many_rows_break_is_told_once_with_their_number(tmp_path):
-    rows = [[row | {"answer": -1} for row in good_rows(current("eval_items"), "items", 5, first=5 * shard)] for shard in range(2)]
+    rows = [
+        [
+            row | {"answer": -1}
+            for row in good_rows(current("eval_items"), "items", 5, first=5 * shard)
+        ]
+        for shard in range(2)
+    ]
     (told,) = written(tmp_path, "eval_items", "items", *rows)
-    assert told == "items/part-00000.parquet row 0: items.answer breaks minimum: -1 is below 0 (and 9 more rows)"
+    assert (
+        told
+        == "items/part-00000.parquet row 0: items.answer breaks minimum: -1 is below 0 (and 9 more rows)"
+    )
 
 
 def test_a_duplicate_names_the_row_that_has_the_key_already(tmp_path):
-    first, second = good_rows(current("eval_items"), "pages", 4), good_rows(current("eval_items"), "pages", 4, first=4)
+    first, second = (
+        good_rows(current("eval_items"), "pages", 4),
+        good_rows(current("eval_items"), "pages", 4, first=4),
+    )
     second[3]["id"] = first[2]["id"]
     (told,) = written(tmp_path, "eval_items", "pages", first, second)
-    assert told == "pages/part-00001.parquet row 3: pages.id breaks unique: the same key is in pages/part-00000.parquet row 2"
+    assert (
+        told
+        == "pages/part-00001.parquet row 3: pages.id breaks unique: the same key is in pages/part-00000.parquet row 2"
+    )
 
 
 @pytest.mark.slow
 def test_many_duplicates_are_found_across_batches_and_files(tmp_path):
     steps = good_rows(current("checkpoint"), "metrics", 20_000)
-    (told,) = written(tmp_path, "checkpoint", "metrics", steps, [steps[19_999], *good_rows(current("checkpoint"), "metrics", 1, 20_000)])
+    (told,) = written(
+        tmp_path,
+        "checkpoint",
+        "metrics",
+        steps,
+        [steps[19_999], *good_rows(current("checkpoint"), "metrics", 1, 20_000)],
+    )
     assert told.endswith(
         "metrics/part-00001.parquet row 0: metrics.step breaks unique: the same key is in metrics/part-00000.parquet row 19999"
     )
@@ -150,10 +211,14 @@ def nested(tmp_path: Path, rows: list[dict], start: int = 0) -> list[str]:
     path.parent.mkdir(exist_ok=True)
     path.write_text(NESTED)
     contract = load(path)
-    batch = pa.Table.from_pylist(rows, contract.arrow_schema("rows")).combine_chunks().to_batches()[0]
+    batch = (
+        pa.Table.from_pylist(rows, contract.arrow_schema("rows")).combine_chunks().to_batches()[0]
+    )
     check = TableCheck(contract, "rows")
     check.batch(batch.slice(start), "f", start)
-    return [f"{v.column} {v.rule} row {v.row} rows {v.rows}: {v.detail}" for v in check.violations()]
+    return [
+        f"{v.column} {v.rule} row {v.row} rows {v.rows}: {v.detail}" for v in check.violations()
+    ]
 
 
 def test_values_inside_lists_and_structs_are_told_with_the_way_to_them_and_the_row(tmp_path):
@@ -176,8 +241,12 @@ def test_values_inside_lists_and_structs_are_told_with_the_way_to_them_and_the_r
 
 
 def test_null_inside_is_told_where_it_is_not_allowed(tmp_path):
-    assert nested(tmp_path, [{"grid": [[1, None]]}]) == ["grid[][] required row 0 rows 1: null where a value is required"]
-    assert nested(tmp_path, [{}, {"place": {}}]) == ["place.city required row 1 rows 1: null where a value is required"]
+    assert nested(tmp_path, [{"grid": [[1, None]]}]) == [
+        "grid[][] required row 0 rows 1: null where a value is required"
+    ]
+    assert nested(tmp_path, [{}, {"place": {}}]) == [
+        "place.city required row 1 rows 1: null where a value is required"
+    ]
 
 
 def test_an_empty_batch_breaks_nothing(tmp_path):
@@ -190,7 +259,9 @@ def test_text_that_is_not_utf8_is_refused(tmp_path):
     path = tmp_path / "pages" / "part-00000.parquet"
     found = pq.read_table(path)
     broken = pa.array([b"\xff\xfe", b"ok"], pa.large_binary()).view(pa.large_string())
-    pq.write_table(found.set_column(found.column_names.index("text"), found.schema.field("text"), broken), path)
+    pq.write_table(
+        found.set_column(found.column_names.index("text"), found.schema.field("text"), broken), path
+    )
     (told,) = table(contract, "pages", tmp_path)[1]
     assert told.startswith("pages/part-00000.parquet: cannot be read")
     assert "UTF8" in told

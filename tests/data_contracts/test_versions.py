@@ -24,14 +24,25 @@ def with_note(contract):
 def in_bytes(contract):
     """Version 2: `size` became `bytes`, in another unit, and there is a table more."""
     with_note(contract)
-    columns(contract)[SIZE + 1] = {"name": "bytes", "logicalType": "integer", "physicalType": "int64", "required": True}
-    contract["schema"].append(contract["schema"][0] | {"name": "more", "physicalName": "more/*.parquet"})
+    columns(contract)[SIZE + 1] = {
+        "name": "bytes",
+        "logicalType": "integer",
+        "physicalType": "int64",
+        "required": True,
+    }
+    contract["schema"].append(
+        contract["schema"][0] | {"name": "more", "physicalName": "more/*.parquet"}
+    )
 
 
 def to_bytes(batch: pa.RecordBatch) -> pa.RecordBatch:
-    assert "note" in batch.schema.names, "a migration is given the newest minor version of the old major"
+    assert "note" in batch.schema.names, (
+        "a migration is given the newest minor version of the old major"
+    )
     size = pc.multiply(batch["size"].cast(pa.int64()), 1024)
-    return pa.record_batch({"bytes": size} | {name: batch[name] for name in batch.schema.names if name != "size"})
+    return pa.record_batch(
+        {"bytes": size} | {name: batch[name] for name in batch.schema.names if name != "size"}
+    )
 
 
 STEPS = {("pages", "rows", 1): to_bytes}
@@ -48,7 +59,13 @@ def old_artifact(tmp_path: Path) -> Store:
                 writer.write([ROW | {"id": f"{shard}-{n}", "size": n} for n in range(3)])
         return {}
 
-    artifact, _ = store.publish("pages", publishing.identity("pages", {}, store.contracts.current("pages").version), {}, {}, make)
+    artifact, _ = store.publish(
+        "pages",
+        publishing.identity("pages", {}, store.contracts.current("pages").version),
+        {},
+        {},
+        make,
+    )
     store.point("old", "pages", artifact, "run-1")
     return store
 
@@ -92,7 +109,9 @@ def test_a_major_version_without_migration_is_refused(tmp_path):
     release(tmp_path / "new")
     release(tmp_path / "new", "2.0.0", in_bytes)
     found = read_by(store, tmp_path / "new")
-    with pytest.raises(ContractError, match=r"was written under contract 1\.0\.0 and no migration leads to 2\.x"):
+    with pytest.raises(
+        ContractError, match=r"was written under contract 1\.0\.0 and no migration leads to 2\.x"
+    ):
         found.require(2)
     with pytest.raises(ContractError, match=r"no migration from 1\.x to 2\.x"):
         found.read("rows")
@@ -103,7 +122,9 @@ def test_a_migration_that_forgets_a_column_is_told(tmp_path):
     release(tmp_path / "new")
     release(tmp_path / "new", "2.0.0", in_bytes)
     found = read_by(store, tmp_path / "new", {("pages", "rows", 1): lambda batch: batch})
-    with pytest.raises(ContractError, match=r"migration of pages.rows to 2\.0\.0: bytes is not there as int64"):
+    with pytest.raises(
+        ContractError, match=r"migration of pages.rows to 2\.0\.0: bytes is not there as int64"
+    ):
         found.read("rows")
 
 
@@ -122,7 +143,11 @@ def newer_artifact(tmp_path: Path, version: str, change, **more: object) -> Stor
         return {}
 
     artifact, _ = newer.publish(
-        "pages", publishing.identity("pages", {"newer": True}, newer.contracts.current("pages").version), {}, {}, make
+        "pages",
+        publishing.identity("pages", {"newer": True}, newer.contracts.current("pages").version),
+        {},
+        {},
+        make,
     )
     newer.point("new", "pages", artifact, "run-2")
     return store
@@ -131,7 +156,10 @@ def newer_artifact(tmp_path: Path, version: str, change, **more: object) -> Stor
 def test_a_newer_minor_version_is_read_without_its_new_columns_and_with_a_note(tmp_path):
     store = newer_artifact(tmp_path, "1.1.0", with_note)
     found = store.find("new/pages", verify=True)
-    assert found.require(1) == f"{found} was written under contract 1.1.0, newer than 1.0.0: columns that it added are left out"
+    assert (
+        found.require(1)
+        == f"{found} was written under contract 1.1.0, newer than 1.0.0: columns that it added are left out"
+    )
     assert found.read("rows").to_pylist() == [ROW]
     assert found.check() == 1
 
@@ -141,13 +169,21 @@ def test_what_a_newer_minor_version_allows_is_no_fault_of_its_artifacts(tmp_path
         columns(contract)[SIZE]["logicalTypeOptions"]["maximum"] = 1000
         with_note(contract)
 
-    assert newer_artifact(tmp_path, "1.1.0", with_more_sizes, size=999).find("new/pages", verify=True).check() == 1
+    assert (
+        newer_artifact(tmp_path, "1.1.0", with_more_sizes, size=999)
+        .find("new/pages", verify=True)
+        .check()
+        == 1
+    )
 
 
 def test_a_newer_major_version_is_refused(tmp_path):
     store = newer_artifact(tmp_path, "2.0.0", in_bytes)
     found = store.find("new/pages", verify=True)
-    with pytest.raises(ContractError, match=r"this release reads pages up to 1\.x\n  To repair: install a newer groundup"):
+    with pytest.raises(
+        ContractError,
+        match=r"this release reads pages up to 1\.x\n  To repair: install a newer groundup",
+    ):
         found.require(1)
     with pytest.raises(ContractError, match="which this release does not know"):
         found.check()
@@ -158,14 +194,21 @@ def test_a_newer_major_version_is_refused(tmp_path):
 def test_versions_are_ordered_by_number(tmp_path):
     for version in ("1.0.0", "1.2.0", "1.10.0", "2.0.0"):
         release(tmp_path, version)
-    assert [str(c.version) for c in Contracts(tmp_path).versions("pages")] == ["1.0.0", "1.2.0", "1.10.0", "2.0.0"]
-    assert Contracts(tmp_path).nouns == ["pages"]
+    assert [str(c.version) for c in Contracts(tmp_path).versions("pages")] == [
+        "1.0.0",
+        "1.2.0",
+        "1.10.0",
+        "2.0.0",
+    ]
+    assert Contracts(tmp_path).artifact_types == ["pages"]
     with pytest.raises(ContractError, match="choose one of: pages"):
         Contracts(tmp_path).current("sheets")
     shutil.rmtree(tmp_path / "pages")
 
 
-@pytest.mark.parametrize("text", ["", "1", "1.0", "1.0.0.0", "v1.0.0", "1.0.0-rc1", "1.٠.0", "1.0.0\n"])
+@pytest.mark.parametrize(
+    "text", ["", "1", "1.0", "1.0.0.0", "v1.0.0", "1.0.0-rc1", "1.٠.0", "1.0.0\n"]
+)
 def test_what_is_no_version_is_refused(text):
     with pytest.raises(ContractError, match=r"MAJOR\.MINOR\.PATCH"):
         Version.parse(text)

@@ -18,10 +18,10 @@ import httpx
 import pytest
 
 from data_contracts import Artifact, Identity, Manifest, Store
-from data_contracts.artifact import MANIFEST, InputRef
-from flows import api_secret, sign_in
+from data_contracts.store.artifact import MANIFEST, InputRef
 from flows.home import Home
-from flows.server_address import Address
+from flows.prefect_host import api_secret, sign_in
+from flows.prefect_host.server_address import Address
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -33,12 +33,26 @@ class Groundup:
         self.home, self.port, self.folder = home, port, folder
         self.url = f"http://127.0.0.1:{port}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "GROUNDUP_"))}
-        self.environment = kept | {"GROUNDUP_HOME": str(home), "GROUNDUP_PORT": str(port), "COLUMNS": "160"}
+        self.environment = kept | {
+            "GROUNDUP_HOME": str(home),
+            "GROUNDUP_PORT": str(port),
+            "COLUMNS": "160",
+        }
 
-    def run(self, *arguments: str, check: bool = True, typed: str = "", timeout: float = 900) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, check: bool = True, typed: str = "", timeout: float = 900
+    ) -> subprocess.CompletedProcess[str]:
         """`groundup …`; both outputs as text. typed: what the person types, and then the end of the input."""
         command = [str(Path(sys.executable).with_name("groundup")), *arguments]
-        done = subprocess.run(command, env=self.environment, cwd=self.folder, input=typed, capture_output=True, text=True, timeout=timeout)
+        done = subprocess.run(
+            command,
+            env=self.environment,
+            cwd=self.folder,
+            input=typed,
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
         assert not check or done.returncode == 0, done.stdout + done.stderr
         return done
 
@@ -47,7 +61,14 @@ class Groundup:
         """`groundup …` under way, its output in one pipe; killed at the end if it still runs."""
         command = [str(Path(sys.executable).with_name("groundup")), *arguments]
         pipe = subprocess.PIPE
-        with subprocess.Popen(command, env=self.environment, cwd=self.folder, stdout=pipe, stderr=subprocess.STDOUT, text=True) as process:
+        with subprocess.Popen(
+            command,
+            env=self.environment,
+            cwd=self.folder,
+            stdout=pipe,
+            stderr=subprocess.STDOUT,
+            text=True,
+        ) as process:
             try:
                 yield process
             finally:
@@ -69,10 +90,14 @@ class Groundup:
         credentials = tuple(self.secret.split(":", 1))
         with httpx.Client(base_url=f"{self.url}/api", auth=credentials, trust_env=False) as client:
             me = str(uuid4())
-            token = client.get("/csrf-token", params={"client": me}).raise_for_status().json()["token"]
+            token = (
+                client.get("/csrf-token", params={"client": me}).raise_for_status().json()["token"]
+            )
             headers = {"Prefect-Csrf-Token": token, "Prefect-Csrf-Client": me}
             method = method or ("POST" if body else "GET")
-            answer = client.request(method, path, json=body or None, headers=headers).raise_for_status()
+            answer = client.request(
+                method, path, json=body or None, headers=headers
+            ).raise_for_status()
             return answer.json() if answer.content else None
 
     def deployment(self, name: str) -> dict[str, Any]:
@@ -82,11 +107,24 @@ class Groundup:
     def wait_for(self, flow_run: str, seconds: float = 600) -> dict[str, Any]:
         """The flow run when it has ended; fails if it did not complete."""
         deadline = time.monotonic() + seconds
-        while (run := self.api(f"/flow_runs/{flow_run}"))["state_type"] not in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"):
-            assert time.monotonic() < deadline, f"flow run still {run['state_name']} after {seconds} s"
+        while (run := self.api(f"/flow_runs/{flow_run}"))["state_type"] not in (
+            "COMPLETED",
+            "FAILED",
+            "CRASHED",
+            "CANCELLED",
+        ):
+            assert time.monotonic() < deadline, (
+                f"flow run still {run['state_name']} after {seconds} s"
+            )
             time.sleep(1)
-        logs = self.api("/logs/filter", logs={"flow_run_id": {"any_": [flow_run]}}) if run["state_type"] != "COMPLETED" else []
-        assert run["state_type"] == "COMPLETED", run["state"]["message"] + "\n" + "\n".join(entry["message"] for entry in logs)
+        logs = (
+            self.api("/logs/filter", logs={"flow_run_id": {"any_": [flow_run]}})
+            if run["state_type"] != "COMPLETED"
+            else []
+        )
+        assert run["state_type"] == "COMPLETED", (
+            run["state"]["message"] + "\n" + "\n".join(entry["message"] for entry in logs)
+        )
         return run
 
 
@@ -104,18 +142,25 @@ def follow_sign_in(page: Any, address: str) -> None:
 def recorded(store: Store) -> Callable[..., Artifact]:
     """recorded("clean_documents", "clean", raw_documents=artifact) → an artifact of which the store has the manifest alone."""
 
-    def make(noun: str, stage: str, **inputs: Artifact) -> Artifact:
+    def make(artifact_type: str, stage: str, **inputs: Artifact) -> Artifact:
         as_of = str(len(store.ids()))
-        identity = Identity(stage, 1, f"{noun} 1.0.0", {}, {name: given.id for name, given in inputs.items()}, as_of)
+        identity = Identity(
+            stage,
+            1,
+            f"{artifact_type} 1.0.0",
+            {},
+            {name: given.id for name, given in inputs.items()},
+            as_of,
+        )
         manifest = Manifest(
-            groundup="0", id=identity.id, noun=noun, contract="1.0.0", stage=stage, stage_version=1, as_of=as_of, config={}, settings={},
-            inputs={name: InputRef(noun=given.noun, id=given.id) for name, given in inputs.items()},
+            groundup="0", id=identity.id, artifact_type=artifact_type, contract="1.0.0", stage=stage, stage_version=1, as_of=as_of, config={}, settings={},
+            inputs={name: InputRef(artifact_type=given.artifact_type, id=given.id) for name, given in inputs.items()},
             rows={}, facts={}, files=[], started="", finished="",
         )  # fmt: skip
-        place = store.path(noun, identity.id)
+        place = store.path(artifact_type, identity.id)
         place.mkdir(parents=True)
         (place / MANIFEST).write_text(manifest.model_dump_json())
-        return store.open(noun, identity.id)
+        return store.open(artifact_type, identity.id)
 
     return make
 
@@ -129,7 +174,9 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def groundup(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Groundup]:
     """`groundup up` in a new folder; `groundup down` at the end."""
-    started = Groundup(tmp_path_factory.mktemp("home"), free_port(), tmp_path_factory.mktemp("folder"))
+    started = Groundup(
+        tmp_path_factory.mktemp("home"), free_port(), tmp_path_factory.mktemp("folder")
+    )
     try:
         assert started.url in started.run("up").stdout
         yield started
@@ -147,12 +194,24 @@ def browser_page() -> Iterator[Any]:
 @contextmanager
 def chromium_page(*arguments: str) -> Iterator[Any]:
     """A page of a headless Chromium that gets `arguments`; skips the test where there is none."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = (
+        shutil.which("chromium")
+        or shutil.which("chromium-browser")
+        or shutil.which("google-chrome")
+    )
     if chromium is None:
-        pytest.skip("no Chromium on this machine: infra/install_test_programs.sh installs it where apt may be used")
+        pytest.skip(
+            "no Chromium on this machine: infra/install_test_programs.sh installs it where apt may be used"
+        )
     from playwright.sync_api import sync_playwright
 
-    quiet = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    quiet = [
+        "--disable-gpu",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+    ]
     quiet += ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=[*quiet, *arguments])

@@ -11,8 +11,8 @@ from unittest import mock
 import pytest
 
 from data_contracts import GroundupError
-from flows import api_secret, processes, server
 from flows.home import Home
+from flows.prefect_host import api_secret, processes, server
 
 
 @pytest.fixture
@@ -41,7 +41,9 @@ def test_many_that_start_at_once_agree(at: Home) -> None:
 def test_one_that_others_may_know_or_choose_is_not_used(at: Home, mode: int) -> None:
     api_secret.read_or_make(at)
     api_secret.path(at).chmod(mode)
-    with pytest.raises(GroundupError, match=r"is open to others .*\n.*rm .*/api-secret; groundup up"):
+    with pytest.raises(
+        GroundupError, match=r"is open to others .*\n.*rm .*/api-secret; groundup up"
+    ):
         api_secret.read_or_make(at)
 
 
@@ -54,7 +56,15 @@ def test_one_of_another_user_is_not_used(at: Home) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "short:x", "no colon in this text at all", ":" + "x" * 40, "user:" + "x" * 20 + "\n" + "y", "user:" + "é" * 20]
+    "text",
+    [
+        "",
+        "short:x",
+        "no colon in this text at all",
+        ":" + "x" * 40,
+        "user:" + "x" * 20 + "\n" + "y",
+        "user:" + "é" * 20,
+    ],
 )
 def test_a_file_that_holds_none_is_said_and_never_used(at: Home, text: str) -> None:
     api_secret.read_or_make(at)
@@ -64,7 +74,9 @@ def test_a_file_that_holds_none_is_said_and_never_used(at: Home, text: str) -> N
 
 
 @pytest.mark.parametrize("dangling", [True, False])
-def test_a_link_in_its_place_is_neither_followed_nor_overwritten(at: Home, tmp_path: Path, dangling: bool) -> None:
+def test_a_link_in_its_place_is_neither_followed_nor_overwritten(
+    at: Home, tmp_path: Path, dangling: bool
+) -> None:
     victim = tmp_path / "victim"
     if not dangling:
         victim.write_text("user:" + "x" * 40)
@@ -89,12 +101,19 @@ def test_a_server_of_an_older_groundup_which_was_open_is_not_used(at: Home) -> N
     at.prefect.mkdir(parents=True)
     with mock.patch.dict(os.environ, clear=False):
         os.environ.pop("PREFECT_API_URL", None)
-        processes.spawn(at, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"], port=4200)
+        processes.spawn(
+            at, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"], port=4200
+        )
         try:
-            with pytest.raises(GroundupError, match=r"lets everybody in\n.*groundup down, then groundup up"):
+            with pytest.raises(
+                GroundupError, match=r"lets everybody in\n.*groundup down, then groundup up"
+            ):
                 server.up(at)
             os.environ.pop("PREFECT_API_URL")
-            with pytest.raises(GroundupError, match="lets everybody in"), server.running_server(at, "prefect"):
+            with (
+                pytest.raises(GroundupError, match="lets everybody in"),
+                server.running_server(at, "prefect"),
+            ):
                 pass
         finally:
             processes.stop(at, "server")

@@ -14,16 +14,21 @@ import pytest
 
 import stages
 from data_contracts import Interrupted, Store
-from flows import cli, tables, talk
+from flows.cli import commands as cli
+from flows.cli import tables, talk
 from stages.crawl.config import DatasetSource, FilesSource, PydocSource, WebSource
 from tests.flows.conftest import Groundup, free_port
 
 
 @pytest.mark.slow
-def test_with_json_standard_output_is_json_alone_and_progress_is_told_beside_it(tmp_path: Path) -> None:
+def test_with_json_standard_output_is_json_alone_and_progress_is_told_beside_it(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "page.txt").write_text("A page of text.")
     sources = f"sources=[{{kind: files, paths: ['{tmp_path}/*.txt']}}]"
-    done = Groundup(tmp_path / "home", 0).run("stage", "crawl", "--name", "pages", "--set", sources, "--json")
+    done = Groundup(tmp_path / "home", 0).run(
+        "stage", "crawl", "--name", "pages", "--set", sources, "--json"
+    )
     (row,) = json.loads(done.stdout)
     assert row["rows"] == {"documents": 1, "failures": 0, "fetches": 0}
     assert "1 documents" in done.stderr
@@ -34,7 +39,16 @@ def test_your_own_pages_become_a_model_that_chats(tmp_path: Path) -> None:
     groundup = Groundup(tmp_path, free_port())
     pages = '["*.md", "docs/**/*.md", "stages/**/*.md", "data_contracts/**/*.md"]'
     few_steps = ("--set", "pretrain.training.duration=10", "--set", "sft.training.duration=10")
-    told = groundup.run("run", "--name", "mine", "--recipe", "own", "--set", f"crawl.sources=[{{kind: files, paths: {pages}}}]", *few_steps)
+    told = groundup.run(
+        "run",
+        "--name",
+        "mine",
+        "--recipe",
+        "own",
+        "--set",
+        f"crawl.sources=[{{kind: files, paths: {pages}}}]",
+        *few_steps,
+    )
     assert "15 stages run" in told.stdout
     assert groundup.run("chat", "mine", "--prompt", "What are you?").returncode == 0
     talk = groundup.run("chat", "mine", typed="What are you?\n" * 20)
@@ -45,32 +59,53 @@ def test_your_own_pages_become_a_model_that_chats(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_under_a_run_is_told_and_the_same_command_goes_on(tmp_path: Path) -> None:
+def test_a_server_that_dies_under_a_run_is_told_and_the_same_command_goes_on(
+    tmp_path: Path,
+) -> None:
     groundup = Groundup(tmp_path, free_port())
     groundup.environment["PREFECT_CLIENT_MAX_RETRIES"] = "0"  # Prefect would ask for minutes
-    short = ("--set", "pretrain.training.duration=200")  # a run that trains learns of it when the stage is done
-    command = ("run", "--recipe", "own", "--set", "crawl.sources=[{kind: files, paths: ['*.md']}]", *short)
+    short = (
+        "--set",
+        "pretrain.training.duration=200",
+    )  # a run that trains learns of it when the stage is done
+    command = (
+        "run",
+        "--recipe",
+        "own",
+        "--set",
+        "crawl.sources=[{kind: files, paths: ['*.md']}]",
+        *short,
+    )
     with groundup.started(*command) as run:
         assert run.stdout
         assert any("✓ crawl" in line for line in run.stdout)
-        os.kill(json.loads((tmp_path / "prefect" / "server.json").read_text())["pid"], signal.SIGKILL)
+        os.kill(
+            json.loads((tmp_path / "prefect" / "server.json").read_text())["pid"], signal.SIGKILL
+        )
         told = run.stdout.read()
     assert run.returncode == 2
     assert f"error the Prefect server at {groundup.url}: does not answer any more" in told
     assert "Traceback" not in told
     with groundup.started(*command) as run:
         assert run.stdout
-        assert re.search(r"✓ crawl +up to date", next(line for line in run.stdout if "crawl" in line))
+        assert re.search(
+            r"✓ crawl +up to date", next(line for line in run.stdout if "crawl" in line)
+        )
         run.send_signal(signal.SIGINT)
         assert run.stdout.read().endswith("interrupted; run the same command again to go on\n")
     assert groundup.run("down").stdout == "nothing was up\n"
 
 
-def test_the_keys_of_a_stage_are_all_that_a_person_can_set(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_keys_of_a_stage_are_all_that_a_person_can_set(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     tables.keys(stages.stage("crawl"), True)
     keys = {row["key"]: row for row in json.loads(capsys.readouterr().out)["settings"]}
     for kind in (WebSource, FilesSource, DatasetSource, PydocSource):
-        assert {f"crawl.sources[{kind.model_fields['kind'].default}].{field}" for field in kind.model_fields} <= keys.keys()
+        assert {
+            f"crawl.sources[{kind.model_fields['kind'].default}].{field}"
+            for field in kind.model_fields
+        } <= keys.keys()
     assert keys["crawl.sources[web].max_pages"]["default"] == 1000
     assert keys["crawl.sources[web].seeds"]["required"]
     tables.keys(stages.stage("pretrain"), True)
@@ -81,7 +116,10 @@ def test_what_a_run_remembers_can_be_typed_again(
     store: Store, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "a page.md").write_text("text")
-    changes = [f"crawl.sources=[{{kind: files, paths: ['{tmp_path}/*.md']}}]", "dedup.threshold=0.7"]
+    changes = [
+        f"crawl.sources=[{{kind: files, paths: ['{tmp_path}/*.md']}}]",
+        "dedup.threshold=0.7",
+    ]
     store.follow("mine", "own", changes)
     monkeypatch.setattr(cli, "open_store", lambda: store)
     cli.run(name="mine", preview_=True)
@@ -89,9 +127,15 @@ def test_what_a_run_remembers_can_be_typed_again(
     assert shlex.split(typed) == ["--recipe", "own", "--set", changes[0], "--set", changes[1]]
 
 
-def test_a_stage_that_was_stopped_is_no_error(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_stage_that_was_stopped_is_no_error(
+    monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     def stop(**_: object) -> None:
-        raise Interrupted("training", "was stopped after step 7 of 20", "run the same command again: it continues from there")
+        raise Interrupted(
+            "training",
+            "was stopped after step 7 of 20",
+            "run the same command again: it continues from there",
+        )
 
     monkeypatch.setattr(cli, "app", stop)
     with pytest.raises(SystemExit) as end:
@@ -101,7 +145,9 @@ def test_a_stage_that_was_stopped_is_no_error(monkeypatch: Any, capsys: pytest.C
     assert " ".join(capsys.readouterr().err.split()) == told
 
 
-def test_a_talk_is_left_with_ctrl_c_in_silence(monkeypatch: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_talk_is_left_with_ctrl_c_in_silence(
+    monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     def leave(*_: object) -> None:
         raise KeyboardInterrupt
 
@@ -111,7 +157,10 @@ def test_a_talk_is_left_with_ctrl_c_in_silence(monkeypatch: Any, capsys: pytest.
     assert (told.out, told.err) == ("\n", "")
 
 
-@pytest.mark.parametrize(("given", "wanted"), [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)])
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+)
 def test_threads_that_wait_sleep_soon_unless_told_otherwise(
     monkeypatch: pytest.MonkeyPatch, given: dict[str, str], wanted: str | None
 ) -> None:
@@ -122,9 +171,20 @@ def test_threads_that_wait_sleep_soon_unless_told_otherwise(
     assert given.get("GOMP_SPINCOUNT") == wanted
 
 
-def test_names_are_whole_in_a_narrow_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_names_are_whole_in_a_narrow_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(tables.out, "width", 24)
-    tables.rows([{"artifact": "training_documents", "rows": "1,387 documents and as many words as would need two lines"}], False, "")
+    tables.rows(
+        [
+            {
+                "artifact": "training_documents",
+                "rows": "1,387 documents and as many words as would need two lines",
+            }
+        ],
+        False,
+        "",
+    )
     assert "training_documents " in capsys.readouterr().out
 
 

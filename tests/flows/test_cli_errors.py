@@ -11,19 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from flows import completion
+from flows.cli import completion
 from tests.flows.conftest import REPOSITORY
 
 GROUNDUP = str(Path(sys.executable).with_name("groundup"))
 pytestmark = pytest.mark.slow  # each test starts at least one process
 
 
-def groundup(home: Path, *arguments: str, shell: str = "", **more: str) -> subprocess.CompletedProcess[str]:
+def groundup(
+    home: Path, *arguments: str, shell: str = "", **more: str
+) -> subprocess.CompletedProcess[str]:
     """`groundup` with a home of its own; shell: what a shell does with its output, e.g. `>/dev/full`."""
     environment = {key: value for key, value in os.environ.items() if key != "COLUMNS"}
     environment |= {"PYTHONPATH": str(REPOSITORY), "GROUNDUP_HOME": str(home)} | more
     command = ["sh", "-c", f'"$0" "$@" {shell}', GROUNDUP, *arguments]
-    return subprocess.run(command, cwd=home, env=environment, text=True, capture_output=True, timeout=300, check=False)
+    return subprocess.run(
+        command, cwd=home, env=environment, text=True, capture_output=True, timeout=300, check=False
+    )
 
 
 MISTAKES = {
@@ -38,7 +42,9 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize(("arguments", "kind"), MISTAKES.values(), ids=MISTAKES.keys())
-def test_a_mistake_is_json_for_programs_and_a_line_for_people(arguments: list[str], kind: str, tmp_path: Path) -> None:
+def test_a_mistake_is_json_for_programs_and_a_line_for_people(
+    arguments: list[str], kind: str, tmp_path: Path
+) -> None:
     done = groundup(tmp_path, *arguments, "--json")
     assert done.returncode == 2
     error = json.loads(done.stdout)["error"]
@@ -55,8 +61,12 @@ def test_without_json_standard_output_stays_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("command", [["ls"], ["ls", "--json"], ["stage", "dedup", "--keys"], ["-h"]])
-def test_output_that_cannot_be_written_is_one_line(command: list[str], unbuffered: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "command", [["ls"], ["ls", "--json"], ["stage", "dedup", "--keys"], ["-h"]]
+)
+def test_output_that_cannot_be_written_is_one_line(
+    command: list[str], unbuffered: str, tmp_path: Path
+) -> None:
     done = groundup(tmp_path, *command, shell=">/dev/full", PYTHONUNBUFFERED=unbuffered)
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
@@ -78,7 +88,9 @@ def command():
     raise BrokenPipeError(32, "Broken pipe")
 sys.exit(failures.status_of(command, False))
 """
-    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, cwd=REPOSITORY, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", command], capture_output=True, text=True, cwd=REPOSITORY, timeout=60
+    )
     assert done.returncode == 2
     told = "error a process that does a part of the work: ended or did not start: broken pipe\n"
     assert done.stderr.startswith(told)
@@ -117,9 +129,13 @@ def test_a_mistake_in_a_change_is_told_of_the_change(tmp_path: Path) -> None:
 
 
 def test_a_mistake_below_what_is_no_mapping_is_told_of_the_change(tmp_path: Path) -> None:
-    done = groundup(tmp_path, "run", "--recipe", "smoke", "--preview", "--set", "crawl.sources.0.name=3")
+    done = groundup(
+        tmp_path, "run", "--recipe", "smoke", "--preview", "--set", "crawl.sources.0.name=3"
+    )
     assert (done.returncode, done.stderr.partition(":")[0]) == (2, "error --set"), done.stderr
-    done = groundup(tmp_path, "run", "--recipe", "smoke", "--preview", "--set", "crawl.https://u@h=3")
+    done = groundup(
+        tmp_path, "run", "--recipe", "smoke", "--preview", "--set", "crawl.https://u@h=3"
+    )
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
 
@@ -135,7 +151,9 @@ def test_a_mistake_below_what_is_no_mapping_is_told_of_the_change(tmp_path: Path
         ["chat", "demo", "--quantization", ""],
     ],
 )
-def test_an_empty_option_is_refused_and_never_means_the_default(command: list[str], tmp_path: Path) -> None:
+def test_an_empty_option_is_refused_and_never_means_the_default(
+    command: list[str], tmp_path: Path
+) -> None:
     done = groundup(tmp_path, *command)
     assert done.returncode == 2
     assert done.stderr.startswith(f"error {command[-2]} {command[-1]!r}: is empty")
@@ -157,7 +175,9 @@ def test_a_mistake_in_a_file_is_told_of_its_line(tmp_path: Path) -> None:
     done = groundup(tmp_path, "run", "--preview", "--recipe", str(recipe))
     assert done.stderr.startswith(f"error recipe {recipe}: ")
     assert "line 4" in done.stderr
-    changed = groundup(tmp_path, "run", "--preview", "--recipe", str(recipe), "--set", "dedup.threshold=low")
+    changed = groundup(
+        tmp_path, "run", "--preview", "--recipe", str(recipe), "--set", "dedup.threshold=low"
+    )
     assert changed.stderr.startswith("error --set: dedup.threshold = 'low'"), "it replaces line 4"
 
 
@@ -168,7 +188,9 @@ def test_an_empty_question_is_refused(tmp_path: Path) -> None:
         assert done.stderr.startswith("error --prompt '': is empty")
 
 
-@pytest.mark.parametrize(("hidden", "why"), [(False, "is an empty folder"), (True, "holds hidden files alone")])
+@pytest.mark.parametrize(
+    ("hidden", "why"), [(False, "is an empty folder"), (True, "holds hidden files alone")]
+)
 def test_an_empty_folder_is_called_empty(hidden: bool, why: str, tmp_path: Path) -> None:
     folder = tmp_path / "pages"
     folder.mkdir()
@@ -192,8 +214,10 @@ def test_paths_and_commands_are_whole_in_a_pipe_and_on_a_narrow_terminal(tmp_pat
 
 def test_a_heading_in_a_pipe_is_one_short_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
-    headings = "from flows.console import heading; heading('scores'); heading()"
-    printed = subprocess.run([sys.executable, "-c", headings], capture_output=True, text=True, check=True).stdout.splitlines()
+    headings = "from flows.cli.console import heading; heading('scores'); heading()"
+    printed = subprocess.run(
+        [sys.executable, "-c", headings], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
     assert [len(line) for line in printed] == [80, 80]
     assert " scores " in printed[0]
 
@@ -238,12 +262,14 @@ def test_help_has_two_names(option: str, command: list[str], tmp_path: Path) -> 
 def test_version_and_help_import_nothing_heavy(tmp_path: Path) -> None:
     heavy = ("torch", "prefect", "pyarrow", "numpy", "fsspec")
     program = (
-        "import sys; from typer.testing import CliRunner; from flows.cli import app\n"
+        "import sys; from typer.testing import CliRunner; from flows.cli.commands import app\n"
         "said = [CliRunner().invoke(app, [one]).output for one in ('--version', '-h')]\n"
         f"print(said[0].split()[0], *(one for one in {heavy} if one in sys.modules))"
     )
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, text=True, capture_output=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, text=True, capture_output=True, check=True
+    )
     assert done.stdout == "groundup\n"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import completion
+from flows.cli import completion
 from tests.flows.conftest import REPOSITORY
 
 BIN = Path(sys.executable).parent
@@ -57,7 +57,13 @@ def test_bash_completes_a_word_with_the_script(tmp_path: Path) -> None:
         $(complete -p groundup | sed 's/.*-F \\([^ ]*\\).*/\\1/') groundup
         echo "${COMPREPLY[@]}"
     """
-    done = subprocess.run(["bash", "-c", program], env=environment(tmp_path), text=True, capture_output=True, check=True)
+    done = subprocess.run(
+        ["bash", "-c", program],
+        env=environment(tmp_path),
+        text=True,
+        capture_output=True,
+        check=True,
+    )
     assert done.stdout.split() == ["lineage"]
 
 
@@ -68,15 +74,15 @@ def test_stages_recipes_and_settings_are_offered(tmp_path: Path) -> None:
 
 
 def test_runs_are_offered(tmp_path: Path) -> None:
-    names = tmp_path / "store" / "names"
-    (names / "mine").mkdir(parents=True)
+    refs = tmp_path / "store" / "refs"
+    (refs / "mine").mkdir(parents=True)
     assert offered(tmp_path, "groundup ls mi") == completion_of_runs(tmp_path, "mi")
 
 
 def completion_of_runs(home: Path, beginning: str) -> list[str]:
     from data_contracts import open_store
 
-    known = open_store(str(home / "store")).names.all()
+    known = open_store(str(home / "store")).refs.runs()
     return [name for name in known if name.startswith(beginning)]
 
 

@@ -13,8 +13,8 @@ import pytest
 from data_contracts import ConfigError, Store
 from flows import forecast, preview, recipe
 from flows.forecast import Expected, sentence
-from stages.lm import probe
 from stages.lm.config import Compute, ModelConfig, Training
+from stages.lm.training import probe
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def probed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, float]]:
         asked.append((steps, tokens))
         return 100.0
 
-    monkeypatch.setattr("stages.lm.probe.training_seconds", seconds)
+    monkeypatch.setattr("stages.lm.training.probe.training_seconds", seconds)
     return asked
 
 
@@ -40,7 +40,10 @@ def by_stage(found: list[Expected]) -> dict[str, tuple[float | None, str]]:
 
 
 def test_trainings_are_probed_and_the_rest_comes_from_the_recipe_scaled_by_this_machine(
-    store: Store, plan: list[preview.Step], probed: list[tuple[int, float]], monkeypatch: pytest.MonkeyPatch
+    store: Store,
+    plan: list[preview.Step],
+    probed: list[tuple[int, float]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(forecast, "_slowness", lambda: 2.0)
     found = by_stage(forecast.forecast(store, plan, {"crawl": 5.0, "pretrain": 1.0}))
@@ -54,37 +57,43 @@ def test_a_training_that_cannot_be_probed_is_left_open_and_the_stage_itself_says
     store: Store, plan: list[preview.Step], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: Any) -> float:
-        raise ConfigError("compute.precision = 'bfloat16'", "this CPU has no bfloat16 instructions", "use auto or float32")
+        raise ConfigError(
+            "compute.precision = 'bfloat16'",
+            "this CPU has no bfloat16 instructions",
+            "use auto or float32",
+        )
 
-    monkeypatch.setattr("stages.lm.probe.training_seconds", refused)
+    monkeypatch.setattr("stages.lm.training.probe.training_seconds", refused)
     assert by_stage(forecast.forecast(store, plan, {}))["pretrain"] == (None, "")
 
 
 class Earlier:
     """A store in which some stages were run before, for so many seconds each."""
 
-    def __init__(self, plan: list[preview.Step], seconds: Mapping[str, int], figures: Mapping[str, float]):
-        self.names = self
-        self._made = {step.stage.role: step for step in plan if step.stage.name in seconds}
+    def __init__(
+        self, plan: list[preview.Step], seconds: Mapping[str, int], figures: Mapping[str, float]
+    ):
+        self.refs = self
+        self._made = {step.stage.output: step for step in plan if step.stage.name in seconds}
         self._seconds, self._figures = seconds, figures
 
-    def all(self) -> list[str]:
+    def runs(self) -> list[str]:
         return ["demo"]
 
-    def roles(self, name: str) -> dict[str, Any]:
-        return {role: Pointing(role) for role in self._made}
+    def outputs(self, name: str) -> dict[str, Any]:
+        return {output: Ref(output) for output in self._made}
 
-    def has(self, noun: str, id: str) -> bool:
+    def has(self, artifact_type: str, id: str) -> bool:
         return True
 
-    def open(self, noun: str, id: str, verify: bool) -> Any:
-        step = self._made[noun]
+    def open(self, artifact_type: str, id: str, verify: bool) -> Any:
+        step = self._made[artifact_type]
         return Opened(step, self._seconds[step.stage.name], self._figures)
 
 
-class Pointing:
-    def __init__(self, role: str):
-        self.noun, self.id = role, "0"
+class Ref:
+    def __init__(self, output: str):
+        self.artifact_type, self.id = output, "0"
 
 
 class Opened:
@@ -92,14 +101,24 @@ class Opened:
         self.manifest = self
         self.stage, self.config = step.stage.name, step.identity.config
         self.settings = step.config.model_dump(mode="json")
-        self.started, self.finished = "2026-01-01T00:00:00+00:00", f"2026-01-01T00:{seconds // 60:02d}:{seconds % 60:02d}+00:00"
+        self.started, self.finished = (
+            "2026-01-01T00:00:00+00:00",
+            f"2026-01-01T00:{seconds // 60:02d}:{seconds % 60:02d}+00:00",
+        )
         self.facts = {"figures": figures}
 
 
-def test_an_earlier_run_in_the_store_is_believed_before_all_else(plan: list[preview.Step], probed: list[tuple[int, float]]) -> None:
-    model = ModelConfig(vocab_size=768, width=64, layers=2, heads=2, kv_heads=2, ffn_width=192, context=128)
+def test_an_earlier_run_in_the_store_is_believed_before_all_else(
+    plan: list[preview.Step], probed: list[tuple[int, float]]
+) -> None:
+    model = ModelConfig(
+        vocab_size=768, width=64, layers=2, heads=2, kv_heads=2, ffn_width=192, context=128
+    )
     flops = 120 * 16 * 128 * model.flops_per_token()
-    figures = {"gflops_per_second": flops / 50 / 1e9, "training_seconds": 40.0}  # trained half as long as it will now
+    figures = {
+        "gflops_per_second": flops / 50 / 1e9,
+        "training_seconds": 40.0,
+    }  # trained half as long as it will now
     earlier: Any = Earlier(plan, {"crawl": 7, "pretrain": 43}, figures)
     found = by_stage(forecast.forecast(earlier, plan, {"crawl": 5.0}))
     assert found["crawl"] == (7.0, "an earlier run")
@@ -109,15 +128,26 @@ def test_an_earlier_run_in_the_store_is_believed_before_all_else(plan: list[prev
     assert probed == [(30, 12 * 128.0)], "sft alone"
 
 
-def test_a_stage_that_is_up_to_date_takes_no_time(store: Store, plan: list[preview.Step], probed: list[tuple[int, float]]) -> None:
+def test_a_stage_that_is_up_to_date_takes_no_time(
+    store: Store, plan: list[preview.Step], probed: list[tuple[int, float]]
+) -> None:
     done = [replace(step, status="up to date") for step in plan]
     assert forecast.forecast(store, done, {"crawl": 5.0}) == []
     assert sentence([]) == ""
 
 
 def test_the_sentence_gives_the_sum_the_longest_stages_and_what_nobody_knows() -> None:
-    expected = [Expected("pretrain", 185.0, ""), Expected("crawl", 38.0, ""), Expected("sft", 62.0, ""), Expected("dpo", 2.0, "")]
-    expected += [Expected("clean", 13.0, ""), Expected("evaluate", 25.0, ""), Expected("dedup", None, "")]
+    expected = [
+        Expected("pretrain", 185.0, ""),
+        Expected("crawl", 38.0, ""),
+        Expected("sft", 62.0, ""),
+        Expected("dpo", 2.0, ""),
+    ]
+    expected += [
+        Expected("clean", 13.0, ""),
+        Expected("evaluate", 25.0, ""),
+        Expected("dedup", None, ""),
+    ]
     assert sentence(expected) == (
         "about 5 minutes on this machine: pretrain 3:05, sft 1:02, crawl 0:38, evaluate 0:25, 2 others 0:15; not known beforehand: dedup"
     )
@@ -126,18 +156,26 @@ def test_the_sentence_gives_the_sum_the_longest_stages_and_what_nobody_knows() -
 
 
 def test_a_probe_takes_the_time_of_a_few_steps_and_scales_it_by_work() -> None:
-    model = ModelConfig(vocab_size=97, width=32, layers=2, heads=4, kv_heads=4, ffn_width=48, context=16)
+    model = ModelConfig(
+        vocab_size=97, width=32, layers=2, heads=4, kv_heads=4, ffn_width=48, context=16
+    )
     compute = Compute.model_validate({"threads": 1, "precision": "float32", "compile": "off"})
-    few, many = (probe.training_seconds(model, Training(), compute, steps, 8 * 16.0) for steps in (10, 1000))
+    few, many = (
+        probe.training_seconds(model, Training(), compute, steps, 8 * 16.0) for steps in (10, 1000)
+    )
     assert few > 0
     assert many == pytest.approx(100 * few), "the same model is probed once"
 
 
 def test_a_large_model_is_probed_with_fewer_rows_and_layers() -> None:
-    model = ModelConfig(vocab_size=32768, width=768, layers=12, heads=12, kv_heads=4, ffn_width=2048, context=1024)
+    model = ModelConfig(
+        vocab_size=32768, width=768, layers=12, heads=12, kv_heads=4, ffn_width=2048, context=1024
+    )
     rows, small = probe._probed_size(model, 512 * 1024.0, "cpu")
     assert (rows, small.layers) == (1, 1)
-    tiny = ModelConfig(vocab_size=4096, width=96, layers=4, heads=3, kv_heads=3, ffn_width=264, context=256)
+    tiny = ModelConfig(
+        vocab_size=4096, width=96, layers=4, heads=3, kv_heads=3, ffn_width=264, context=256
+    )
     assert probe._probed_size(tiny, 8 * 256.0, "cpu") == (8, tiny)
 
 

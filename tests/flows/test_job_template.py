@@ -8,7 +8,7 @@ import json
 import pytest
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
-from flows.job_template import closed
+from flows.prefect_host.job_template import closed
 
 HOSTILE = {
     "command": "sh -c 'touch /tmp/x'",
@@ -30,29 +30,41 @@ def _kubernetes_like() -> dict:
 
 def test_a_process_worker_takes_its_own_command_folder_and_environment() -> None:
     template = closed(ProcessWorker.get_default_base_job_template())
-    made = asyncio.run(ProcessJobConfiguration.from_template_and_values(template, HOSTILE, client=object()))
+    made = asyncio.run(
+        ProcessJobConfiguration.from_template_and_values(template, HOSTILE, client=object())
+    )
     assert (made.command, made.working_dir, made.env) == (None, None, {})
 
 
 def test_the_default_template_would_take_them() -> None:
     """Without which the test above could not fail."""
     template = ProcessWorker.get_default_base_job_template()
-    made = asyncio.run(ProcessJobConfiguration.from_template_and_values(template, HOSTILE, client=object()))
+    made = asyncio.run(
+        ProcessJobConfiguration.from_template_and_values(template, HOSTILE, client=object())
+    )
     assert made.command == HOSTILE["command"]
     assert made.env == HOSTILE["env"] | {"PYTHONPATH": "/tmp"}
 
 
 @pytest.mark.parametrize("fixed", [{}, {"A": "b"}])
-def test_an_environment_that_is_fixed_is_not_merged_with_that_of_a_request(fixed: dict[str, str]) -> None:
-    template = closed({"variables": {"type": "object", "properties": {}}, "job_configuration": {"env": fixed}})
-    made = asyncio.run(ProcessJobConfiguration.from_template_and_values(template, HOSTILE, client=object()))
+def test_an_environment_that_is_fixed_is_not_merged_with_that_of_a_request(
+    fixed: dict[str, str],
+) -> None:
+    template = closed(
+        {"variables": {"type": "object", "properties": {}}, "job_configuration": {"env": fixed}}
+    )
+    made = asyncio.run(
+        ProcessJobConfiguration.from_template_and_values(template, HOSTILE, client=object())
+    )
     assert made.env == {}
 
 
 def test_placeholders_further_inside_are_closed_and_the_rest_stays() -> None:
     template = closed(_kubernetes_like())
     assert template["job_configuration"] == {
-        "job_manifest": {"spec": {"containers": [{"name": "job", "image": "{{ image }}", "args": []}]}}
+        "job_manifest": {
+            "spec": {"containers": [{"name": "job", "image": "{{ image }}", "args": []}]}
+        }
     }
     assert template["variables"] == {
         "type": "object",

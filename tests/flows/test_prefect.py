@@ -23,7 +23,9 @@ def built(groundup):
 
 def test_every_stage_and_every_flow_is_deployed(groundup):
     names = {deployment["name"] for deployment in groundup.api("/deployments/filter", limit=100)}
-    assert names == {"build-llm", "rerun", "scheduled-eval"} | {name.replace("_", "-") for name in stages.NAMES}
+    assert names == {"build-llm", "rerun", "scheduled-eval"} | {
+        name.replace("_", "-") for name in stages.NAMES
+    }
 
 
 def test_a_cron_deployment_really_gets_scheduled_runs(groundup):
@@ -32,25 +34,47 @@ def test_a_cron_deployment_really_gets_scheduled_runs(groundup):
     while not (runs := _scheduled(groundup, identity)):
         assert time.monotonic() < deadline, "the scheduler made no runs"
         time.sleep(1)
-    assert all(run["expected_start_time"].startswith(run["expected_start_time"][:10] + "T03:00") for run in runs)
+    assert all(
+        run["expected_start_time"].startswith(run["expected_start_time"][:10] + "T03:00")
+        for run in runs
+    )
 
 
 def test_paths_in_a_form_start_in_the_folder_where_up_was_called(groundup):
     (groundup.folder / "note.md").write_text("A note of mine.")
-    groundup.wait_for(_start(groundup, "crawl", name="notes", overrides=["sources=[{kind: files, paths: [note.md]}]"]))
-    assert json.loads(groundup.run("show", "notes/raw_documents", "--json").stdout)["rows"]["documents"] == 1
+    groundup.wait_for(
+        _start(
+            groundup, "crawl", name="notes", overrides=["sources=[{kind: files, paths: [note.md]}]"]
+        )
+    )
+    assert (
+        json.loads(groundup.run("show", "notes/raw_documents", "--json").stdout)["rows"][
+            "documents"
+        ]
+        == 1
+    )
 
 
 def test_requests_that_write_at_the_same_time_wait_their_turn(groundup):
     flow = groundup.api("/flows/", name="crowd")["id"]
     with ThreadPoolExecutor(8) as crowd:
-        made = list(crowd.map(lambda number: groundup.api("/flow_runs/", flow_id=flow, name=str(number))["name"], range(40)))
+        made = list(
+            crowd.map(
+                lambda number: groundup.api("/flow_runs/", flow_id=flow, name=str(number))["name"],
+                range(40),
+            )
+        )
     assert made == [str(number) for number in range(40)]
 
 
 def test_a_person_builds_a_model_from_the_form(groundup, browser_page, tmp_path):
     run = _start_from_form(
-        groundup, browser_page, "build-llm", choices={"recipe": "smoke"}, name="mine", overrides=["dedup.threshold=0.75"]
+        groundup,
+        browser_page,
+        "build-llm",
+        choices={"recipe": "smoke"},
+        name="mine",
+        overrides=["dedup.threshold=0.75"],
     )
     assert run["parameters"]["overrides"] == ["dedup.threshold=0.75"]
     groundup.wait_for(run["id"])
@@ -59,7 +83,9 @@ def test_a_person_builds_a_model_from_the_form(groundup, browser_page, tmp_path)
     browser_page.screenshot(path=tmp_path / "run.png")
     assert _kinds(groundup, run["id"]) >= {"progress", "image", "markdown"}
     assert "0.75" in groundup.run("show", "mine/unique_documents", "--json").stdout
-    groundup.run("chat", "mine", "--prompt", "What does os.path.join do?")  # a model this small may say nothing, but it loads and ends
+    groundup.run(
+        "chat", "mine", "--prompt", "What does os.path.join do?"
+    )  # a model this small may say nothing, but it loads and ends
 
 
 def test_a_run_page_draws_lineage_and_pictures(built, browser_page):
@@ -76,26 +102,48 @@ def test_a_run_page_draws_lineage_and_pictures(built, browser_page):
 def test_one_stage_is_rerun_from_the_form_with_everything_after_it(built, browser_page):
     before = _ids(built)
     run = _start_from_form(
-        built, browser_page, "rerun", choices={"stage": "train_tokenizer"}, overrides=["vocabulary_size=600"], and_after=True
+        built,
+        browser_page,
+        "rerun",
+        choices={"stage": "train_tokenizer"},
+        overrides=["vocabulary_size=600"],
+        and_after=True,
     )
     built.wait_for(run["id"])
     after = _ids(built)
-    changed = {role for role in after if after[role] != before[role]}
+    changed = {output for output in after if after[output] != before[output]}
     assert "unique_documents" not in changed
-    assert {"tokenizer", "token_shards", "base_checkpoint", "dpo_checkpoint", "scores", "gguf_model", "release"} <= changed
+    assert {
+        "tokenizer",
+        "token_shards",
+        "base_checkpoint",
+        "dpo_checkpoint",
+        "scores",
+        "gguf_model",
+        "release",
+    } <= changed
     built.visit(browser_page, f"/v2/runs/flow-run/{run['id']}")
     _sees_on_page(browser_page, "funnel", "loss", "scores", "lineage")
 
 
 def test_a_second_run_finds_everything_up_to_date(built):
-    assert "no stage had to run" in built.run("run", "--recipe", "smoke", "--name", "demo", *_last_change(built)).stdout
+    assert (
+        "no stage had to run"
+        in built.run("run", "--recipe", "smoke", "--name", "demo", *_last_change(built)).stdout
+    )
 
 
 def test_an_evaluation_carries_the_date_it_was_scheduled_for_and_two_dates_give_two(built):
     identity, ids = built.deployment("scheduled-eval")["id"], set()
     for date in ("2026-01-01T03:00:00+00:00", "2026-01-02T03:00:00+00:00"):
         scheduled = {"type": "SCHEDULED", "state_details": {"scheduled_time": date}}
-        built.wait_for(built.api(f"/deployments/{identity}/create_flow_run", parameters={"name": "demo"}, state=scheduled)["id"])
+        built.wait_for(
+            built.api(
+                f"/deployments/{identity}/create_flow_run",
+                parameters={"name": "demo"},
+                state=scheduled,
+            )["id"]
+        )
         manifest = json.loads(built.run("show", "demo/scores", "--json").stdout)
         assert manifest["as_of"] == date
         ids.add(manifest["id"])
@@ -131,7 +179,12 @@ def test_up_again_finds_everything_up(groundup):
 
 def test_a_stage_takes_settings_and_inputs_from_its_form(built):
     run = _start(
-        built, "dedup", name="other", recipe="smoke", settings={"threshold": 0.6}, inputs={"clean_documents": "demo/clean_documents"}
+        built,
+        "dedup",
+        name="other",
+        recipe="smoke",
+        settings={"threshold": 0.6},
+        inputs={"clean_documents": "demo/clean_documents"},
     )
     built.wait_for(run)
     manifest = json.loads(built.run("show", "other/unique_documents", "--json").stdout)
@@ -144,8 +197,19 @@ ENDLESS = {"training": {"duration": 100_000}, "compute": {"checkpoint_every": 5}
 
 
 def test_a_run_that_is_stopped_or_killed_goes_on_where_it_was(built):
-    changes = [f"pretrain.{group}.{key}={value}" for group, values in ENDLESS.items() for key, value in values.items()]
-    command = ["run", "--recipe", "smoke", "--name", "stopped", *(part for text in changes for part in ("--set", text))]
+    changes = [
+        f"pretrain.{group}.{key}={value}"
+        for group, values in ENDLESS.items()
+        for key, value in values.items()
+    ]
+    command = [
+        "run",
+        "--recipe",
+        "smoke",
+        "--name",
+        "stopped",
+        *(part for text in changes for part in ("--set", text)),
+    ]
     with built.started(*command) as run:
         _wait_for_a_safe_point(built)
         run.send_signal(signal.SIGINT)
@@ -153,9 +217,13 @@ def test_a_run_that_is_stopped_or_killed_goes_on_where_it_was(built):
     assert run.returncode == 130
     assert "pretrain: training was stopped after step" in told
     assert told.endswith("interrupted; run the same command again to go on\n")
-    runs = built.api("/flow_runs/filter", flow_runs={"name": {"any_": ["stopped", "stopped pretrain"]}})
+    runs = built.api(
+        "/flow_runs/filter", flow_runs={"name": {"any_": ["stopped", "stopped pretrain"]}}
+    )
     states = [found["state_type"] for found in runs]
-    assert states == ["CRASHED"] * 2, "in Prefect's words stopped from outside; FAILED would be a fault of the code"
+    assert states == ["CRASHED"] * 2, (
+        "in Prefect's words stopped from outside; FAILED would be a fault of the code"
+    )
     for _ in range(2):
         with built.started(*command) as run:
             assert any("pretrain: continuing after step" in line for line in run.stdout)
@@ -163,13 +231,22 @@ def test_a_run_that_is_stopped_or_killed_goes_on_where_it_was(built):
 
 
 def test_a_run_that_a_person_cancels_in_the_ui_is_cancelled(built):
-    inputs = {role: f"demo/{role}" for role in ("token_shards", "tokenizer")}
+    inputs = {output: f"demo/{output}" for output in ("token_shards", "tokenizer")}
     before = _safe_points(built)
-    run = _start(built, "pretrain", name="cancelled", recipe="smoke", settings=ENDLESS | {"seed": 8}, inputs=inputs)
+    run = _start(
+        built,
+        "pretrain",
+        name="cancelled",
+        recipe="smoke",
+        settings=ENDLESS | {"seed": 8},
+        inputs=inputs,
+    )
     _wait_for_a_safe_point(built, besides=before)
     built.api(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING"})
     deadline = time.monotonic() + 60
-    while (state := built.api(f"/flow_runs/{run}")["state_type"]) != "CANCELLED":  # CRASHED until the worker has seen it end
+    while (
+        state := built.api(f"/flow_runs/{run}")["state_type"]
+    ) != "CANCELLED":  # CRASHED until the worker has seen it end
         assert state != "FAILED", "that would be a fault of the code"
         assert time.monotonic() < deadline, f"it is {state}"
         time.sleep(0.5)
@@ -177,7 +254,10 @@ def test_a_run_that_a_person_cancels_in_the_ui_is_cancelled(built):
 
 def _start(groundup, deployment, **parameters):
     """Start a flow run as the form does; gives its id."""
-    return groundup.api(f"/deployments/{groundup.deployment(deployment)['id']}/create_flow_run", parameters=parameters)["id"]
+    return groundup.api(
+        f"/deployments/{groundup.deployment(deployment)['id']}/create_flow_run",
+        parameters=parameters,
+    )["id"]
 
 
 def _safe_points(groundup):
@@ -198,29 +278,45 @@ def _sees_on_page(page, *keys):
 
 
 def _kinds(groundup, run):
-    return {found["type"] for found in groundup.api("/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}}, limit=100)}
+    return {
+        found["type"]
+        for found in groundup.api(
+            "/artifacts/filter", artifacts={"flow_run_id": {"any_": [run]}}, limit=100
+        )
+    }
 
 
 def _workers(groundup):
-    return {worker["id"] for worker in groundup.api("/work_pools/groundup/workers/filter", limit=10)}
+    return {
+        worker["id"] for worker in groundup.api("/work_pools/groundup/workers/filter", limit=10)
+    }
 
 
 def _scheduled(groundup, identity):
     scheduled = {"state": {"type": {"any_": ["SCHEDULED"]}}}
-    return groundup.api("/flow_runs/filter", deployments={"id": {"any_": [identity]}}, flow_runs=scheduled)
+    return groundup.api(
+        "/flow_runs/filter", deployments={"id": {"any_": [identity]}}, flow_runs=scheduled
+    )
 
 
 def _ids(groundup):
-    return {row["artifact"]: row["id"] for row in json.loads(groundup.run("ls", "demo", "--json").stdout)}
+    return {
+        row["artifact"]: row["id"]
+        for row in json.loads(groundup.run("ls", "demo", "--json").stdout)
+    }
 
 
 def _last_change(groundup):
     """The rerun above may have left another vocabulary behind; the same settings again are what is up to date."""
-    size = json.loads(groundup.run("show", "demo/tokenizer", "--json").stdout)["config"]["vocabulary_size"]
+    size = json.loads(groundup.run("show", "demo/tokenizer", "--json").stdout)["config"][
+        "vocabulary_size"
+    ]
     return ("--set", f"train_tokenizer.vocabulary_size={size}")
 
 
-def _start_from_form(groundup, page, deployment, overrides=(), and_after=False, choices=(), **texts):
+def _start_from_form(
+    groundup, page, deployment, overrides=(), and_after=False, choices=(), **texts
+):
     """Fill in the form of a deployment, submit it, and give the flow run that came of it."""
     groundup.visit(page, f"/v2/deployments/deployment/{groundup.deployment(deployment)['id']}")
     page.get_by_role("button", name="Run", exact=True).first.click()
@@ -239,5 +335,10 @@ def _start_from_form(groundup, page, deployment, overrides=(), and_after=False, 
     page.get_by_role("button", name="Submit").click()
     page.get_by_text("View run").first.wait_for()
     identity = groundup.deployment(deployment)["id"]
-    newest = groundup.api("/flow_runs/filter", deployments={"id": {"any_": [identity]}}, sort="EXPECTED_START_TIME_DESC", limit=1)
+    newest = groundup.api(
+        "/flow_runs/filter",
+        deployments={"id": {"any_": [identity]}},
+        sort="EXPECTED_START_TIME_DESC",
+        limit=1,
+    )
     return newest[0]

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from flows import prefect_worker
+from flows.prefect_host import prefect_worker
 
 
 def refused(process: int) -> int:
@@ -18,7 +18,9 @@ def refused(process: int) -> int:
 
 @pytest.mark.timeout(60)
 @pytest.mark.parametrize("system", ["its own", "none", "refused"])
-def test_the_end_of_a_process_is_noticed_even_if_nobody_has_waited_for_it(system: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_end_of_a_process_is_noticed_even_if_nobody_has_waited_for_it(
+    system: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if system == "none":
         monkeypatch.delattr(os, "pidfd_open", raising=False)
     elif system == "refused":

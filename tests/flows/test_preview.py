@@ -8,10 +8,11 @@ from typer.testing import CliRunner
 
 import stages
 from data_contracts import ArtifactError, ConfigError, ContractError, Store, frozen
-from data_contracts.names import Followed
-from flows import cli, preview, recipe, runs
+from data_contracts.store.refs import RecipeRef
+from flows import preview, recipe, runs
+from flows.cli import commands as cli
 from flows.settings import settings_for
-from flows.step import identity_of, run_stage
+from stages.run import identity_of, run_stage
 from tests.conftest import publisher
 from tests.golden import clean as golden_clean
 
@@ -20,7 +21,9 @@ from tests.golden import clean as golden_clean
 def original(tmp_path_factory):
     """`demo` with raw_documents, clean_documents and unique_documents."""
     store = Store(tmp_path_factory.mktemp("original"))
-    store.point("demo", "raw_documents", golden_clean.inputs(publisher(store))["raw_documents"], run="test")
+    store.point(
+        "demo", "raw_documents", golden_clean.inputs(publisher(store))["raw_documents"], run="test"
+    )
     for name in ("clean", "dedup"):
         _run(store, name)
     return store
@@ -38,7 +41,12 @@ def _run(store: Store, name: str, settings: dict | None = None, as_of: str | Non
     config = row.config_class.parse(here | (settings or {}), name)
     (step,) = preview.one(store, "demo", row, config, as_of=as_of)
     inputs = {argument: store.open(*reference) for argument, reference in step.inputs.items()}
-    store.point("demo", row.role, run_stage(store, row, config, inputs, as_of=step.identity.as_of)[0], run="test")
+    store.point(
+        "demo",
+        row.output,
+        run_stage(store, row, config, inputs, as_of=step.identity.as_of)[0],
+        run="test",
+    )
 
 
 def _dedup(store: Store, **settings: object) -> preview.Step:
@@ -74,8 +82,8 @@ def test_a_result_made_before_is_reused_not_rebuilt(built):
 
 
 def test_a_removed_artifact_is_missing_and_rebuilt(built):
-    pointing = built.names.get("demo", "unique_documents")
-    shutil.rmtree(built.path(pointing.noun, pointing.id))
+    ref = built.refs.get("demo", "unique_documents")
+    shutil.rmtree(built.path(ref.artifact_type, ref.id))
     step = _dedup(built)
     assert step.status == "build"
     assert "missing" in step.reasons[0]
@@ -84,14 +92,19 @@ def test_a_removed_artifact_is_missing_and_rebuilt(built):
 def test_two_dates_are_two_evaluations_and_no_date_keeps_the_last():
     row = stages.stage("evaluate")
     config = row.config_class.parse({}, "evaluate")
-    ids = {identity_of(row, config, {"checkpoint": "a", "eval_items": "b"}, date).id for date in ("2026-01-01", "2026-01-02", None)}
+    ids = {
+        identity_of(row, config, {"checkpoint": "a", "eval_items": "b"}, date).id
+        for date in ("2026-01-01", "2026-01-02", None)
+    }
     assert len(ids) == 3
 
 
 def test_an_unknown_input_is_refused_by_name(built):
     row = stages.stage("dedup")
     with pytest.raises(ConfigError, match=r"stage dedup does not take it.*\n.*clean_documents"):
-        preview.one(built, "demo", row, row.config_class.parse({}, "dedup"), {"raw": "demo/raw_documents"})
+        preview.one(
+            built, "demo", row, row.config_class.parse({}, "dedup"), {"raw": "demo/raw_documents"}
+        )
 
 
 def test_a_missing_input_is_named_with_the_command(store):
@@ -102,7 +115,12 @@ def test_a_missing_input_is_named_with_the_command(store):
 
 def test_what_changed_inside_a_list_is_told_by_its_place():
     old = {"sources": [{"kind": "files", "sha256": {"a.md": "1"}}, {"kind": "web", "seeds": ["a"]}]}
-    new = {"sources": [{"kind": "files", "sha256": {"a.md": "2"}}, {"kind": "web", "seeds": ["a", "b"]}]}
+    new = {
+        "sources": [
+            {"kind": "files", "sha256": {"a.md": "2"}},
+            {"kind": "web", "seeds": ["a", "b"]},
+        ]
+    }
     told = preview.setting_differences("crawl", old, new)
     assert told == ["crawl.sources.0.sha256.a.md 1 → 2", "crawl.sources.1.seeds ['a'] → ['a', 'b']"]
 
@@ -114,8 +132,10 @@ def test_a_setting_that_is_new_or_gone_is_a_reason_even_if_it_is_unset():
 
 def test_an_input_that_is_no_longer_taken_is_a_reason(built):
     manifest = built.find("demo/unique_documents").path / "manifest.json"
-    extra = '"lists": {"noun": "tokenizer", "id": "000000000000000000000000"}, '
-    manifest.write_text(manifest.read_text().replace('"clean_documents": {', extra + '"clean_documents": {'))
+    extra = '"lists": {"artifact_type": "tokenizer", "id": "000000000000000000000000"}, '
+    manifest.write_text(
+        manifest.read_text().replace('"clean_documents": {', extra + '"clean_documents": {')
+    )
     step = _dedup(built, threshold=0.7)
     assert step.reasons == ("dedup.threshold 0.8 → 0.7", "lists is no longer taken")
 
@@ -126,40 +146,62 @@ def test_a_missing_artifact_is_made_again_with_the_same_settings_and_gets_the_sa
     shutil.rmtree(before.path)
     row = stages.stage("dedup")
     (step,) = preview.one(built, "demo", row, preview.last_config(built, "demo", row))
-    assert step.output == ("unique_documents", before.id)
+    assert step.artifact_key == ("unique_documents", before.id)
 
 
 def test_a_missing_crawl_is_made_again_with_its_date(store, tmp_path):
     (tmp_path / "page.txt").write_text("A page of text.")
-    _run(store, "crawl", {"sources": [{"kind": "files", "paths": [f"{tmp_path}/*.txt"]}]}, as_of="2026-01-31")
+    _run(
+        store,
+        "crawl",
+        {"sources": [{"kind": "files", "paths": [f"{tmp_path}/*.txt"]}]},
+        as_of="2026-01-31",
+    )
     before = store.find("demo/raw_documents")
     assert before.manifest.as_of == "2026-01-31"
     shutil.rmtree(before.path)
     row = stages.stage("crawl")
     (step,) = preview.one(store, "demo", row, preview.last_config(store, "demo", row))
-    assert step.output == ("raw_documents", before.id)
+    assert step.artifact_key == ("raw_documents", before.id)
 
 
 def test_only_whole_runs_set_the_recipe_of_a_name(built):
     runs.build(built, recipe.load("smoke"), "demo", ["dedup.threshold=0.9"], None, steps=[])
-    command = ["stage", "dedup", "--name", "demo", "--recipe", "tiny", "--set", "threshold=0.6", "--set", "workers=1"]
-    assert CliRunner().invoke(cli.app, command, env={"GROUNDUP_STORE": str(built.root)}).exit_code == 0
+    command = [
+        "stage",
+        "dedup",
+        "--name",
+        "demo",
+        "--recipe",
+        "tiny",
+        "--set",
+        "threshold=0.6",
+        "--set",
+        "workers=1",
+    ]
+    assert (
+        CliRunner().invoke(cli.app, command, env={"GROUNDUP_STORE": str(built.root)}).exit_code == 0
+    )
     assert built.find("demo/unique_documents").manifest.settings["threshold"] == 0.6
-    assert built.names.recipe("demo") == Followed(recipe="smoke", changes=("dedup.threshold=0.9",))
+    assert built.refs.recipe("demo") == RecipeRef(recipe="smoke", changes=("dedup.threshold=0.9",))
 
 
 def test_a_setting_that_the_stage_no_longer_knows_is_left_out_however_deep_it_lies(built):
     row = stages.stage("clean")
-    pointing = built.names.get("demo", row.role)
-    older = pointing.settings | {"gone": 1, "language": pointing.settings["language"] | {"gone": 1}}
-    built.names.set("demo", row.role, pointing.model_copy(update={"id": "0" * 24, "settings": older}))
-    assert preview.last_settings(built, "demo", row) == pointing.settings
+    ref = built.refs.get("demo", row.output)
+    older = ref.settings | {"gone": 1, "language": ref.settings["language"] | {"gone": 1}}
+    built.refs.set("demo", row.output, ref.model_copy(update={"id": "0" * 24, "settings": older}))
+    assert preview.last_settings(built, "demo", row) == ref.settings
 
 
 def test_a_value_that_is_no_longer_allowed_is_told_unless_it_is_changed(built):
     row = stages.stage("dedup")
-    pointing = built.names.get("demo", row.role)
-    built.names.set("demo", row.role, pointing.model_copy(update={"id": "0" * 24, "settings": pointing.settings | {"ngram": -1}}))
+    ref = built.refs.get("demo", row.output)
+    built.refs.set(
+        "demo",
+        row.output,
+        ref.model_copy(update={"id": "0" * 24, "settings": ref.settings | {"ngram": -1}}),
+    )
     with pytest.raises(ConfigError, match=r"dedup\.ngram = -1"):
         settings_for(built, row, "demo", None)
     assert settings_for(built, row, "demo", None, ["ngram=5"]).ngram == 5
@@ -167,13 +209,24 @@ def test_a_value_that_is_no_longer_allowed_is_told_unless_it_is_changed(built):
 
 def test_an_input_of_another_noun_is_refused_before_any_work(built):
     row = stages.stage("dedup")
-    with pytest.raises(ConfigError, match=r"stage dedup: clean_documents must be clean_documents, raw_documents/\w+ is not"):
-        preview.one(built, "demo", row, row.config_class.parse({}, "dedup"), {"clean_documents": "demo/raw_documents"})
+    with pytest.raises(
+        ConfigError,
+        match=r"stage dedup: clean_documents must be clean_documents, raw_documents/\w+ is not",
+    ):
+        preview.one(
+            built,
+            "demo",
+            row,
+            row.config_class.parse({}, "dedup"),
+            {"clean_documents": "demo/raw_documents"},
+        )
 
 
 def test_an_input_that_is_gone_is_told_before_any_work_with_the_command_that_makes_it(built):
     shutil.rmtree(built.find("demo/clean_documents").path)
-    with pytest.raises(ArtifactError, match=r"does not exist.*\n.*groundup stage STAGE --name NAME"):
+    with pytest.raises(
+        ArtifactError, match=r"does not exist.*\n.*groundup stage STAGE --name NAME"
+    ):
         _dedup(built, threshold=0.7)
 
 
@@ -191,14 +244,25 @@ def test_an_input_under_a_contract_that_cannot_be_read_is_told_before_any_work(b
 def test_a_stage_that_reads_another_major_version_than_is_written_is_refused_before_any_work():
     row = stages.stage("dedup")
     later = replace(row, consumes=(replace(row.consumes[0], major=2),))
-    with pytest.raises(ContractError, match=r"stage dedup: reads clean_documents 2\.x, and clean_documents is now at 1\."):
+    with pytest.raises(
+        ContractError,
+        match=r"stage dedup: reads clean_documents 2\.x, and clean_documents is now at 1\.",
+    ):
         identity_of(later, row.config_class.parse({}, "dedup"), {"clean_documents": "a"})
 
 
-@pytest.mark.parametrize("noun", ["clean_documents", "unique_documents"])
-def test_a_released_contract_that_was_changed_is_refused_before_any_work(noun, monkeypatch):
+@pytest.mark.parametrize("artifact_type", ["clean_documents", "unique_documents"])
+def test_a_released_contract_that_was_changed_is_refused_before_any_work(
+    artifact_type, monkeypatch
+):
     sound = frozen.sha256
-    monkeypatch.setattr(frozen, "sha256", lambda path: "0" * 64 if path.parent.name == noun else sound(path))
+    monkeypatch.setattr(
+        frozen,
+        "sha256",
+        lambda path: "0" * 64 if path.parent.name == artifact_type else sound(path),
+    )
     row = stages.stage("dedup")
-    with pytest.raises(ContractError, match=rf"contract {noun}/v1\.yaml: was changed after its release"):
+    with pytest.raises(
+        ContractError, match=rf"contract {artifact_type}/v1\.yaml: was changed after its release"
+    ):
         identity_of(row, row.config_class.parse({}, "dedup"), {"clean_documents": "a"})

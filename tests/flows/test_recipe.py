@@ -18,13 +18,17 @@ def test_every_shipped_recipe_is_valid_and_says_what_it_is_about(name):
 
 
 def test_a_change_overrides_the_recipe_and_leaves_its_neighbours(tmp_path):
-    path = _write(tmp_path, "stages:\n  pretrain:\n    training: {learning_rate: 0.01, batch_rows: 4}\n")
+    path = _write(
+        tmp_path, "stages:\n  pretrain:\n    training: {learning_rate: 0.01, batch_rows: 4}\n"
+    )
     config = recipe.load(path, ["pretrain.training.learning_rate=0.02"]).configs["pretrain"]
     assert (config.training.learning_rate, config.training.batch_rows) == (0.02, 4)
 
 
 def test_all_mistakes_are_told_at_once_with_line_and_nearest_key(tmp_path):
-    path = _write(tmp_path, "about: x\nstages:\n  dedup:\n    treshold: 0.7\n    ngram: -1\n  cleen: {}\n")
+    path = _write(
+        tmp_path, "about: x\nstages:\n  dedup:\n    treshold: 0.7\n    ngram: -1\n  cleen: {}\n"
+    )
     with pytest.raises(ConfigError) as error:
         recipe.load(path, ["pack.sede=1"])
     told = str(error.value)
@@ -41,7 +45,10 @@ def test_a_mistake_in_a_recipe_that_is_extended_is_told_with_that_file(tmp_path)
 
 
 def test_stages_may_be_left_empty(tmp_path):
-    assert recipe.load(_write(tmp_path, "extends: tiny\nstages:\n  dedup:\n")).configs == recipe.load("tiny").configs
+    assert (
+        recipe.load(_write(tmp_path, "extends: tiny\nstages:\n  dedup:\n")).configs
+        == recipe.load("tiny").configs
+    )
 
 
 @pytest.mark.parametrize(
@@ -75,8 +82,14 @@ def test_a_recipe_that_extends_itself_is_refused(tmp_path):
 
 
 def test_extends_merges_mappings_and_replaces_lists(tmp_path):
-    base = _write(tmp_path, "about: base\nprompts: [a, b]\nstages: {dedup: {threshold: 0.5, ngram: 3}}\n", "base.yaml")
-    loaded = recipe.load(_write(tmp_path, f"extends: {base}\nprompts: [c]\nstages: {{dedup: {{ngram: 7}}}}\n"))
+    base = _write(
+        tmp_path,
+        "about: base\nprompts: [a, b]\nstages: {dedup: {threshold: 0.5, ngram: 3}}\n",
+        "base.yaml",
+    )
+    loaded = recipe.load(
+        _write(tmp_path, f"extends: {base}\nprompts: [c]\nstages: {{dedup: {{ngram: 7}}}}\n")
+    )
     assert loaded.prompts == ("c",)
     assert (loaded.configs["dedup"].threshold, loaded.configs["dedup"].ngram) == (0.5, 7)
 
@@ -111,10 +124,19 @@ def test_a_value_that_yaml_takes_for_a_date_that_there_is_not_is_refused():
 
 def test_only_true_and_false_are_booleans(tmp_path):
     told = "stages: {clean: {language: {keep: [no]}}, pretrain: {compute: {compile: on}}, dedup: {verify: false}}\n"
-    by_file, by_change = recipe.load(_write(tmp_path, told)), recipe.load("own", ["pretrain.compute.compile=off", "dedup.verify=true"])
-    assert (by_file.configs["clean"].language.keep, by_file.configs["dedup"].verify) == (("no",), False)
+    by_file, by_change = (
+        recipe.load(_write(tmp_path, told)),
+        recipe.load("own", ["pretrain.compute.compile=off", "dedup.verify=true"]),
+    )
+    assert (by_file.configs["clean"].language.keep, by_file.configs["dedup"].verify) == (
+        ("no",),
+        False,
+    )
     assert by_file.configs["pretrain"].compute.compile == "on"
-    assert (by_change.configs["pretrain"].compute.compile, by_change.configs["dedup"].verify) == ("off", True)
+    assert (by_change.configs["pretrain"].compute.compile, by_change.configs["dedup"].verify) == (
+        "off",
+        True,
+    )
 
 
 def test_of_several_changes_of_one_key_the_last_counts():
@@ -122,7 +144,9 @@ def test_of_several_changes_of_one_key_the_last_counts():
 
 
 def test_the_prompts_of_a_recipe_reach_the_stages_that_ask_the_model(tmp_path):
-    loaded = recipe.load(_write(tmp_path, "prompts: [who]\nstages: {export_gguf: {prompts: [what]}}\n"))
+    loaded = recipe.load(
+        _write(tmp_path, "prompts: [who]\nstages: {export_gguf: {prompts: [what]}}\n")
+    )
     assert loaded.configs["evaluate"].prompts == ["who"]
     assert loaded.configs["export_gguf"].prompts == ["what"]
     assert loaded.configs["collect_preferences"].prompts == 256

@@ -10,8 +10,8 @@ from uuid import UUID, uuid4
 import httpx
 import pytest
 
-from flows import run_page
-from stages.describe import pictures
+from flows.prefect_host import run_page
+from stages.reporting import pictures
 
 REQUEST = httpx.Request("PATCH", "http://127.0.0.1/api/artifacts")
 
@@ -79,7 +79,9 @@ def refreshed(monkeypatch, log):
 
 
 @pytest.mark.parametrize("troubles", [1, 3])
-def test_a_server_that_does_not_answer_for_a_while_is_one_warning_and_the_page_catches_up(refreshed, log, troubles):
+def test_a_server_that_does_not_answer_for_a_while_is_one_warning_and_the_page_catches_up(
+    refreshed, log, troubles
+):
     server = Server(*(httpx.ReadTimeout("too late", request=REQUEST) for _ in range(troubles)))
     refreshed(server)
     assert log.warnings == ["the run's page cannot be refreshed (too late); the work goes on"]
@@ -90,7 +92,9 @@ def test_an_artifact_that_somebody_deleted_is_made_anew(refreshed, log):
     server = Server(httpx.HTTPStatusError("gone", request=REQUEST, response=httpx.Response(404)))
     page = refreshed(server)
     assert server.creations == 1
-    assert server.shown == {run_page._shown[page._run, "progress"]: "pretrain: 1,000 of 1,000 steps"}
+    assert server.shown == {
+        run_page._shown[page._run, "progress"]: "pretrain: 1,000 of 1,000 steps"
+    }
     assert log.warnings == []
 
 
@@ -119,7 +123,14 @@ def test_the_longer_a_stage_works_the_more_rarely_its_page_is_refreshed(monkeypa
 
 
 def test_a_page_of_a_long_training_has_points_enough_and_every_held_out_loss():
-    rows = [{"step": n, "loss": 3 + (n * 7919 % 101) / 101, "heldout_loss": 3.0 if n % 500 == 0 else None} for n in range(20_000)]
+    rows = [
+        {
+            "step": n,
+            "loss": 3 + (n * 7919 % 101) / 101,
+            "heldout_loss": 3.0 if n % 500 == 0 else None,
+        }
+        for n in range(20_000)
+    ]
     drawn = {}
 
     def keep(trainings):
@@ -130,7 +141,9 @@ def test_a_page_of_a_long_training_has_points_enough_and_every_held_out_loss():
         patch.setattr(pictures, "losses_svg", keep)
         pictures.loss_svg(rows)
         assert len(drawn[""]) <= pictures.POINTS + 41
-        assert [row["step"] for row in drawn[""] if row["heldout_loss"]] == list(range(0, 20_000, 500))
+        assert [row["step"] for row in drawn[""] if row["heldout_loss"]] == list(
+            range(0, 20_000, 500)
+        )
         assert drawn[""][-1]["step"] == 19_999
         pictures.loss_svg(rows[:300])
         assert drawn[""] == rows[:300]
@@ -143,14 +156,26 @@ def made(recorded, store, monkeypatch):
     made = recorded("tokenizer", "train_tokenizer", training_documents=documents)
     shutil.rmtree(documents.path)
     store.point("demo", "tokenizer", made, run="test")
-    monkeypatch.setattr(pictures, "funnel_svg", lambda manifests: f"<svg>{len(list(manifests))}</svg>")
+    monkeypatch.setattr(
+        pictures, "funnel_svg", lambda manifests: f"<svg>{len(list(manifests))}</svg>"
+    )
     return made
 
 
-def test_a_page_draws_what_is_there_when_what_it_was_made_from_is_gone(made, store, monkeypatch, log):
+def test_a_page_draws_what_is_there_when_what_it_was_made_from_is_gone(
+    made, store, monkeypatch, log
+):
     told, seen = {}, {}
-    monkeypatch.setattr(run_page, "create_markdown_artifact", lambda markdown, key, description: told.update({key: markdown}))
-    monkeypatch.setattr(run_page, "create_image_artifact", lambda image_url, key, description: seen.update({key: image_url}))
+    monkeypatch.setattr(
+        run_page,
+        "create_markdown_artifact",
+        lambda markdown, key, description: told.update({key: markdown}),
+    )
+    monkeypatch.setattr(
+        run_page,
+        "create_image_artifact",
+        lambda image_url, key, description: seen.update({key: image_url}),
+    )
     run_page.show_stage(made, "demo/tokenizer", store)
     run_page.show_whole("demo", store)
     assert ":::absent" in told["train-tokenizer"]

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 RUN = """
 import sys
 from flows.home import home
-from flows.server import is_up, running_server
+from flows.prefect_host.server import is_up, running_server
 with running_server(home(), "prefect") as started_here:
     print(started_here, flush=True)
     sys.stdin.readline()
@@ -30,7 +30,12 @@ class Run:
     def __init__(self, groundup: Groundup):
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            [sys.executable, "-c", RUN], env=groundup.environment, cwd=REPOSITORY, stdin=pipe, stdout=pipe, text=True
+            [sys.executable, "-c", RUN],
+            env=groundup.environment,
+            cwd=REPOSITORY,
+            stdin=pipe,
+            stdout=pipe,
+            text=True,
         )
 
     def started_the_server(self) -> bool:
@@ -66,11 +71,20 @@ def test_up_takes_over_the_server_of_a_run_and_down_leaves_it_to_one(groundup: G
     assert run.started_the_server()
     assert groundup.url in groundup.run("up").stdout
     assert run.leave()
-    assert "groundup is up on port" in groundup.run("up", "--port", str(free_port()), check=False).stderr
-    assert "the worker that runs does 1 at once, not 3" in groundup.run("up", "--at-once", "3", check=False).stderr
+    assert (
+        "groundup is up on port"
+        in groundup.run("up", "--port", str(free_port()), check=False).stderr
+    )
+    assert (
+        "the worker that runs does 1 at once, not 3"
+        in groundup.run("up", "--at-once", "3", check=False).stderr
+    )
     groundup.environment["GROUNDUP_STORE"] = "/elsewhere"
     assert "the worker that runs works on the store" in groundup.run("up", check=False).stderr
     assert not (joined := Run(groundup)).started_the_server()
-    assert groundup.run("down").stdout == "stopped worker; a run still uses the server, and will stop it\n"
+    assert (
+        groundup.run("down").stdout
+        == "stopped worker; a run still uses the server, and will stop it\n"
+    )
     assert joined.leave()
     assert groundup.run("down").stdout == "nothing was up\n"

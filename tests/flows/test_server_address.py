@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from data_contracts import ConfigError
-from flows import server_address
-from flows.server_address import Address, wanted
+from flows.prefect_host import server_address
+from flows.prefect_host.server_address import Address, wanted
 
 
 def test_the_server_is_known_on_loopback_only_unless_somebody_names_it() -> None:
@@ -47,7 +47,9 @@ def test_processes_of_this_machine_reach_a_server_that_listens_everywhere_on_loo
         (None, ""),
     ],
 )
-def test_an_address_that_would_show_the_secret_or_is_none_is_refused(host: str | None, url: str | None) -> None:
+def test_an_address_that_would_show_the_secret_or_is_none_is_refused(
+    host: str | None, url: str | None
+) -> None:
     with pytest.raises(ConfigError) as refused:
         wanted(host, 4300, url)
     assert "secret@" not in str(refused.value), "credentials are not repeated"
@@ -58,7 +60,9 @@ def test_a_container_may_publish_the_server_on_the_loopback_of_its_host() -> Non
 
 
 @pytest.mark.parametrize("text", ["", "http", "0", "65536", "４２００", "-1"])
-def test_a_port_in_the_environment_that_is_none_says_so(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_a_port_in_the_environment_that_is_none_says_so(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
     monkeypatch.setenv("GROUNDUP_PORT", text)
     with pytest.raises(ConfigError, match="is not a port"):
         server_address.usual_port()

@@ -14,7 +14,9 @@ from tests.flows.conftest import REPOSITORY
 
 
 @pytest.mark.slow
-def test_setup_hands_over_where_pip_finds_packages_and_keeps_its_environment(tmp_path: Path) -> None:
+def test_setup_hands_over_where_pip_finds_packages_and_keeps_its_environment(
+    tmp_path: Path,
+) -> None:
     (tmp_path / "infra").mkdir()
     shutil.copy(REPOSITORY / "infra" / "install.sh", tmp_path / "infra")
     (tmp_path / "pip.conf").write_text(
@@ -22,14 +24,23 @@ def test_setup_hands_over_where_pip_finds_packages_and_keeps_its_environment(tmp
     )
     tools = tmp_path / ".venv" / "bin"
     tools.mkdir(parents=True)
-    _script(tools / "python", f'case "$*" in *running_server*) exit 1 ;; esac; exec {sys.executable} "$@"')
+    _script(
+        tools / "python",
+        f'case "$*" in *running_server*) exit 1 ;; esac; exec {sys.executable} "$@"',
+    )
     _script(tools / "uv", "env")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))
+    }
     done = subprocess.run(
         [tmp_path / "infra" / "install.sh"], env=environment | {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PYTHON": sys.executable},
         capture_output=True, text=True, check=True,
     )  # fmt: skip
-    for line in ("DEFAULT_INDEX=https://a/simple", "INDEX=https://b/simple https://c/simple", "FIND_LINKS=/x,/y"):
+    for line in (
+        "DEFAULT_INDEX=https://a/simple",
+        "INDEX=https://b/simple https://c/simple",
+        "FIND_LINKS=/x,/y",
+    ):
         assert f"\nUV_{line}\n" in done.stdout
     assert done.stderr == "Prefect could not be started now: the first run will try again.\n"
 
@@ -40,9 +51,15 @@ def test_setup_makes_its_environment_anew_for_another_python(tmp_path: Path) -> 
     shutil.copy(REPOSITORY / "infra" / "install.sh", tmp_path / "infra")
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     _script(tmp_path / ".venv" / "bin" / "python", f'exec {sys.executable} "$@"')
-    _script(tmp_path / "other", 'case "$*" in *base_prefix*) echo other ;; *venv*) echo "made with: $*"; exit 1 ;; esac')
+    _script(
+        tmp_path / "other",
+        'case "$*" in *base_prefix*) echo other ;; *venv*) echo "made with: $*"; exit 1 ;; esac',
+    )
     done = subprocess.run(
-        [tmp_path / "infra" / "install.sh"], env=os.environ | {"PYTHON": str(tmp_path / "other")}, capture_output=True, text=True
+        [tmp_path / "infra" / "install.sh"],
+        env=os.environ | {"PYTHON": str(tmp_path / "other")},
+        capture_output=True,
+        text=True,
     )
     assert done.stdout == "made with: -m venv --clear .venv\n"
     assert done.returncode == 2

@@ -9,10 +9,17 @@ from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from flows import sign_in
-from flows.known_hosts import KnownHosts
-from flows.server_address import Address
-from flows.sign_in import CODES_AT_ONCE, CODES_PATH, LIFETIME_S, PAGE_PATH, Codes, SignIn
+from flows.prefect_host import sign_in
+from flows.prefect_host.known_hosts import KnownHosts
+from flows.prefect_host.server_address import Address
+from flows.prefect_host.sign_in import (
+    CODES_AT_ONCE,
+    CODES_PATH,
+    LIFETIME_S,
+    PAGE_PATH,
+    Codes,
+    SignIn,
+)
 
 SECRET = "groundup:" + "s" * 43
 ADDRESS = Address(port=4200, url="https://models.example.org")
@@ -68,7 +75,9 @@ def test_codes_that_nobody_redeems_do_not_fill_the_memory(codes: Codes) -> None:
     assert all(codes.redeem(code) for code in issued[1:])
 
 
-def test_the_page_exchanges_a_code_for_what_the_uis_read_and_only_once(client: TestClient, codes: Codes) -> None:
+def test_the_page_exchanges_a_code_for_what_the_uis_read_and_only_once(
+    client: TestClient, codes: Codes
+) -> None:
     code = codes.issue()
     for method in ("GET", "HEAD"):
         assert client.request(method, PAGE_PATH, params={"code": code}).status_code == 200
@@ -85,7 +94,9 @@ def test_other_bodies_get_nothing(client: TestClient, codes: Codes, body: bytes)
     assert client.post(PAGE_PATH, content=body).status_code == 403
 
 
-@pytest.mark.parametrize("credentials", [None, "", "Basic", "Basic Og==", "Bearer x", "Basic ÿ".encode("latin-1")])
+@pytest.mark.parametrize(
+    "credentials", [None, "", "Basic", "Basic Og==", "Bearer x", "Basic ÿ".encode("latin-1")]
+)
 def test_codes_are_for_who_has_the_secret(client: TestClient, credentials: str | None) -> None:
     headers = {"Authorization": credentials} if credentials is not None else {}
     assert client.post(CODES_PATH, headers=headers).status_code == 401
@@ -93,7 +104,9 @@ def test_codes_are_for_who_has_the_secret(client: TestClient, credentials: str |
     assert client.post(CODES_PATH, headers={"Authorization": right}).status_code == 200
 
 
-def test_the_page_runs_its_own_script_only_and_each_time_under_a_new_nonce(client: TestClient) -> None:
+def test_the_page_runs_its_own_script_only_and_each_time_under_a_new_nonce(
+    client: TestClient,
+) -> None:
     pages = [client.get(PAGE_PATH) for _ in range(2)]
     policies = [page.headers["content-security-policy"] for page in pages]
     assert policies[0] != policies[1]
@@ -111,7 +124,16 @@ def test_other_methods_do_nothing(client: TestClient, method: str, path: str) ->
     assert client.request(method, path).status_code == 405
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1:4200", "localhost:4200", "LOCALHOST:4200", "models.example.org", "models.example.org:443"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1:4200",
+        "localhost:4200",
+        "LOCALHOST:4200",
+        "models.example.org",
+        "models.example.org:443",
+    ],
+)
 def test_its_own_names_are_answered(client: TestClient, host: str) -> None:
     assert client.get("/", headers={"Host": host}).text == "inside"
 
@@ -126,24 +148,42 @@ FOREIGN_HOSTS = [
 def test_a_foreign_name_is_refused_for_http_and_websockets(client: TestClient, host: str) -> None:
     for path in ("/", "/api/csrf-token", PAGE_PATH, "/api/health"):
         assert client.get(path, headers={"Host": host}).status_code == 403
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/api/events/out", headers={"Host": host}):
+    with (
+        pytest.raises(WebSocketDisconnect),
+        client.websocket_connect("/api/events/out", headers={"Host": host}),
+    ):
         pass
 
 
 @pytest.mark.parametrize(
-    "origin", ["http://evil.example", "null", "https://127.0.0.1:4200", "http://127.0.0.1", "http://models.example.org", ""]
+    "origin",
+    [
+        "http://evil.example",
+        "null",
+        "https://127.0.0.1:4200",
+        "http://127.0.0.1",
+        "http://models.example.org",
+        "",
+    ],
 )
-def test_a_page_of_another_origin_is_refused_for_http_and_websockets(client: TestClient, codes: Codes, origin: str) -> None:
+def test_a_page_of_another_origin_is_refused_for_http_and_websockets(
+    client: TestClient, codes: Codes, origin: str
+) -> None:
     code = codes.issue()
     assert client.post(PAGE_PATH, content=code, headers={"Origin": origin}).status_code == 403
-    with pytest.raises(WebSocketDisconnect), client.websocket_connect("/api/events/in", headers={"Origin": origin}):
+    with (
+        pytest.raises(WebSocketDisconnect),
+        client.websocket_connect("/api/events/in", headers={"Origin": origin}),
+    ):
         pass
     assert codes.redeem(code), "it was not used up by that"
 
 
 def test_own_pages_and_programs_may_open_websockets(client: TestClient) -> None:
     for headers in ({}, {"Origin": HOME}, {"Origin": "https://models.example.org"}):
-        with client.websocket_connect("/api/events/out", headers={"Host": "127.0.0.1:4200"} | headers):
+        with client.websocket_connect(
+            "/api/events/out", headers={"Host": "127.0.0.1:4200"} | headers
+        ):
             pass
 
 
@@ -153,7 +193,11 @@ def test_a_request_with_two_names_is_refused(client: TestClient) -> None:
 
 
 def test_every_answer_says_what_its_page_may_do(client: TestClient) -> None:
-    for answer in (client.get("/"), client.get("/", headers={"Host": "evil.example"}), client.get(PAGE_PATH)):
+    for answer in (
+        client.get("/"),
+        client.get("/", headers={"Host": "evil.example"}),
+        client.get(PAGE_PATH),
+    ):
         policy = answer.headers["content-security-policy"]
         assert "connect-src 'self'" in policy
         assert "frame-ancestors 'none'" in policy

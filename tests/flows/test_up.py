@@ -18,15 +18,16 @@ import pytest
 from typer.testing import CliRunner
 
 from data_contracts import GroundupError
-from flows import api_secret, cli, processes, server, server_address
+from flows.cli import commands as cli
 from flows.home import Home, home
-from flows.server_address import Address
+from flows.prefect_host import api_secret, processes, server, server_address
+from flows.prefect_host.server_address import Address
 from tests.flows.conftest import REPOSITORY, Groundup, free_port
 
 LOST = """
 import time
 from flows.home import home
-from flows.server import running_server
+from flows.prefect_host.server import running_server
 with running_server(home(), "prefect"):
     from prefect import flow
     @flow(name="crawl")
@@ -48,7 +49,7 @@ def refuse(*given, **settings):
 
 SyncPrefectClient.update_deployment = SyncPrefectClient.create_deployment = refuse
 SyncPrefectClient.update_work_pool = refuse
-from flows.deployments import deploy
+from flows.prefect_host.deployments import deploy
 deploy(whole_server=True)
 print("nothing to write")
 """
@@ -58,7 +59,9 @@ print("nothing to write")
 def own_environment() -> Iterator[None]:
     """What these tests choose of a server stays theirs."""
     kept = {
-        name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "GROUNDUP_")) and "proxy" not in name.lower()
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PREFECT_", "GROUNDUP_")) and "proxy" not in name.lower()
     }
     with mock.patch.dict(os.environ, kept, clear=True):
         yield
@@ -79,9 +82,17 @@ class Healthy(BaseHTTPRequestHandler):
 
 
 @pytest.mark.slow
-def test_up_again_keeps_what_a_person_changed_repairs_what_the_code_determines_and_tells_lost_runs(tmp_path: Path) -> None:
+def test_up_again_keeps_what_a_person_changed_repairs_what_the_code_determines_and_tells_lost_runs(
+    tmp_path: Path,
+) -> None:
     groundup = Groundup(tmp_path, free_port())
-    killed = subprocess.Popen([sys.executable, "-c", LOST], env=groundup.environment, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True)
+    killed = subprocess.Popen(
+        [sys.executable, "-c", LOST],
+        env=groundup.environment,
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert killed.stdout
         assert killed.stdout.readline() == "running\n"
@@ -89,7 +100,9 @@ def test_up_again_keeps_what_a_person_changed_repairs_what_the_code_determines_a
         killed.wait()
         groundup.run("up")
         begun = groundup.api("/flow_runs/filter", flow_runs={"start_time": {"is_null_": False}})
-        assert [run["state_name"] for run in begun] == ["Crashed", "Crashed"], "the flow and its stage"
+        assert [run["state_name"] for run in begun] == ["Crashed", "Crashed"], (
+            "the flow and its stage"
+        )
 
         nightly = groundup.deployment("scheduled-eval")
         (schedule,) = nightly["schedules"]
@@ -100,7 +113,9 @@ def test_up_again_keeps_what_a_person_changed_repairs_what_the_code_determines_a
         found = groundup.deployment("scheduled-eval")
         assert found["entrypoint"] == nightly["entrypoint"]
         assert found["parameters"] == {"name": "mine"}
-        assert [(one["id"], one["active"]) for one in found["schedules"]] == [(schedule["id"], False)]
+        assert [(one["id"], one["active"]) for one in found["schedules"]] == [
+            (schedule["id"], False)
+        ]
         again = subprocess.run(
             [sys.executable, "-c", AGAIN],
             env=groundup.environment | {"PREFECT_API_URL": f"{groundup.url}/api", "PREFECT_API_AUTH_STRING": groundup.secret},
@@ -139,19 +154,26 @@ def test_a_port_that_none_is_says_so_before_anything_starts() -> None:
         assert CliRunner().invoke(cli.app, ["up", "--port", port]).exit_code == 2
 
 
-def test_a_port_kept_for_root_is_not_called_taken(at: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_kept_for_root_is_not_called_taken(
+    at: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def bind(probe: socket.socket, address: tuple[str, int]) -> None:
         if address[1] == 80:
             raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(socket.socket, "bind", bind)
     monkeypatch.setattr(server_address, "any_port", lambda: 4321)
-    with pytest.raises(GroundupError, match=r"port 80: is kept for root by the system\n.*--port 4321"):
+    with pytest.raises(
+        GroundupError, match=r"port 80: is kept for root by the system\n.*--port 4321"
+    ):
         server.up(at, 80)
 
 
 def test_a_port_that_is_taken_is_told_with_one_that_is_free(at: Home) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listening, pytest.raises(GroundupError, match="is taken by another program") as told:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as listening,
+        pytest.raises(GroundupError, match="is taken by another program") as told,
+    ):
         server.up(at, listening.getsockname()[1])
     server_address.listen(Address(port=int(told.value.fix.split()[-1])))[0].close()
 
@@ -166,7 +188,9 @@ def test_a_port_that_somebody_took_in_advance_is_ours_or_refused(at: Home) -> No
             theirs.listen()
 
 
-def test_a_new_server_has_a_new_secret_and_no_worker_of_the_last(at: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_new_server_has_a_new_secret_and_no_worker_of_the_last(
+    at: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = api_secret.read_or_make(at)
     processes.spawn(at, "server", ["timeit", "-n1", "-r1", "pass"])
     processes.spawn(at, "worker", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
@@ -188,18 +212,24 @@ def test_a_new_server_has_a_new_secret_and_no_worker_of_the_last(at: Home, monke
 
 def test_a_home_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(GroundupError, match=r"the folder .*/file/home: cannot be written: Not a directory"):
+    with pytest.raises(
+        GroundupError, match=r"the folder .*/file/home: cannot be written: Not a directory"
+    ):
         server.up(Home(tmp_path / "file" / "home"))
 
 
-def test_a_home_is_found_from_a_tilde_and_an_empty_one_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_is_found_from_a_tilde_and_an_empty_one_is_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("GROUNDUP_HOME", "~/x")
     assert home().path == Path.home() / "x"
     monkeypatch.setenv("GROUNDUP_HOME", "")
     assert home().path == Path.cwd() / ".groundup"
 
 
-@pytest.mark.parametrize("written", ["", "[]", '{"pid": "x"}', '{"pid": 1}', '{"pid": 1, "command": 2}'])
+@pytest.mark.parametrize(
+    "written", ["", "[]", '{"pid": "x"}', '{"pid": 1}', '{"pid": 1, "command": 2}']
+)
 def test_a_record_of_a_process_that_is_damaged_is_none(written: str, at: Home) -> None:
     at.prefect.mkdir(parents=True)
     at.pid_file("server").write_text(written)
@@ -243,6 +273,15 @@ def test_a_process_is_known_by_its_command_whatever_the_clock_says(at: Home) -> 
 def test_the_log_of_a_server_has_what_the_terminal_of_a_run_leaves_out(at: Home) -> None:
     at.prefect.mkdir(parents=True)
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
-    processes.spawn(at, "server", ["timeit", "-n1", "-r1", "import os; print(os.environ.get('PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL'))"])
+    processes.spawn(
+        at,
+        "server",
+        [
+            "timeit",
+            "-n1",
+            "-r1",
+            "import os; print(os.environ.get('PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL'))",
+        ],
+    )
     psutil.Process(processes.record_of(at, "server")["pid"]).wait(60)
     assert at.log("server").read_text().startswith("None\n")

@@ -14,10 +14,24 @@ _PROSE = (
     "Nobody knows the name of the person who drew the plans, but the drawings have been kept with great care."
 )
 _PAGES: list[tuple[str, bytes, str | None]] = [
-    *(("text/html", f"<title>{t}</title><h1>{t}</h1><p>{_PROSE.format(t)}</p>".encode(), "utf-8") for t in ("bridge", "mill", "tower")),
-    ("text/plain", (_PROSE.format("well") + "\n\nWrite to keeper@valley-museum.org or look at example.com.").encode(), None),
+    *(
+        ("text/html", f"<title>{t}</title><h1>{t}</h1><p>{_PROSE.format(t)}</p>".encode(), "utf-8")
+        for t in ("bridge", "mill", "tower")
+    ),
+    (
+        "text/plain",
+        (
+            _PROSE.format("well") + "\n\nWrite to keeper@valley-museum.org or look at example.com."
+        ).encode(),
+        None,
+    ),
     ("text/markdown", ("# Garden\n\n" + _PROSE.format("garden")).encode(), "utf-8"),
-    ("text/plain", "Der Garten des Hauses ist für alle geöffnet, die ihn sehen wollen, und der Eintritt ist frei. ".encode() * 5, "utf-8"),
+    (
+        "text/plain",
+        "Der Garten des Hauses ist für alle geöffnet, die ihn sehen wollen, und der Eintritt ist frei. ".encode()
+        * 5,
+        "utf-8",
+    ),
     ("text/plain", b"This text is too short.", "utf-8"),
     ("application/pdf", b"%PDF-1.7", None),
     ("text/html", b"<html>\x00\x01\x02\x03</html>", "utf-8"),
@@ -34,12 +48,21 @@ def document(number: int, media_type: str, body: bytes, charset: str | None) -> 
 
 
 def inputs(publish: Any) -> dict[str, Any]:
-    return {"raw_documents": publish("raw_documents", documents=[document(n, *page) for n, page in enumerate(_PAGES)], failures=[])}
+    return {
+        "raw_documents": publish(
+            "raw_documents",
+            documents=[document(n, *page) for n, page in enumerate(_PAGES)],
+            failures=[],
+        )
+    }
 
 
 SETTINGS: dict[str, Any] = {"workers": 1}
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"language": {"model": "/nowhere/lid.ftz"}}, r"clean\.language\.model: .*not there"),
     ({"rules": ["gofer"]}, r"clean\.rules\.0 = 'gofer': .*gopher_quality"),
-    ({"gopher_quality": {"min_word": 3}}, r"clean\.gopher_quality\.min_word is not a setting; did you mean 'min_words'"),
+    (
+        {"gopher_quality": {"min_word": 3}},
+        r"clean\.gopher_quality\.min_word is not a setting; did you mean 'min_words'",
+    ),
 ]

@@ -51,7 +51,14 @@ They keep it in cells of wax.
 def document(title: str, text: str, source: str = "pydoc") -> dict[str, Any]:
     base = ORIGIN if source == "pydoc" else "http://example.org"
     url = f"{base}/{title.split()[-1]}"
-    return {"id": digest(source, url), "url": url, "source": source, "title": title, "text": text, "language": "en"}
+    return {
+        "id": digest(source, url),
+        "url": url,
+        "source": source,
+        "title": title,
+        "text": text,
+        "language": "en",
+    }
 
 
 def inputs(publish: Any) -> dict[str, Any]:
@@ -61,7 +68,10 @@ def inputs(publish: Any) -> dict[str, Any]:
 
 SETTINGS: dict[str, Any] = {"workers": 1, "heldout_share": 0.0}
 BAD = [
-    ({"files": ["/nowhere/chats.jsonl"]}, r"collect_chats\.files: /nowhere/chats\.jsonl: cannot be read"),
+    (
+        {"files": ["/nowhere/chats.jsonl"]},
+        r"collect_chats\.files: /nowhere/chats\.jsonl: cannot be read",
+    ),
     ({"questions": "klingon"}, r"there are no question forms called .klingon."),
     ({"kinds": []}, r"0 conversations from 2 documents"),
     ({"kinds": ["poem"]}, r"collect_chats\.kinds\.0 = 'poem'"),

@@ -8,13 +8,21 @@ from tests.golden import made_up
 
 
 def inputs(publish: Any) -> dict[str, Any]:
-    train, heldout = made_up.unique(made_up.documents(0, 10)), made_up.unique(made_up.documents(10, 20))
-    return {"unique_documents": publish("unique_documents", train=train, heldout=heldout, rejects=[])}
+    train, heldout = (
+        made_up.unique(made_up.documents(0, 10)),
+        made_up.unique(made_up.documents(10, 20)),
+    )
+    return {
+        "unique_documents": publish("unique_documents", train=train, heldout=heldout, rejects=[])
+    }
 
 
 SETTINGS: dict[str, Any] = {"workers": 1, "max_items": 60}
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"benchmarks": ["/nowhere/test.jsonl"]}, r"collect_evals.benchmarks: /nowhere/test\.jsonl: cannot be read: No such file"),
+    (
+        {"benchmarks": ["/nowhere/test.jsonl"]},
+        r"collect_evals.benchmarks: /nowhere/test\.jsonl: cannot be read: No such file",
+    ),
     (
         {"benchmarks": ["~no-such-user/test.jsonl"]},
         r"collect_evals.benchmarks: ~no-such-user/test\.jsonl: cannot be read: No such file",

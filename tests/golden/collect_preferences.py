@@ -11,9 +11,15 @@ SETTINGS: dict[str, Any] = {
 }  # fmt: skip
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompts": 0}, r"0 pairs from 0 prompts and 0 files"),
-    ({"files": ["/nowhere/pairs.jsonl"]}, r"collect_preferences\.files: /nowhere/pairs\.jsonl: cannot be read"),
+    (
+        {"files": ["/nowhere/pairs.jsonl"]},
+        r"collect_preferences\.files: /nowhere/pairs\.jsonl: cannot be read",
+    ),
 ]
 
 
 def inputs(publish: Any) -> dict[str, Any]:
-    return {"checkpoint": sft.checkpoint(publish, context=128), "conversations": publish("conversations", conversations=sft.colours(24, 8))}
+    return {
+        "checkpoint": sft.checkpoint(publish, context=128),
+        "conversations": publish("conversations", conversations=sft.colours(24, 8)),
+    }

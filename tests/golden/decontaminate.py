@@ -7,12 +7,12 @@ from typing import Any
 from stages.digests import digest
 from tests.golden import made_up
 
-QUESTION = (
-    "A farmer has nine red hens and four brown geese, and sells half of the geese at the market. How many birds are left on the farm?"
-)
+QUESTION = "A farmer has nine red hens and four brown geese, and sells half of the geese at the market. How many birds are left on the farm?"
 
 
-def item(question: str, answer: str = "eleven", task: str = "farm", origin: str = "benchmark") -> dict[str, Any]:
+def item(
+    question: str, answer: str = "eleven", task: str = "farm", origin: str = "benchmark"
+) -> dict[str, Any]:
     choices = [answer, "thirteen"]
     return {
         "id": digest(task, question, *choices), "task": task, "question": question, "choices": choices, "answer": 0,
@@ -23,9 +23,17 @@ def item(question: str, answer: str = "eleven", task: str = "farm", origin: str 
 def inputs(publish: Any) -> dict[str, Any]:
     train = made_up.unique(made_up.documents(0, 20))
     train[7]["text"] += "\n\n" + QUESTION.upper()
-    pages = [{"id": row["id"], "url": row["url"], "title": None, "text": row["text"]} for row in made_up.documents(20, 2)]
+    pages = [
+        {"id": row["id"], "url": row["url"], "title": None, "text": row["text"]}
+        for row in made_up.documents(20, 2)
+    ]
     return {
-        "unique_documents": publish("unique_documents", train=train, heldout=made_up.unique(made_up.documents(20, 2)), rejects=[]),
+        "unique_documents": publish(
+            "unique_documents",
+            train=train,
+            heldout=made_up.unique(made_up.documents(20, 2)),
+            rejects=[],
+        ),
         "eval_items": publish("eval_items", items=[item(QUESTION)], pages=pages),
     }
 

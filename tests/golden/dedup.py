@@ -18,8 +18,16 @@ def row(name: str, text: str) -> dict[str, Any]:
 
 def inputs(publish: Any) -> dict[str, Any]:
     texts = {f"page{number}": made_up.page(number, functions=30) for number in range(24)}
-    texts |= {"copy": texts["page3"].upper(), "near": texts["page5"] + " One more line at the end.", "short": "Hardly a word."}
-    return {"clean_documents": publish("clean_documents", documents=[row(*item) for item in texts.items()], rejects=[])}
+    texts |= {
+        "copy": texts["page3"].upper(),
+        "near": texts["page5"] + " One more line at the end.",
+        "short": "Hardly a word.",
+    }
+    return {
+        "clean_documents": publish(
+            "clean_documents", documents=[row(*item) for item in texts.items()], rejects=[]
+        )
+    }
 
 
 SETTINGS: dict[str, Any] = {"heldout_share": 0.1, "workers": 1}

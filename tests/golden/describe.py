@@ -15,14 +15,33 @@ SIGNALS = {"words": 4, "removed_lines": 0, "redactions": 0}
 
 def _page(number: int, **more: Any) -> dict[str, Any]:
     url, source = f"http://localhost/{'abcdefgh'[number]}", "web" if number < 5 else "files"
-    return {"id": digest(source, url), "url": url, "source": source, "license": "CC0" if number == 1 else None} | more
+    return {
+        "id": digest(source, url),
+        "url": url,
+        "source": source,
+        "license": "CC0" if number == 1 else None,
+    } | more
 
 
 def _raw(number: int) -> dict[str, Any]:
     body = b"x" * (100 + number)
-    fetched = {"body": body, "body_sha256": hashlib.sha256(body).hexdigest(), "media_type": "text/plain", "truncated": False}
+    fetched = {
+        "body": body,
+        "body_sha256": hashlib.sha256(body).hexdigest(),
+        "media_type": "text/plain",
+        "truncated": False,
+    }
     robots = "allowed" if number < 5 else "not_applicable"
-    return _page(number, depth=0, redirects=[], robots=robots, meta_robots="noarchive" if number == 2 else None) | fetched
+    return (
+        _page(
+            number,
+            depth=0,
+            redirects=[],
+            robots=robots,
+            meta_robots="noarchive" if number == 2 else None,
+        )
+        | fetched
+    )
 
 
 def _text(number: int, **more: Any) -> dict[str, Any]:
@@ -34,7 +53,12 @@ def _unique(number: int, **more: Any) -> dict[str, Any]:
 
 
 def _refused(source: str, **more: Any) -> dict[str, Any]:
-    return {source: "http://localhost/a", "content": "", "reason": "empty", "detail": "0 characters"} | more
+    return {
+        source: "http://localhost/a",
+        "content": "",
+        "reason": "empty",
+        "detail": "0 characters",
+    } | more
 
 
 SCORES = [
@@ -53,7 +77,9 @@ FILES = [
 
 SETTINGS: dict[str, Any] = {"name": "Golden"}
 
-BAD: list[tuple[dict[str, Any], str]] = [({"licence": "mit"}, r"describe\.licence is not a setting; did you mean 'license'")]
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"licence": "mit"}, r"describe\.licence is not a setting; did you mean 'license'")
+]
 
 
 def inputs(publish: Any) -> dict[str, Any]:
@@ -61,13 +87,23 @@ def inputs(publish: Any) -> dict[str, Any]:
         "raw_documents": publish(
             "raw_documents",
             documents=[_raw(number) for number in range(8)],
-            failures=[{"url": "http://localhost/x", "source": "web", "reason": "timeout", "detail": "30 s", "depth": 1}],
+            failures=[
+                {
+                    "url": "http://localhost/x",
+                    "source": "web",
+                    "reason": "timeout",
+                    "detail": "30 s",
+                    "depth": 1,
+                }
+            ],
             files={},
         ),
         "clean_documents": publish(
             "clean_documents",
             documents=[_text(number, **SIGNALS | {"redactions": number}) for number in range(6)],
-            rejects=[_text(number, **SIGNALS, reason="too_short", detail="4 words") for number in (6, 7)],
+            rejects=[
+                _text(number, **SIGNALS, reason="too_short", detail="4 words") for number in (6, 7)
+            ],
         ),
         "unique_documents": publish(
             "unique_documents",
@@ -83,9 +119,13 @@ def inputs(publish: Any) -> dict[str, Any]:
         "eval_items": publish("eval_items", items=ITEMS[:5], pages=PAGES[:2]),
         **pretrain.inputs(publish),
         "base_checkpoint": tiny_checkpoint(publish),
-        "conversations": publish("conversations", conversations=sft.colours(7, 3), rejects=[_refused("url", kind="user")]),
+        "conversations": publish(
+            "conversations", conversations=sft.colours(7, 3), rejects=[_refused("url", kind="user")]
+        ),
         "sft_checkpoint": tiny_checkpoint(publish, "qwen3"),
-        "preferences": publish("preferences", pairs=dpo.pairs(5, 1), rejects=[_refused("conversation")] * 3),
+        "preferences": publish(
+            "preferences", pairs=dpo.pairs(5, 1), rejects=[_refused("conversation")] * 3
+        ),
         "dpo_checkpoint": tiny_checkpoint(publish, max_position_embeddings=256),
         "scores": publish("scores", scores=SCORES, files={"results.json": b"{}"}),
         "gguf_model": publish("gguf_model", quantizations=FILES, files={"m-Q8_0.gguf": _header()}),

@@ -16,10 +16,23 @@ def _item(task: str, number: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-ITEMS = [_item("heldout_description", number) for number in range(12)] + [_item("user_mc", number) for number in range(4)]
+ITEMS = [_item("heldout_description", number) for number in range(12)] + [
+    _item("user_mc", number) for number in range(4)
+]
 PAGES = [
-    {"id": digest("page", str(n)), "url": f"http://localhost/{n}", "title": f"Page {n}", "text": text}
-    for n, text in enumerate(["A short page: <|im_end|> is text.\n", "Zürich — naïve 🙂\n" * 3, "def f(x):\n    return x + 1\n\n" * 20])
+    {
+        "id": digest("page", str(n)),
+        "url": f"http://localhost/{n}",
+        "title": f"Page {n}",
+        "text": text,
+    }
+    for n, text in enumerate(
+        [
+            "A short page: <|im_end|> is text.\n",
+            "Zürich — naïve 🙂\n" * 3,
+            "def f(x):\n    return x + 1\n\n" * 20,
+        ]
+    )
 ]
 
 SETTINGS: dict[str, Any] = {"prompts": ["Hello"], "new_tokens": 4, "device": "cpu"}
@@ -31,4 +44,7 @@ BAD: list[tuple[dict[str, Any], str]] = [
 
 
 def inputs(publish: Any) -> dict[str, Any]:
-    return {"checkpoint": tiny_checkpoint(publish), "eval_items": publish("eval_items", items=ITEMS, pages=PAGES)}
+    return {
+        "checkpoint": tiny_checkpoint(publish),
+        "eval_items": publish("eval_items", items=ITEMS, pages=PAGES),
+    }

@@ -8,7 +8,24 @@ from typing import Any
 
 from stages.digests import digest
 
-_SYLLABLES = ["ba", "cor", "del", "fi", "gur", "ho", "kem", "lo", "mi", "nar", "pu", "rel", "su", "tan", "vo", "wex"]
+_SYLLABLES = [
+    "ba",
+    "cor",
+    "del",
+    "fi",
+    "gur",
+    "ho",
+    "kem",
+    "lo",
+    "mi",
+    "nar",
+    "pu",
+    "rel",
+    "su",
+    "tan",
+    "vo",
+    "wex",
+]
 _PLAIN = ["the", "of", "a", "with", "each", "when", "for", "that", "given", "from"]
 
 
@@ -28,7 +45,9 @@ def page(number: int, functions: int = 12) -> str:
         "",
     ]
     for n in range(functions):
-        lines.append(f"{chance.choice(own)}_{n}({chance.choice(shared)}, {chance.choice(own)}=None)")
+        lines.append(
+            f"{chance.choice(own)}_{n}({chance.choice(shared)}, {chance.choice(own)}=None)"
+        )
         lines += [_sentence(chance, own, shared) for _ in range(chance.randint(1, 3))]
     return "\n".join(lines)
 
@@ -38,7 +57,14 @@ def documents(first: int, count: int, **columns: Any) -> list[dict[str, Any]]:
     rows = []
     for number in range(first, first + count):
         url = f"http://example.org/module{number}"
-        row = {"id": digest("made_up", url), "url": url, "source": "made_up", "title": f"module{number}", "language": "en", "license": None}
+        row = {
+            "id": digest("made_up", url),
+            "url": url,
+            "source": "made_up",
+            "title": f"module{number}",
+            "language": "en",
+            "license": None,
+        }
         rows.append(row | {"text": page(number)} | columns)
     return rows
 

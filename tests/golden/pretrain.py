@@ -15,23 +15,39 @@ END, PAD = "<|endoftext|>", "<|pad|>"
 
 
 def texts(count: int) -> list[str]:
-    return ["".join(f"{n * 7 % 50} + {m} = {n * 7 % 50 + m}.\n" for m in range(n % 5, n % 5 + 12)) for n in range(count)]
+    return [
+        "".join(f"{n * 7 % 50} + {m} = {n * 7 % 50 + m}.\n" for m in range(n % 5, n % 5 + 12))
+        for n in range(count)
+    ]
 
 
 def train_tokenizer(corpus: list[str], vocab_size: int = 320) -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        [
+            pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
     )
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END, PAD], initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END, PAD],
+        initial_alphabet=alphabet,
+        show_progress=False,
+    )
     tokenizer.train_from_iterator(corpus, trainer)
     return tokenizer
 
 
 def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": END, "eos_token": END, "pad_token": PAD}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "bos_token": END,
+        "eos_token": END,
+        "pad_token": PAD,
+    }
     return {
         "tokenizer.json": tokenizer.to_str().encode(),
         "tokenizer_config.json": json.dumps(settings).encode(),
@@ -42,7 +58,15 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
 
 def rows(tokenizer: Tokenizer, corpus: list[str]) -> list[dict[str, Any]]:
     end = tokenizer.token_to_id(END)
-    return [{"document": digest(t), "part": 0, "tokens": [*tokenizer.encode(t).ids, end], "bytes": len(t.encode())} for t in corpus]
+    return [
+        {
+            "document": digest(t),
+            "part": 0,
+            "tokens": [*tokenizer.encode(t).ids, end],
+            "bytes": len(t.encode()),
+        }
+        for t in corpus
+    ]
 
 
 def inputs(publish: Any) -> dict[str, Any]:
@@ -51,7 +75,10 @@ def inputs(publish: Any) -> dict[str, Any]:
     files = tokenizer_files(tokenizer)
     stamp = f"{hashlib.sha256(files['tokenizer.json']).hexdigest()} {tokenizer.get_vocab_size()}"
     shards = publish(
-        "token_shards", train=rows(tokenizer, corpus[6:]), heldout=rows(tokenizer, corpus[:6]), files={"tokenizer.sha256": stamp.encode()}
+        "token_shards",
+        train=rows(tokenizer, corpus[6:]),
+        heldout=rows(tokenizer, corpus[:6]),
+        files={"tokenizer.sha256": stamp.encode()},
     )
     return {"token_shards": shards, "tokenizer": publish("tokenizer", files=files)}
 

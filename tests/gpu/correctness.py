@@ -16,11 +16,11 @@ from torch import Tensor
 
 from data_contracts import Interrupted
 from stages.lm import precision
-from stages.lm.batches import Batch
 from stages.lm.config import ModelConfig
-from stages.lm.fit import fit
 from stages.lm.model import LanguageModel
-from stages.lm.optim import gradient_norm, make_optimizers
+from stages.lm.training.batches import Batch
+from stages.lm.training.loop import fit
+from stages.lm.training.optimizers import gradient_norm, make_optimizers
 from stages.pretrain.stage import next_token_loss
 from tests.gpu import made_up
 from tests.gpu.attention import HALF_BFLOAT16

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.lm.batches import Batch
 from stages.lm.config import Compute, ModelConfig, Training
 from stages.lm.model import LanguageModel
+from stages.lm.training.batches import Batch
 from stages.report import Report
 
 DIFFERENT = 8  # batches that Windows gives before it begins again

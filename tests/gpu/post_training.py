@@ -20,12 +20,12 @@ from stages.dpo.loss import preference_loss
 from stages.dpo.pairs import Pair, PairBatches
 from stages.dpo.stage import ROUNDING, ROWS_AT_ONCE
 from stages.lm import precision
-from stages.lm.batches import Batch
 from stages.lm.config import ModelConfig
-from stages.lm.fit import fit
 from stages.lm.generate import generate
 from stages.lm.loss import IGNORED, row_logprobs
 from stages.lm.model import LanguageModel
+from stages.lm.training.batches import Batch
+from stages.lm.training.loop import fit
 from stages.report import Report
 from stages.sft.config import SftTraining
 from stages.sft.packing import Example, PackedChats

@@ -18,9 +18,14 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from stages.lm import precision
 from stages.lm.config import ModelConfig, Training
-from stages.lm.fit import fit
-from stages.lm.muon import Muon, update_flops
-from stages.lm.optim import gradient_norm, make_optimizers, schedule, set_learning_rate
+from stages.lm.training.loop import fit
+from stages.lm.training.muon import Muon, update_flops
+from stages.lm.training.optimizers import (
+    gradient_norm,
+    make_optimizers,
+    schedule,
+    set_learning_rate,
+)
 from stages.pretrain.stage import next_token_loss
 from tests.gpu import made_up
 from tests.gpu.machine import CheckError, Figures, Machine, bfloat16_peak, has_fallen

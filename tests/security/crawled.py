@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import stages
 from data_contracts import GroundupError, Store
-from flows.step import run_stage
+from stages.run import run_stage
 
 
 class Crawled(NamedTuple):

@@ -27,9 +27,16 @@ _SCALARS = st.one_of(
     st.integers(),
     st.floats(),
     st.text(max_size=30),
-    st.sampled_from([0, -1, 1 << 31, 1 << 63, 10**30, "", "\x00", "../../x", "0" * 24, "\ud800", "1.0.0"]),
+    st.sampled_from(
+        [0, -1, 1 << 31, 1 << 63, 10**30, "", "\x00", "../../x", "0" * 24, "\ud800", "1.0.0"]
+    ),
 )
-VALUES = st.recursive(_SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4))
+VALUES = st.recursive(
+    _SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+)
 _PIECES = [
     b"{",
     b"}",
@@ -80,7 +87,9 @@ def edited(draw: st.DrawFn, document: dict[str, Any]) -> bytes:
 def many(strategy: st.SearchStrategy[Any], attempt: Attempt, examples: int = EXAMPLES) -> None:
     """Have `attempt` meet that many examples."""
 
-    @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+    )
     @given(strategy)
     def meet(example: Any) -> None:
         attempt(example)

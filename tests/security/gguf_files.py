@@ -9,7 +9,13 @@ def text(value: bytes) -> bytes:
     return struct.pack("<Q", len(value)) + value
 
 
-def gguf_file(*settings: bytes, tensors: bytes = b"", count: int = 1, claimed: int | None = None, data: bytes = b"") -> bytes:
+def gguf_file(
+    *settings: bytes,
+    tensors: bytes = b"",
+    count: int = 1,
+    claimed: int | None = None,
+    data: bytes = b"",
+) -> bytes:
     number = len(settings) if claimed is None else claimed
     return struct.pack("<4sIQQ", b"GGUF", 3, count, number) + b"".join(settings) + tensors + data
 

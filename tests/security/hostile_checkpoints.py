@@ -17,7 +17,9 @@ def json_file(name: str, **changes: Any) -> Damage:
 
     def damage(files: Files) -> None:
         values = json.loads(files[name]) | changes
-        files[name] = json.dumps({key: value for key, value in values.items() if value is not ...}).encode()
+        files[name] = json.dumps(
+            {key: value for key, value in values.items() if value is not ...}
+        ).encode()
 
     return damage
 
@@ -69,7 +71,12 @@ def _one(tensors: dict[str, Any], **values: Any) -> None:
 
 
 HUGE = 1 << 62
-PRE_TOKENIZER = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+PRE_TOKENIZER = {
+    "type": "Split",
+    "pattern": {"Regex": "(a+)+$"},
+    "behavior": "Isolated",
+    "invert": False,
+}
 
 # what reads the weights or their sizes
 WEIGHTS_DAMAGES: dict[str, Damage] = {
@@ -90,7 +97,9 @@ WEIGHTS_DAMAGES: dict[str, Damage] = {
     "an unknown type": header(lambda tensors: _one(tensors, dtype="F4096")),
     "whole numbers for weights": header(lambda tensors: _one(tensors, dtype="I32")),
     "another shape": header(lambda tensors: _one(tensors, shape=[8, 8])),
-    "a tensor too few": header(lambda tensors: tensors.update(other=tensors.pop("model.norm.weight"))),
+    "a tensor too few": header(
+        lambda tensors: tensors.update(other=tensors.pop("model.norm.weight"))
+    ),
     "the weights of another width": json_file("config.json", hidden_size=128),
     "an absurd width": json_file("config.json", hidden_size=65536),
     "an absurd vocabulary": json_file("config.json", vocab_size=1 << 24),
@@ -123,9 +132,15 @@ TOKENIZER_DAMAGES: dict[str, Damage] = {
     "a tokenizer that is empty": replaced("tokenizer.json", b"{}"),
     "a tokenizer that is nested deeply": replaced("tokenizer.json", b"[" * 100_000),
     "a slow pattern": tokenizer_part(pre_tokenizer=PRE_TOKENIZER),
-    "a normalizer that multiplies": tokenizer_part(normalizer={"type": "Replace", "pattern": {"String": ""}, "content": "a" * 10_000}),
-    "a model of words": tokenizer_part(model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}),
-    "a decoder that multiplies": tokenizer_part(decoder={"type": "Replace", "pattern": {"String": ""}, "content": "a" * 10_000}),
+    "a normalizer that multiplies": tokenizer_part(
+        normalizer={"type": "Replace", "pattern": {"String": ""}, "content": "a" * 10_000}
+    ),
+    "a model of words": tokenizer_part(
+        model={"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}
+    ),
+    "a decoder that multiplies": tokenizer_part(
+        decoder={"type": "Replace", "pattern": {"String": ""}, "content": "a" * 10_000}
+    ),
     "merges of nothing": tokenizer_part(model={"type": "BPE", "vocab": {}, "merges": ["a b"]}),
     "settings that were cut": cut("tokenizer_config.json", 0.5),
     "settings that are a list": replaced("tokenizer_config.json", b"[]"),

@@ -10,7 +10,7 @@ from typing import Any
 import fsspec
 
 from data_contracts import Artifact, Store, current
-from data_contracts.remote import RemoteStore
+from data_contracts.store.remote import RemoteStore
 from tests.data_contracts import publishing
 from tests.data_contracts.samples import good_rows
 
@@ -72,16 +72,20 @@ def manifest_key(artifact: Artifact) -> str:
 
 
 def ref_key(output: str, number: int = 1) -> str:
-    return f"names/demo/{output}/{number:08d}.json"
+    return f"refs/demo/{output}/{number:08d}.json"
 
 
 def forget_seals(store: Store) -> None:
     """Make of a store what release 0.1 would have written: nothing holds a manifest's digest."""
     entries = Entries(store)
     for output in (RAW, CLEAN):
-        entries.change_json(ref_key(output), lambda ref: (ref.pop("manifest_sha256"), ref.pop("removed")))
+        entries.change_json(
+            ref_key(output), lambda ref: (ref.pop("manifest_sha256"), ref.pop("removed"))
+        )
     clean = store.open(*store.resolve(f"demo/{CLEAN}"), verify=False)
-    entries.change_json(manifest_key(clean), lambda manifest: manifest["inputs"][RAW].pop("manifest_sha256"))
+    entries.change_json(
+        manifest_key(clean), lambda manifest: manifest["inputs"][RAW].pop("manifest_sha256")
+    )
 
 
 def in_bucket(tmp_path: Path) -> RemoteStore:

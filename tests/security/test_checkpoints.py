@@ -15,18 +15,29 @@ from transformers import PreTrainedTokenizerFast
 import stages
 from data_contracts import Artifact, ArtifactError, ContractError, bundles
 from data_contracts.tensor_files import gguf_header, gguf_problem
-from flows.step import run_stage
 from stages.export_gguf import architecture
-from stages.export_gguf.chat import affordable_context, loaded
 from stages.export_gguf.vocabulary import read_vocabulary
+from stages.llama_cpp.chat import affordable_context, loaded
 from stages.lm import transformers_model
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_config, load_model, require_weights
+from stages.run import run_stage
 from tests.checkpoints import METRICS, tiny_checkpoint
 from tests.security.gguf_files import gguf_file, setting, tensor, text
-from tests.security.hostile_checkpoints import CONFIG_DAMAGES, CONTRACT_DAMAGES, EVERY, TOKENIZER_DAMAGES, WEIGHTS_DAMAGES, json_file
+from tests.security.hostile_checkpoints import (
+    CONFIG_DAMAGES,
+    CONTRACT_DAMAGES,
+    EVERY,
+    TOKENIZER_DAMAGES,
+    WEIGHTS_DAMAGES,
+    json_file,
+)
 
-READERS = {stage.name for stage in stages.STAGES if any(wanted.noun == "checkpoint" for wanted in stage.consumes)}
+READERS = {
+    stage.name
+    for stage in stages.STAGES
+    if any(wanted.artifact_type == "checkpoint" for wanted in stage.consumes)
+}
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +47,11 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     from tests.conftest import publisher
 
     made = tiny_checkpoint(publisher(Store(tmp_path_factory.mktemp("sound") / "store")))
-    return {file.path: (made.path / file.path).read_bytes() for file in made.manifest.files if not file.path.startswith("metrics/")}
+    return {
+        file.path: (made.path / file.path).read_bytes()
+        for file in made.manifest.files
+        if not file.path.startswith("metrics/")
+    }
 
 
 def spoilt(sound: dict[str, bytes], damage: str) -> dict[str, bytes]:
@@ -124,11 +139,16 @@ for read in (load_model, transformers_model.load):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", ["an absurd width", "an absurd vocabulary", "a header longer than the file", "an absurd shape"])
+@pytest.mark.parametrize(
+    "damage",
+    ["an absurd width", "an absurd vocabulary", "a header longer than the file", "an absurd shape"],
+)
 def test_no_size_that_a_checkpoint_claims_is_allocated(sound, tmp_path, damage):
     """The model that an absurd config calls for takes hundreds of gigabytes; the process may take one more than it has."""
     folder = in_folder(spoilt(sound, damage), tmp_path / "checkpoint")
-    told = subprocess.run([sys.executable, "-c", SMALL, str(folder)], capture_output=True, text=True, check=False)
+    told = subprocess.run(
+        [sys.executable, "-c", SMALL, str(folder)], capture_output=True, text=True, check=False
+    )
     assert told.returncode == 0, told.stderr
     assert told.stdout.splitlines() == [f"checkpoint {folder}"] * 2
 
@@ -139,13 +159,30 @@ def test_nothing_of_a_checkpoint_is_run_by_transformers(sound, tmp_path, monkeyp
     mark = tmp_path / "owned"
     program = f"open({str(mark)!r}, 'w').close()\n"
     auto = dict.fromkeys(("AutoConfig", "AutoModel", "AutoModelForCausalLM"), "modeling_evil.Evil")
-    json_file("config.json", auto_map=auto, trust_remote_code=True, custom_generate="evil", torch_dtype="evil")(files)
-    json_file("tokenizer_config.json", auto_map={"AutoTokenizer": ["modeling_evil.Evil", None]}, tokenizer_class="Evil")(files)
-    json_file("generation_config.json", custom_generate="custom_generate.py", trust_remote_code=True, max_new_tokens=10**9)(files)
+    json_file(
+        "config.json",
+        auto_map=auto,
+        trust_remote_code=True,
+        custom_generate="evil",
+        torch_dtype="evil",
+    )(files)
+    json_file(
+        "tokenizer_config.json",
+        auto_map={"AutoTokenizer": ["modeling_evil.Evil", None]},
+        tokenizer_class="Evil",
+    )(files)
+    json_file(
+        "generation_config.json",
+        custom_generate="custom_generate.py",
+        trust_remote_code=True,
+        max_new_tokens=10**9,
+    )(files)
     files |= {"modeling_evil.py": program.encode(), "custom_generate.py": program.encode()}
     folder = in_folder(files, tmp_path / "checkpoint")
     (folder / "custom_generate").mkdir()
-    (folder / "custom_generate" / "generate.py").write_text(program + "def generate(*_, **__):\n    pass\n")
+    (folder / "custom_generate" / "generate.py").write_text(
+        program + "def generate(*_, **__):\n    pass\n"
+    )
     model, tokenizer = transformers_model.load(folder)
     assert type(model).__module__.startswith("transformers.models.llama")
     assert type(tokenizer) is PreTrainedTokenizerFast
@@ -166,7 +203,9 @@ def entered(*_: Any, **__: Any) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["sft", "dpo", "evaluate", "export_gguf", "collect_preferences"])
-def test_every_stage_refuses_a_hostile_checkpoint_with_one_error(name, sound, publish, store, monkeypatch):
+def test_every_stage_refuses_a_hostile_checkpoint_with_one_error(
+    name, sound, publish, store, monkeypatch
+):
     golden = import_module(f"tests.golden.{name}")
     stage = stages.stage(name)
     config = stage.config_class.parse(golden.SETTINGS, name)
@@ -174,7 +213,7 @@ def test_every_stage_refuses_a_hostile_checkpoint_with_one_error(name, sound, pu
     for damage in EVERY:
         bad = hostile(publish, monkeypatch, spoilt(sound, damage))
         bad.verify()  # its manifest is as good as any
-        for wanted in [one for one in stage.consumes if one.noun == "checkpoint"]:
+        for wanted in [one for one in stage.consumes if one.artifact_type == "checkpoint"]:
             with pytest.raises((ContractError, ArtifactError)) as error:
                 run_stage(store, stage, config, given | {wanted.name: bad})
             by_contract = f"artifact {bad} (contract " in str(error.value)
@@ -182,7 +221,13 @@ def test_every_stage_refuses_a_hostile_checkpoint_with_one_error(name, sound, pu
 
 
 def test_those_are_all_stages_that_run_a_checkpoint():
-    assert READERS - {"describe"} == {"sft", "dpo", "evaluate", "export_gguf", "collect_preferences"}
+    assert READERS - {"describe"} == {
+        "sft",
+        "dpo",
+        "evaluate",
+        "export_gguf",
+        "collect_preferences",
+    }
 
 
 @pytest.mark.slow
@@ -204,9 +249,15 @@ GGUF_ATTACKS = {
     "a long array of texts": gguf_file(setting(b"a", 9, struct.pack("<IQ", 8, 1 << 60))),
     "arrays of arrays": gguf_file(setting(b"a", 9, struct.pack("<IQ", 9, 1))),
     "an unknown kind": gguf_file(setting(b"a", 77, b"")),
-    "the same setting": gguf_file(setting(b"a", 0, b"1"), setting(b"a", 0, b"2"), tensors=ONE, data=b"\0" * 64),
-    "an alignment of nothing": gguf_file(setting(b"general.alignment", 4, struct.pack("<I", 0)), tensors=tensor(b"t", [1 << 40])),
-    "an alignment of texts": gguf_file(setting(b"general.alignment", 8, text(b"x")), tensors=ONE, data=b"\0" * 64),
+    "the same setting": gguf_file(
+        setting(b"a", 0, b"1"), setting(b"a", 0, b"2"), tensors=ONE, data=b"\0" * 64
+    ),
+    "an alignment of nothing": gguf_file(
+        setting(b"general.alignment", 4, struct.pack("<I", 0)), tensors=tensor(b"t", [1 << 40])
+    ),
+    "an alignment of texts": gguf_file(
+        setting(b"general.alignment", 8, text(b"x")), tensors=ONE, data=b"\0" * 64
+    ),
     "an absurd tensor": gguf_file(tensors=tensor(b"t", [1 << 62, 1 << 62])),
     "an empty tensor": gguf_file(tensors=tensor(b"t", [0])),
     "many dimensions": gguf_file(tensors=text(b"t") + struct.pack("<I", 1 << 30)),
@@ -219,7 +270,7 @@ GGUF_ATTACKS = {
 
 @pytest.mark.parametrize("attack", GGUF_ATTACKS)
 def test_a_bad_gguf_is_one_error_and_llama_cpp_is_not_started(tmp_path, attack, monkeypatch):
-    monkeypatch.setattr("stages.export_gguf.chat.subprocess.Popen", entered)
+    monkeypatch.setattr("stages.llama_cpp.chat.subprocess.Popen", entered)
     path = tmp_path / "bad.gguf"
     path.write_bytes(GGUF_ATTACKS[attack])
     assert gguf_problem(path)
@@ -229,14 +280,23 @@ def test_a_bad_gguf_is_one_error_and_llama_cpp_is_not_started(tmp_path, attack, 
 
 def test_a_sound_header_is_read_and_so_these_attacks_fail_for_their_own_reasons(tmp_path):
     path = tmp_path / "good.gguf"
-    path.write_bytes(gguf_file(setting(b"a", 4, struct.pack("<I", 7)), setting(b"b", 8, text(b"x")), tensors=ONE, data=b"\0" * 64))
+    path.write_bytes(
+        gguf_file(
+            setting(b"a", 4, struct.pack("<I", 7)),
+            setting(b"b", 8, text(b"x")),
+            tensors=ONE,
+            data=b"\0" * 64,
+        )
+    )
     found = gguf_header(path)
     assert found.problem is None
     assert found.settings == {"a": 7, "b": "x"}
 
 
 @pytest.mark.parametrize("value", [0, -1, "x", 1.5])
-@pytest.mark.parametrize("key", ["context_length", "block_count", "attention.head_count", "attention.key_length"])
+@pytest.mark.parametrize(
+    "key", ["context_length", "block_count", "attention.head_count", "attention.key_length"]
+)
 def test_sizes_of_a_gguf_that_are_none_are_refused(tmp_path, key, value):
     path = tmp_path / "x.gguf"
     path.write_bytes(gguf_file(tensors=ONE, data=b"\0" * 64))
@@ -246,12 +306,21 @@ def test_sizes_of_a_gguf_that_are_none_are_refused(tmp_path, key, value):
         affordable_context(path, header, 1 << 30)
 
 
-def test_an_absurd_context_of_a_gguf_is_cut_to_what_memory_holds_and_an_absurd_width_is_refused(tmp_path):
+def test_an_absurd_context_of_a_gguf_is_cut_to_what_memory_holds_and_an_absurd_width_is_refused(
+    tmp_path,
+):
     path = tmp_path / "x.gguf"
     path.write_bytes(gguf_file(tensors=ONE, data=b"\0" * 64))
     header = gguf_header(path)
-    sizes = {"context_length": 1 << 31, "block_count": 4, "attention.head_count": 4, "embedding_length": 64}
-    header.settings |= {"general.architecture": "llama"} | {f"llama.{key}": value for key, value in sizes.items()}
+    sizes = {
+        "context_length": 1 << 31,
+        "block_count": 4,
+        "attention.head_count": 4,
+        "embedding_length": 64,
+    }
+    header.settings |= {"general.architecture": "llama"} | {
+        f"llama.{key}": value for key, value in sizes.items()
+    }
     tokens = affordable_context(path, header, 1 << 30)
     assert 0 < tokens < 1 << 31
     assert tokens * 4 * 64 * 2 * 2 <= 1 << 30

@@ -76,16 +76,27 @@ def nested_tags_250_000(site):
 
 
 def attributes_100_000(site):
-    site.page("/hostile", body=b"<a " + b"".join(b'a%d="b" ' % n for n in range(100_000)) + b">x</a>")
+    site.page(
+        "/hostile", body=b"<a " + b"".join(b'a%d="b" ' % n for n in range(100_000)) + b">x</a>"
+    )
 
 
-HOSTILE = [gzip_of_2_gb, brotli_of_4_gb, endless_body, links_150_000, nested_tags_250_000, attributes_100_000]
+HOSTILE = [
+    gzip_of_2_gb,
+    brotli_of_4_gb,
+    endless_body,
+    links_150_000,
+    nested_tags_250_000,
+    attributes_100_000,
+]
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("make", HOSTILE, ids=[make.__name__ for make in HOSTILE])
-def test_a_hostile_page_takes_less_than_half_a_gigabyte_and_the_others_are_had(site, tmp_path, make):
+def test_a_hostile_page_takes_less_than_half_a_gigabyte_and_the_others_are_had(
+    site, tmp_path, make
+):
     site.robots("User-agent: *\nDisallow: /private")
     site.page("/", "/hostile", "/other")
     site.page("/other")
@@ -121,7 +132,11 @@ def raw(site):
 
     def start(talk):
         listener = socket.create_server(("127.0.0.1", 0))
-        servers.append(asyncio.run_coroutine_threadsafe(asyncio.start_server(talk, sock=listener), site._loop).result(10))
+        servers.append(
+            asyncio.run_coroutine_threadsafe(
+                asyncio.start_server(talk, sock=listener), site._loop
+            ).result(10)
+        )
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
     yield start
@@ -139,7 +154,11 @@ def raw(site):
 def test_headers_that_do_not_end_cost_that_page_alone(site, raw, tmp_path, sent, again):
     origin = raw(stalling(sent, again))
     site.page("/")
-    both = {"seeds": [f"{site.origin}/", f"{origin}/x"], "allow_origins": [site.origin, origin], "timeout_seconds": 1}
+    both = {
+        "seeds": [f"{site.origin}/", f"{origin}/x"],
+        "allow_origins": [site.origin, origin],
+        "timeout_seconds": 1,
+    }
     done = crawled(tmp_path / "store", **settings(site, respect_robots=False, **both))
     assert (done.documents, done.error) == (1, "")
     assert sum(done.rejected.values()) == 1
@@ -160,7 +179,9 @@ def test_a_redirect_or_a_link_to_this_machine_or_its_network_is_refused(site, ru
     site.redirect("/moved", to)
     scope = [site.origin, to] if to.startswith("http") and "pydoc" not in to else [site.origin]
     artifact = run("crawl", {"sources": [settings(site, scope=_valid(scope))]})
-    assert [row["url"] for row in artifact.read("documents", ["url"]).to_pylist()] == [f"{site.origin}/"]
+    assert [row["url"] for row in artifact.read("documents", ["url"]).to_pylist()] == [
+        f"{site.origin}/"
+    ]
     reasons = {row["reason"] for row in artifact.read("failures").to_pylist()}
     assert reasons <= {"address_refused", "redirect_refused", "out_of_scope"}
     assert reasons
@@ -228,7 +249,11 @@ def test_a_data_set_runs_nothing_and_writes_nothing(tmp_path, planted, kind):
 
 def test_a_page_that_is_packed_many_times_over_is_unpacked_once(site, run):
     site.page("/", "/twice")
-    site.page("/twice", body=gzip.compress(gzip.compress(b"a" * 1000)), headers={"Content-Encoding": "gzip, gzip"})
+    site.page(
+        "/twice",
+        body=gzip.compress(gzip.compress(b"a" * 1000)),
+        headers={"Content-Encoding": "gzip, gzip"},
+    )
     artifact = run("crawl", {"sources": [settings(site)]})
     bodies = [row["body"] for row in artifact.read("documents").to_pylist()]
     assert b"a" * 1000 not in bodies

@@ -19,7 +19,8 @@ from typer.testing import CliRunner, Result
 import stages
 from data_contracts import ConfigError, InputError, Store
 from data_contracts.credentials import holds_credentials, masked, nothing_secret
-from flows import cli, recipe
+from flows import recipe
+from flows.cli import commands as cli
 from flows.home import Home
 from tests.data_contracts import publishing
 from tests.flows.conftest import REPOSITORY, Groundup, free_port
@@ -69,7 +70,12 @@ def test_credentials_in_an_address_are_found(address: str) -> None:
 
 @pytest.mark.parametrize("address", [*(one for one in ADDRESSES if " " not in one), *MISSPELLED])
 def test_credentials_in_an_address_are_masked_wherever_it_stands(address: str) -> None:
-    for text in (address, f"cannot be read: {address}", f"[{address!r}, 'x']", json.dumps({"a": address})):
+    for text in (
+        address,
+        f"cannot be read: {address}",
+        f"[{address!r}, 'x']",
+        json.dumps({"a": address}),
+    ):
         assert SECRET not in masked(text)
         assert masked(masked(text)) == masked(text)
 
@@ -99,7 +105,9 @@ def test_prose_that_mentions_such_an_address_is_no_address() -> None:
     ],
     ids=str,
 )
-def test_settings_with_credentials_are_refused_with_advice_and_without_the_secret(source: dict[str, Any], address: str) -> None:
+def test_settings_with_credentials_are_refused_with_advice_and_without_the_secret(
+    source: dict[str, Any], address: str
+) -> None:
     filled = json.loads(json.dumps(source).replace("{}", address))
     for load in (
         lambda: recipe.load("own", [f"crawl.sources={json.dumps([filled])}"]),
@@ -107,7 +115,9 @@ def test_settings_with_credentials_are_refused_with_advice_and_without_the_secre
     ):
         with pytest.raises(ConfigError, match="environment: NETRC") as error:
             load()
-        assert SECRET not in str(error.value).replace(f"--set crawl.sources={json.dumps([filled])}", "")
+        assert SECRET not in str(error.value).replace(
+            f"--set crawl.sources={json.dumps([filled])}", ""
+        )
 
 
 @pytest.mark.parametrize("stage", stages.NAMES)
@@ -121,18 +131,27 @@ def test_no_setting_of_any_stage_takes_credentials(stage: str) -> None:
 
 def test_a_recipe_file_with_credentials_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text(f"stages:\n  crawl:\n    sources:\n    - kind: dataset\n      dataset: json\n      data_files: ['{ADDRESSES[0]}']\n")
-    with pytest.raises(ConfigError, match=r"line 6: crawl\.sources\.0\.data_files\.0 is an address with credentials") as error:
+    path.write_text(
+        f"stages:\n  crawl:\n    sources:\n    - kind: dataset\n      dataset: json\n      data_files: ['{ADDRESSES[0]}']\n"
+    )
+    with pytest.raises(
+        ConfigError,
+        match=r"line 6: crawl\.sources\.0\.data_files\.0 is an address with credentials",
+    ) as error:
         recipe.load(str(path))
     assert SECRET not in str(error.value)
 
 
 def test_errors_mask_whatever_they_quote() -> None:
-    error = InputError(f"source {ADDRESSES[0]}", f"no answer from {ADDRESSES[8]}", f"open {ADDRESSES[2]}")
+    error = InputError(
+        f"source {ADDRESSES[0]}", f"no answer from {ADDRESSES[8]}", f"open {ADDRESSES[2]}"
+    )
     assert SECRET not in f"{error} {error!r} {error.args} {error.what} {error.why} {error.fix}"
 
 
-def test_what_caused_an_error_is_masked_too_and_so_is_an_error_that_keeps_its_text_elsewhere() -> None:
+def test_what_caused_an_error_is_masked_too_and_so_is_an_error_that_keeps_its_text_elsewhere() -> (
+    None
+):
     class OwnTextError(Exception):
         def __str__(self) -> str:
             return f"proxy {ADDRESSES[0]}"
@@ -149,7 +168,10 @@ def test_what_caused_an_error_is_masked_too_and_so_is_an_error_that_keeps_its_te
     with pytest.raises(RuntimeError, match="failed") as error, nothing_secret():
         fail()
     assert SECRET not in f"{error.value} {error.value.__cause__} {error.value.__cause__.__cause__}"
-    with pytest.raises(RuntimeError, match=r"OwnTextError: proxy https://\*\*\*@") as replaced, nothing_secret():
+    with (
+        pytest.raises(RuntimeError, match=r"OwnTextError: proxy https://\*\*\*@") as replaced,
+        nothing_secret(),
+    ):
         raise OwnTextError
     assert replaced.value.__cause__ is None
     assert replaced.value.__suppress_context__
@@ -168,7 +190,9 @@ def groundup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
-def test_a_store_whose_url_has_credentials_is_refused_by_every_command(groundup, monkeypatch) -> None:
+def test_a_store_whose_url_has_credentials_is_refused_by_every_command(
+    groundup, monkeypatch
+) -> None:
     monkeypatch.setenv("GROUNDUP_STORE", f"s3://key:{SECRET}@bucket/prefix")
     for command in (["ls"], ["run", "--preview"], ["up"], ["show", "demo/tokenizer"]):
         told = groundup(*command)
@@ -176,11 +200,15 @@ def test_a_store_whose_url_has_credentials_is_refused_by_every_command(groundup,
         assert SECRET not in told
 
 
-def test_what_an_older_groundup_stored_with_credentials_is_shown_masked(groundup, tmp_path: Path) -> None:
+def test_what_an_older_groundup_stored_with_credentials_is_shown_masked(
+    groundup, tmp_path: Path
+) -> None:
     store = Store(tmp_path / "home" / "store")
     sources = [{"kind": "dataset", "dataset": "json", "data_files": [ADDRESSES[0]]}]
     settings = {"sources": sources}
-    artifact, _ = store.publish("raw_documents", publishing.identity("raw_documents", {}), {}, settings, lambda _: {})
+    artifact, _ = store.publish(
+        "raw_documents", publishing.identity("raw_documents", {}), {}, settings, lambda _: {}
+    )
     store.point("demo", "raw_documents", artifact, run="x")
     store.follow("demo", "own", [f"crawl.sources={json.dumps(sources)}"])
     assert "***@example.org" in groundup("show", "demo/raw_documents")
@@ -266,14 +294,22 @@ def locked() -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_the_advice_works_a_data_set_behind_a_password_is_read_with_netrc(tmp_path: Path, locked: str) -> None:
+def test_the_advice_works_a_data_set_behind_a_password_is_read_with_netrc(
+    tmp_path: Path, locked: str
+) -> None:
     (netrc := tmp_path / "netrc").write_text(f"machine 127.0.0.1 login user password {SECRET}\n")
     netrc.chmod(0o600)
     groundup = Groundup(tmp_path / "home", 0)
-    groundup.environment |= {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "HF_HOME": str(tmp_path / "hf")}
+    groundup.environment |= {
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+        "HF_HOME": str(tmp_path / "hf"),
+    }
     sources = f"sources=[{{kind: dataset, dataset: json, data_files: ['{locked}']}}]"
     command = ("stage", "crawl", "--name", "pages", "--set", sources)
-    assert groundup.run(*command, check=False).returncode == 2, "without the password there is nothing"
+    assert groundup.run(*command, check=False).returncode == 2, (
+        "without the password there is nothing"
+    )
     groundup.environment["NETRC"] = str(netrc)
     groundup.run(*command)
     assert kept(tmp_path / "home", SECRET) == []
@@ -281,7 +317,11 @@ def test_the_advice_works_a_data_set_behind_a_password_is_read_with_netrc(tmp_pa
 
 def kept(folder: Path, secret: str) -> list[Path]:
     """Files that hold the secret."""
-    return [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    return [
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and secret.encode() in path.read_bytes()
+    ]
 
 
 WORK = """
@@ -289,7 +329,7 @@ from datasets import config
 config.STREAMING_READ_MAX_RETRIES = 1
 config.STREAMING_READ_RETRY_INTERVAL = 0  # it would ask a proxy that is not there for minutes
 from flows.home import home
-from flows.server import running_server
+from flows.prefect_host.server import running_server
 with running_server(home(), "prefect"):
     from flows.build_llm import build_llm
     from flows.stage_flows import crawl
@@ -307,12 +347,23 @@ with running_server(home(), "prefect"):
 
 
 @pytest.mark.slow
-def test_a_wrong_file_and_the_password_of_a_proxy_reach_neither_database_nor_logs_nor_processes(tmp_path: Path) -> None:
+def test_a_wrong_file_and_the_password_of_a_proxy_reach_neither_database_nor_logs_nor_processes(
+    tmp_path: Path,
+) -> None:
     (wrong := tmp_path / "shadow").write_text(f"root: {SECRET}\n")
     at = Home(tmp_path / "home")
-    kept_environment = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "GROUNDUP_"))}
-    settings = {"GROUNDUP_HOME": str(at.path), "GROUNDUP_PORT": str(free_port()), "PYTHONPATH": str(REPOSITORY)}
-    proxy = {"HTTPS_PROXY": f"http://user:{SECRET}@127.0.0.1:9", "https_proxy": f"http://user:{SECRET}@127.0.0.1:9"}
+    kept_environment = {
+        k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "GROUNDUP_"))
+    }
+    settings = {
+        "GROUNDUP_HOME": str(at.path),
+        "GROUNDUP_PORT": str(free_port()),
+        "PYTHONPATH": str(REPOSITORY),
+    }
+    proxy = {
+        "HTTPS_PROXY": f"http://user:{SECRET}@127.0.0.1:9",
+        "https_proxy": f"http://user:{SECRET}@127.0.0.1:9",
+    }
     done = subprocess.run(
         [
             sys.executable,
@@ -329,7 +380,7 @@ def test_a_wrong_file_and_the_password_of_a_proxy_reach_neither_database_nor_log
     )
     assert "is no recipe" in done.stdout, done.stdout + done.stderr
     assert "failed: crawl source dataset" in done.stdout, "the proxy was asked"
-    assert "flows.prefect_server" in done.stdout, "the processes were looked at"
+    assert "flows.prefect_host.prefect_server" in done.stdout, "the processes were looked at"
     assert SECRET not in done.stdout + done.stderr
     assert kept(at.path, SECRET) == []
     assert kept(at.path, "is no recipe"), "the database was looked at, and has the reason"

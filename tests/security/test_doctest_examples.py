@@ -20,7 +20,11 @@ confined = pytest.mark.skipif(bool(sandbox.missing()), reason=sandbox.missing())
 def chats_of(run, publish, *, url, source="pydoc", **settings):
     """Chats of the API page with examples, had from that address, by a source of that name."""
     page = golden.document("Pydoc: module textwrap", golden.API) | {"url": url, "source": source}
-    return run("collect_chats", golden.SETTINGS | settings, training_documents=publish("training_documents", documents=[page]))
+    return run(
+        "collect_chats",
+        golden.SETTINGS | settings,
+        training_documents=publish("training_documents", documents=[page]),
+    )
 
 
 def kept(chats):
@@ -51,7 +55,9 @@ def _nothing_runs(monkeypatch):
      "https://pydoc.localhost/x", "file:///tmp/pydoc.localhost/x"],
 )  # fmt: skip
 @pytest.mark.usefixtures("_nothing_runs")
-def test_examples_of_a_page_from_elsewhere_are_never_run_whatever_its_source_is_called(run, publish, url):
+def test_examples_of_a_page_from_elsewhere_are_never_run_whatever_its_source_is_called(
+    run, publish, url
+):
     chats = chats_of(run, publish, url=url)
     assert (kept(chats), refused(chats)) == ([], ["foreign_examples"])
 
@@ -65,14 +71,21 @@ def test_examples_of_the_documentation_server_are_run_whatever_the_source_is_cal
 
 @pytest.mark.parametrize("setting", ["seeds", "scope", "allow_origins"])
 def test_no_web_source_can_have_an_address_of_the_documentation_server(setting):
-    settings = {"kind": "web", "name": "pydoc", "seeds": ["https://example.org/"], setting: ["http://PYDOC.localhost:80/index.html"]}
+    settings = {
+        "kind": "web",
+        "name": "pydoc",
+        "seeds": ["https://example.org/"],
+        setting: ["http://PYDOC.localhost:80/index.html"],
+    }
     with pytest.raises(ConfigError, match="address of the built-in documentation server"):
         stage("crawl").config_class.parse({"sources": [settings]}, "crawl")
 
 
 def test_no_name_of_a_source_can_be_given_trust():
     with pytest.raises(ConfigError, match=r"doctest\.sources is not a setting"):
-        stage("collect_chats").config_class.parse({"doctest": {"sources": ["stranger"]}}, "collect_chats")
+        stage("collect_chats").config_class.parse(
+            {"doctest": {"sources": ["stranger"]}}, "collect_chats"
+        )
 
 
 @pytest.fixture
@@ -80,7 +93,9 @@ def without_namespaces(tmp_path, monkeypatch):
     """A system whose `unshare` answers as that of a container without the right to it."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "unshare"
-    program.write_text("#!/bin/sh\necho 'unshare: unshare failed: Operation not permitted' >&2\nexit 1\n")
+    program.write_text(
+        "#!/bin/sh\necho 'unshare: unshare failed: Operation not permitted' >&2\nexit 1\n"
+    )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     sandbox.missing.cache_clear()
@@ -93,7 +108,9 @@ def test_where_there_are_no_namespaces_no_example_is_run_and_that_is_said(run, p
     chats = chats_of(run, publish, url=f"{ORIGIN}/textwrap.html")
     assert (kept(chats), refused(chats)) == ([], ["not_run", "not_run"])
     (note,) = chats.manifest.facts["notes"]
-    assert note.startswith("examples of pages are not run, and give no chats: this system gives you no namespaces")
+    assert note.startswith(
+        "examples of pages are not run, and give no chats: this system gives you no namespaces"
+    )
     assert "Operation not permitted" in note
     outcome = sandbox.run_sessions([["1\n"]], 5)[0]
     assert outcome.not_run
@@ -101,7 +118,9 @@ def test_where_there_are_no_namespaces_no_example_is_run_and_that_is_said(run, p
 
 
 @confined
-def test_chats_made_without_running_examples_are_not_taken_for_those_made_with(run, publish, request):
+def test_chats_made_without_running_examples_are_not_taken_for_those_made_with(
+    run, publish, request
+):
     page = {"url": f"{ORIGIN}/textwrap.html"}
     with_examples = chats_of(run, publish, **page)
     request.getfixturevalue("without_namespaces")
@@ -125,12 +144,18 @@ def program(tmp_path, monkeypatch):
 
 @confined
 def test_a_kernel_without_landlock_runs_nothing(program):
-    program("libc.syscall(444,", "libc.syscall(9999,")  # a kernel that does not know the call answers the same
+    program(
+        "libc.syscall(444,", "libc.syscall(9999,"
+    )  # a kernel that does not know the call answers the same
     assert sandbox.missing().startswith("the kernel has no Landlock")
     assert sandbox.run_sessions([["1\n"]], 5)[0].not_run
 
 
-WAYS_TO_READ = ["open({file!r}).read()\n", "__import__('io').FileIO({file!r}).read()\n", "print(*__import__('os').scandir({folder!r}))\n"]
+WAYS_TO_READ = [
+    "open({file!r}).read()\n",
+    "__import__('io').FileIO({file!r}).read()\n",
+    "print(*__import__('os').scandir({folder!r}))\n",
+]
 
 
 @confined
@@ -143,7 +168,9 @@ def test_an_example_reads_no_file_of_the_user(tmp_path, way, packages):
 
 
 @confined
-def test_without_audit_events_the_kernel_still_refuses_writing_programs_and_the_network(program, tmp_path):
+def test_without_audit_events_the_kernel_still_refuses_writing_programs_and_the_network(
+    program, tmp_path
+):
     program("sys.addaudithook(refuse)", "pass")
     victim = tmp_path / "victim"
     victim.write_text("here")
@@ -151,7 +178,11 @@ def test_without_audit_events_the_kernel_still_refuses_writing_programs_and_the_
         listener.bind(("127.0.0.1", 0))
         send = f"socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', {listener.getsockname()})\n"
         assert "Network is unreachable" in error("import socket\n", send)
-    for statement in (f"open({str(victim)!r}, 'w')\n", f"os.remove({str(victim)!r})\n", "os.execv('/bin/true', ['true'])\n"):
+    for statement in (
+        f"open({str(victim)!r}, 'w')\n",
+        f"os.remove({str(victim)!r})\n",
+        "os.execv('/bin/true', ['true'])\n",
+    ):
         assert "Permission" in error("import os\n", statement)
     assert victim.read_text() == "here"
 
@@ -160,9 +191,17 @@ def test_without_audit_events_the_kernel_still_refuses_writing_programs_and_the_
 def test_without_audit_events_a_process_that_an_example_leaves_behind_ends_with_it(program):
     program("limit(resource.RLIMIT_NPROC, 0)", "pass")
     program("sys.addaudithook(refuse)", "pass")
-    leave = ["import os, time\n", "if os.fork() == 0:\n    os.setsid()\n    time.sleep(600)\n\n", "1\n"]
+    leave = [
+        "import os, time\n",
+        "if os.fork() == 0:\n    os.setsid()\n    time.sleep(600)\n\n",
+        "1\n",
+    ]
     look = "def lives(n):\n    try:\n        return os.kill(n, 0) is None\n    except ProcessLookupError:\n        return False\n\n"
-    count = ["import os\n", look, "[n for n in range(2, os.getpid() + 100) if lives(n)] == [os.getpid()]\n"]
+    count = [
+        "import os\n",
+        look,
+        "[n for n in range(2, os.getpid() + 100) if lives(n)] == [os.getpid()]\n",
+    ]
     left, after = sandbox.run_sessions([leave, count], 1)
     assert left.error == "ran longer than 1 seconds"
     assert after.output == "True\n"
@@ -173,7 +212,10 @@ def test_memory_and_time_of_an_example_are_bounded():
     assert "MemoryError" in error("x = bytearray(200 << 20)\n", megabytes=128)
     before = time.monotonic()
     assert error("while True: pass\n\n", seconds=0.2) == "ran longer than 0.2 seconds"
-    assert error("x = 10 ** 10 ** 10\n", seconds=0.2) in ("ran longer than 0.2 seconds", "MemoryError: ")
+    assert error("x = 10 ** 10 ** 10\n", seconds=0.2) in (
+        "ran longer than 0.2 seconds",
+        "MemoryError: ",
+    )
     assert time.monotonic() - before < 60
 
 

@@ -34,10 +34,12 @@ def soon(monkeypatch):
 
 USES = {
     "the filter regex": lambda: extraction.RegexFilter(SLOW).apply([[TEXT]], [{}]),
-    "the filter multi_choice_regex": lambda: extraction.MultiChoiceRegexFilter("x", regexes_to_ignore=[SLOW]).apply(
-        [["b"]], [{"choices": [TEXT]}]
+    "the filter multi_choice_regex": lambda: extraction.MultiChoiceRegexFilter(
+        "x", regexes_to_ignore=[SLOW]
+    ).apply([["b"]], [{"choices": [TEXT]}]),
+    "the metric exact_match": lambda: metrics.exact_match_hf_evaluate(
+        [TEXT], ["b"], regexes_to_ignore=[SLOW]
     ),
-    "the metric exact_match": lambda: metrics.exact_match_hf_evaluate([TEXT], ["b"], regexes_to_ignore=[SLOW]),
 }
 
 
@@ -60,7 +62,11 @@ def test_a_thousand_slow_searches_share_one_bound(soon):
 
 WRONG = {
     # which of its bounds it meets first depends on the machine
-    "more than memory": ("(?=(.*))", "a" * 20_000, "takes more memory|crashes|finds|takes too long"),
+    "more than memory": (
+        "(?=(.*))",
+        "a" * 20_000,
+        "takes more memory|crashes|finds|takes too long",
+    ),
     "long to compile": ("(?i)" + "[\\x00-\\U0010ffff]" * 2000, "a", "takes too long"),
     "nested": ("(" * 5000 + ")" * 5000, "a", "cannot be used: RecursionError|crashes"),
     "no pattern": ("(", "a", "cannot be used: error: missing"),
@@ -100,18 +106,29 @@ def test_no_process_is_left_and_none_is_started_without_a_pattern():
 def test_lm_eval_uses_no_more_of_re_than_is_bounded():
     for module in patterns.USERS:
         tree = ast.walk(ast.parse(inspect.getsource(module)))
-        attributes = [node for node in tree if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)]
+        attributes = [
+            node
+            for node in tree
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
+        ]
         used = {node.attr for node in attributes if node.value.id == "re"}
         assert used <= {"compile", "findall", "sub", "escape"}
 
 
 @pytest.fixture
 def evaluate(publish, run, monkeypatch):
-    monkeypatch.setattr(harness, "TaskManager", lambda **given: TaskManager(**given | {"include_defaults": False}))
+    monkeypatch.setattr(
+        harness, "TaskManager", lambda **given: TaskManager(**given | {"include_defaults": False})
+    )
     items, checkpoint = publish("eval_items", items=ITEMS[:3]), tiny_checkpoint(publish)
 
     def go(path: Path, **settings: object):
-        return run("evaluate", QUICK | {"tasks": [str(path)]} | settings, checkpoint=checkpoint, eval_items=items)
+        return run(
+            "evaluate",
+            QUICK | {"tasks": [str(path)]} | settings,
+            checkpoint=checkpoint,
+            eval_items=items,
+        )
 
     return go
 
@@ -120,19 +137,38 @@ def evaluate(publish, run, monkeypatch):
 @pytest.mark.timeout(120)
 def test_a_task_file_whose_pattern_never_ends_costs_its_own_score(folder, evaluate, soon):
     (folder / "rows.jsonl").write_text('{"question": "one?", "answer": "' + TEXT + '"}\n')
-    metric = {"metric": "exact_match", "aggregation": "mean", "higher_is_better": True, "regexes_to_ignore": [SLOW]}
+    metric = {
+        "metric": "exact_match",
+        "aggregation": "mean",
+        "higher_is_better": True,
+        "regexes_to_ignore": [SLOW],
+    }
     path = written(folder, metric_list=[metric])
     with pytest.raises(InputError, match=r"task\.yaml.*takes too long"):
         evaluate(path)
-    (note,) = [note for note in evaluate(path, unreachable="note").manifest.facts["notes"] if "takes too long" in note]
+    (note,) = [
+        note
+        for note in evaluate(path, unreachable="note").manifest.facts["notes"]
+        if "takes too long" in note
+    ]
     assert "task.yaml" in note
 
 
 @pytest.mark.slow
 def test_a_filter_of_a_task_file_gives_the_score_that_it_gives_unbounded(folder, evaluate):
-    filters = [{"name": "x", "filter": [{"function": "regex", "regex_pattern": "(.)", "fallback": "1"}, {"function": "take_first"}]}]
+    filters = [
+        {
+            "name": "x",
+            "filter": [
+                {"function": "regex", "regex_pattern": "(.)", "fallback": "1"},
+                {"function": "take_first"},
+            ],
+        }
+    ]
     path = written(folder, filter_list=filters)
-    bounded, free = (evaluate(path, allow_code=allowed).read("scores").to_pylist() for allowed in (False, True))
+    bounded, free = (
+        evaluate(path, allow_code=allowed).read("scores").to_pylist() for allowed in (False, True)
+    )
     assert bounded == free
     assert any(row["task"] == "mine" for row in bounded)
 
@@ -149,16 +185,28 @@ GROUPS = {
 @pytest.mark.parametrize("settings", [{}, PLAIN], ids=["bare", "with settings for all"])
 @pytest.mark.parametrize("way", GROUPS)
 def test_a_group_that_names_a_task_that_is_absent_is_one_error(folder, evaluate, way, settings):
-    data = {"dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}}} if settings else {}
+    data = (
+        {"dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}}} if settings else {}
+    )
     path = folder / "group.yaml"
-    path.write_text(json.dumps(settings | data | {"group": "g", "task": GROUPS[way]}))  # YAML without aliases
-    with pytest.raises(ConfigError, match=r"group\.yaml: its group names absent_task, and lm-eval has no task of that name"):
+    path.write_text(
+        json.dumps(settings | data | {"group": "g", "task": GROUPS[way]})
+    )  # YAML without aliases
+    with pytest.raises(
+        ConfigError,
+        match=r"group\.yaml: its group names absent_task, and lm-eval has no task of that name",
+    ):
         evaluate(path, unreachable="note")
 
 
 def test_a_group_that_names_what_is_there_or_has_it_itself_lacks_nothing(tmp_path):
     path = tmp_path / "group.yaml"
-    members = ["there", {"task": "there", "num_fewshot": 1}, {**PLAIN, "task": "own"}, {"group": "there"}]
+    members = [
+        "there",
+        {"task": "there", "num_fewshot": 1},
+        {**PLAIN, "task": "own"},
+        {"group": "there"},
+    ]
     path.write_text(yaml.safe_dump({"group": "g", "task": members}))
     assert groups.is_group(path)
     assert groups.absent(path, {"there"}) == []
@@ -166,7 +214,15 @@ def test_a_group_that_names_what_is_there_or_has_it_itself_lacks_nothing(tmp_pat
     assert groups.absent(path, {"there"}) == ["absent"]
 
 
-@pytest.mark.parametrize("text", ["group: [", "- x", "group: g\ntask: {a: 1}\n", "group: g\ntask: [1, {group: [a]}, {task: [b]}]\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "group: [",
+        "- x",
+        "group: g\ntask: {a: 1}\n",
+        "group: g\ntask: [1, {group: [a]}, {task: [b]}]\n",
+    ],
+)
 def test_a_file_that_is_no_group_is_left_to_lm_eval(tmp_path, text):
     path = tmp_path / "group.yaml"
     path.write_text(text)

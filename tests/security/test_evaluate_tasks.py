@@ -60,7 +60,9 @@ def written(folder: Path, text: str = "", name: str = "task.yaml", **changes: ob
 JINJA = "{{ cycler.__init__.__globals__.os.system('touch MARK') }}"
 WAYS = {
     "a function": {"text": "process_docs: !function code.evil\n"},
-    "a function in a list": {"text": "filter_list:\n- filter:\n  - function: !function code.evil\n"},
+    "a function in a list": {
+        "text": "filter_list:\n- filter:\n  - function: !function code.evil\n"
+    },
     "a function of an installed module": {"text": "process_results: !function os.system\n"},
     "a class": {"text": "class: !function code.Evil\n"},
     "a class by name": {"changes": {"class": "code.Evil"}},
@@ -76,9 +78,15 @@ WAYS = {
     "pickles": {"changes": {"dataset_path": "pandas"}},
     "a database": {"changes": {"dataset_path": "sql"}},
     "a prompt": {"changes": {"use_prompt": "FOLDER/prompts.yaml:one"}},
-    "generation of a hub": {"changes": {"generation_kwargs": {"until": ["."], "custom_generate": "a/b"}}},
+    "generation of a hub": {
+        "changes": {"generation_kwargs": {"until": ["."], "custom_generate": "a/b"}}
+    },
     "trust": {"changes": {"dataset_kwargs": {"trust_remote_code": True}}},
-    "a nested loop": {"changes": {"doc_to_text": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"}},
+    "a nested loop": {
+        "changes": {
+            "doc_to_text": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+        }
+    },
     "doubling": {"changes": {"doc_to_text": "{{ 'a' * 10**10 }}"}},
     "a slow pattern": {"changes": {"doc_to_text": "{{ question | regex_replace('(a+)+$', '') }}"}},
     "an alias": {"text": "x: &x [1]\ny: *x\n"},
@@ -110,7 +118,19 @@ def test_a_file_that_includes_one_that_would_run_code_is_refused(folder, mark, w
         EvaluateConfig(tasks=[str(path)]).identity()
 
 
-@pytest.mark.parametrize("text", ["[" * 5000, "a: " * 5000, "", "- x\n", "\x00", "x: !!binary a\n", "root:x:0:0:secret", "a: &a [*a]"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 5000,
+        "a: " * 5000,
+        "",
+        "- x\n",
+        "\x00",
+        "x: !!binary a\n",
+        "root:x:0:0:secret",
+        "a: &a [*a]",
+    ],
+)
 def test_a_file_that_is_no_task_is_refused_and_nothing_of_it_repeated(folder, text):
     path = folder / "task.yaml"
     path.write_text(text)
@@ -158,18 +178,27 @@ def test_the_metrics_that_are_taken_are_those_of_the_library():
 @pytest.fixture
 def evaluate(publish, run, monkeypatch):
     """evaluate(path, allow_code=True) → the artifact; lm-eval's own 14,000 tasks are left out."""
-    monkeypatch.setattr(harness, "TaskManager", lambda **given: TaskManager(**given | {"include_defaults": False}))
+    monkeypatch.setattr(
+        harness, "TaskManager", lambda **given: TaskManager(**given | {"include_defaults": False})
+    )
     items, checkpoint = publish("eval_items", items=ITEMS[:3]), tiny_checkpoint(publish)
 
     def go(path: Path, **settings: object):
-        return run("evaluate", QUICK | {"tasks": [str(path)]} | settings, checkpoint=checkpoint, eval_items=items)
+        return run(
+            "evaluate",
+            QUICK | {"tasks": [str(path)]} | settings,
+            checkpoint=checkpoint,
+            eval_items=items,
+        )
 
     return go
 
 
 @pytest.mark.slow
 def test_a_plain_task_file_is_evaluated(folder, evaluate):
-    made = {row["task"]: row["value"] for row in evaluate(written(folder)).read("scores").to_pylist()}
+    made = {
+        row["task"]: row["value"] for row in evaluate(written(folder)).read("scores").to_pylist()
+    }
     assert made["mine"] == 0.0
 
 
@@ -186,7 +215,9 @@ def test_the_code_of_a_file_runs_if_and_only_if_that_is_allowed(folder, mark, ev
 
 
 @pytest.mark.slow
-def test_the_stage_looks_again_at_a_file_that_changed_after_its_id_was_computed(folder, mark, evaluate, monkeypatch):
+def test_the_stage_looks_again_at_a_file_that_changed_after_its_id_was_computed(
+    folder, mark, evaluate, monkeypatch
+):
     monkeypatch.setattr(EvaluateConfig, "identity", lambda self: {"tasks": self.tasks})
     with pytest.raises(ConfigError, match="may run code"):
         evaluate(attack(folder, mark, "a function"))
@@ -196,7 +227,10 @@ def test_the_stage_looks_again_at_a_file_that_changed_after_its_id_was_computed(
 def test_a_metric_is_not_fetched_also_where_the_library_goes_on_without_it(folder, mark):
     from lm_eval.api.registry import get_metric
 
-    with pytest.raises(InputError, match="is code that the library evaluate fetches") as error, harness.no_metrics_from_hubs("mine"):
+    with (
+        pytest.raises(InputError, match="is code that the library evaluate fetches") as error,
+        harness.no_metrics_from_hubs("mine"),
+    ):
         assert get_metric(str(folder / "metric")) is None
     assert "allow_code" in error.value.fix
     assert not mark.exists()

@@ -62,20 +62,30 @@ def planted(folder: Path, settings: str) -> Path:
 
 def test_what_is_planted_would_run(tmp_path: Path) -> None:
     ran = planted(tmp_path, ".env")
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
+    }
     script = "import sys; sys.path.pop(0); import prefect; from prefect.logging.configuration import setup_logging; setup_logging()"
     subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=environment | {"PREFECT_HOME": str(tmp_path)}, check=False, timeout=120
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env=environment | {"PREFECT_HOME": str(tmp_path)},
+        check=False,
+        timeout=120,
     )
     assert ran.exists()
 
 
 @pytest.mark.parametrize("settings", SETTINGS)
-def test_no_file_of_the_folder_runs_with_a_stage_or_with_the_server(settings: str, tmp_path: Path) -> None:
+def test_no_file_of_the_folder_runs_with_a_stage_or_with_the_server(
+    settings: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "cloned"
     folder.mkdir()
     ran = planted(folder, settings)
-    (folder / "pages.jsonl").write_text(json.dumps({"text": "Some text of a page, long enough to be one."}) + "\n")
+    (folder / "pages.jsonl").write_text(
+        json.dumps({"text": "Some text of a page, long enough to be one."}) + "\n"
+    )
     groundup = Groundup(tmp_path / "home", free_port(), folder)
     sources = 'sources=[{kind: files, name: mine, paths: ["pages.jsonl"]}]'
     groundup.run("stage", "crawl", "--name", "x", "--set", sources)
@@ -91,8 +101,10 @@ def test_a_run_from_the_shell_takes_no_settings_of_the_folder(tmp_path: Path) ->
     folder = tmp_path / "cloned"
     folder.mkdir()
     ran = planted(folder, ".env")
-    script = "from flows.home import home\nfrom flows.server import running_server\nwith running_server(home(), 'flows.build_llm'): pass"
+    script = "from flows.home import home\nfrom flows.prefect_host.server import running_server\nwith running_server(home(), 'flows.build_llm'): pass"
     groundup = Groundup(tmp_path / "home", free_port(), folder)
     environment = groundup.environment | {"PYTHONPATH": str(REPOSITORY)}
-    subprocess.run([sys.executable, "-P", "-c", script], cwd=folder, env=environment, check=True, timeout=300)
+    subprocess.run(
+        [sys.executable, "-P", "-c", script], cwd=folder, env=environment, check=True, timeout=300
+    )
     assert not ran.exists(), ran.read_text()

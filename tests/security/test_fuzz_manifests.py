@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data_contracts import Artifact, ContractError, Store
 from data_contracts.contract import SHIPPED, load
-from data_contracts.verification import Held, verify
+from data_contracts.store.verification import Held, verify
 from tests.security import stores
 from tests.security.fuzzing import Target, as_long_as_the_budget, edited, mangled, many, refusal
 from tests.security.stores import CLEAN, RAW
@@ -35,7 +35,9 @@ def on_manifest(store: Store) -> Target:
         path.write_bytes(written)
         assert refused or data == written
 
-    return st.one_of(mangled(written), edited(json.loads(written)), st.binary(max_size=200)), attempt
+    return st.one_of(
+        mangled(written), edited(json.loads(written)), st.binary(max_size=200)
+    ), attempt
 
 
 def on_ref(store: Store) -> Target:
@@ -49,12 +51,16 @@ def on_ref(store: Store) -> Target:
         path.write_bytes(written)
         assert refused or found.pop().path.is_relative_to(store.root / "objects")
 
-    return st.one_of(mangled(written), edited(json.loads(written)), st.binary(max_size=200)), attempt
+    return st.one_of(
+        mangled(written), edited(json.loads(written)), st.binary(max_size=200)
+    ), attempt
 
 
 def on_contract(folder: Path) -> Target:
     path = folder / "v1.yaml"
-    texts = [SHIPPED.current(name).path.read_bytes() for name in (RAW, "checkpoint", "conversations")]
+    texts = [
+        SHIPPED.current(name).path.read_bytes() for name in (RAW, "checkpoint", "conversations")
+    ]
 
     def attempt(data: bytes) -> None:
         path.write_bytes(data)
@@ -66,7 +72,11 @@ def on_contract(folder: Path) -> Target:
             pass
 
     choices = [mangled(text) for text in texts]
-    return st.one_of(*choices, st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))), attempt
+    return st.one_of(
+        *choices,
+        st.binary(max_size=200),
+        st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")),
+    ), attempt
 
 
 @pytest.mark.slow
@@ -87,7 +97,9 @@ def test_no_bytes_of_a_contract_raise_anything_else(tmp_path: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("of", [on_manifest, on_ref])
-def test_no_bytes_of_the_store_raise_anything_else_for_as_long_as_we_look(filled: Store, of: Callable[[Store], Target]) -> None:
+def test_no_bytes_of_the_store_raise_anything_else_for_as_long_as_we_look(
+    filled: Store, of: Callable[[Store], Target]
+) -> None:
     as_long_as_the_budget(*of(filled))
 
 
@@ -97,10 +109,23 @@ def test_no_bytes_of_a_contract_raise_anything_else_for_as_long_as_we_look(tmp_p
     as_long_as_the_budget(*on_contract(tmp_path))
 
 
-BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(b"%c: &%c [%s]\n" % (n, n, b",".join([b"*%c" % (n - 1)] * 9)) for n in range(98, 110))
+BOMB = b"a: &a [x,x,x,x,x,x,x,x,x]\n" + b"".join(
+    b"%c: &%c [%s]\n" % (n, n, b",".join([b"*%c" % (n - 1)] * 9)) for n in range(98, 110)
+)
 
 
-@pytest.mark.parametrize("data", [b"[" * 100_000, BOMB, b"{}", b"", b"a: " * 5000, b"x" * (2 << 20), b"!!python/object:os.system {}"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"[" * 100_000,
+        BOMB,
+        b"{}",
+        b"",
+        b"a: " * 5000,
+        b"x" * (2 << 20),
+        b"!!python/object:os.system {}",
+    ],
+)
 def test_a_contract_that_is_a_trap_is_refused_at_once(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "v1.yaml"
     path.write_bytes(data)

@@ -19,13 +19,21 @@ from stages import tokenizer_files
 from stages.chat_templates import ChatTemplate, Limits
 from stages.evaluate import task_files
 from stages.export_gguf.architecture import read_sizes
-from stages.export_gguf.chat import affordable_context
 from stages.export_gguf.vocabulary import read_vocabulary
+from stages.llama_cpp.chat import affordable_context
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_config, load_model, special_ids, stop_ids
 from tests.checkpoints import CHAT_TEMPLATE, tiny_checkpoint
 from tests.conftest import publisher
-from tests.security.fuzzing import Attempt, Target, as_long_as_the_budget, edited, mangled, many, refusal
+from tests.security.fuzzing import (
+    Attempt,
+    Target,
+    as_long_as_the_budget,
+    edited,
+    mangled,
+    many,
+    refusal,
+)
 from tests.security.gguf_files import gguf_file, setting, tensor, text
 
 TIGHT = Limits(seconds=1, bytes=256 << 20, characters=10_000)
@@ -68,12 +76,16 @@ def on_config(folder: Path) -> Target:
 
 def on_generation_config(folder: Path) -> Target:
     written = (folder / "generation_config.json").read_bytes()
-    return mangled(written) | edited(json.loads(written)), on_file(folder, "generation_config.json", stop_ids)
+    return mangled(written) | edited(json.loads(written)), on_file(
+        folder, "generation_config.json", stop_ids
+    )
 
 
 def on_tokenizer_config(folder: Path) -> Target:
     written = (folder / "tokenizer_config.json").read_bytes()
-    return mangled(written) | edited(json.loads(written)), on_file(folder, "tokenizer_config.json", special_ids)
+    return mangled(written) | edited(json.loads(written)), on_file(
+        folder, "tokenizer_config.json", special_ids
+    )
 
 
 def on_tokenizer(folder: Path) -> Target:
@@ -85,8 +97,12 @@ def on_tokenizer(folder: Path) -> Target:
         words.decode(words.encode("A text: 日本 <|im_end|>\n\n", add_special_tokens=False).ids)
 
     parts = {key: value for key, value in document.items() if key != "model"}
-    whole = edited(parts).map(lambda data: json.dumps(json.loads(data) | {"model": document["model"]}).encode())
-    return mangled(written) | whole | edited(document), on_file(folder, "tokenizer.json", use, read_vocabulary)
+    whole = edited(parts).map(
+        lambda data: json.dumps(json.loads(data) | {"model": document["model"]}).encode()
+    )
+    return mangled(written) | whole | edited(document), on_file(
+        folder, "tokenizer.json", use, read_vocabulary
+    )
 
 
 def on_safetensors(folder: Path) -> Target:
@@ -103,9 +119,39 @@ def on_safetensors(folder: Path) -> Target:
 
 
 def on_template(folder: Path) -> Target:
-    pieces = ["{{", "}}", "{%", "%}", "for x in messages", "endfor", "if x", "endif", "messages", "[0]", ".content", "|", "~", "'a'"]
-    pieces += ["generation", "endgeneration", "macro f()", "endmacro", "f()", "range(9)", "*", "**", "9", "\x1b[2J", "set x = ", " "]
-    made = st.lists(st.sampled_from(pieces), max_size=25).map(lambda found: " ".join(found).encode())
+    pieces = [
+        "{{",
+        "}}",
+        "{%",
+        "%}",
+        "for x in messages",
+        "endfor",
+        "if x",
+        "endif",
+        "messages",
+        "[0]",
+        ".content",
+        "|",
+        "~",
+        "'a'",
+    ]
+    pieces += [
+        "generation",
+        "endgeneration",
+        "macro f()",
+        "endmacro",
+        "f()",
+        "range(9)",
+        "*",
+        "**",
+        "9",
+        "\x1b[2J",
+        "set x = ",
+        " ",
+    ]
+    made = st.lists(st.sampled_from(pieces), max_size=25).map(
+        lambda found: " ".join(found).encode()
+    )
 
     def render(folder: Path) -> None:
         source = (folder / "chat_template.jinja").read_text("utf-8", "replace")
@@ -118,7 +164,10 @@ def on_template(folder: Path) -> Target:
 
 def on_gguf(folder: Path) -> Target:
     path = folder.parent / "x.gguf"
-    sizes = [setting(f"llama.{key}".encode(), 4, struct.pack("<I", 4)) for key in ("context_length", "block_count")]
+    sizes = [
+        setting(f"llama.{key}".encode(), 4, struct.pack("<I", 4))
+        for key in ("context_length", "block_count")
+    ]
     names = setting(b"tokenizer.ggml.tokens", 9, struct.pack("<IQ", 8, 2) + text(b"a") + text(b"b"))
     known = [setting(b"general.architecture", 8, text(b"llama")), *sizes, names]
     written = gguf_file(*known, tensors=tensor(b"t", [4]), data=b"\0" * 64)
@@ -130,7 +179,9 @@ def on_gguf(folder: Path) -> Target:
         assert header.problem is None or len(header.problem) < 5000
         refusal(lambda: affordable_context(path, header, 1 << 30))
 
-    return mangled(written) | st.binary(max_size=200).map(lambda data: b"GGUF\3\0\0\0" + data), attempt
+    return mangled(written) | st.binary(max_size=200).map(
+        lambda data: b"GGUF\3\0\0\0" + data
+    ), attempt
 
 
 def gguf_problem_of(path: Path, data: bytes) -> str | None:
@@ -140,7 +191,12 @@ def gguf_problem_of(path: Path, data: bytes) -> str | None:
 
 def on_task_file(folder: Path) -> Target:
     path = folder.parent / "task.yaml"
-    task = {"task": "x", "doc_to_text": "{{ question | trim }}", "metric_list": [{"metric": "acc"}], "include": []}
+    task = {
+        "task": "x",
+        "doc_to_text": "{{ question | trim }}",
+        "metric_list": [{"metric": "acc"}],
+        "include": [],
+    }
     written = yaml.safe_dump(task).encode()
 
     def attempt(data: bytes) -> None:
@@ -164,12 +220,16 @@ TARGETS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("of", TARGETS)
-def test_no_bytes_of_a_models_files_raise_anything_else(folder: Path, of: Callable[[Path], Target]) -> None:
+def test_no_bytes_of_a_models_files_raise_anything_else(
+    folder: Path, of: Callable[[Path], Target]
+) -> None:
     many(*of(folder))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("of", TARGETS)
-def test_no_bytes_of_a_models_files_raise_anything_else_for_as_long_as_we_look(folder: Path, of: Callable[[Path], Target]) -> None:
+def test_no_bytes_of_a_models_files_raise_anything_else_for_as_long_as_we_look(
+    folder: Path, of: Callable[[Path], Target]
+) -> None:
     as_long_as_the_budget(*of(folder))

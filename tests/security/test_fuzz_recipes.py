@@ -27,13 +27,23 @@ scalars = st.one_of(
     st.floats(),
     st.text(max_size=20),
     st.dates(),
-    st.sampled_from(["https://u:p@h/", "0x" + "f" * 5000, "9" * 5000, "2026-02-30", ".inf", "<<", "="]),
+    st.sampled_from(
+        ["https://u:p@h/", "0x" + "f" * 5000, "9" * 5000, "2026-02-30", ".inf", "<<", "="]
+    ),
 )
-values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4))
+values = st.recursive(
+    scalars,
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
+    ),
+)
 known_keys = st.sampled_from([*recipe_file.KEYS, *stages.NAMES, "sources", "training", "kind"])
 recipe_like = st.dictionaries(
     st.sampled_from(recipe_file.KEYS),
-    values | st.dictionaries(known_keys, values | st.dictionaries(known_keys, values, max_size=3), max_size=4),
+    values
+    | st.dictionaries(
+        known_keys, values | st.dictionaries(known_keys, values, max_size=3), max_size=4
+    ),
     max_size=5,
 )
 
@@ -45,7 +55,10 @@ def damaged(draw: st.DrawFn) -> str:
     for _ in range(draw(st.integers(1, 6))):
         begin = draw(st.integers(0, max(0, len(text) - 1)))
         end = min(len(text), begin + draw(st.integers(0, 40)))
-        between = draw(st.sampled_from(["", text[begin:end] * 2]) | st.text(MARKS + string.ascii_letters, max_size=12))
+        between = draw(
+            st.sampled_from(["", text[begin:end] * 2])
+            | st.text(MARKS + string.ascii_letters, max_size=12)
+        )
         text = text[:begin] + between + text[end:]
     return text
 
@@ -105,7 +118,8 @@ def test_any_text_is_a_value_or_one_error_for_as_long_as_we_look() -> None:
 
 
 LAUGHS = "a: &a [x,x]\n" + "\n".join(
-    f"{name}: &{name} [*{below},*{below},*{below}]" for below, name in zip("abcdefgh", "bcdefghi", strict=True)
+    f"{name}: &{name} [*{below},*{below},*{below}]"
+    for below, name in zip("abcdefgh", "bcdefghi", strict=True)
 )
 
 
@@ -113,7 +127,10 @@ LAUGHS = "a: &a [x,x]\n" + "\n".join(
     ("data", "why"),
     [
         (b"about: " + b"[" * 100_000, "nested more than|nesting depth"),
-        (b"about:\n" + b"".join(b" " * depth + b"-\n" for depth in range(1, 400)), "nested more than"),
+        (
+            b"about:\n" + b"".join(b" " * depth + b"-\n" for depth in range(1, 400)),
+            "nested more than",
+        ),
         (LAUGHS.encode(), "uses YAML aliases"),
         (b"about: x\n" + b"# \n" * 600_000, "more than 1,048,576 bytes"),
         (b"prompts: [" + b"a," * 60_000 + b"]", "more than 50,000 values"),
@@ -144,13 +161,17 @@ def test_thousands_of_mistakes_are_counted_and_not_all_told(tmp_path: Path) -> N
     with pytest.raises(ConfigError, match="and 19,980 more"):
         recipe.load(str(path))
     path = tmp_path / "deep.yaml"
-    path.write_text("stages:\n  dedup:\n" + "".join(f"    {'k' * 500}{number}: 1\n" for number in range(1000)))
+    path.write_text(
+        "stages:\n  dedup:\n" + "".join(f"    {'k' * 500}{number}: 1\n" for number in range(1000))
+    )
     with pytest.raises(ConfigError) as error:
         recipe.load(str(path))
     assert len(str(error.value)) < 20_000
 
 
-@pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin", "/", "a" * 5000, "nul\0byte", "\ud800"], ids=range(6))
+@pytest.mark.parametrize(
+    "path", ["/dev/zero", "/dev/stdin", "/", "a" * 5000, "nul\0byte", "\ud800"], ids=range(6)
+)
 def test_what_is_no_plain_file_is_no_recipe(path: str) -> None:
     with pytest.raises(ConfigError, match="there is no such recipe or file"):
         recipe.load(path)
@@ -170,7 +191,9 @@ def test_recipes_that_extend_each_other_without_end_are_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "value", ["[" * 100_000, "&a [*a]", "!!python/name:os.system", "0001-01-01T00:00:00+23:59", "9" * 5000], ids=range(5)
+    "value",
+    ["[" * 100_000, "&a [*a]", "!!python/name:os.system", "0001-01-01T00:00:00+23:59", "9" * 5000],
+    ids=range(5),
 )
 def test_a_value_on_the_command_line_keeps_the_same_bounds(value: str) -> None:
     with pytest.raises(ConfigError):

@@ -28,9 +28,24 @@ from stages.crawl.items import Document, Failure
 from tests.security.fuzzing import Target, as_long_as_the_budget, edited, mangled, many, refusal
 from tests.stages.clean.pages import model_path
 
-TURNS = {"messages": [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Hello, \u65e5\u672c."}]}
+TURNS = {
+    "messages": [
+        {"role": "user", "content": "Hi?"},
+        {"role": "assistant", "content": "Hello, \u65e5\u672c."},
+    ]
+}
 PAIR = {"prompt": "Hi?", "chosen": "Hello.", "rejected": "No."}
-OPENING = ["<div>", "<p>", "<dl><dt>", "<dd>", "<pre>", "<table><tr><td>", "<script>", "<title>", "<a\nhref="]
+OPENING = [
+    "<div>",
+    "<p>",
+    "<dl><dt>",
+    "<dd>",
+    "<pre>",
+    "<table><tr><td>",
+    "<script>",
+    "<title>",
+    "<a\nhref=",
+]
 CLOSING = ["</div>", ">", "<!--", "-->", "<![CDATA["]
 TAGS = OPENING + CLOSING
 CHARACTERS = ["\x00", "\x10", "\x1b", "\ufeff", "\ud800", "日本", "\n", " ", "a", "'", '"', "="]
@@ -63,13 +78,18 @@ def on_source(folder: Path, name: str, strategy: st.SearchStrategy[bytes]) -> Ta
 
 def on_jsonl(folder: Path) -> Target:
     row = json.dumps({"text": "Some text.", "other": [1, None]}).encode()
-    lines = st.lists(edited({"text": "Some text.", "other": [1]}) | st.just(row) | st.binary(max_size=40), max_size=5)
+    lines = st.lists(
+        edited({"text": "Some text.", "other": [1]}) | st.just(row) | st.binary(max_size=40),
+        max_size=5,
+    )
     return on_source(folder, "rows.jsonl", mangled(b"\n".join([row] * 3)) | lines.map(b"\n".join))
 
 
 def on_csv(folder: Path) -> Target:
     written = b'id,text\n1,"Some text"\n2,"with ""quotes"", and\na line"\n'
-    rows = st.lists(st.text(max_size=30), max_size=6).map(lambda rows: "\n".join(["id,text", *rows]).encode("utf-8", "surrogatepass"))
+    rows = st.lists(st.text(max_size=30), max_size=6).map(
+        lambda rows: "\n".join(["id,text", *rows]).encode("utf-8", "surrogatepass")
+    )
     return on_source(folder, "rows.csv", mangled(written) | rows)
 
 
@@ -90,12 +110,18 @@ def archive(packed: bool = False) -> bytes:
         fields = [("Content-Type", "text/html; charset=utf-8"), ("Content-Encoding", "identity")]
         headers = StatusAndHeaders("200 OK", fields, protocol="HTTP/1.1")
         body = io.BytesIO(b"<p>A page." * 3)
-        writer.write_record(writer.create_warc_record(f"https://example.org/{number}", "response", payload=body, http_headers=headers))
+        writer.write_record(
+            writer.create_warc_record(
+                f"https://example.org/{number}", "response", payload=body, http_headers=headers
+            )
+        )
     return out.getvalue()
 
 
 def on_html(folder: Path) -> Target:
-    pages = st.lists(st.sampled_from([*TAGS, *MARKS]) | st.text(max_size=8), max_size=60).map("".join)
+    pages = st.lists(st.sampled_from([*TAGS, *MARKS]) | st.text(max_size=8), max_size=60).map(
+        "".join
+    )
 
     def attempt(html: str) -> None:
         text, title = extract(html)
@@ -105,10 +131,14 @@ def on_html(folder: Path) -> Target:
     return pages.map(lambda page: page.encode("utf-8", "replace").decode()), attempt
 
 
-def on_own_rows(folder: Path, example: dict[str, Any], read: Callable[[str], Iterator[Any]]) -> Target:
+def on_own_rows(
+    folder: Path, example: dict[str, Any], read: Callable[[str], Iterator[Any]]
+) -> Target:
     path = folder / "rows.jsonl"
     sound = json.dumps(example).encode()
-    lines = st.lists(edited(example) | st.just(sound) | st.binary(max_size=60), max_size=5).map(b"\n".join)
+    lines = st.lists(edited(example) | st.just(sound) | st.binary(max_size=60), max_size=5).map(
+        b"\n".join
+    )
 
     def attempt(data: bytes) -> None:
         path.write_bytes(data)
@@ -141,21 +171,29 @@ TARGETS = [on_jsonl, on_csv, on_warc, on_packed_warc, on_html, on_chats, on_pair
 
 @pytest.mark.slow
 @pytest.mark.parametrize("of", TARGETS)
-def test_no_bytes_of_a_source_raise_anything_else(tmp_path: Path, of: Callable[[Path], Target]) -> None:
+def test_no_bytes_of_a_source_raise_anything_else(
+    tmp_path: Path, of: Callable[[Path], Target]
+) -> None:
     many(*of(tmp_path))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("of", TARGETS)
-def test_no_bytes_of_a_source_raise_anything_else_for_as_long_as_we_look(tmp_path: Path, of: Callable[[Path], Target]) -> None:
+def test_no_bytes_of_a_source_raise_anything_else_for_as_long_as_we_look(
+    tmp_path: Path, of: Callable[[Path], Target]
+) -> None:
     as_long_as_the_budget(*of(tmp_path))
 
 
 def on_page(guard: Guard) -> Target:
     """A page of any bytes and character set through all of clean: a row, whose extractor neither died nor hung."""
-    markup = st.lists(st.sampled_from([*TAGS, *MARKS]), max_size=60).map(lambda found: "".join(found).encode("utf-8", "surrogatepass"))
-    charsets = st.sampled_from([None, "utf-8", "utf-7", "utf-16", "base64", "idna", "hz", "no such", "\x00"]) | st.text(max_size=8)
+    markup = st.lists(st.sampled_from([*TAGS, *MARKS]), max_size=60).map(
+        lambda found: "".join(found).encode("utf-8", "surrogatepass")
+    )
+    charsets = st.sampled_from(
+        [None, "utf-8", "utf-7", "utf-16", "base64", "idna", "hz", "no such", "\x00"]
+    ) | st.text(max_size=8)
     kinds = st.sampled_from(["text/html", "text/plain", "text/markdown"])
     pages = st.builds(Page, markup | st.binary(max_size=300), kinds, charsets)
 
@@ -181,5 +219,7 @@ def test_no_page_kills_or_stops_the_process_that_cleans_it(guard: Guard) -> None
 
 @pytest.mark.long
 @pytest.mark.timeout(0)
-def test_no_page_kills_or_stops_the_process_that_cleans_it_for_as_long_as_we_look(guard: Guard) -> None:
+def test_no_page_kills_or_stops_the_process_that_cleans_it_for_as_long_as_we_look(
+    guard: Guard,
+) -> None:
     as_long_as_the_budget(*on_page(guard))

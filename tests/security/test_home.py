@@ -22,7 +22,9 @@ NOBODY = 65534
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 
 
-def as_other(*command: str, user: int = NOBODY, group: int = NOBODY) -> subprocess.CompletedProcess[str]:
+def as_other(
+    *command: str, user: int = NOBODY, group: int = NOBODY
+) -> subprocess.CompletedProcess[str]:
     identity = ["setpriv", "--reuid", str(user), "--regid", str(group), "--clear-groups"]
     return subprocess.run([*identity, *command], capture_output=True, text=True, check=False)
 
@@ -52,7 +54,11 @@ def public() -> Iterator[Path]:
 def open_home(public: Path) -> Home:
     """A home as older releases left it: 0755 and 0644."""
     at = Home(public / "home")
-    for name in ("prefect/prefect.db", "prefect/server.log", "store/objects/raw_documents/abc/manifest.json"):
+    for name in (
+        "prefect/prefect.db",
+        "prefect/server.log",
+        "store/objects/raw_documents/abc/manifest.json",
+    ):
         path = at.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")
@@ -61,12 +67,16 @@ def open_home(public: Path) -> Home:
     return at
 
 
-def test_a_home_that_others_could_read_is_closed_with_all_that_is_in_it_and_that_is_said(open_home: Home) -> None:
+def test_a_home_that_others_could_read_is_closed_with_all_that_is_in_it_and_that_is_said(
+    open_home: Home,
+) -> None:
     assert len(readable(open_home.path)) == 3
     told = private_home.prepare(open_home)
     assert readable(open_home.path) == []
     assert open_to_others(open_home.path) == []
-    assert told == [f"{open_home.path} was open to other users of this machine: 9 files and folders are now yours alone"]
+    assert told == [
+        f"{open_home.path} was open to other users of this machine: 9 files and folders are now yours alone"
+    ]
     assert private_home.prepare(open_home) == [], "what is closed is not said again"
 
 
@@ -80,7 +90,9 @@ def test_closing_a_home_follows_no_link_out_of_it(open_home: Home, public: Path)
 
 def test_a_home_of_somebody_else_is_refused(open_home: Home) -> None:
     os.chown(open_home.path, NOBODY, NOBODY)
-    with pytest.raises(GroundupError, match="belongs to nobody, who could plant in it what groundup would run"):
+    with pytest.raises(
+        GroundupError, match="belongs to nobody, who could plant in it what groundup would run"
+    ):
         private_home.prepare(open_home)
 
 
@@ -96,7 +108,9 @@ def test_a_store_elsewhere_is_closed_too_and_how_to_share_it_is_said(
     assert readable(store) == []
 
 
-def test_the_cache_of_a_store_behind_a_url_is_closed_too(public: Path, open_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_cache_of_a_store_behind_a_url_is_closed_too(
+    public: Path, open_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (cache := public / "cache").mkdir(mode=0o755)
     (cache / "pages").write_text("mine")
     monkeypatch.setenv("GROUNDUP_STORE", "s3://bucket/prefix")
@@ -119,8 +133,17 @@ folder.mkdir(parents=True)
 
 def test_a_group_that_the_setting_names_shares_the_store_and_nobody_else(public: Path) -> None:
     store, at = public / "store", public / "home"
-    settings = {"GROUNDUP_HOME": str(at), "GROUNDUP_STORE": str(store), "GROUNDUP_STORE_GROUP": "nogroup"}
-    subprocess.run([sys.executable, "-c", WORK], env=os.environ | settings, cwd=Path(__file__).parents[2], check=True)
+    settings = {
+        "GROUNDUP_HOME": str(at),
+        "GROUNDUP_STORE": str(store),
+        "GROUNDUP_STORE_GROUP": "nogroup",
+    }
+    subprocess.run(
+        [sys.executable, "-c", WORK],
+        env=os.environ | settings,
+        cwd=Path(__file__).parents[2],
+        check=True,
+    )
     made = store / "objects" / "tokenizer"
     assert readable(store, user=4711) == [str(made / "made later.json")], "a member of the group"
     assert as_other("touch", str(made / "theirs"), user=4711).returncode == 0, "who may add to it"
@@ -136,7 +159,9 @@ def test_a_group_that_the_setting_names_shares_the_store_and_nobody_else(public:
         ("{public}/store", "no-such-group", "there is no such group"),
     ],
 )
-def test_a_group_that_cannot_share_the_store_is_refused(public, open_home, monkeypatch, store, group, why) -> None:
+def test_a_group_that_cannot_share_the_store_is_refused(
+    public, open_home, monkeypatch, store, group, why
+) -> None:
     monkeypatch.setenv("GROUNDUP_STORE", store.format(public=public))
     monkeypatch.setenv("GROUNDUP_STORE_GROUP", group)
     with pytest.raises(ConfigError, match=why):
@@ -145,14 +170,23 @@ def test_a_group_that_cannot_share_the_store_is_refused(public, open_home, monke
 
 @pytest.mark.slow
 @pytest.mark.parametrize("elsewhere", [False, True])
-def test_all_that_a_command_makes_is_closed_to_others_from_the_start(public: Path, elsewhere: bool) -> None:
+def test_all_that_a_command_makes_is_closed_to_others_from_the_start(
+    public: Path, elsewhere: bool
+) -> None:
     (public / "page.txt").write_text("A page of text.")
     groundup = Groundup(public / "home", 0)
     if elsewhere:
         groundup.environment["GROUNDUP_STORE"] = str(public / "store")
     before = os.umask(0)
     try:
-        groundup.run("stage", "crawl", "--name", "pages", "--set", f"sources=[{{kind: files, paths: ['{public}/*.txt']}}]")
+        groundup.run(
+            "stage",
+            "crawl",
+            "--name",
+            "pages",
+            "--set",
+            f"sources=[{{kind: files, paths: ['{public}/*.txt']}}]",
+        )
     finally:
         os.umask(before)
     made = public / "store" if elsewhere else public / "home"

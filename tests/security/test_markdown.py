@@ -14,14 +14,14 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from data_contracts import Artifact, Manifest, Store
-from data_contracts.artifact import InputRef
 from data_contracts.foreign_text import line
-from flows import run_page
-from stages.describe import lineage, markdown, pictures
+from data_contracts.store.artifact import InputRef
+from flows.prefect_host import run_page
 from stages.describe.config import DescribeConfig
 from stages.describe.data_card import data_card
-from stages.describe.markdown import folded, paragraphs, plain, quotation, table
 from stages.describe.model_card import model_card
+from stages.reporting import lineage, markdown, pictures
+from stages.reporting.markdown import folded, paragraphs, plain, quotation, table
 from tests.data_contracts import publishing
 
 ATTACKS = [
@@ -94,7 +94,11 @@ def test_foreign_text_is_text_wherever_it_stands_on_a_page(attack: str) -> None:
 def as_read(page: str) -> str:
     """What a reader sees of the first paragraph, cell or item."""
     inline = next(token for token in RENDERER.parse(page) if token.type == "inline")
-    assert {child.type for child in inline.children or []} <= {"text", "text_special", "code_inline"}
+    assert {child.type for child in inline.children or []} <= {
+        "text",
+        "text_special",
+        "code_inline",
+    }
     return "".join(child.content for child in inline.children or [])
 
 
@@ -104,7 +108,12 @@ def test_a_reader_sees_foreign_text_as_it_was_written(text: str) -> None:
     written = line(" ".join(text.split()))
     if not written:
         return
-    for before, block in (("", "paragraph_open"), ("# ", "heading_open"), ("> ", "blockquote_open"), ("- ", "bullet_list_open")):
+    for before, block in (
+        ("", "paragraph_open"),
+        ("# ", "heading_open"),
+        ("> ", "blockquote_open"),
+        ("- ", "bullet_list_open"),
+    ):
         page = f"{before}{plain(text)}\n\nafter"
         found = RENDERER.parse(page)
         assert found[0].type == block, page
@@ -130,7 +139,15 @@ def test_foreign_text_does_not_end_a_quotation(text: str) -> None:
     assert [token.type for token in found[:2]] == ["fence", "paragraph_open"]
 
 
-@pytest.mark.parametrize("address", ["https://evil.example/x", "http://evil.example", "www.evil.example", "see HTTPS://evil.example"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://evil.example/x",
+        "http://evil.example",
+        "www.evil.example",
+        "see HTTPS://evil.example",
+    ],
+)
 def test_renderers_that_look_for_addresses_find_none(address: str) -> None:
     assert not re.search(r"(?i)\w+://|www\.", plain(address))
     assert as_read(plain(address)) == address, "a reader still sees it"
@@ -139,7 +156,12 @@ def test_renderers_that_look_for_addresses_find_none(address: str) -> None:
 def test_credentials_of_older_artifacts_are_masked_in_cards() -> None:
     address = "https://user:hunter2@example.org/"
     made = _manifest(settings={"data_files": [address]}, config={"data_files": [address]})
-    for page in (plain(address), quotation(address), table(("a",), [[address]]), markdown.settings(made)):
+    for page in (
+        plain(address),
+        quotation(address),
+        table(("a",), [[address]]),
+        markdown.settings(made),
+    ):
         assert "hunter2" not in page
         assert "***" in page.replace("\\", "")
 
@@ -148,19 +170,31 @@ def test_credentials_of_older_artifacts_are_masked_in_cards() -> None:
 def test_cards_obey_nothing_that_a_recipe_says(attack: str) -> None:
     said = attack[:100]
     own = [_active(card(DescribeConfig(), {}, None)) for card in (model_card, data_card)]
-    config = DescribeConfig(name=said, summary=attack, author=said, contact=said, license=said, data_license=said, intended_use=attack)
+    config = DescribeConfig(
+        name=said,
+        summary=attack,
+        author=said,
+        contact=said,
+        license=said,
+        data_license=said,
+        intended_use=attack,
+    )
     assert [_active(card(config, {}, None)) for card in (model_card, data_card)] == own
 
 
 def _active(card: str) -> list[str]:
     """Where links and images of a card lead, and its HTML. The hub takes what is between dashes for settings."""
     body = card.split("\n---\n", 1)[-1] if card.startswith("---") else card
-    return [f"{token.type} {token.attrs} {token.content}" for token in tokens(body) if token.type in ACTIVE]
+    return [
+        f"{token.type} {token.attrs} {token.content}"
+        for token in tokens(body)
+        if token.type in ACTIVE
+    ]
 
 
 def _manifest(**said: Any) -> Manifest:
     values: dict[str, Any] = {
-        "groundup": "0", "id": "a" * 24, "noun": "raw_documents", "contract": "1.0.0", "stage": "crawl", "stage_version": 1,
+        "groundup": "0", "id": "a" * 24, "artifact_type": "raw_documents", "contract": "1.0.0", "stage": "crawl", "stage_version": 1,
         "as_of": None, "config": {}, "settings": {}, "inputs": {}, "rows": {}, "facts": {}, "files": [], "started": "x",
         "finished": "x",
     }  # fmt: skip
@@ -168,20 +202,39 @@ def _manifest(**said: Any) -> Manifest:
 
 
 @pytest.mark.parametrize(
-    "attack", [*ATTACKS, '"]; click A href "javascript:alert(1)"', 'x"] --> B', "x\nclick A call alert(1)", "%%{init: {}}%%"]
+    "attack",
+    [
+        *ATTACKS,
+        '"]; click A href "javascript:alert(1)"',
+        'x"] --> B',
+        "x\nclick A call alert(1)",
+        "%%{init: {}}%%",
+    ],
 )
 def test_a_chart_of_lineage_has_no_statement_but_our_own(attack: str) -> None:
-    ref = InputRef.model_construct(noun=attack, id=attack)
-    made = _manifest(id=attack, noun=attack, stage=attack, rows={attack: 1}, inputs={"x": ref})
+    ref = InputRef.model_construct(artifact_type=attack, id=attack)
+    made = _manifest(
+        id=attack, artifact_type=attack, stage=attack, rows={attack: 1}, inputs={"x": ref}
+    )
     for row in lineage.mermaid([made, _manifest()]).splitlines():
         assert re.fullmatch(
-            r'flowchart TD|  \w+\["[^"<>\x1b]*(<b>[^"<>]*</b>)?(<br/>[^"<>]*)*"\](:::absent)?|  \w+ --> \w+|  classDef .*', row
+            r'flowchart TD|  \w+\["[^"<>\x1b]*(<b>[^"<>]*</b>)?(<br/>[^"<>]*)*"\](:::absent)?|  \w+ --> \w+|  classDef .*',
+            row,
         ), row
 
 
-@pytest.mark.parametrize("attack", ["$", "$\\frac{", "a_$b^c$", "<b>&", "]]>", "-->", "\x1b\0", "\u202e"])
+@pytest.mark.parametrize(
+    "attack", ["$", "$\\frac{", "a_$b^c$", "<b>&", "]]>", "-->", "\x1b\0", "\u202e"]
+)
 def test_pictures_draw_any_text_as_text(attack: str) -> None:
-    row = {"task": attack, "metric": attack, "value": 0.5, "stderr": 0.1, "baseline": 0.25, "baseline_name": attack}
+    row = {
+        "task": attack,
+        "metric": attack,
+        "value": 0.5,
+        "stderr": 0.1,
+        "baseline": 0.25,
+        "baseline_name": attack,
+    }
     made = _manifest(rows={"documents": 1, "failures": 1}, facts={"rejected": {attack: 1}})
     for svg in (pictures.scores_svg([row]), pictures.funnel_svg([made])):
         assert svg.rstrip().endswith("</svg>")
@@ -197,7 +250,11 @@ def page(store: Store, monkeypatch: pytest.MonkeyPatch) -> Any:
         drawn: list[str] = []
         identity = publishing.identity("raw_documents", {"facts": repr(facts)})
         artifact, _ = store.publish("raw_documents", identity, {}, {}, lambda _: facts)
-        monkeypatch.setattr(run_page, "create_markdown_artifact", lambda markdown, key, description: drawn.append(markdown))
+        monkeypatch.setattr(
+            run_page,
+            "create_markdown_artifact",
+            lambda markdown, key, description: drawn.append(markdown),
+        )
         monkeypatch.setattr(run_page, "flow_run", type("Run", (), {"id": str(UUID(int=1))}))
         _shown_without_catching(artifact, store)
         return drawn[0]
@@ -212,9 +269,16 @@ def _shown_without_catching(artifact: Artifact, store: Store) -> None:
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_the_page_of_a_run_obeys_nothing_that_a_page_or_a_manifest_says(page, attack: str) -> None:
     attack = attack.replace("\0", "")
-    facts = {"figures": {attack: attack}, "notes": [attack], "samples": [{attack: attack}], "rejected": {attack: 1}}
+    facts = {
+        "figures": {attack: attack},
+        "notes": [attack],
+        "samples": [{attack: attack}],
+        "rejected": {attack: 1},
+    }
     text = page(facts)
     assert not ACTIVE & set(kinds(text)), text
     assert "\x1b" not in text
     assert "\u202e" not in text
-    assert kinds(text).count("fence") == 2, "the sample and the chart: nothing began a block of its own"
+    assert kinds(text).count("fence") == 2, (
+        "the sample and the chart: nothing began a block of its own"
+    )

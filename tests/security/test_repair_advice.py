@@ -15,9 +15,12 @@ from typing import Any
 import pytest
 
 import data_contracts
-from data_contracts import ArtifactError, GroundupError, Store, names, removal
-from data_contracts.verification import Held, verify
-from flows import artifact_commands, lineage
+from data_contracts import ArtifactError, GroundupError, Store
+from data_contracts.store import refs as names
+from data_contracts.store import removal
+from data_contracts.store.verification import Held, verify
+from flows import lineage
+from flows.cli import artifact_commands
 from tests.security import stores
 from tests.security.another_user import as_nobody, give_to_nobody, open_folder
 from tests.security.stores import CLEAN, RAW, Entries, manifest_key, ref_key
@@ -50,7 +53,7 @@ CLOSED = {
     "the folder of the artifact": (f"objects/{RAW}/*", 0o600),
     "the folder of all artifacts": ("objects", 0o000),
     "the ref": (ref_key(RAW), 0o000),
-    "the folder of the refs": ("names/demo", 0o000),
+    "the folder of the refs": ("refs/demo", 0o000),
 }
 
 
@@ -71,7 +74,9 @@ def test_who_lacks_a_permission_is_told_the_chmod_that_gives_it(root: Path, what
 
 @pytest.mark.parametrize("mode", [0o000, 0o200])
 @pytest.mark.parametrize("owner", ["nobody", "root"])
-def test_a_ref_that_may_not_be_read_is_not_taken_for_damaged(root: Path, mode: int, owner: str) -> None:
+def test_a_ref_that_may_not_be_read_is_not_taken_for_damaged(
+    root: Path, mode: int, owner: str
+) -> None:
     entry = root / ref_key(RAW)
     entry.chmod(mode)
     if owner == "root":
@@ -79,8 +84,13 @@ def test_a_ref_that_may_not_be_read_is_not_taken_for_damaged(root: Path, mode: i
 
     def remove() -> list[str]:
         store, told = Store(root), []
-        for use in (lambda: removal.repair_ref(store, f"demo/{RAW}"), lambda: store.find(f"demo/{RAW}")):
-            with pytest.raises(ArtifactError, match="its entry 1 cannot be read: Permission denied") as error:
+        for use in (
+            lambda: removal.repair_ref(store, f"demo/{RAW}"),
+            lambda: store.find(f"demo/{RAW}"),
+        ):
+            with pytest.raises(
+                ArtifactError, match="its entry 1 cannot be read: Permission denied"
+            ) as error:
                 use()
             told.append(error.value.fix)
         return told
@@ -89,11 +99,13 @@ def test_a_ref_that_may_not_be_read_is_not_taken_for_damaged(root: Path, mode: i
     assert ours == verifys
     theirs = owner == "root" and os.geteuid() == 0
     assert ours.startswith("run as " if theirs else "chmod u+r")
-    assert [path.name for path in (root / "names" / "demo" / RAW).iterdir()] == ["00000001.json"]
+    assert [path.name for path in (root / "refs" / "demo" / RAW).iterdir()] == ["00000001.json"]
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.ENOENT, errno.EMFILE])
-def test_a_ref_that_the_system_does_not_give_is_not_taken_for_damaged(store: Store, number: int, monkeypatch: Any) -> None:
+def test_a_ref_that_the_system_does_not_give_is_not_taken_for_damaged(
+    store: Store, number: int, monkeypatch: Any
+) -> None:
     stores.fill(store)
 
     def refuse(*_: Any) -> bytes:
@@ -103,7 +115,9 @@ def test_a_ref_that_the_system_does_not_give_is_not_taken_for_damaged(store: Sto
     with pytest.raises(ArtifactError, match="its entry 1 cannot be read") as error:
         removal.repair_ref(store, f"demo/{RAW}")
     assert "groundup rm" not in error.value.fix
-    assert [path.name for path in (store.root / "names" / "demo" / RAW).iterdir()] == ["00000001.json"]
+    assert [path.name for path in (store.root / "refs" / "demo" / RAW).iterdir()] == [
+        "00000001.json"
+    ]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to somebody else")
@@ -120,7 +134,11 @@ def test_a_store_that_cannot_be_read_is_neither_empty_nor_missing_its_artifacts(
 
     def look() -> list[str]:
         store, told = Store(root), []
-        for ask in (store.ids, lambda: store.has(*store.resolve(f"demo/{RAW}")), lambda: store.resolve("abcdef")):
+        for ask in (
+            store.ids,
+            lambda: store.has(*store.resolve(f"demo/{RAW}")),
+            lambda: store.resolve("abcdef"),
+        ):
             try:
                 told.append(repr(ask()))
             except ArtifactError as error:
@@ -130,7 +148,9 @@ def test_a_store_that_cannot_be_read_is_neither_empty_nor_missing_its_artifacts(
     assert as_nobody(look) == [f"chmod u+rX {root / 'objects' / RAW}"] * 3
 
 
-def test_a_read_only_store_is_read_and_a_publish_into_it_says_what_is_not_writable(root: Path) -> None:
+def test_a_read_only_store_is_read_and_a_publish_into_it_says_what_is_not_writable(
+    root: Path,
+) -> None:
     for folder in (root, *(path for path in root.rglob("*") if path.is_dir())):
         folder.chmod(0o555)
 
@@ -138,7 +158,10 @@ def test_a_read_only_store_is_read_and_a_publish_into_it_says_what_is_not_writab
         store = Store(root)
         assert verify(store.find(f"demo/{CLEAN}"), Held.by(store)).seal == "sealed"
         told = []
-        for write in (lambda: stores.publish_raw(store, "b"), lambda: store.follow("demo", "tiny", [])):
+        for write in (
+            lambda: stores.publish_raw(store, "b"),
+            lambda: store.follow("demo", "tiny", []),
+        ):
             with pytest.raises(ArtifactError, match="permission is denied") as error:
                 write()
             told.append(error.value.fix)
@@ -147,7 +170,9 @@ def test_a_read_only_store_is_read_and_a_publish_into_it_says_what_is_not_writab
     for fix in as_nobody(use):
         assert fix.startswith(f"chmod u+rwX {root}")
         assert "rm -" not in fix
-    assert sorted(path.name for path in (root / "objects" / RAW).iterdir()) == [Store(root).resolve(f"demo/{RAW}")[1]]
+    assert sorted(path.name for path in (root / "objects" / RAW).iterdir()) == [
+        Store(root).resolve(f"demo/{RAW}")[1]
+    ]
 
 
 def damage_stray(store: Store) -> None:
@@ -226,7 +251,9 @@ def test_no_advice_deletes_anything_and_following_it_loses_nothing(
         monkeypatch.setenv("GROUNDUP_STORE", str(store.root))
         artifact_commands.rm(target, yes=True)
     after = sorted(everything(store.root).values())
-    assert [data for data in before if data not in after] == [], "what was there is still there, somewhere"
+    assert [data for data in before if data not in after] == [], (
+        "what was there is still there, somewhere"
+    )
 
 
 def test_what_does_not_belong_is_moved_out_and_the_artifact_is_sound(store: Store) -> None:
@@ -244,7 +271,9 @@ def test_to_make_it_again_says_the_command_and_what_it_costs(store: Store) -> No
     clean = store.find(f"demo/{CLEAN}")
     Entries(store).change_json(
         manifest_key(clean),
-        lambda manifest: manifest.update(started="2026-01-31T10:00:00+00:00", finished="2026-01-31T12:30:00+00:00"),
+        lambda manifest: manifest.update(
+            started="2026-01-31T10:00:00+00:00", finished="2026-01-31T12:30:00+00:00"
+        ),
     )
     fix = advice(store.root, f"{CLEAN}/{clean.id}")
     assert fix == (
@@ -254,7 +283,7 @@ def test_to_make_it_again_says_the_command_and_what_it_costs(store: Store) -> No
 
 
 PLANTED = {
-    "noun": ["../../victim", "/etc", "a b", "Raw", "", "raw_documents\n", ".", "x" * 65],
+    "artifact_type": ["../../victim", "/etc", "a b", "Raw", "", "raw_documents\n", ".", "x" * 65],
     "id": ["../../victim", "0" * 23, "0" * 23 + "G", "", "0" * 24 + "\n", "*"],
     "stage": ["crawl; touch owned", "$(touch owned)", "\x1b]0;x\x07", "-rf", "`id`"],
     "at": ["\x1b[2J", "x" * 41],
@@ -262,7 +291,9 @@ PLANTED = {
 }
 
 
-@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in PLANTED.items() for value in values])
+@pytest.mark.parametrize(
+    ("field", "value"), [(field, value) for field, values in PLANTED.items() for value in values]
+)
 def test_a_planted_ref_leads_nowhere(store: Store, field: str, value: str) -> None:
     stores.fill(store)
     victim = store.root.parent / "victim"
@@ -270,9 +301,15 @@ def test_a_planted_ref_leads_nowhere(store: Store, field: str, value: str) -> No
     (victim / "manifest.json").write_text("{}")
     Entries(store).change_json(ref_key(RAW), lambda ref: ref.update({field: value}))
     fix = advice(store.root, f"demo/{RAW}")
-    then = f"it is the only one, so run demo is without {RAW} until a stage with --name demo makes it"
+    then = (
+        f"it is the only one, so run demo is without {RAW} until a stage with --name demo makes it"
+    )
     assert fix == f"groundup rm demo/{RAW}   (keeps the entry aside: {then})"
-    for use in (lambda: store.names.roles("demo"), lambda: store.names.get("demo", RAW), lambda: store.resolve(f"demo/{RAW}")):
+    for use in (
+        lambda: store.refs.outputs("demo"),
+        lambda: store.refs.get("demo", RAW),
+        lambda: store.resolve(f"demo/{RAW}"),
+    ):
         with pytest.raises(ArtifactError, match="its entry 1 cannot be read") as error:
             use()
         assert "\x1b" not in str(error.value)
@@ -280,37 +317,60 @@ def test_a_planted_ref_leads_nowhere(store: Store, field: str, value: str) -> No
     assert (victim / "manifest.json").exists()
 
 
-@pytest.mark.parametrize("field", ["noun", "id", "stage", "groundup", "contract", "as_of", "started", "finished"])
+@pytest.mark.parametrize(
+    "field",
+    ["artifact_type", "id", "stage", "groundup", "contract", "as_of", "started", "finished"],
+)
 @pytest.mark.parametrize("value", ["../../victim", "x; touch owned", "\x1b]0;x\x07", "1.0.0\n"])
 def test_a_planted_manifest_leads_nowhere(store: Store, field: str, value: str) -> None:
     stores.fill(store)
     clean = store.find(f"demo/{CLEAN}")
-    Entries(store).change_json(manifest_key(clean), lambda manifest: manifest.update({field: value}))
+    Entries(store).change_json(
+        manifest_key(clean), lambda manifest: manifest.update({field: value})
+    )
     with pytest.raises(ArtifactError) as error:
         store.find(f"{CLEAN}/{clean.id}", verify=True)
     assert "\x1b" not in str(error.value)
     assert "touch owned" not in error.value.fix
 
 
-@pytest.mark.parametrize("part", ["noun", "id"])
+@pytest.mark.parametrize("part", ["artifact_type", "id"])
 def test_an_input_that_leads_out_of_the_store_is_refused(store: Store, part: str) -> None:
     stores.fill(store)
     clean = store.find(f"demo/{CLEAN}")
-    Entries(store).change_json(manifest_key(clean), lambda manifest: manifest["inputs"][RAW].update({part: "../../../victim"}))
+    Entries(store).change_json(
+        manifest_key(clean),
+        lambda manifest: manifest["inputs"][RAW].update({part: "../../../victim"}),
+    )
     with pytest.raises(ArtifactError, match=f"inputs.{RAW}.{part}: "):
         lineage.upstream(store, store.open(CLEAN, clean.id, verify=False))
 
 
-@pytest.mark.parametrize("key", [("../x", "0" * 24), (RAW, "../../x"), (RAW, ""), ("", "0" * 24), ("a/b", "0" * 24), (RAW, "0" * 25)])
+@pytest.mark.parametrize(
+    "key",
+    [
+        ("../x", "0" * 24),
+        (RAW, "../../x"),
+        (RAW, ""),
+        ("", "0" * 24),
+        ("a/b", "0" * 24),
+        (RAW, "0" * 25),
+    ],
+)
 @pytest.mark.parametrize("use", [Store.path, Store.has, Store.open, Store.set_aside])
-def test_no_type_and_id_lead_out_of_a_store(tmp_path: Path, key: tuple[str, str], use: Callable[..., Any]) -> None:
+def test_no_type_and_id_lead_out_of_a_store(
+    tmp_path: Path, key: tuple[str, str], use: Callable[..., Any]
+) -> None:
     for store in (Store(tmp_path / "store"), stores.in_bucket(tmp_path)):
         with pytest.raises(ArtifactError, match="is no artifact type and id"):
             getattr(store, use.__name__)(*key)
 
 
 def test_no_message_of_the_sources_says_to_delete() -> None:
-    sources = [*Path(data_contracts.__file__).parent.glob("*.py"), *Path(lineage.__file__).parent.glob("*.py")]
+    sources = [
+        *Path(data_contracts.__file__).parent.rglob("*.py"),
+        *Path(lineage.__file__).parent.glob("*.py"),
+    ]
     texts = [
         (path.name, node.value)
         for path in sources
@@ -318,4 +378,6 @@ def test_no_message_of_the_sources_says_to_delete() -> None:
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     ]
     assert len(texts) > 1000
-    assert [found for found in texts if "rm -" in found[1] and "groundup rm -" not in found[1]] == []
+    assert [
+        found for found in texts if "rm -" in found[1] and "groundup rm -" not in found[1]
+    ] == []

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from data_contracts import ArtifactError, ConfigError, Store, removal
-from data_contracts.verification import Held, verify
-from flows import artifact_commands
+from data_contracts import ArtifactError, ConfigError, Store
+from data_contracts.store import removal
+from data_contracts.store.verification import Held, verify
+from flows.cli import artifact_commands
 from tests.security import stores
 from tests.security.stores import CLEAN, RAW, Entries, ref_key
 
@@ -20,7 +21,9 @@ Rm = Callable[..., Any]
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def filled(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+def filled(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Store:
     store = Store(tmp_path / "store") if request.param == "folder" else stores.in_bucket(tmp_path)
     stores.fill(store)
     monkeypatch.setattr(artifact_commands, "open_store", lambda: store)
@@ -43,7 +46,9 @@ def seal_of(store: Store, reference: str) -> str:
     return verify(store.find(reference), Held.by(store)).seal
 
 
-def test_what_is_removed_is_gone_from_the_store_kept_aside_and_comes_back_as_it_was(filled: Store, rm: Rm) -> None:
+def test_what_is_removed_is_gone_from_the_store_kept_aside_and_comes_back_as_it_was(
+    filled: Store, rm: Rm
+) -> None:
     clean = filled.find(f"demo/{CLEAN}")
     told = rm(f"demo/{CLEAN}")
     assert told["removed"] == str(clean)
@@ -57,12 +62,16 @@ def test_what_is_removed_is_gone_from_the_store_kept_aside_and_comes_back_as_it_
     assert filled.find(f"demo/{CLEAN}").digest == clean.digest
     assert seal_of(filled, f"demo/{CLEAN}") == "sealed"
     assert rm(list_=True) == []
-    Entries(filled).change_json(stores.manifest_key(clean), lambda manifest: manifest["facts"].update(rejected={}))
+    Entries(filled).change_json(
+        stores.manifest_key(clean), lambda manifest: manifest["facts"].update(rejected={})
+    )
     with pytest.raises(ArtifactError, match="it was changed since"):
         filled.find(f"demo/{CLEAN}")
 
 
-def test_what_depends_on_it_is_named_and_it_goes_only_when_that_is_accepted(filled: Store, rm: Rm, capsys: Any) -> None:
+def test_what_depends_on_it_is_named_and_it_goes_only_when_that_is_accepted(
+    filled: Store, rm: Rm, capsys: Any
+) -> None:
     raw, clean = filled.find(f"demo/{RAW}"), filled.find(f"demo/{CLEAN}")
     filled.point("other", RAW, raw, "test")
     with pytest.raises(ConfigError, match="1 artifacts were made from it") as error:
@@ -74,7 +83,9 @@ def test_what_depends_on_it_is_named_and_it_goes_only_when_that_is_accepted(fill
     assert filled.has(RAW, raw.id)
     rm(raw.id, yes=True)
     assert not filled.has(RAW, raw.id)
-    assert verify(filled.find(f"demo/{CLEAN}"), Held.by(filled)).notes == (f"its input {raw} ({RAW}) is no longer in the store",)
+    assert verify(filled.find(f"demo/{CLEAN}"), Held.by(filled)).notes == (
+        f"its input {raw} ({RAW}) is no longer in the store",
+    )
 
 
 def test_what_cannot_be_read_is_named_among_what_may_depend_on_it(filled: Store) -> None:
@@ -108,17 +119,25 @@ def test_what_comes_back_does_not_take_the_stead_of_another_making(filled: Store
     assert len(rm(list_=True)) == 1
 
 
-def test_an_artifact_that_is_made_again_in_another_ones_stead_is_not_called_changed(filled: Store, rm: Rm) -> None:
+def test_an_artifact_that_is_made_again_in_another_ones_stead_is_not_called_changed(
+    filled: Store, rm: Rm
+) -> None:
     raw = filled.find(f"demo/{RAW}")
     rm(raw.id, yes=True)
     again = stores.publish_raw(filled)
     filled.point("demo", RAW, again, "test")
     assert seal_of(filled, f"demo/{RAW}") == "sealed"
     assert seal_of(filled, f"demo/{CLEAN}") == "sealed"
-    assert [entry.run for entry in filled.names.history("demo", RAW)] == ["test", "groundup rm", "test"]
+    assert [entry.run for entry in filled.refs.history("demo", RAW)] == [
+        "test",
+        "groundup rm",
+        "test",
+    ]
 
 
-def test_a_ref_that_cannot_be_read_is_kept_aside_and_points_at_what_it_did_before(filled: Store, rm: Rm) -> None:
+def test_a_ref_that_cannot_be_read_is_kept_aside_and_points_at_what_it_did_before(
+    filled: Store, rm: Rm
+) -> None:
     entries = Entries(filled)
     entries.write(ref_key(RAW, 2), b"{broken")
     with pytest.raises(ArtifactError, match="its entry 2 cannot be read") as error:
@@ -138,10 +157,12 @@ def test_the_only_entry_of_a_ref_is_not_promised_an_older_one(filled: Store, rm:
     assert "pointed at before" not in error.value.fix
     assert f"run demo is without {RAW} until a stage with --name demo makes it" in error.value.fix
     rm(f"demo/{RAW}")
-    assert RAW not in filled.names.roles("demo")
+    assert RAW not in filled.refs.outputs("demo")
 
 
-def test_who_removes_what_is_not_there_is_told_what_makes_it_or_brings_it_back(filled: Store, rm: Rm) -> None:
+def test_who_removes_what_is_not_there_is_told_what_makes_it_or_brings_it_back(
+    filled: Store, rm: Rm
+) -> None:
     clean = filled.find(f"demo/{CLEAN}")
     rm(f"demo/{CLEAN}")
     for reference in (f"demo/{CLEAN}", str(clean)):
@@ -149,12 +170,12 @@ def test_who_removes_what_is_not_there_is_told_what_makes_it_or_brings_it_back(f
             rm(reference, yes=True)
         assert error.value.fix == f"to bring it back: groundup rm --restore {clean}"
     rm(empty=True, yes=True)
-    before = filled.names.history("demo", CLEAN)
+    before = filled.refs.history("demo", CLEAN)
     for reference in (f"demo/{CLEAN}", str(clean)):
         with pytest.raises(ArtifactError, match=f"demo/{CLEAN} still points at it") as error:
             rm(reference, yes=True)
         assert error.value.fix == "to make it again: groundup stage test --name demo"
-    assert filled.names.history("demo", CLEAN) == before
+    assert filled.refs.history("demo", CLEAN) == before
     with pytest.raises(ArtifactError, match="is not in") as error:
         rm(f"{CLEAN}/{'0' * 24}", yes=True)
     assert error.value.fix == "see what there is: groundup ls"
@@ -162,32 +183,47 @@ def test_who_removes_what_is_not_there_is_told_what_makes_it_or_brings_it_back(f
 
 @pytest.mark.parametrize("reference", ["../../etc", "/etc", "nope", "nope/", "", "x" * 300])
 @pytest.mark.parametrize("command", ["verify", "rm"])
-def test_what_is_neither_a_run_nor_an_artifact_is_called_so(filled: Store, reference: str, command: str) -> None:
-    with pytest.raises(ConfigError, match=f"is neither a run nor an artifact of {filled.location}") as error:
+def test_what_is_neither_a_run_nor_an_artifact_is_called_so(
+    filled: Store, reference: str, command: str
+) -> None:
+    with pytest.raises(
+        ConfigError, match=f"is neither a run nor an artifact of {filled.location}"
+    ) as error:
         getattr(artifact_commands, command)(reference)
     assert error.value.fix == "choose from: demo"
 
 
 @pytest.mark.parametrize(
     ("reference", "why"),
-    [("demo/nope", "the run demo has no nope"), ("demo/", "is neither a run nor"), ("demo/../x", "is neither a run nor")],
+    [
+        ("demo/nope", "the run demo has no nope"),
+        ("demo/", "is neither a run nor"),
+        ("demo/../x", "is neither a run nor"),
+    ],
 )
-def test_what_a_run_has_not_is_told_with_what_it_has(filled: Store, reference: str, why: str) -> None:
+def test_what_a_run_has_not_is_told_with_what_it_has(
+    filled: Store, reference: str, why: str
+) -> None:
     with pytest.raises(ConfigError, match=why) as error:
         artifact_commands.verify(reference)
     assert error.value.fix == f"choose from: demo/{CLEAN}, demo/{RAW}"
 
 
 @pytest.mark.parametrize("ref", ["../etc", "demo/nope", "demo/../x", "nope/x"])
-def test_a_ref_that_is_not_there_is_not_sealed_and_not_called_a_bad_name(filled: Store, ref: str) -> None:
+def test_a_ref_that_is_not_there_is_not_sealed_and_not_called_a_bad_name(
+    filled: Store, ref: str
+) -> None:
     with pytest.raises(ConfigError, match="does not exist") as error:
         artifact_commands.seal(ref)
     assert error.value.what == f"ref {ref}"
 
 
 @pytest.mark.parametrize("name", ["nope", "..", ""])
-def test_who_names_a_run_that_is_not_there_is_told_of_runs(filled: Store, name: str, monkeypatch: Any) -> None:
-    from flows import cli, talk
+def test_who_names_a_run_that_is_not_there_is_told_of_runs(
+    filled: Store, name: str, monkeypatch: Any
+) -> None:
+    from flows.cli import commands as cli
+    from flows.cli import talk
 
     def chat(model: str) -> None:
         talk.find(filled, model)
@@ -199,7 +235,9 @@ def test_who_names_a_run_that_is_not_there_is_told_of_runs(filled: Store, name: 
         assert (error.value.what, error.value.fix) == (f"run {name!r}", "choose from: demo")
 
 
-@pytest.mark.parametrize("reference", ["../../victim", "objects", "demo", "/", "removed/../..", "raw_documents/../x", ""])
+@pytest.mark.parametrize(
+    "reference", ["../../victim", "objects", "demo", "/", "removed/../..", "raw_documents/../x", ""]
+)
 def test_nothing_outside_the_store_can_be_named(filled: Store, rm: Rm, reference: str) -> None:
     before = filled.ids()
     for options in ({}, {"restore": True}):
@@ -208,7 +246,9 @@ def test_nothing_outside_the_store_can_be_named(filled: Store, rm: Rm, reference
     assert filled.ids() == before
 
 
-def test_the_remains_of_an_artifact_without_a_manifest_are_kept_too(store: Store, monkeypatch: Any) -> None:
+def test_the_remains_of_an_artifact_without_a_manifest_are_kept_too(
+    store: Store, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(artifact_commands, "open_store", lambda: store)
     stores.fill(store)
     raw = store.find(f"demo/{RAW}")
@@ -219,7 +259,9 @@ def test_the_remains_of_an_artifact_without_a_manifest_are_kept_too(store: Store
     stores.publish_raw(store)
 
 
-def test_a_link_in_the_stead_of_an_artifact_is_removed_and_what_it_leads_to_stays(store: Store, tmp_path: Path, monkeypatch: Any) -> None:
+def test_a_link_in_the_stead_of_an_artifact_is_removed_and_what_it_leads_to_stays(
+    store: Store, tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(artifact_commands, "open_store", lambda: store)
     stores.fill(store)
     raw = store.find(f"demo/{RAW}")
@@ -231,7 +273,9 @@ def test_a_link_in_the_stead_of_an_artifact_is_removed_and_what_it_leads_to_stay
     assert store.removed() == []
 
 
-def test_strangers_among_what_was_removed_are_not_deleted(store: Store, tmp_path: Path, monkeypatch: Any) -> None:
+def test_strangers_among_what_was_removed_are_not_deleted(
+    store: Store, tmp_path: Path, monkeypatch: Any
+) -> None:
     monkeypatch.setattr(artifact_commands, "open_store", lambda: store)
     mine = store.root / "removed" / "my own notes"
     mine.mkdir(parents=True)
@@ -239,7 +283,9 @@ def test_strangers_among_what_was_removed_are_not_deleted(store: Store, tmp_path
     assert mine.exists()
 
 
-def test_where_the_move_fails_the_artifact_stays_and_is_still_sealed(store: Store, monkeypatch: Any) -> None:
+def test_where_the_move_fails_the_artifact_stays_and_is_still_sealed(
+    store: Store, monkeypatch: Any
+) -> None:
     stores.fill(store)
     planned = removal.plan(store, f"demo/{RAW}")
 
@@ -251,5 +297,5 @@ def test_where_the_move_fails_the_artifact_stays_and_is_still_sealed(store: Stor
         with pytest.raises(ArtifactError, match="permission is denied"):
             removal.remove(store, planned)
     assert seal_of(store, f"demo/{RAW}") == "sealed"
-    assert not store.names.get("demo", RAW).removed
+    assert not store.refs.get("demo", RAW).removed
     assert store.removed() == []

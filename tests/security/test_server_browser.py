@@ -13,14 +13,25 @@ from typing import Any
 
 import pytest
 
-from flows.api_secret import basic
-from flows.server_address import Address
-from flows.sign_in import USED_UP, new_address
+from flows.prefect_host.api_secret import basic
+from flows.prefect_host.server_address import Address
+from flows.prefect_host.sign_in import USED_UP, new_address
 from tests.flows.conftest import Groundup, chromium_page, follow_sign_in
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
 
-PAGES = ["dashboard", "deployments", "runs", "work-pools", "blocks", "automations", "events", "artifacts", "variables", "settings"]
+PAGES = [
+    "dashboard",
+    "deployments",
+    "runs",
+    "work-pools",
+    "blocks",
+    "automations",
+    "events",
+    "artifacts",
+    "variables",
+    "settings",
+]
 UIS = {"first": "", "second": "/v2"}
 # whatever the policy holds back that is not an outside host would be a part of the UI that does not work
 WATCH_POLICY = """
@@ -66,7 +77,9 @@ class Recorder:
                 return
             with connection:
                 self.asked.append(connection.recv(65536).decode("latin-1").partition("\r\n")[0])
-                connection.sendall(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                connection.sendall(
+                    b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                )
 
     def close(self) -> None:
         self._listening.close()
@@ -130,7 +143,9 @@ def test_the_address_signs_in_to_both_uis_without_typing_and_once(attacked: Grou
 
 
 @pytest.mark.parametrize("prefix", UIS.values(), ids=UIS)
-def test_without_an_address_the_uis_ask_for_the_secret_and_show_nothing(attacked: Groundup, prefix: str) -> None:
+def test_without_an_address_the_uis_ask_for_the_secret_and_show_nothing(
+    attacked: Groundup, prefix: str
+) -> None:
     with chromium_page() as page:
         page.goto(f"{attacked.url}{prefix}/deployments")
         page.locator("input[type=password]").wait_for()
@@ -138,7 +153,9 @@ def test_without_an_address_the_uis_ask_for_the_secret_and_show_nothing(attacked
 
 
 @pytest.mark.parametrize("prefix", UIS.values(), ids=UIS)
-def test_no_page_asks_an_outside_host_and_none_is_held_back_from_its_own(attacked: Groundup, recorder: Recorder, prefix: str) -> None:
+def test_no_page_asks_an_outside_host_and_none_is_held_back_from_its_own(
+    attacked: Groundup, recorder: Recorder, prefix: str
+) -> None:
     run = _failed_run(attacked)
     # Chromium goes past a proxy for loopback, and so reaches our server
     with chromium_page(f"--proxy-server=http://127.0.0.1:{recorder.port}") as page:
@@ -151,16 +168,27 @@ def test_no_page_asks_an_outside_host_and_none_is_held_back_from_its_own(attacke
         page.on("websocket", lambda opened: asked.append(opened.url))
         recorder.asked.clear()
         _sign_in(attacked, page)
-        for path in [*PAGES, f"runs/flow-run/{run}", f"deployments/deployment/{attacked.deployment('build-llm')['id']}"]:
+        for path in [
+            *PAGES,
+            f"runs/flow-run/{run}",
+            f"deployments/deployment/{attacked.deployment('build-llm')['id']}",
+        ]:
             page.goto(f"{attacked.url}{prefix}/{path}", wait_until="networkidle")
             held_back = page.evaluate("window.heldBack")
             own = [one for one in held_back if "://" not in one or attacked.url in one]
             assert not own, (path, own)
         assert page.evaluate(FETCH, "http://outside.example/after") == "not sent"
         assert not recorder.names("outside.example")
-        ours = (f"http://127.0.0.1:{attacked.port}/", f"ws://127.0.0.1:{attacked.port}/", "data:", "blob:")
+        ours = (
+            f"http://127.0.0.1:{attacked.port}/",
+            f"ws://127.0.0.1:{attacked.port}/",
+            "data:",
+            "blob:",
+        )
         assert any(url.startswith(f"{ours[0]}api/") for url in asked), "what a page asks is seen"
-        assert [url for url in asked if not url.startswith((*ours, "http://outside.example/after"))] == []
+        assert [
+            url for url in asked if not url.startswith((*ours, "http://outside.example/after"))
+        ] == []
 
 
 def _failed_run(groundup: Groundup) -> str:
@@ -170,14 +198,18 @@ def _failed_run(groundup: Groundup) -> str:
     return groundup.api(f"/deployments/{identity}/create_flow_run", parameters=parameters)["id"]
 
 
-def test_a_page_on_another_origin_reads_nothing_opens_no_websocket_and_frames_nothing(attacked: Groundup) -> None:
+def test_a_page_on_another_origin_reads_nothing_opens_no_websocket_and_frames_nothing(
+    attacked: Groundup,
+) -> None:
     with chromium_page() as page, page_elsewhere() as elsewhere:
         _sign_in(attacked, page)
         page.goto(elsewhere)
         assert page.evaluate(ATTACK, attacked.port) == ["nothing"] * 5
 
 
-def test_a_page_under_a_foreign_name_that_resolves_to_loopback_is_refused(attacked: Groundup) -> None:
+def test_a_page_under_a_foreign_name_that_resolves_to_loopback_is_refused(
+    attacked: Groundup,
+) -> None:
     with chromium_page("--host-resolver-rules=MAP rebound.example 127.0.0.1") as page:
         for path in ("/", "/v2", "/api/csrf-token?client=x", "/sign-in"):
             answer = page.goto(f"http://rebound.example:{attacked.port}{path}")
@@ -191,13 +223,22 @@ def test_a_page_under_a_foreign_name_that_resolves_to_loopback_is_refused(attack
         assert page.evaluate(open_socket) == "nothing"
 
 
-def test_nothing_that_is_printed_or_kept_in_the_browser_but_one_entry_has_the_secret(attacked: Groundup) -> None:
+def test_nothing_that_is_printed_or_kept_in_the_browser_but_one_entry_has_the_secret(
+    attacked: Groundup,
+) -> None:
     with chromium_page() as page:
         address = _sign_in(attacked, page)
         page.goto(f"{attacked.url}/v2/dashboard", wait_until="networkidle")
-        kept = page.evaluate("JSON.stringify([Object.entries(localStorage), Object.entries(sessionStorage), document.cookie])")
+        kept = page.evaluate(
+            "JSON.stringify([Object.entries(localStorage), Object.entries(sessionStorage), document.cookie])"
+        )
         entries = dict(json.loads(kept)[0])
         assert entries.pop("prefect-password") == basic(attacked.secret)
-        for text in (json.dumps(entries), *map(json.dumps, json.loads(kept)[1:]), address, page.url):
+        for text in (
+            json.dumps(entries),
+            *map(json.dumps, json.loads(kept)[1:]),
+            address,
+            page.url,
+        ):
             assert basic(attacked.secret) not in text
             assert attacked.secret not in text

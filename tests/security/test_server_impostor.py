@@ -13,8 +13,8 @@ from threading import Thread
 import psutil
 import pytest
 
-from flows import processes
 from flows.home import Home
+from flows.prefect_host import processes
 from tests.flows.conftest import Groundup, free_port
 from tests.security.another_user import NOBODY
 
@@ -59,7 +59,9 @@ class Impostor:
                 self.asked.append(connection.recv(65536))
 
     def close(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)  # ends the wait in accept, which would keep the port
+        self._listening.shutdown(
+            socket.SHUT_RDWR
+        )  # ends the wait in accept, which would keep the port
         self._listening.close()
 
 

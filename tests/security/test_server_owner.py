@@ -22,8 +22,8 @@ from starlette.routing import WebSocketRoute
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from flows.api_secret import basic
-from flows.job_template import CLOSED
+from flows.prefect_host.api_secret import basic
+from flows.prefect_host.job_template import CLOSED
 from tests.flows.conftest import REPOSITORY, Groundup
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
@@ -48,7 +48,9 @@ def _anonymous(groundup: Groundup, **settings: Any) -> httpx.Client:
     return httpx.Client(base_url=groundup.url, trust_env=False, **settings)
 
 
-def test_the_secret_is_in_one_file_that_its_owner_alone_reads_and_on_no_command_line(attacked: Groundup) -> None:
+def test_the_secret_is_in_one_file_that_its_owner_alone_reads_and_on_no_command_line(
+    attacked: Groundup,
+) -> None:
     file = attacked.home / "prefect" / "api-secret"
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     secret = attacked.secret.encode()
@@ -63,7 +65,9 @@ def test_the_secret_is_in_one_file_that_its_owner_alone_reads_and_on_no_command_
 
 
 @as_root
-def test_another_user_of_the_machine_reads_it_neither_from_the_file_nor_from_a_process(attacked: Groundup) -> None:
+def test_another_user_of_the_machine_reads_it_neither_from_the_file_nor_from_a_process(
+    attacked: Groundup,
+) -> None:
     assert _as_nobody("ls", str(attacked.home.parent)).returncode == 0, "up to here they may look"
     assert "Permission denied" in _as_nobody("cat", f"{attacked.home}/prefect/api-secret").stderr
     for process in _processes(attacked):
@@ -109,14 +113,30 @@ def test_spellings_of_the_open_paths_do_not_open_others(attacked: Groundup) -> N
     ]  # fmt: skip
     with _anonymous(attacked) as client:
         for spelling in spellings:
-            answer = client.get(spelling, headers={"X-Original-URL": "/api/health", "X-Forwarded-Prefix": "/api"})
-            assert "token" not in answer.text or answer.headers["content-type"].startswith("text/html"), spelling
+            answer = client.get(
+                spelling, headers={"X-Original-URL": "/api/health", "X-Forwarded-Prefix": "/api"}
+            )
+            assert "token" not in answer.text or answer.headers["content-type"].startswith(
+                "text/html"
+            ), spelling
 
 
-def test_a_foreign_name_that_resolves_to_loopback_reads_nothing_even_with_the_secret(attacked: Groundup) -> None:
-    headers = {"Host": f"rebound.example:{attacked.port}", "Authorization": f"Basic {basic(attacked.secret)}"}
+def test_a_foreign_name_that_resolves_to_loopback_reads_nothing_even_with_the_secret(
+    attacked: Groundup,
+) -> None:
+    headers = {
+        "Host": f"rebound.example:{attacked.port}",
+        "Authorization": f"Basic {basic(attacked.secret)}",
+    }
     with _anonymous(attacked) as client:
-        for path in ("/", "/v2", "/ui-settings", "/api/health", "/api/csrf-token?client=x", "/sign-in"):
+        for path in (
+            "/",
+            "/v2",
+            "/ui-settings",
+            "/api/health",
+            "/api/csrf-token?client=x",
+            "/sign-in",
+        ):
             assert client.get(path, headers=headers).status_code == 403
             forwarded = headers | {"X-Forwarded-Host": f"127.0.0.1:{attacked.port}"}
             assert client.get(path, headers=forwarded).status_code == 403
@@ -174,7 +194,9 @@ def _opens(
         address = f"ws://{name}{path}"
         connection = socket.create_connection(("127.0.0.1", groundup.port))
     try:
-        with connect(address, sock=connection, origin=origin, subprotocols=protocols, proxy=None) as opened:
+        with connect(
+            address, sock=connection, origin=origin, subprotocols=protocols, proxy=None
+        ) as opened:
             opened.send(json.dumps({"type": "auth", "token": token}))
             return json.loads(opened.recv(30))["type"] == "auth_success"
     except (InvalidStatus, ConnectionClosed):
@@ -183,7 +205,12 @@ def _opens(
 
 def test_an_event_that_somebody_forges_is_not_stored(attacked: Groundup) -> None:
     name = "forged.by.a.stranger"
-    event = {"event": name, "resource": {"prefect.resource.id": "x"}, "occurred": "2026-01-01T00:00:00Z", "id": "0" * 32}
+    event = {
+        "event": name,
+        "resource": {"prefect.resource.id": "x"},
+        "occurred": "2026-01-01T00:00:00Z",
+        "id": "0" * 32,
+    }
     try:
         with connect(f"ws://127.0.0.1:{attacked.port}/api/events/in", proxy=None) as opened:
             opened.send(json.dumps(event))
@@ -192,17 +219,27 @@ def test_an_event_that_somebody_forges_is_not_stored(attacked: Groundup) -> None
         pass
     else:
         pytest.fail("it was taken")
-    found = attacked.api("/events/filter", filter={"event": {"name": [name]}, "occurred": {"since": "2025-12-31T00:00:00Z"}})
+    found = attacked.api(
+        "/events/filter",
+        filter={"event": {"name": [name]}, "occurred": {"since": "2025-12-31T00:00:00Z"}},
+    )
     assert found["events"] == []
 
 
-def test_a_request_chooses_neither_command_nor_folder_nor_environment_of_a_run(attacked: Groundup, tmp_path: Path) -> None:
+def test_a_request_chooses_neither_command_nor_folder_nor_environment_of_a_run(
+    attacked: Groundup, tmp_path: Path
+) -> None:
     """The worker first runs what the request says, as it does with Prefect's own template; `up` ends that, and says so."""
     marker = attacked.folder / "marker"
     hostile = {"command": f"sh -c 'touch {marker}; exit 1'"}
     pool = "/work_pools/groundup"
     attacked.api(pool, "PATCH", base_job_template=ProcessWorker.get_default_base_job_template())
-    attacked.api("/work_pools/", name="others", type="process", base_job_template=ProcessWorker.get_default_base_job_template())
+    attacked.api(
+        "/work_pools/",
+        name="others",
+        type="process",
+        base_job_template=ProcessWorker.get_default_base_job_template(),
+    )
     run = _start(attacked, hostile)
     _wait_until(marker.exists)
     _end(attacked, run)
@@ -212,16 +249,24 @@ def test_a_request_chooses_neither_command_nor_folder_nor_environment_of_a_run(a
     for name in ("groundup", "others"):
         assert f"work pool {name}: requests choose no command" in told
         template = attacked.api(f"/work_pools/{name}")["base_job_template"]
-        assert not CLOSED & (template["variables"]["properties"].keys() | template["job_configuration"].keys())
+        assert not CLOSED & (
+            template["variables"]["properties"].keys() | template["job_configuration"].keys()
+        )
     assert "work pool" not in attacked.run("up").stdout, "said once"
 
     for variables in (hostile, {"env": {"X": "y"}}, {"env.X": "y"}, {"working_dir": "/"}):
         with pytest.raises(httpx.HTTPStatusError, match=r"'4(09|22) "):
             _start(attacked, variables)
     # the server checks nothing where a pool lists no variables: the worker must leave them out by itself
-    for variables in (hostile, {"env": {"GROUNDUP_FOLDER": str(tmp_path), "PATH": str(tmp_path)}}, {"working_dir": str(tmp_path)}):
+    for variables in (
+        hostile,
+        {"env": {"GROUNDUP_FOLDER": str(tmp_path), "PATH": str(tmp_path)}},
+        {"working_dir": str(tmp_path)},
+    ):
         run = _start_unchecked(attacked, variables)
-        assert _end(attacked, run) == "FAILED", "by the flow itself, for want of a run called none: so it was ours that ran"
+        assert _end(attacked, run) == "FAILED", (
+            "by the flow itself, for want of a run called none: so it was ours that ran"
+        )
     assert not marker.exists()
 
 
@@ -262,8 +307,12 @@ def test_up_again_prints_a_new_address_and_each_signs_in_once(attacked: Groundup
     with _anonymous(attacked, headers={"Origin": attacked.url}) as client:
         for address in addresses:
             code = address.partition("#")[2]
-            assert client.get(address).status_code == 200, "a preview of the link does not use it up"
-            assert client.post("/sign-in", content=code).json() == {"password": basic(attacked.secret)}
+            assert client.get(address).status_code == 200, (
+                "a preview of the link does not use it up"
+            )
+            assert client.post("/sign-in", content=code).json() == {
+                "password": basic(attacked.secret)
+            }
             assert client.post("/sign-in", content=code).status_code == 403
 
 
@@ -275,9 +324,25 @@ def _address(groundup: Groundup) -> str:
 @pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0"])
 def test_no_server_starts_without_a_secret(host: str) -> None:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    command = [sys.executable, "-m", "flows.prefect_server", "--host", host, "--url", "https://models.example.org"]
+    command = [
+        sys.executable,
+        "-m",
+        "flows.prefect_host.prefect_server",
+        "--host",
+        host,
+        "--url",
+        "https://models.example.org",
+    ]
     for secret in ({}, {"PREFECT_SERVER_API_AUTH_STRING": ""}):
-        done = subprocess.run(command, cwd=REPOSITORY, env=kept | secret, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            env=kept | secret,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
         assert done.returncode == 1
         assert "the server would let everybody in" in done.stderr
 
@@ -288,13 +353,17 @@ def test_up_on_an_address_of_the_network_needs_a_name_with_tls(attacked: Groundu
     assert "without TLS" in told.stderr
     assert (
         "groundup is up on host 127.0.0.1"
-        in attacked.run("up", "--host", "0.0.0.0", "--url", "https://models.example.org", check=False).stderr
+        in attacked.run(
+            "up", "--host", "0.0.0.0", "--url", "https://models.example.org", check=False
+        ).stderr
     )
 
 
 def test_it_listens_on_loopback_only(attacked: Groundup) -> None:
     server = _processes(attacked)[0]
-    listening = [one.laddr for one in server.net_connections("inet") if one.status == psutil.CONN_LISTEN]
+    listening = [
+        one.laddr for one in server.net_connections("inet") if one.status == psutil.CONN_LISTEN
+    ]
     assert [tuple(address) for address in listening] == [("127.0.0.1", attacked.port)]
 
 
@@ -302,5 +371,7 @@ def _api(groundup: Groundup) -> list[tuple[str, str]]:
     """Every method and path that the API says it has."""
     with _anonymous(groundup) as client:
         schema = client.get("/openapi.json").raise_for_status().json()
-    found = [(method.upper(), path) for path, methods in schema["paths"].items() for method in methods]
+    found = [
+        (method.upper(), path) for path, methods in schema["paths"].items() for method in methods
+    ]
     return [(method, path if path.startswith("/api") else "/api" + path) for method, path in found]

@@ -17,16 +17,19 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from flows.api_secret import basic
-from flows.server_address import Address
-from flows.sign_in import new_address
+from flows.prefect_host.api_secret import basic
+from flows.prefect_host.server_address import Address
+from flows.prefect_host.sign_in import new_address
 from tests.flows.conftest import REPOSITORY, Groundup, chromium_page, free_port
 
 NAME = "models.example.org"
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.xdist_group("prefect"),
-    pytest.mark.skipif(not shutil.which("nginx"), reason="no nginx: infra/install_test_programs.sh installs it where apt may be used"),
+    pytest.mark.skipif(
+        not shutil.which("nginx"),
+        reason="no nginx: infra/install_test_programs.sh installs it where apt may be used",
+    ),
 ]
 
 
@@ -46,7 +49,13 @@ class Proxied:
         """Speaks to the proxy by its name, which no name server knows."""
         extensions = {"sni_hostname": NAME}
         headers = {"Host": f"{NAME}:{self.port}"} | settings.pop("headers", {})
-        client = httpx.Client(base_url=f"https://127.0.0.1:{self.port}", verify=self.trust, trust_env=False, headers=headers, **settings)
+        client = httpx.Client(
+            base_url=f"https://127.0.0.1:{self.port}",
+            verify=self.trust,
+            trust_env=False,
+            headers=headers,
+            **settings,
+        )
         client.event_hooks["request"].append(lambda request: request.extensions.update(extensions))
         return client
 
@@ -68,13 +77,18 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
         assert example in written
         written = written.replace(example, ours)
     configuration = folder / "nginx.conf"
-    temporary = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi"))
+    temporary = "".join(
+        f"{kind}_temp_path {folder}/{kind};\n"
+        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
     configuration.write_text(
         f"daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log;\n"
         f"events {{}}\nhttp {{ access_log {folder}/access.log;\n{temporary}{written}}}\n"
     )
     groundup.run("up", "--url", f"https://{NAME}:{port}")
-    nginx = subprocess.Popen(["nginx", "-p", str(folder), "-c", str(configuration)], stderr=subprocess.DEVNULL)
+    nginx = subprocess.Popen(
+        ["nginx", "-p", str(folder), "-c", str(configuration)], stderr=subprocess.DEVNULL
+    )
     try:
         _wait_for_port(port)
         yield Proxied(groundup, port, ssl.create_default_context(cafile=str(certificate)))
@@ -88,7 +102,9 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
     certificate, key = folder / "certificate.pem", folder / "key.pem"
     subject = ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}"]
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *subject]
-    subprocess.run([*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True)
+    subprocess.run(
+        [*made, "-keyout", str(key), "-out", str(certificate)], check=True, capture_output=True
+    )
     return certificate, key
 
 
@@ -124,15 +140,26 @@ def test_through_the_proxy_the_same_rules_hold(proxied: Proxied) -> None:
         assert answer.status_code == 200
         assert answer.headers["strict-transport-security"]
         assert "connect-src 'self'" in answer.headers["content-security-policy"]
-        for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}, {"Origin": f"http://{NAME}:{proxied.port}"}):
-            assert client.get("/api/csrf-token?client=x", headers=right | headers).status_code == 403
+        for headers in (
+            {"Host": "evil.example"},
+            {"Origin": "https://evil.example"},
+            {"Origin": f"http://{NAME}:{proxied.port}"},
+        ):
+            assert (
+                client.get("/api/csrf-token?client=x", headers=right | headers).status_code == 403
+            )
 
 
 def test_websockets_pass_the_proxy_for_the_owner_and_for_our_pages_only(proxied: Proxied) -> None:
     def opens(token: str, origin: str | None) -> bool:
         connection = socket.create_connection(("127.0.0.1", proxied.port))
         address = f"wss://{NAME}:{proxied.port}/api/events/out"
-        settings = {"ssl": proxied.trust, "origin": origin, "subprotocols": ["prefect"], "proxy": None}
+        settings = {
+            "ssl": proxied.trust,
+            "origin": origin,
+            "subprotocols": ["prefect"],
+            "proxy": None,
+        }
         with connect(address, sock=connection, **settings) as opened:
             opened.send(json.dumps({"type": "auth", "token": token}))
             return json.loads(opened.recv(30))["type"] == "auth_success"

@@ -17,12 +17,14 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import server_life
 from flows.home import Home
+from flows.prefect_host import server_life
 from tests.flows.conftest import REPOSITORY, Groundup, free_port
 
 GO_ON = "interrupted; run the same command again to go on"
-PATIENCE_S = 120  # for a busy machine; what is claimed of time is in the constants that the code waits for
+PATIENCE_S = (
+    120  # for a busy machine; what is claimed of time is in the constants that the code waits for
+)
 ENDINGS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 every_ending = pytest.mark.parametrize("number", ENDINGS, ids=lambda number: number.name)
 
@@ -37,7 +39,7 @@ sys.exit(failures.status_of(command, "--json" in sys.argv))
 """
 SHARDS = """
 from pathlib import Path
-from stages.shards import map_shards
+from stages.execution.shards import map_shards
 
 def work(number):
     Path(f"{number}.working").write_text(str(os.getpid()))
@@ -94,14 +96,14 @@ TORCHRUN = """
 from pathlib import Path
 from types import SimpleNamespace
 from data_contracts import Draft
-from stages.lm import parallel
+from stages.lm.parallel import launch
 from stages.report import Report
 
 def command():
     draft = Draft("checkpoint", Path("draft").resolve())
     draft.scratch.mkdir(parents=True, exist_ok=True)
     config = SimpleNamespace(compute=SimpleNamespace(devices=2), model_dump=lambda mode: {})
-    parallel._torchrun("pretrain", config, {}, draft, Report())
+    launch._torchrun("pretrain", config, {}, draft, Report())
 """
 
 
@@ -140,7 +142,9 @@ def test_workers_end_when_their_stage_is_killed(tmp_path: Path) -> None:
 
 @every_ending
 @pytest.mark.slow
-def test_what_does_not_heed_a_signal_is_ended_with_its_children(number: signal.Signals, tmp_path: Path) -> None:
+def test_what_does_not_heed_a_signal_is_ended_with_its_children(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     with own_command(tmp_path, DEAF, GROUNDUP_GRACE_S="0.5") as command:
         assert command.stdout
         child = int(command.stdout.readline())
@@ -210,7 +214,9 @@ def command():
 
 @every_ending
 @pytest.mark.slow
-def test_a_run_that_is_ended_takes_its_server_along_and_says_how_to_go_on(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_run_that_is_ended_takes_its_server_along_and_says_how_to_go_on(
+    number: signal.Signals, tmp_path: Path
+) -> None:
     groundup = Groundup(tmp_path, free_port())
     with groundup.started(*endless_run()) as run:
         assert run.stdout
@@ -315,11 +321,17 @@ def test_a_server_that_is_not_the_recorded_one_has_no_reason_to_stay(served: Hom
 
 @contextmanager
 def own_command(
-    folder: Path, body: str, before: tuple[str, ...] = (), start_new_session: bool = False, **more: str
+    folder: Path,
+    body: str,
+    before: tuple[str, ...] = (),
+    start_new_session: bool = False,
+    **more: str,
 ) -> Iterator[subprocess.Popen[str]]:
     program = folder / "command.py"
     program.write_text(guarded(body))
-    environment = os.environ | {"PYTHONPATH": str(REPOSITORY), "GROUNDUP_HOME": str(folder / "home")} | more
+    environment = (
+        os.environ | {"PYTHONPATH": str(REPOSITORY), "GROUNDUP_HOME": str(folder / "home")} | more
+    )
     process = subprocess.Popen(
         [*before, sys.executable, str(program)], cwd=folder, env=environment, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,

@@ -38,7 +38,10 @@ def cloned(tmp_path):
 
 
 def read(run, *paths):
-    return run("crawl", {"sources": [{"kind": "files", "name": "mine", "paths": [str(path) for path in paths]}]})
+    return run(
+        "crawl",
+        {"sources": [{"kind": "files", "name": "mine", "paths": [str(path) for path in paths]}]},
+    )
 
 
 def bodies(artifact):
@@ -58,7 +61,9 @@ def plant(folder):
 def test_links_that_leave_the_folder_are_not_followed_and_are_counted(run, cloned, pattern):
     plant(cloned)
     if pattern in ("*/*.txt", "[n]*.txt"):
-        with pytest.raises(InputError, match=r"links that lead out of it and nothing else|there is no such file"):
+        with pytest.raises(
+            InputError, match=r"links that lead out of it and nothing else|there is no such file"
+        ):
             read(run, cloned / pattern)
         return
     artifact = read(run, cloned / pattern)
@@ -86,7 +91,9 @@ def test_a_folder_of_a_data_set_brings_no_files_of_elsewhere(tmp_path, cloned):
     assert any("not followed" in note or "left out" in note for note in done.notes)
     (cloned / "more.jsonl").unlink()
     private = cloned.parent / "home" / "private.jsonl"
-    (cloned / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {private}\n---\n")
+    (cloned / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: default\n  data_files: {private}\n---\n"
+    )
     done = crawled(tmp_path / "other", kind="dataset", dataset=str(cloned))
     assert done.documents == 0
     assert done.error
@@ -143,19 +150,34 @@ def packed_body(path):
     path.write_bytes(
         b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:0>\r\nWARC-Target-URI: http://example.org/\r\n"
         b"WARC-Date: 2026-01-01T00:00:00Z\r\nContent-Type: application/http; msgtype=response\r\n"
-        b"Content-Length: " + str(len(head) + len(body)).encode() + b"\r\n\r\n" + head + body + b"\r\n\r\n"
+        b"Content-Length: "
+        + str(len(head) + len(body)).encode()
+        + b"\r\n\r\n"
+        + head
+        + body
+        + b"\r\n\r\n"
     )
 
 
 def dictionary(path):
     """2,000 rows that are all the same 100 MB, which are in the file once, packed."""
-    column = pa.DictionaryArray.from_arrays(pa.array([0] * 2000, pa.int32()), pa.array(["a" * (100 << 20)]))
-    pq.write_table(pa.table({"text": column.cast(pa.dictionary(pa.int32(), pa.large_string()))}), path, compression="zstd")
+    column = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 2000, pa.int32()), pa.array(["a" * (100 << 20)])
+    )
+    pq.write_table(
+        pa.table({"text": column.cast(pa.dictionary(pa.int32(), pa.large_string()))}),
+        path,
+        compression="zstd",
+    )
 
 
 def one_row(path):
     """A value of 400 MB, which packs to nothing."""
-    pq.write_table(pa.table({"text": pa.array(["a" * (400 << 20)], pa.large_string())}), path, compression="zstd")
+    pq.write_table(
+        pa.table({"text": pa.array(["a" * (400 << 20)], pa.large_string())}),
+        path,
+        compression="zstd",
+    )
 
 
 def wide_csv(path):
@@ -235,7 +257,11 @@ def _is_zombie(process):
 
 def test_a_chat_file_has_rows_of_bounded_length(tmp_path):
     path = tmp_path / "chats.jsonl"
-    path.write_bytes(b'{"prompt": "a", "response": "' + b"b" * LONGEST + b'"}\n{"prompt": "c", "response": "d"}\n')
+    path.write_bytes(
+        b'{"prompt": "a", "response": "'
+        + b"b" * LONGEST
+        + b'"}\n{"prompt": "c", "response": "d"}\n'
+    )
     (long_number, start, wrong), (number, value, nothing) = read_rows(str(path))
     assert (long_number, len(start), wrong) == (1, 1000, f"longer than {LONGEST:,} bytes")
     assert (number, value, nothing) == (2, {"prompt": "c", "response": "d"}, None)
@@ -244,5 +270,7 @@ def test_a_chat_file_has_rows_of_bounded_length(tmp_path):
 @pytest.mark.slow
 def test_a_chat_file_that_unpacks_to_more_than_memory_is_refused(tmp_path):
     dictionary(tmp_path / "chats.parquet")
-    with pytest.raises(InputError, match=r"chats\.parquet: cannot be read: it needs more than \d+ MB"):
+    with pytest.raises(
+        InputError, match=r"chats\.parquet: cannot be read: it needs more than \d+ MB"
+    ):
         list(read_rows(str(tmp_path / "chats.parquet")))

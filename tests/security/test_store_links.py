@@ -12,8 +12,8 @@ import pytest
 
 import data_contracts
 from data_contracts import ArtifactError, Store
-from data_contracts.verification import Held, verify
-from flows import artifact_commands
+from data_contracts.store.verification import Held, verify
+from flows.cli import artifact_commands
 from tests.security import stores
 from tests.security.stores import CLEAN, RAW
 
@@ -28,9 +28,9 @@ LINKED = {  # what of the store is a link -> what else would have been written o
     f"objects/{RAW}/ID": "publish",
     "locks": "publish",
     "locks/ID": "publish",
-    "names": "point",
-    "names/new": "point",
-    f"names/new/{RAW}": "point",
+    "refs": "point",
+    "refs/new": "point",
+    f"refs/new/{RAW}": "point",
     "removed": "rm",
 }
 
@@ -75,7 +75,9 @@ def use(store: Store, raw: Any, how: str) -> None:
 
 
 @pytest.mark.parametrize("linked", LINKED)
-def test_a_link_in_a_store_is_one_error_and_what_it_leads_to_stays(filled: Store, victim: Path, linked: str) -> None:
+def test_a_link_in_a_store_is_one_error_and_what_it_leads_to_stays(
+    filled: Store, victim: Path, linked: str
+) -> None:
     raw = filled.find(f"demo/{RAW}")
     if LINKED[linked] == "publish":
         shutil.rmtree(raw.place)
@@ -101,8 +103,12 @@ def test_nothing_is_deleted_for_good_through_a_link(filled: Store, victim: Path)
     assert contents(victim) == before
 
 
-@pytest.mark.parametrize("linked", ["objects", f"objects/{RAW}", f"objects/{RAW}/ID", f"names/demo/{RAW}", "names"])
-def test_what_lies_behind_a_link_is_not_called_sound(filled: Store, tmp_path: Path, linked: str) -> None:
+@pytest.mark.parametrize(
+    "linked", ["objects", f"objects/{RAW}", f"objects/{RAW}/ID", f"refs/demo/{RAW}", "refs"]
+)
+def test_what_lies_behind_a_link_is_not_called_sound(
+    filled: Store, tmp_path: Path, linked: str
+) -> None:
     raw = filled.find(f"demo/{RAW}")
     link = filled.root / linked.replace("ID", raw.id)
     shutil.move(link, tmp_path / "elsewhere")
@@ -111,7 +117,9 @@ def test_what_lies_behind_a_link_is_not_called_sound(filled: Store, tmp_path: Pa
         verify(filled.find(f"demo/{RAW}"), Held.by(filled))
 
 
-def test_one_link_in_an_artifacts_stead_hides_no_other_artifact(filled: Store, victim: Path) -> None:
+def test_one_link_in_an_artifacts_stead_hides_no_other_artifact(
+    filled: Store, victim: Path
+) -> None:
     raw = filled.find(f"demo/{RAW}")
     other = stores.publish_raw(filled, "other")
     plant(raw.place, victim)
@@ -144,8 +152,10 @@ def test_the_whole_store_may_be_a_link(filled: Store, tmp_path: Path) -> None:
     assert verify(linked.find(f"demo/{RAW}"), Held.by(linked)).seal == "sealed"
 
 
-@pytest.mark.parametrize("place", ["locks/ID", "drafts", "names/new"])
-def test_what_stands_in_the_way_is_named_with_the_command_that_moves_it(filled: Store, place: str) -> None:
+@pytest.mark.parametrize("place", ["locks/ID", "drafts", "refs/new"])
+def test_what_stands_in_the_way_is_named_with_the_command_that_moves_it(
+    filled: Store, place: str
+) -> None:
     raw = filled.find(f"demo/{RAW}")
     shutil.rmtree(raw.place)
     path = filled.root / place.replace("ID", raw.id)
@@ -157,14 +167,14 @@ def test_what_stands_in_the_way_is_named_with_the_command_that_moves_it(filled: 
     else:
         path.write_text("")
     with pytest.raises(ArtifactError, match=r"where a (file|folder) should be") as error:
-        use(filled, raw, "point" if place.startswith("names") else "publish")
+        use(filled, raw, "point" if place.startswith("refs") else "publish")
     assert error.value.fix.startswith(f"move away what is there: mv {path} .")
 
 
 def test_one_module_alone_deletes_folders_of_a_store() -> None:
     calls = [
         path.name
-        for path in Path(data_contracts.__file__).parent.glob("*.py")
+        for path in Path(data_contracts.__file__).parent.rglob("*.py")
         for node in ast.walk(ast.parse(path.read_text("utf-8")))
         if isinstance(node, ast.Attribute) and node.attr in ("rmtree", "rmdir")
     ]

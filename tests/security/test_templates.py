@@ -18,8 +18,8 @@ import pytest
 from data_contracts import ArtifactError, GroundupError, InputError
 from stages import chat_templates
 from stages.chat_templates import ChatTemplate, Limits
-from stages.export_gguf.chat import answer, loaded
-from stages.export_gguf.llama_cpp import LlamaCpp
+from stages.llama_cpp.chat import answer, loaded
+from stages.llama_cpp.engine import LlamaCpp
 from stages.lm.chat import ChatFormat
 from tests.checkpoints import CHAT_TEMPLATE, tiny_checkpoint
 
@@ -35,25 +35,46 @@ ATTACKS = {
     "power": ("{{ 9 ** (9 ** 9) }}", "processor time|takes more memory|crashes"),
     "recursive macro": (RECURSIVE, "is nested too deeply|crashes"),
     "recursive comparison": ("{% set a = [] %}{% set _ = a.append(a) %}{{ a == [a] }}", "."),
-    "long": ("{% for a in range(9999) %}abcdef{% endfor %}", "makes 59,994 characters of 7, and may make"),
-    "deep source": ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested too deeply|cannot be used|crashes"),
+    "long": (
+        "{% for a in range(9999) %}abcdef{% endfor %}",
+        "makes 59,994 characters of 7, and may make",
+    ),
+    "deep source": (
+        "{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}",
+        "nested too deeply|cannot be used|crashes",
+    ),
     "deep list": ("{{ " + "[" * 90_000 + " }}", "nested too deeply|cannot be used|crashes"),
     "formatting": ("{{ '%999999999999d' | format(1) }}", "memory|cannot be used|crashes"),
     "padding": ("{{ 'a' | center(10**12) }}", "memory|cannot be used|crashes"),
     "digits": ("{{ (10 ** 5000) | string }}", "cannot be used"),
     "attribute": ("{{ ''.__class__.__mro__ }}", "cannot be used: SecurityError"),
-    "globals": ("{{ cycler.__init__.__globals__.os.system('id') }}", "cannot be used: SecurityError"),
+    "globals": (
+        "{{ cycler.__init__.__globals__.os.system('id') }}",
+        "cannot be used: SecurityError",
+    ),
     "format string": ("{{ '{0.__class__.__mro__}'.format('') }}", "cannot be used: SecurityError"),
-    "format map": ("{{ '{a.__class__.__mro__}'.format_map({'a': 1}) }}", "cannot be used: SecurityError"),
-    "half a character": ('{{ "\\ud800" }}', r"cannot be used: ValueError: it writes half of a character, U\+D800"),
+    "format map": (
+        "{{ '{a.__class__.__mro__}'.format_map({'a': 1}) }}",
+        "cannot be used: SecurityError",
+    ),
+    "half a character": (
+        '{{ "\\ud800" }}',
+        r"cannot be used: ValueError: it writes half of a character, U\+D800",
+    ),
     "two halves": ('{{ "\\ud83d" }}{{ "\\ude00" }}', "it writes half of a character"),
     "nothing": ("{# #}", "cannot be used: ValueError: it writes nothing"),
     "import": ("{% import 'os' as os %}", "cannot be used"),
     "include": ("{% include '/etc/passwd' %}", "cannot be used"),
     "syntax": ("{% for %}", "cannot be used: TemplateSyntaxError"),
     "undefined": ("{{ a.b.c }}", "cannot be used: UndefinedError"),
-    "raises": ("{{ raise_exception('no ' ~ messages[0].content) }}", "cannot be used: TemplateError: no Hi"),
-    "raises controls": ("{{ raise_exception('\x1b]0;owned\x07') }}", r"TemplateError: \\x1b\]0;owned"),
+    "raises": (
+        "{{ raise_exception('no ' ~ messages[0].content) }}",
+        "cannot be used: TemplateError: no Hi",
+    ),
+    "raises controls": (
+        "{{ raise_exception('\x1b]0;owned\x07') }}",
+        r"TemplateError: \\x1b\]0;owned",
+    ),
 }
 
 
@@ -71,7 +92,10 @@ def test_a_template_that_goes_beyond_its_limits_is_one_error_and_the_next_one_re
         ChatTemplate(source, "chat template of x", limits=TIGHT).render([ASKED], prompt=True)
     assert str(error.value).startswith("chat template of x: ")
     assert "\x1b" not in str(error.value)
-    assert ChatTemplate("{{ messages[0].content }}", "x", limits=TIGHT).render([ASKED])[0].text == "Hi?"
+    assert (
+        ChatTemplate("{{ messages[0].content }}", "x", limits=TIGHT).render([ASKED])[0].text
+        == "Hi?"
+    )
 
 
 @pytest.mark.slow
@@ -95,7 +119,11 @@ def test_a_template_that_is_longer_than_any_in_use_is_not_even_sent():
 def test_the_child_knows_nothing_of_the_environment_and_opens_nothing(monkeypatch):
     monkeypatch.setenv("SECRET", "hunter2")
     ChatTemplate("x", "x", limits=TIGHT).render([ASKED])
-    children = [process for process in psutil.Process().children() if str(chat_templates.CHILD) in process.cmdline()]
+    children = [
+        process
+        for process in psutil.Process().children()
+        if str(chat_templates.CHILD) in process.cmdline()
+    ]
     assert children
     for child in children:  # one for each set of limits
         told = child.environ()
@@ -129,7 +157,12 @@ print(done)
 
 @pytest.mark.slow
 def test_who_breaks_out_of_the_sandbox_of_jinja_finds_no_files_no_programs_and_no_network():
-    told = subprocess.run([sys.executable, "-c", CONFINED, str(chat_templates.CHILD)], capture_output=True, text=True, check=True)
+    told = subprocess.run(
+        [sys.executable, "-c", CONFINED, str(chat_templates.CHILD)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert told.stdout.strip() == "[]"
 
 
@@ -156,7 +189,9 @@ ChatTemplate({LOOP!r}, "x").render([{ASKED!r}])
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_however_the_parent_ends_in_the_middle_of_a_template_no_child_is_left(sent):
-    with subprocess.Popen([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+    ) as parent:
         assert parent.stdout is not None
         parent.stdout.readline()
         children = psutil.Process(parent.pid).children()
@@ -174,7 +209,9 @@ def test_several_threads_share_the_child_and_each_gets_its_own_answer():
 
     def ask(number: int) -> None:
         chat = [{"role": "user", "content": str(number)}]
-        found[number] = ChatTemplate("{{ messages[0].content }}", "x", limits=TIGHT).render([chat])[0].text
+        found[number] = (
+            ChatTemplate("{{ messages[0].content }}", "x", limits=TIGHT).render([chat])[0].text
+        )
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(20)]
     for thread in threads:
@@ -204,8 +241,12 @@ def folder(publish, tmp_path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", [LOOP, DOUBLING, RECURSIVE, "{% for %}", "{{ ''.__class__.x }}", '{{ "\\ud800" }}'])
-def test_the_template_of_a_checkpoint_is_held_to_the_limits_by_every_stage_that_renders_it(folder, source, monkeypatch):
+@pytest.mark.parametrize(
+    "source", [LOOP, DOUBLING, RECURSIVE, "{% for %}", "{{ ''.__class__.x }}", '{{ "\\ud800" }}']
+)
+def test_the_template_of_a_checkpoint_is_held_to_the_limits_by_every_stage_that_renders_it(
+    folder, source, monkeypatch
+):
     from stages.export_gguf.vocabulary import read_vocabulary
 
     monkeypatch.setattr(Limits, "__init__", lambda self: self.__dict__.update(vars(TIGHT)))
@@ -224,7 +265,9 @@ def gguf_with_template(gguf_file: Path, target: Path, source: str) -> Path:
             continue
         value = source if name == "tokenizer.chat_template" else field.contents()
         kind = field.types[0]
-        writer.add_key_value(name, value, kind, field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None)
+        writer.add_key_value(
+            name, value, kind, field.types[-1] if kind == gguf.GGUFValueType.ARRAY else None
+        )
     for tensor in reader.tensors:
         writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
     writer.write_header_to_file()
@@ -248,9 +291,19 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "attack",
-    ["nested loop", "doubling", "recursive macro", "syntax", "raises controls", "half a character", "nothing"],
+    [
+        "nested loop",
+        "doubling",
+        "recursive macro",
+        "syntax",
+        "raises controls",
+        "half a character",
+        "nothing",
+    ],
 )
-def test_chat_with_a_gguf_whose_template_is_hostile_ends_with_one_error(exported, tmp_path, monkeypatch, attack):
+def test_chat_with_a_gguf_whose_template_is_hostile_ends_with_one_error(
+    exported, tmp_path, monkeypatch, attack
+):
     monkeypatch.setattr(Limits, "__init__", lambda self: self.__dict__.update(vars(TIGHT)))
     source, said = ATTACKS[attack]
     hostile = gguf_with_template(exported, tmp_path / "hostile.gguf", source)
@@ -269,8 +322,12 @@ def test_the_copy_that_those_attacks_start_from_is_a_model_that_answers(exported
 
 
 @pytest.mark.slow
-def test_controls_that_a_template_prints_are_text_of_the_prompt_and_go_no_further(exported, tmp_path):
-    hostile = gguf_with_template(exported, tmp_path / "hostile.gguf", "\x1b]0;owned\x07{{ messages[0].content }}")
+def test_controls_that_a_template_prints_are_text_of_the_prompt_and_go_no_further(
+    exported, tmp_path
+):
+    hostile = gguf_with_template(
+        exported, tmp_path / "hostile.gguf", "\x1b]0;owned\x07{{ messages[0].content }}"
+    )
     with loaded(hostile, threads=1) as model:
         assert len(model.prompt(ASKED)) > len(ASKED[0]["content"])
 
@@ -287,9 +344,13 @@ def test_half_a_character_in_a_conversation_is_not_blamed_on_the_template():
 def test_a_question_that_is_no_text_is_one_error_however_it_comes(exported, question):
     command = [str(Path(sys.executable).with_name("groundup")), "chat", str(exported)]
     given = {"--prompt": [*command, "--prompt", os.fsdecode(question)], "standard input": command}
-    for (where, asked), errors in product(given.items(), ("strict", "surrogateescape")):  # as the locale says
+    for (where, asked), errors in product(
+        given.items(), ("strict", "surrogateescape")
+    ):  # as the locale says
         environment = os.environ | {"PYTHONIOENCODING": f"utf-8:{errors}"}
-        ended = subprocess.run(asked, input=question + b"\n\n", env=environment, capture_output=True, check=False)
+        ended = subprocess.run(
+            asked, input=question + b"\n\n", env=environment, capture_output=True, check=False
+        )
         said = ended.stderr.decode()
         assert ended.returncode == 2, said
         assert f"{where}: holds bytes that are no UTF-8" in said
@@ -297,15 +358,24 @@ def test_a_question_that_is_no_text_is_one_error_however_it_comes(exported, ques
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("answered", [(500, b'{"error": {"message": "no"}}'), (200, b"\xff"), (200, b"[]")])
+@pytest.mark.parametrize(
+    "answered", [(500, b'{"error": {"message": "no"}}'), (200, b"\xff"), (200, b"[]")]
+)
 def test_whatever_llama_cpp_refuses_is_one_error(exported, monkeypatch, answered):
     status, data = answered
 
     def get(self: LlamaCpp, method: str, path: str, body: object = None) -> dict[str, object]:
-        return self._told(status, data, path) if path == "/tokenize" else whole(self, method, path, body)
+        return (
+            self._told(status, data, path)
+            if path == "/tokenize"
+            else whole(self, method, path, body)
+        )
 
     whole = LlamaCpp._call
     monkeypatch.setattr(LlamaCpp, "_call", get)
-    with pytest.raises(ArtifactError, match=r"llama\.cpp (refused|answers)") as error, loaded(exported, threads=1) as model:
+    with (
+        pytest.raises(ArtifactError, match=r"llama\.cpp (refused|answers)") as error,
+        loaded(exported, threads=1) as model,
+    ):
         list(answer(model, ASKED, max_tokens=2))
     assert str(exported) in str(error.value)

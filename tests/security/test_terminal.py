@@ -21,12 +21,15 @@ from typer.testing import CliRunner
 
 from data_contracts import ConfigError, Store
 from data_contracts.foreign_text import brief, json_text, line, pieces, shown
-from flows import cli, console, summary, tables, talk
+from flows.cli import commands as cli
+from flows.cli import console, summary, tables, talk
 from flows.recipe import Recipe
 from tests.data_contracts import publishing
 from tests.flows.conftest import REPOSITORY
 
-UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff\ud800-\udfff]")
+UNSAFE = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff\ud800-\udfff]"
+)
 ATTACKS = {
     "title": "\x1b]0;owned\x07",
     "clipboard": "\x1b]52;c;cm0gLXJmIC8=\x1b\\",
@@ -49,7 +52,9 @@ ATTACKS = {
 HOSTILE = "".join(ATTACKS.values())
 MARKUP = "[bold red]x[/] [link=https://evil.example]y[/link] :warning: [/]"
 
-any_text = st.text(st.characters(exclude_categories=()), max_size=60) | st.text("\r\n\t\x1b[]0;\x07\ud83d\ude00ab\u202e", max_size=40)
+any_text = st.text(st.characters(exclude_categories=()), max_size=60) | st.text(
+    "\r\n\t\x1b[]0;\x07\ud83d\ude00ab\u202e", max_size=40
+)
 
 
 def safe(text: str) -> bool:
@@ -70,7 +75,9 @@ def test_controls_are_shown_as_escapes_that_tell_which() -> None:
     assert line("a\nb\tc") == r"a\nb\tc"
 
 
-@pytest.mark.parametrize("text", ["naïve 中文 ½", "می\u200cخواهم", "👩\u200d🚀", "שלום", "e\u0301", "🏳️", "नमस्ते"])
+@pytest.mark.parametrize(
+    "text", ["naïve 中文 ½", "می\u200cخواهم", "👩\u200d🚀", "שלום", "e\u0301", "🏳️", "नमस्ते"]
+)
 def test_text_of_all_scripts_stays_as_it_is(text: str) -> None:
     assert shown(text) == line(text) == text
 
@@ -97,14 +104,23 @@ def test_a_stream_is_not_kept_back_longer_than_a_character() -> None:
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.recursive(any_text, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3)))
+@given(
+    st.recursive(
+        any_text,
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(any_text, inner, max_size=3),
+    )
+)
 def test_json_is_safe_to_print_and_says_the_same(value: object) -> None:
     written = json_text(json.dumps(value, indent=1, ensure_ascii=False))
     assert safe(written)
     assert json.loads(written) == json.loads(json.dumps(value))
 
 
-@pytest.mark.parametrize("value", ["x" * 10**6, 10**5000, [10**5000], {"a": HOSTILE}], ids=["long", "number", "list", "hostile"])
+@pytest.mark.parametrize(
+    "value",
+    ["x" * 10**6, 10**5000, [10**5000], {"a": HOSTILE}],
+    ids=["long", "number", "list", "hostile"],
+)
 def test_a_value_in_an_error_is_brief_and_safe(value: object) -> None:
     assert len(brief(value)) < 1000
     assert safe(brief(value))
@@ -143,7 +159,9 @@ def test_whatever_a_console_prints_only_its_own_colours_reach_the_terminal(print
     assert safe(told.replace("\n", ""))
 
 
-def test_markup_and_emoji_codes_in_foreign_text_are_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_markup_and_emoji_codes_in_foreign_text_are_text(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     tables.rows([{"a": MARKUP}], False, empty="")
     with console.watched():
         console.say(MARKUP)
@@ -171,9 +189,20 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     monkeypatch.setenv("GROUNDUP_HOME", str(tmp_path))
     monkeypatch.delenv("GROUNDUP_STORE", raising=False)
     text = HOSTILE.replace("\ud83d", "") + MARKUP
-    facts = {"figures": {text: text}, "notes": [text], "samples": [{text: text}], "rejected": {text: 1}}
+    facts = {
+        "figures": {text: text},
+        "notes": [text],
+        "samples": [{text: text}],
+        "rejected": {text: 1},
+    }
     store = Store(tmp_path / "store")
-    artifact, _ = store.publish("raw_documents", publishing.identity("raw_documents", {}), {}, {"sources": text}, lambda _: facts)
+    artifact, _ = store.publish(
+        "raw_documents",
+        publishing.identity("raw_documents", {}),
+        {},
+        {"sources": text},
+        lambda _: facts,
+    )
     store.point("demo", "raw_documents", artifact, run="x")
     store.follow("demo", text, [f"dedup.threshold={text}"])
     return store
@@ -213,14 +242,16 @@ def _say(monkeypatch: pytest.MonkeyPatch, heard: list[object]) -> None:
         heard.append([dict(message) for message in messages])
         yield from HOSTILE
 
-    monkeypatch.setattr("stages.export_gguf.chat.loaded", _loaded)
-    monkeypatch.setattr("stages.export_gguf.chat.answer", answer)
+    monkeypatch.setattr("stages.llama_cpp.chat.loaded", _loaded)
+    monkeypatch.setattr("stages.llama_cpp.chat.answer", answer)
     for module in (talk, summary):
         monkeypatch.setattr(module, "find", lambda *_: Path("x.gguf"))
     monkeypatch.setattr(talk, "_make_room", lambda *_: None)
 
 
-def test_the_answers_of_a_model_are_safe_and_the_model_hears_itself_as_it_spoke(monkeypatch, capsys, store: Store) -> None:
+def test_the_answers_of_a_model_are_safe_and_the_model_hears_itself_as_it_spoke(
+    monkeypatch, capsys, store: Store
+) -> None:
     heard: list[object] = []
     _say(monkeypatch, heard)
     asked = iter(["one", "two", ""])
@@ -245,5 +276,7 @@ PRINT = "from flows import console; console.accept_any_text(); console.out.print
 
 def test_a_terminal_that_lacks_a_character_gets_an_escape_and_no_error() -> None:
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONPATH": str(REPOSITORY)}
-    done = subprocess.run([sys.executable, "-c", PRINT], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", PRINT], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.stdout == "\\xfc\\u2192\n" * 2, done.stderr

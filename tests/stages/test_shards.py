@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts import GroundupError
-from stages.shards import AHEAD, cpu_quota, map_shards
+from stages.execution.shards import AHEAD, cpu_quota, map_shards
 
 
 def later_the_sooner(shard: int) -> int:
@@ -71,9 +71,14 @@ def test_an_error_is_raised_as_it_is_and_shards_that_wait_are_not_begun(tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shards", [2, 500], ids=["while results are awaited", "while shards are handed out"])
+@pytest.mark.parametrize(
+    "shards", [2, 500], ids=["while results are awaited", "while shards are handed out"]
+)
 def test_the_death_of_a_worker_is_told(shards: int) -> None:
-    with pytest.raises(GroundupError, match=r"a worker process, near shard [0-9]+: was killed, most often for want of memory"):
+    with pytest.raises(
+        GroundupError,
+        match=r"a worker process, near shard [0-9]+: was killed, most often for want of memory",
+    ):
         list(map_shards(die_at_one, range(shards), 2))
 
 
@@ -89,7 +94,7 @@ def test_workers_that_cannot_start_are_one_line(why: str) -> None:
     told = f"""
 import multiprocessing, sys, tempfile
 from data_contracts import GroundupError
-from stages.shards import map_shards
+from stages.execution.shards import map_shards
 {UNABLE[why]}
 try:
     list(map_shards(abs, range(5), 2))
@@ -103,9 +108,11 @@ except GroundupError as error:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_workers_end_with_the_process_that_started_them(tmp_path: Path, how: signal.Signals) -> None:
+def test_workers_end_with_the_process_that_started_them(
+    tmp_path: Path, how: signal.Signals
+) -> None:
     code = (
-        "from stages.shards import map_shards; from tests.stages.test_shards import tell_and_stay\n"
+        "from stages.execution.shards import map_shards; from tests.stages.test_shards import tell_and_stay\n"
         f"list(map_shards(tell_and_stay, [{str(tmp_path)!r}] * 2, 2))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
@@ -136,7 +143,9 @@ def _alive(pid: int) -> bool:
         ({"": "50000 100000"}, 0.5),  # a container: its own group is the root that it sees
     ],
 )
-def test_the_least_quota_on_the_way_to_the_root_counts(tmp_path: Path, limits: dict[str, str | None], expected: float) -> None:
+def test_the_least_quota_on_the_way_to_the_root_counts(
+    tmp_path: Path, limits: dict[str, str | None], expected: float
+) -> None:
     for group, limit in limits.items():
         (tmp_path / "root" / group).mkdir(parents=True)
         if limit:

@@ -23,6 +23,13 @@ def model_path() -> str:
     return str(CleanConfig().model_path())
 
 
-def clean(body: str | bytes, media_type: str = "text/plain", charset: str | None = "utf-8", **settings: Any) -> dict[str, Any]:
+def clean(
+    body: str | bytes,
+    media_type: str = "text/plain",
+    charset: str | None = "utf-8",
+    **settings: Any,
+) -> dict[str, Any]:
     data = body if isinstance(body, bytes) else body.encode()
-    return cleaned(Page(data, media_type, charset), CleanConfig.parse(settings, "clean"), model_path())
+    return cleaned(
+        Page(data, media_type, charset), CleanConfig.parse(settings, "clean"), model_path()
+    )

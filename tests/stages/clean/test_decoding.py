@@ -14,12 +14,16 @@ from stages.clean.refusal import Refused
 
 _SAMPLES = Path(python_tests.__path__[0]) / "cjkencodings"
 ENCODINGS = sorted(path.stem for path in _SAMPLES.glob("*.txt") if not path.stem.endswith("-utf8"))
-NEEDS_SAMPLES = pytest.mark.skipif(not ENCODINGS, reason="this Python was installed without test/cjkencodings")
+NEEDS_SAMPLES = pytest.mark.skipif(
+    not ENCODINGS, reason="this Python was installed without test/cjkencodings"
+)
 ASCII_LOOKALIKES = {"hz"}  # undeclared, its bytes are plain ASCII text
 
 
 def _sample(name: str) -> tuple[bytes, str]:
-    return (_SAMPLES / f"{name}.txt").read_bytes(), (_SAMPLES / f"{name}-utf8.txt").read_text("utf-8")
+    return (_SAMPLES / f"{name}.txt").read_bytes(), (_SAMPLES / f"{name}-utf8.txt").read_text(
+        "utf-8"
+    )
 
 
 @NEEDS_SAMPLES
@@ -32,7 +36,9 @@ def test_a_declared_east_asian_encoding_is_read(name: str) -> None:
 @NEEDS_SAMPLES
 @pytest.mark.parametrize("name", sorted(set(ENCODINGS) - ASCII_LOOKALIKES))
 @pytest.mark.parametrize("declared", [None, "utf-8", "windows-1252"])
-def test_an_undeclared_or_wrongly_declared_encoding_is_read_right_or_refused(name: str, declared: str | None) -> None:
+def test_an_undeclared_or_wrongly_declared_encoding_is_read_right_or_refused(
+    name: str, declared: str | None
+) -> None:
     body, text = _sample(name)
     try:
         decoded = decode(body, declared)
@@ -48,7 +54,9 @@ def test_the_common_ones_are_detected_when_declared_as_utf_8(name: str) -> None:
     assert decode(body, "utf-8") == text
 
 
-@pytest.mark.parametrize("declared", ["iso-8859-1", "windows-1252", "us-ascii", None, "no-such-charset"])
+@pytest.mark.parametrize(
+    "declared", ["iso-8859-1", "windows-1252", "us-ascii", None, "no-such-charset"]
+)
 def test_utf_8_is_read_whatever_is_declared(declared: str | None) -> None:
     assert decode("Überfluß – “naïve” café".encode(), declared) == "Überfluß – “naïve” café"
 
@@ -65,7 +73,9 @@ def test_a_byte_order_mark_beats_the_declaration() -> None:
 
 
 def test_meta_charset_counts_where_the_server_said_nothing() -> None:
-    body = '<html><head><meta charset="windows-1251"></head><body>Привет, мир</body>'.encode("cp1251")
+    body = '<html><head><meta charset="windows-1251"></head><body>Привет, мир</body>'.encode(
+        "cp1251"
+    )
     assert "Привет, мир" in decode(body)
 
 
@@ -74,7 +84,9 @@ def test_the_servers_word_counts_more_than_meta() -> None:
     assert "Привет, мир" in decode(body, "windows-1251")
 
 
-@pytest.mark.parametrize("body", [b"GIF89a\x00\x01\x00", bytes(range(256)) * 4, b"\x01\x02\x03\x04\x05 text \x06\x07"])
+@pytest.mark.parametrize(
+    "body", [b"GIF89a\x00\x01\x00", bytes(range(256)) * 4, b"\x01\x02\x03\x04\x05 text \x06\x07"]
+)
 def test_binary_is_refused(body: bytes) -> None:
     with pytest.raises(Refused, match="binary"):
         decode(body, "utf-8")

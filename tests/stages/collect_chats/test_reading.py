@@ -29,7 +29,9 @@ def test_the_output_of_an_example_is_no_signature():
 
 
 def test_a_signature_that_is_said_twice_is_one_entry():
-    (_, entry) = reference.entries("m", "Functions\nfill(self, text)\nfill(text : string) -> string\n\nFill it.")
+    (_, entry) = reference.entries(
+        "m", "Functions\nfill(self, text)\nfill(text : string) -> string\n\nFill it."
+    )
     assert entry.text.endswith("Fill it.")
 
 
@@ -38,7 +40,9 @@ def test_builtins_and_os_path_are_called_as_they_are_spoken_of():
     assert names("posixpath", "Functions\njoin(a, *p)\nJoin.")[1] == "os.path.join"
 
 
-@pytest.mark.parametrize("line", ["Fraction(22, 7)", "f(x", "see f(x)", "x = f(1)", "f(x) and g(y)"])
+@pytest.mark.parametrize(
+    "line", ["Fraction(22, 7)", "f(x", "see f(x)", "x = f(1)", "f(x) and g(y)"]
+)
 def test_what_python_would_not_define_is_no_signature(line):
     assert reference.signature(line) is None
 
@@ -62,12 +66,18 @@ def test_text_is_cut_to_whole_sentences(text, most, wanted):
 
 
 def test_lines_of_chinese_and_japanese_are_prose_and_join_without_spaces():
-    assert prose.prose(["蜜蜂住在蜂箱里，", "每个蜂箱有一只蜂王。"]) == "蜜蜂住在蜂箱里，每个蜂箱有一只蜂王。"
+    assert (
+        prose.prose(["蜜蜂住在蜂箱里，", "每个蜂箱有一只蜂王。"])
+        == "蜜蜂住在蜂箱里，每个蜂箱有一只蜂王。"
+    )
     assert prose.prose(["\u3000蜂は巣に住む。", "Python も。"]) == "蜂は巣に住む。 Python も。"
     assert prose.prose(["蜂蜜"]) is None
 
 
-@pytest.mark.parametrize("block", [["    x = 1"], [">>> f()"], ["* item"], ["=====  ====="], ["12 34 56 78"], ["# x y z"]])
+@pytest.mark.parametrize(
+    "block",
+    [["    x = 1"], [">>> f()"], ["* item"], ["=====  ====="], ["12 34 56 78"], ["# x y z"]],
+)
 def test_code_lists_and_tables_are_no_prose(block):
     assert prose.prose(block) is None
 
@@ -76,4 +86,7 @@ def test_an_example_is_shown_with_the_statements_and_the_import_that_it_needs_an
     text = "Functions\nmean(data)\nAverage.\n\n>>> other = 1\n>>> data = [1, 3]\n>>> data.append(5)\n>>> mean(data)\n3\n"
     entry = list(reference.entries("statistics", text))[-1]
     (session,) = doctests.sessions(entry, {"mean"})
-    assert session.code == ">>> from statistics import mean\n>>> data = [1, 3]\n>>> data.append(5)\n>>> mean(data)"
+    assert (
+        session.code
+        == ">>> from statistics import mean\n>>> data = [1, 3]\n>>> data.append(5)\n>>> mean(data)"
+    )

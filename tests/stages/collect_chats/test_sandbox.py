@@ -14,7 +14,9 @@ def error(*statements, seconds=5.0):
 
 
 def test_the_last_statement_is_what_counts():
-    outcomes = run_sessions([["1 + 1\n"], ["x = 3\n", "print(x)\n"], ["for n in range(2):\n    print(n)\n"]], 5)
+    outcomes = run_sessions(
+        [["1 + 1\n"], ["x = 3\n", "print(x)\n"], ["for n in range(2):\n    print(n)\n"]], 5
+    )
     assert [outcome.output for outcome in outcomes] == ["2\n", "3\n", "0\n1\n"]
 
 
@@ -57,7 +59,11 @@ def test_what_is_not_allowed_ends_that_session(statements, said):
 
 def test_one_session_leaves_no_trace_in_the_next():
     outcomes = run_sessions(
-        [["import decimal\n", "decimal.getcontext().prec = 2\n"], ["import decimal\n", "decimal.getcontext().prec\n"]], 5
+        [
+            ["import decimal\n", "decimal.getcontext().prec = 2\n"],
+            ["import decimal\n", "decimal.getcontext().prec\n"],
+        ],
+        5,
     )
     assert outcomes[1].output == "28\n"
 

@@ -41,8 +41,15 @@ Split a path name.
 def collected(publish: Any, run: Any) -> Any:
     """collected(heldout, train, **settings): what the stage makes of these documents."""
 
-    def go(heldout: list[dict[str, Any]], train: list[dict[str, Any]] | None = None, **changed: Any) -> Any:
-        documents = publish("unique_documents", train=made_up.unique(train or []), heldout=made_up.unique(heldout), rejects=[])
+    def go(
+        heldout: list[dict[str, Any]], train: list[dict[str, Any]] | None = None, **changed: Any
+    ) -> Any:
+        documents = publish(
+            "unique_documents",
+            train=made_up.unique(train or []),
+            heldout=made_up.unique(heldout),
+            rejects=[],
+        )
         return run("collect_evals", {"workers": 1} | changed, unique_documents=documents)
 
     return go
@@ -51,9 +58,16 @@ def collected(publish: Any, run: Any) -> Any:
 @pytest.fixture(scope="module")
 def many() -> list[dict[str, Any]]:
     """The items of sixty pages."""
-    pages = [nearest.Page(r["id"], r["url"], r["title"], "en", r["text"]) for r in made_up.documents(0, 60)]
+    pages = [
+        nearest.Page(r["id"], r["url"], r["title"], "en", r["text"])
+        for r in made_up.documents(0, 60)
+    ]
     near = nearest.neighbours(pages)
-    return [row for task in making.TASKS for row in making.make(task, pages, near, set(), CollectEvalsConfig())]
+    return [
+        row
+        for task in making.TASKS
+        for row in making.make(task, pages, near, set(), CollectEvalsConfig())
+    ]
 
 
 def right(row: dict[str, Any]) -> str:
@@ -99,7 +113,11 @@ def test_all_three_tasks_come_from_pages_that_have_the_like(many: list[dict[str,
 def test_the_right_choice_is_what_follows_in_the_page(many: list[dict[str, Any]]) -> None:
     texts = {row["id"]: " ".join(row["text"].split()) for row in made_up.documents(0, 60)}
     for row in many:
-        question = row["question"].split("\n\n")[-1] if row["task"] != making.CONTINUATION else row["question"]
+        question = (
+            row["question"].split("\n\n")[-1]
+            if row["task"] != making.CONTINUATION
+            else row["question"]
+        )
         assert f"{' '.join(question.split())} {right(row)}" in texts[row["document"]]
         if row["task"] == making.CONTINUATION:
             assert sum(choice in texts[row["document"]] for choice in row["choices"]) == 1
@@ -132,15 +150,25 @@ def test_wrong_choices_are_hard_but_wrong(many: list[dict[str, Any]]) -> None:
 
 
 def test_wrong_choices_come_from_the_nearest_pages(many: list[dict[str, Any]]) -> None:
-    topic = {row["id"]: n % 4 for n, row in enumerate(made_up.documents(0, 60))}  # every fourth page shares words
-    home = {s.text: topic[row["id"]] for row in made_up.documents(0, 60) for s in segments(row["text"])}
+    topic = {
+        row["id"]: n % 4 for n, row in enumerate(made_up.documents(0, 60))
+    }  # every fourth page shares words
+    home = {
+        s.text: topic[row["id"]] for row in made_up.documents(0, 60) for s in segments(row["text"])
+    }
     same = [
-        home[c] == topic[row["document"]] for row in many if row["task"] == making.CONTINUATION for c in row["choices"] if c != right(row)
+        home[c] == topic[row["document"]]
+        for row in many
+        if row["task"] == making.CONTINUATION
+        for c in row["choices"]
+        if c != right(row)
     ]
     assert sum(same) / len(same) > 0.8
 
 
-def test_questions_end_without_a_space_and_choices_begin_without_one(many: list[dict[str, Any]]) -> None:
+def test_questions_end_without_a_space_and_choices_begin_without_one(
+    many: list[dict[str, Any]],
+) -> None:
     for row in many:
         assert row["question"] == row["question"].rstrip()
         assert all(choice == choice.strip() for choice in row["choices"])
@@ -207,11 +235,15 @@ def test_pages_are_drawn_by_hash_and_cut_at_a_line(collected: Any) -> None:
 def test_pages_without_sentences_give_no_items_and_a_note(collected: Any) -> None:
     made = collected(made_up.documents(0, 3, text="| 1 | 2 | 3 |\n" * 20))
     assert (made.rows("items"), made.rows("pages")) == (0, 3)
-    assert "No items: 3 held-out pages have no sentences that fit" in made.manifest.facts["notes"][0]
+    assert (
+        "No items: 3 held-out pages have no sentences that fit" in made.manifest.facts["notes"][0]
+    )
 
 
 def test_nothing_held_out_is_an_error(collected: Any) -> None:
-    with pytest.raises(InputError, match=r"heldout: 0 held-out documents \(2 for training, 0 duplicates\)"):
+    with pytest.raises(
+        InputError, match=r"heldout: 0 held-out documents \(2 for training, 0 duplicates\)"
+    ):
         collected([], made_up.documents(0, 2))
 
 
@@ -224,7 +256,11 @@ ROWS = [
 def test_benchmarks_are_read_from_jsonl_and_parquet(collected: Any, tmp_path: Path) -> None:
     (tmp_path / "Sums-1.jsonl").write_text("\n".join(map(json.dumps, ROWS)) + "\n\n")
     pq.write_table(pa.Table.from_pylist(ROWS), tmp_path / "more.parquet")
-    made = collected(made_up.documents(0, 2), max_items=0, benchmarks=[str(tmp_path / "Sums-1.jsonl"), str(tmp_path / "more.parquet")])
+    made = collected(
+        made_up.documents(0, 2),
+        max_items=0,
+        benchmarks=[str(tmp_path / "Sums-1.jsonl"), str(tmp_path / "more.parquet")],
+    )
     rows = made.read("items").to_pylist()
     assert [row["task"] for row in rows] == ["sums_1", "sums_1", "more", "more"]
     assert rows[0]["question"] == "2 + 2?\nAnswer:"
@@ -235,14 +271,23 @@ def test_benchmarks_are_read_from_jsonl_and_parquet(collected: Any, tmp_path: Pa
 
 def test_a_byte_order_mark_is_no_part_of_a_benchmark(collected: Any, tmp_path: Path) -> None:
     (tmp_path / "sums.jsonl").write_text(json.dumps(ROWS[0]), encoding="utf-8-sig")
-    assert collected(made_up.documents(0, 2), max_items=0, benchmarks=[str(tmp_path / "sums.jsonl")]).rows("items") == 1
+    assert (
+        collected(
+            made_up.documents(0, 2), max_items=0, benchmarks=[str(tmp_path / "sums.jsonl")]
+        ).rows("items")
+        == 1
+    )
 
 
-def test_a_benchmark_may_lie_in_the_home_folder(collected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_benchmark_may_lie_in_the_home_folder(
+    collected: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "sums.jsonl").write_text(json.dumps(ROWS[0]))
     made = collected(made_up.documents(0, 2), max_items=0, benchmarks=["~/sums.jsonl"])
-    assert [(row["task"], row["url"]) for row in made.read("items").to_pylist()] == [("sums", "file://sums.jsonl")]
+    assert [(row["task"], row["url"]) for row in made.read("items").to_pylist()] == [
+        ("sums", "file://sums.jsonl")
+    ]
 
 
 def test_a_benchmark_counts_by_name_and_content(tmp_path: Path) -> None:
@@ -262,18 +307,26 @@ def test_a_benchmark_counts_by_name_and_content(tmp_path: Path) -> None:
         ("{", "row 1: is not JSON"),
         ("\n\n{", "row 3: is not JSON"),
         ("[" * 100_000, "row 1: is not JSON: maximum recursion"),
-        ('{"question": "q", "choices": ["a", "b"], "answer": ' + "1" * 5000 + "}", "row 1: is not JSON: Exceeds the limit"),
+        (
+            '{"question": "q", "choices": ["a", "b"], "answer": ' + "1" * 5000 + "}",
+            "row 1: is not JSON: Exceeds the limit",
+        ),
         ('{"question": "q", "choices": ["a", "a "], "answer": 0}', "two choices are equal"),
         ("[1]", "row 1: is not an object"),
         ('{"question": "q", "answer": 0}', "row 1: lacks choices"),
         ('{"question": "q", "choices": ["a"], "answer": 0}', "at least two texts"),
         ('{"question": "q", "choices": ["a", "a"], "answer": 0}', "two choices are equal"),
-        ('{"question": "q", "choices": ["a", "b"], "answer": 2}', "answer = 2 is not an index from 0 to 1"),
+        (
+            '{"question": "q", "choices": ["a", "b"], "answer": 2}',
+            "answer = 2 is not an index from 0 to 1",
+        ),
         ('{"question": "q", "choices": ["a", "b"], "answer": "a"}', "answer = 'a' is not an index"),
         ('{"question": " ", "choices": ["a", "b"], "answer": 0}', "question is not a text"),
     ],
 )
-def test_a_benchmark_row_out_of_shape_is_named(collected: Any, tmp_path: Path, line: str, why: str) -> None:
+def test_a_benchmark_row_out_of_shape_is_named(
+    collected: Any, tmp_path: Path, line: str, why: str
+) -> None:
     (tmp_path / "bad.jsonl").write_text(line)
     with pytest.raises(InputError, match=why):
         collected(made_up.documents(0, 2), benchmarks=[str(tmp_path / "bad.jsonl")])
@@ -283,7 +336,10 @@ def test_two_benchmarks_of_one_name_are_refused(collected: Any, tmp_path: Path) 
     for name in ("x.jsonl", "X.json"):
         (tmp_path / name).write_text(json.dumps(ROWS[0]))
     with pytest.raises(ConfigError, match="its task would be called 'x', which is taken"):
-        collected(made_up.documents(0, 2), benchmarks=[str(tmp_path / "x.jsonl"), str(tmp_path / "X.json")])
+        collected(
+            made_up.documents(0, 2),
+            benchmarks=[str(tmp_path / "x.jsonl"), str(tmp_path / "X.json")],
+        )
 
 
 def test_the_golden_input_gives_items_of_every_task(publish: Any, run: Any) -> None:

@@ -7,10 +7,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_contracts import ConfigError, InputError, Store
-from flows.step import run_stage
 from stages import stage
 from stages.collect_preferences.prompts import choose
 from stages.report import Report
+from stages.run import run_stage
 from tests.golden import collect_preferences as golden
 from tests.golden import sft
 
@@ -27,7 +27,10 @@ def rows(artifact, table="pairs"):
 def test_chosen_is_the_human_answer_and_rejected_the_models_own(run, given):
     settings = golden.SETTINGS | {"max_new_tokens": 60, "prompts": 24}
     made = run("collect_preferences", settings, **given)
-    human = {row["messages"][0]["content"]: row["messages"][-1]["content"] for row in rows(given["conversations"], "conversations")}
+    human = {
+        row["messages"][0]["content"]: row["messages"][-1]["content"]
+        for row in rows(given["conversations"], "conversations")
+    }
     assert made.rows("pairs")
     for pair in rows(made):
         assert pair["chosen"] == human[pair["prompt"][-1]["content"]] != pair["rejected"]
@@ -69,10 +72,22 @@ USER, ASSISTANT = {"role": "user", "content": "Sea?"}, {"role": "assistant", "co
 
 def test_own_pairs_are_taken_in_every_usual_shape(run, given, tmp_path):
     file, table = tmp_path / "pairs.jsonl", tmp_path / "more.parquet"
-    messages = {"prompt": [USER], "chosen": [ASSISTANT], "rejected": [{"role": "assistant", "content": "Dry as dust."}]}
-    whole = {"chosen": [USER, ASSISTANT], "rejected": [USER, {"role": "assistant", "content": "Nobody knows."}]}
+    messages = {
+        "prompt": [USER],
+        "chosen": [ASSISTANT],
+        "rejected": [{"role": "assistant", "content": "Dry as dust."}],
+    }
+    whole = {
+        "chosen": [USER, ASSISTANT],
+        "rejected": [USER, {"role": "assistant", "content": "Nobody knows."}],
+    }
     file.write_text("\n".join(json.dumps(row) for row in (PAIR, messages, whole)))
-    pq.write_table(pa.table({"prompt": ["Grass?"], "chosen": ["Green."], "rejected": ["It is not for me to say."]}), table)
+    pq.write_table(
+        pa.table(
+            {"prompt": ["Grass?"], "chosen": ["Green."], "rejected": ["It is not for me to say."]}
+        ),
+        table,
+    )
     made = run("collect_preferences", {"prompts": 0, "files": [str(file), str(table)]}, **given)
     assert {(row["prompt"][-1]["content"], row["chosen"], row["kind"]) for row in rows(made)} == {
         ("Sky?", "Blue.", "user"), ("Sea?", "Wet.", "user"), ("Grass?", "Green.", "user"),
@@ -82,16 +97,36 @@ def test_own_pairs_are_taken_in_every_usual_shape(run, given, tmp_path):
 
 def test_whole_conversations_may_have_their_last_question_beside_them(run, tmp_path):
     wrong = {"role": "assistant", "content": "Dry as dust."}
-    before = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "Sky?"}, {"role": "assistant", "content": "Blue."}]
-    usual = {"prompt": "Sea?", "chosen": [USER, ASSISTANT], "rejected": [USER, wrong]}  # ultrafeedback_binarized
-    longer = {"prompt": " Sea?\n", "chosen": [*before, USER, ASSISTANT], "rejected": [*before, USER, wrong]}
-    bad = [usual | {"prompt": "Lake?"}, usual | {"rejected": [*before, USER, wrong]}, usual | {"rejected": [wrong]}]
+    before = [
+        {"role": "system", "content": "Be short."},
+        {"role": "user", "content": "Sky?"},
+        {"role": "assistant", "content": "Blue."},
+    ]
+    usual = {
+        "prompt": "Sea?",
+        "chosen": [USER, ASSISTANT],
+        "rejected": [USER, wrong],
+    }  # ultrafeedback_binarized
+    longer = {
+        "prompt": " Sea?\n",
+        "chosen": [*before, USER, ASSISTANT],
+        "rejected": [*before, USER, wrong],
+    }
+    bad = [
+        usual | {"prompt": "Lake?"},
+        usual | {"rejected": [*before, USER, wrong]},
+        usual | {"rejected": [wrong]},
+    ]
     file = tmp_path / "pairs.jsonl"
     file.write_text("\n".join(json.dumps(row) for row in (usual, longer, *bad)))
     made = run("collect_preferences", {"prompts": 0, "files": [str(file)]})
     assert sorted(len(row["prompt"]) for row in rows(made)) == [1, 4]
-    assert {(row["prompt"][-1]["content"], row["chosen"], row["rejected"]) for row in rows(made)} == {("Sea?", "Wet.", "Dry as dust.")}
-    assert [(row["reason"], row["conversation"].rsplit("#")[-1]) for row in rows(made, "rejects")] == [("wrong_order", n) for n in "345"]
+    assert {
+        (row["prompt"][-1]["content"], row["chosen"], row["rejected"]) for row in rows(made)
+    } == {("Sea?", "Wet.", "Dry as dust.")}
+    assert [
+        (row["reason"], row["conversation"].rsplit("#")[-1]) for row in rows(made, "rejects")
+    ] == [("wrong_order", n) for n in "345"]
 
 
 def test_own_pairs_alone_need_neither_a_model_nor_conversations(run, given, tmp_path):
@@ -99,14 +134,24 @@ def test_own_pairs_alone_need_neither_a_model_nor_conversations(run, given, tmp_
     file.write_text(json.dumps(PAIR))
     made = run("collect_preferences", {"prompts": 0, "files": [str(file)]})
     assert made.rows("pairs") == 1
-    for inputs, missing in (({}, "checkpoint and conversations"), ({"checkpoint": given["checkpoint"]}, "conversations")):
-        with pytest.raises(ConfigError, match=rf"prompts is 256, so the model is asked; that needs {missing}\n.*--set prompts=0"):
+    for inputs, missing in (
+        ({}, "checkpoint and conversations"),
+        ({"checkpoint": given["checkpoint"]}, "conversations"),
+    ):
+        with pytest.raises(
+            ConfigError,
+            match=rf"prompts is 256, so the model is asked; that needs {missing}\n.*--set prompts=0",
+        ):
             run("collect_preferences", {"files": [str(file)]}, **inputs)
 
 
 def test_conversations_without_rows_give_no_pairs(run, given, publish):
     with pytest.raises(InputError, match="0 pairs from 0 prompts and 0 files: no prompt was found"):
-        run("collect_preferences", golden.SETTINGS, **given | {"conversations": publish("conversations")})
+        run(
+            "collect_preferences",
+            golden.SETTINGS,
+            **given | {"conversations": publish("conversations")},
+        )
 
 
 def test_progress_is_told_at_every_batch_of_prompts(given, tmp_path):
@@ -130,22 +175,39 @@ def test_each_bad_row_is_refused_by_name_with_its_file_and_row(run, given, tmp_p
         ("unknown_role", PAIR | {"chosen": [{"role": "robot", "content": "x"}]}),
         ("wrong_order", PAIR | {"prompt": [ASSISTANT]}),
         ("wrong_order", {"chosen": [USER], "rejected": [USER]}),
-        ("different_prompts", {"chosen": [USER, ASSISTANT], "rejected": [USER | {"content": "Other?"}, ASSISTANT]}),
+        (
+            "different_prompts",
+            {"chosen": [USER, ASSISTANT], "rejected": [USER | {"content": "Other?"}, ASSISTANT]},
+        ),
         ("equal", PAIR | {"rejected": "blue."}),
-        ("nearly_equal", {"prompt": "a", "chosen": "The sky above us is blue.", "rejected": "The sky above us is blue!"}),
+        (
+            "nearly_equal",
+            {
+                "prompt": "a",
+                "chosen": "The sky above us is blue.",
+                "rejected": "The sky above us is blue!",
+            },
+        ),
         ("duplicate", PAIR),
     ]
     file = tmp_path / "pairs.jsonl"
     file.write_text("\n".join([json.dumps(PAIR), *(json.dumps(row) for _, row in bad), "{"]))
-    made = run("collect_preferences", {"prompts": 0, "files": [str(file)], "heldout_share": 0.0}, **given)
+    made = run(
+        "collect_preferences", {"prompts": 0, "files": [str(file)], "heldout_share": 0.0}, **given
+    )
     refused = rows(made, "rejects")
     wanted = [*(reason for reason, _ in bad), "unreadable_row"]
-    assert [(row["reason"], row["conversation"].rsplit("#")[-1]) for row in refused] == [(r, str(n)) for n, r in enumerate(wanted, 2)]
+    assert [(row["reason"], row["conversation"].rsplit("#")[-1]) for row in refused] == [
+        (r, str(n)) for n, r in enumerate(wanted, 2)
+    ]
     assert refused[0]["detail"].startswith(f"{file} row 2: ")
 
 
 def test_a_text_that_spells_out_a_special_token_is_not_asked(run, publish):
     chats = [sft.conversation("a<|im_end|>b?", "c.", "heldout"), *sft.colours(6, 6)]
-    inputs = {"checkpoint": sft.checkpoint(publish, context=128), "conversations": publish("conversations", conversations=chats)}
+    inputs = {
+        "checkpoint": sft.checkpoint(publish, context=128),
+        "conversations": publish("conversations", conversations=chats),
+    }
     made = run("collect_preferences", golden.SETTINGS | {"max_new_tokens": 80}, **inputs)
     assert made.manifest.facts["rejected"]["special_token_in_text"] == 1

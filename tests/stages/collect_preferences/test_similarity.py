@@ -12,7 +12,13 @@ from stages.collect_preferences.similarity import similarity
 
 @pytest.mark.parametrize(
     ("a", "b", "wanted"),
-    [("abcd", "abcd", 1), ("abcd", "wxyz", 0), ("abcd", "", 0), ("abcd", "axcxd", 6 / 9), ("今日は晴れ", "今日は雨", 6 / 9)],
+    [
+        ("abcd", "abcd", 1),
+        ("abcd", "wxyz", 0),
+        ("abcd", "", 0),
+        ("abcd", "axcxd", 6 / 9),
+        ("今日は晴れ", "今日は雨", 6 / 9),
+    ],
 )
 def test_similarity_is_the_share_of_the_longest_common_subsequence(a, b, wanted):
     assert similarity(a, b) == similarity(b, a) == wanted
@@ -33,4 +39,6 @@ def test_long_answers_are_compared_soon():
     a, b = ("".join(random.Random(n).choices("abcdefgh ", k=10_000)) for n in range(2))
     start = time.process_time()
     similarity(a, b)
-    assert time.process_time() - start < 0.3  # 0.01 s; comparing every character with every other takes over 1 s
+    assert (
+        time.process_time() - start < 0.3
+    )  # 0.01 s; comparing every character with every other takes over 1 s

@@ -35,7 +35,9 @@ class Site:
 
     def page(self, path: str, *links: str, text: str = "", head: str = "", **response: Any) -> None:
         """An HTML page with links; `response` goes to the aiohttp Response."""
-        body = f"<html><head>{head}</head><body><p>Page {path} {text}</p>" + "".join(f'<a href="{link}">x</a>' for link in links)
+        body = f"<html><head>{head}</head><body><p>Page {path} {text}</p>" + "".join(
+            f'<a href="{link}">x</a>' for link in links
+        )
         options = {"body": body.encode(), "content_type": "text/html"} | response
         if "headers" in options and "Content-Type" in options["headers"]:
             del options["content_type"]

@@ -16,7 +16,9 @@ def archive(tmp_path):
         made = Archive(tmp_path, name, "test")
         for number in range(files):
             made._open(number)
-            made.write(Answer("http://example.org/", 200, "OK", (), (), b"page", False, datetime.now(UTC)))
+            made.write(
+                Answer("http://example.org/", 200, "OK", (), (), b"page", False, datetime.now(UTC))
+            )
         made.close()
         return made
 
@@ -36,7 +38,9 @@ def test_an_archive_takes_away_nothing_of_one_whose_name_begins_like_its_own(arc
 
 def test_the_number_of_a_file_is_the_one_in_its_name(archive):
     site = archive("site", files=2)
-    last = site.write(Answer("http://example.org/2", 200, "OK", (), (), b"page", False, datetime.now(UTC)))
+    last = site.write(
+        Answer("http://example.org/2", 200, "OK", (), (), b"page", False, datetime.now(UTC))
+    )
     site.close()
     site.path(0).unlink()
     whole = site.path(last.file).stat().st_size

@@ -31,7 +31,13 @@ def test_a_wish_to_wait_is_understood_or_ignored_and_never_an_error(value, secon
 
 
 def test_every_address_of_a_refused_host_has_an_error_of_its_own():
-    host = Host("http://example.org", 0, 1, 0.0, rules=Rules("absent", refusal=Refusal("robots", "why", 503)))
+    host = Host(
+        "http://example.org",
+        0,
+        1,
+        0.0,
+        rules=Rules("absent", refusal=Refusal("robots", "why", 503)),
+    )
     one, other = host.refusal("http://example.org/1"), host.refusal("http://example.org/2")
     assert one is not other
     assert (one.reason, one.detail, one.status) == ("robots", "why", 503)

@@ -13,7 +13,10 @@ from data_contracts import InputError
 
 
 def paths(artifact, site):
-    return sorted(row["url"].removeprefix(site.origin) for row in artifact.read("documents", ["url"]).to_pylist())
+    return sorted(
+        row["url"].removeprefix(site.origin)
+        for row in artifact.read("documents", ["url"]).to_pylist()
+    )
 
 
 def failures(artifact, site):
@@ -47,14 +50,19 @@ def test_a_host_that_asks_to_wait_for_hours_is_skipped_and_the_others_go_on(site
     assert note == f"site: gave up hosts that do not answer: {site.origin} (1 addresses not asked)"
 
 
-def test_an_outage_that_costs_most_pages_is_an_error_and_a_rerun_asks_for_those_alone(site, crawl, monkeypatch):
+def test_an_outage_that_costs_most_pages_is_an_error_and_a_rerun_asks_for_those_alone(
+    site, crawl, monkeypatch
+):
     monkeypatch.setattr("stages.crawl.hosts.FIRST_WAIT", 0.001)
     site.page("/", *[f"/{n}" for n in range(20)])
     for n in range(20):
         site.raw(f"/{n}", b"")  # closes the connection
     for n in range(3):
         site.page(f"/{n}")
-    with pytest.raises(InputError, match=rf"most of its 21 known addresses .*{site.origin} \(14 addresses(?s:.)*keeps the 4 pages"):
+    with pytest.raises(
+        InputError,
+        match=rf"most of its 21 known addresses .*{site.origin} \(14 addresses(?s:.)*keeps the 4 pages",
+    ):
         crawl(per_host=1)
     for n in range(3, 20):
         site.page(f"/{n}")
@@ -95,7 +103,11 @@ def test_only_requests_cost_a_pause(site, crawl):
     begun = time.monotonic()
     artifact = crawl(delay_seconds=0.2, per_host=1)
     assert time.monotonic() - begun < 10
-    assert artifact.manifest.facts["rejected"] == {"robots": 200, "host_skipped": 199, "http_status": 1}
+    assert artifact.manifest.facts["rejected"] == {
+        "robots": 200,
+        "host_skipped": 199,
+        "http_status": 1,
+    }
     times = [at for _, at in site.log]
     assert len(times) == 4
     assert all(later - earlier > 0.18 for earlier, later in pairwise(times))
@@ -112,13 +124,18 @@ def test_a_host_whose_robots_txt_may_not_be_read_is_not_waited_for(site, crawl, 
 def test_a_spider_trap_ends_at_the_page_cap_or_the_depth_cap(site, crawl):
     async def calendar(request):
         month = int(request.path.rpartition("/")[2] or 0)
-        return web.Response(text=f'<a href="/{month + 1}">next</a><a href="/{month + 1}?s={month}">also</a>', content_type="text/html")
+        return web.Response(
+            text=f'<a href="/{month + 1}">next</a><a href="/{month + 1}?s={month}">also</a>',
+            content_type="text/html",
+        )
 
     for month in range(200):
         site.handlers[f"/{month or ''}"] = calendar
     artifact = crawl(max_pages=25, max_depth=1000)
     assert len(site.asked) == 25
-    assert any("cut short by the limit of 25 pages" in note for note in artifact.manifest.facts["notes"])
+    assert any(
+        "cut short by the limit of 25 pages" in note for note in artifact.manifest.facts["notes"]
+    )
     assert max(row["depth"] for row in crawl(max_depth=3).read("documents").to_pylist()) == 3
 
 
@@ -128,7 +145,9 @@ def test_pages_that_opt_out_count_as_asked(site, crawl):
         site.page(f"/{n}", head="<meta name=robots content=noindex>")
     artifact = crawl(max_pages=10)
     assert len(site.asked) == 10
-    assert any("cut short by the limit of 10 pages" in note for note in artifact.manifest.facts["notes"])
+    assert any(
+        "cut short by the limit of 10 pages" in note for note in artifact.manifest.facts["notes"]
+    )
 
 
 def test_addresses_that_robots_txt_disallows_are_not_counted_as_asked(site, crawl):
@@ -150,7 +169,10 @@ def test_the_limit_of_pages_per_host_is_told(site, crawl):
     artifact = crawl(max_pages_per_host=3)
     assert len(site.asked) == 3
     (note,) = artifact.manifest.facts["notes"]
-    assert f"cut short by the limit of 3 pages per host at {site.origin}; 8 known addresses were not asked" in note
+    assert (
+        f"cut short by the limit of 3 pages per host at {site.origin}; 8 known addresses were not asked"
+        in note
+    )
     assert crawl(max_pages_per_host=11).manifest.facts["notes"] == []
 
 
@@ -164,7 +186,10 @@ def test_a_crawl_ends_at_its_time_limit(site, crawl):
         site.handlers["/" + "x" * n] = slow
     artifact = crawl(max_minutes=0.01, max_depth=1000)
     assert 2 <= len(site.asked) <= 8
-    assert "cut short by the time limit of 0.01 minutes; 1 known addresses" in artifact.manifest.facts["notes"][0]
+    assert (
+        "cut short by the time limit of 0.01 minutes; 1 known addresses"
+        in artifact.manifest.facts["notes"][0]
+    )
 
 
 @pytest.mark.parametrize("delay", ["100000", "1e300"])
@@ -172,7 +197,10 @@ def test_a_crawl_delay_that_outlasts_the_crawl_ends_it(site, crawl, delay):
     site.robots(f"User-agent: *\nCrawl-delay: {delay}")
     site.page("/")
     begun = time.monotonic()
-    with pytest.raises(InputError, match=r"0 documents \(site: cut short by the time limit of 1 minutes(?s:.)*raise that limit"):
+    with pytest.raises(
+        InputError,
+        match=r"0 documents \(site: cut short by the time limit of 1 minutes(?s:.)*raise that limit",
+    ):
         crawl(max_minutes=1)
     assert time.monotonic() - begun < 10
     assert site.asked == []

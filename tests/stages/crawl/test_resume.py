@@ -16,7 +16,7 @@ from aiohttp import web
 
 import stages
 from data_contracts import Interrupted, Store
-from flows.step import run_stage
+from stages.run import run_stage
 
 pytestmark = pytest.mark.slow
 
@@ -27,7 +27,7 @@ CRAWL = """
 import json, sys
 import stages
 from data_contracts import Interrupted, Store
-from flows.step import run_stage
+from stages.run import run_stage
 stage = stages.stage("crawl")
 try:
     run_stage(Store(sys.argv[1]), stage, stage.config_class.parse(json.loads(sys.argv[2]), "crawl"), {})
@@ -49,7 +49,10 @@ def web_of_pages(site):
         n = int(request.path[1:] or 0)
         if n == 7:
             return web.Response(status=301, headers={"Location": "/70"})
-        return web.Response(text="".join(f'<a href="/{m % PAGES}">' for m in (n + 1, n * 2, n * 3 + 1)), content_type="text/html")
+        return web.Response(
+            text="".join(f'<a href="/{m % PAGES}">' for m in (n + 1, n * 2, n * 3 + 1)),
+            content_type="text/html",
+        )
 
     for n in range(PAGES):
         site.handlers[f"/{n}"] = answer
@@ -67,8 +70,12 @@ def finish(store: Path, settings: dict):
     return run_stage(Store(store), stage, stage.config_class.parse(settings, "crawl"), {})[0]
 
 
-@pytest.mark.parametrize("at", [pytest.param(2, marks=pytest.mark.slow), 33, pytest.param(75, marks=pytest.mark.slow)])
-def test_killed_at_any_page_it_fetches_nothing_twice_but_what_was_in_flight_and_ends_the_same(web_of_pages, source, tmp_path, at):
+@pytest.mark.parametrize(
+    "at", [pytest.param(2, marks=pytest.mark.slow), 33, pytest.param(75, marks=pytest.mark.slow)]
+)
+def test_killed_at_any_page_it_fetches_nothing_twice_but_what_was_in_flight_and_ends_the_same(
+    web_of_pages, source, tmp_path, at
+):
     site, settings = web_of_pages, source(per_host=AT_ONCE)
     whole = finish(tmp_path / "whole", settings)
     site.log.clear()
@@ -87,7 +94,9 @@ def test_killed_at_any_page_it_fetches_nothing_twice_but_what_was_in_flight_and_
     resumed.verify()
 
 
-def test_a_torn_journal_line_and_a_torn_archive_cost_only_the_pages_they_were_about(web_of_pages, source, tmp_path):
+def test_a_torn_journal_line_and_a_torn_archive_cost_only_the_pages_they_were_about(
+    web_of_pages, source, tmp_path
+):
     site, settings = web_of_pages, source(per_host=AT_ONCE)
     process = start(tmp_path / "store", settings)
     site.strike[40] = (process.pid, signal.SIGKILL)

@@ -68,7 +68,14 @@ def test_what_a_header_says_to_another_robot_is_not_for_us(headers, opt_out):
 
 
 @pytest.mark.parametrize(
-    ("value", "followed"), [("noindex, follow", True), ("noai", True), ("nofollow", False), ("noindex, nofollow", False), ("none", False)]
+    ("value", "followed"),
+    [
+        ("noindex, follow", True),
+        ("noai", True),
+        ("nofollow", False),
+        ("noindex, nofollow", False),
+        ("none", False),
+    ],
 )
 def test_links_are_followed_unless_the_page_says_nofollow(value, followed):
     for said in (told(value), told(meta=value)):

@@ -15,7 +15,10 @@ from data_contracts import ConfigError, InputError
 
 
 def paths(artifact, site):
-    return sorted(row["url"].removeprefix(site.origin) for row in artifact.read("documents", ["url"]).to_pylist())
+    return sorted(
+        row["url"].removeprefix(site.origin)
+        for row in artifact.read("documents", ["url"]).to_pylist()
+    )
 
 
 def failures(artifact, site):
@@ -35,9 +38,21 @@ def row_of(artifact, site, path):
 
 def test_links_in_scope_are_followed_once_however_they_are_spelt(site, crawl):
     site.page(
-        "/", "a?x=1&y=2", "/a?y=2&x=1#part", "./b/../a?y=2&x=1", f"HTTP://127.0.0.1:{site.port}/%61?x=1&y=2", "http://elsewhere.example/"
+        "/",
+        "a?x=1&y=2",
+        "/a?y=2&x=1#part",
+        "./b/../a?y=2&x=1",
+        f"HTTP://127.0.0.1:{site.port}/%61?x=1&y=2",
+        "http://elsewhere.example/",
     )
-    site.page("/a", "/", "mailto:x@example.org", "javascript:void(0)", "http://[broken", "file:///etc/passwd")
+    site.page(
+        "/a",
+        "/",
+        "mailto:x@example.org",
+        "javascript:void(0)",
+        "http://[broken",
+        "file:///etc/passwd",
+    )
     artifact = crawl()
     assert paths(artifact, site) == ["/", "/a?x=1&y=2"]
     assert site.asked == ["/", "/a?x=1&y=2"]
@@ -53,16 +68,38 @@ def test_each_pattern_of_skip_is_a_regular_expression_of_its_own(site, crawl):
 
 
 def test_a_row_holds_the_untouched_bytes_and_the_evidence_of_the_fetch(site, crawl):
-    body = "<meta name=ROBOTS content='noarchive'><link rel='license' href='/cc'><p>caf\xe9 \0 \x80</p>".encode("latin-1")
-    headers = {"Content-Type": "text/html; charset=ISO-8859-1", "ETag": '"1"', "X-Robots-Tag": "noarchive", "Last-Modified": "yesterday"}
+    body = "<meta name=ROBOTS content='noarchive'><link rel='license' href='/cc'><p>caf\xe9 \0 \x80</p>".encode(
+        "latin-1"
+    )
+    headers = {
+        "Content-Type": "text/html; charset=ISO-8859-1",
+        "ETag": '"1"',
+        "X-Robots-Tag": "noarchive",
+        "Last-Modified": "yesterday",
+    }
     site.page("/", body=body, headers=headers)
     site.robots("User-agent: *\nDisallow: /x")
     before = datetime.now(UTC)
     row = row_of(crawl(), site, "/")
     assert row["body"] == body
-    assert (row["media_type"], row["charset"], row["status"], row["depth"], row["robots"]) == ("text/html", "iso-8859-1", 200, 0, "allowed")
-    assert (row["etag"], row["x_robots_tag"], row["last_modified"]) == ('"1"', "noarchive", "yesterday")
-    assert (row["meta_robots"], row["license"], row["redirects"], row["truncated"]) == ("noarchive", "/cc", [], False)
+    assert (row["media_type"], row["charset"], row["status"], row["depth"], row["robots"]) == (
+        "text/html",
+        "iso-8859-1",
+        200,
+        0,
+        "allowed",
+    )
+    assert (row["etag"], row["x_robots_tag"], row["last_modified"]) == (
+        '"1"',
+        "noarchive",
+        "yesterday",
+    )
+    assert (row["meta_robots"], row["license"], row["redirects"], row["truncated"]) == (
+        "noarchive",
+        "/cc",
+        [],
+        False,
+    )
     assert before - timedelta(seconds=1) < row["fetched_at"] < datetime.now(UTC)
     assert "groundup/" in site.headers[-1]["User-Agent"]
     assert "test@example.org" in site.headers[-1]["User-Agent"]
@@ -70,14 +107,20 @@ def test_a_row_holds_the_untouched_bytes_and_the_evidence_of_the_fetch(site, cra
 
 def test_the_archive_read_by_another_library_equals_the_table(site, crawl):
     site.page("/", "/zipped", "/old", text="é" * 3000)
-    site.page("/zipped", body=gzip.compress(b"<p>zipped</p>"), headers={"Content-Encoding": "gzip", "X-Odd": "\u00fc"})
+    site.page(
+        "/zipped",
+        body=gzip.compress(b"<p>zipped</p>"),
+        headers={"Content-Encoding": "gzip", "X-Odd": "\u00fc"},
+    )
     site.redirect("/old", "/zipped")
     site.robots("User-agent: *\nDisallow: /x")
     artifact = crawl()
     rows = rows_of(artifact)
     assert rows[f"{site.origin}/zipped"]["body"] == b"<p>zipped</p>"
     kinds: dict[str, list[str]] = {}
-    for record in ArchiveIterator(artifact.path.joinpath("warc/site-00000.warc.gz").open("rb"), parse_http=False):
+    for record in ArchiveIterator(
+        artifact.path.joinpath("warc/site-00000.warc.gz").open("rb"), parse_http=False
+    ):
         url = record.headers.get("WARC-Target-URI") or ""
         kinds.setdefault(url.removeprefix(site.origin), []).append(record.headers["WARC-Type"])
         if url in rows and record.record_type == WarcRecordType.response:
@@ -96,10 +139,14 @@ def test_the_archive_read_by_another_library_equals_the_table(site, crawl):
 
 def test_loopback_is_refused_unless_the_origin_is_named(site, crawl):
     site.page("/")
-    with pytest.raises(InputError, match=rf"address_refused.*127\.0\.0\.1(?s:.)*allow_origins: \[{site.origin}\]"):
+    with pytest.raises(
+        InputError, match=rf"address_refused.*127\.0\.0\.1(?s:.)*allow_origins: \[{site.origin}\]"
+    ):
         crawl(allow_origins=[])
     with pytest.raises(InputError, match="address_refused"):
-        crawl(allow_origins=[], seeds=[f"http://localhost:{site.port}/"])  # refused after the name is resolved
+        crawl(
+            allow_origins=[], seeds=[f"http://localhost:{site.port}/"]
+        )  # refused after the name is resolved
     assert site.log == []
 
 
@@ -107,7 +154,10 @@ def test_a_redirect_to_a_private_address_is_refused_even_in_scope(site, crawl):
     site.page("/", "/out")
     site.redirect("/out", "http://127.0.0.1:9/metadata")
     artifact = crawl(scope=[site.origin, "http://127.0.0.1:9"])
-    assert failures(artifact, site) == {"/out": "address_refused", "http://127.0.0.1:9/metadata": "address_refused"}
+    assert failures(artifact, site) == {
+        "/out": "address_refused",
+        "http://127.0.0.1:9/metadata": "address_refused",
+    }
 
 
 @pytest.mark.parametrize("spelling", ["127.1", "2130706433", "0177.0.0.1", "0x7f.1", "0x7F000001"])
@@ -121,7 +171,10 @@ def test_loopback_in_another_spelling_is_refused_before_anybody_reads_it(site, c
 def test_robots_txt_that_leads_to_loopback_in_another_spelling_is_refused(site, crawl):
     site.page("/")
     site.redirect("/robots.txt", f"http://2130706433:{site.port}/rules")
-    with pytest.raises(InputError, match=r"address_refused: robots\.txt cannot be had.*neither a name nor an address"):
+    with pytest.raises(
+        InputError,
+        match=r"address_refused: robots\.txt cannot be had.*neither a name nor an address",
+    ):
         crawl()
     assert [path for path, _ in site.log] == ["/robots.txt"]
 
@@ -148,8 +201,15 @@ def test_redirects_in_circles_in_long_chains_and_out_of_scope_are_failures(site,
     site.redirect("/mail", "mailto:x@example.org")
     artifact = crawl()
     assert paths(artifact, site) == ["/"]
-    expected = {"/loop": "too_many_redirects", "/pool": "too_many_redirects", "/self": "too_many_redirects", "/out": "redirect_refused"}
-    expected |= {"/out2": "redirect_refused", "/mail": "redirect_refused"} | {f"/c{hop}": "too_many_redirects" for hop in range(6)}
+    expected = {
+        "/loop": "too_many_redirects",
+        "/pool": "too_many_redirects",
+        "/self": "too_many_redirects",
+        "/out": "redirect_refused",
+    }
+    expected |= {"/out2": "redirect_refused", "/mail": "redirect_refused"} | {
+        f"/c{hop}": "too_many_redirects" for hop in range(6)
+    }
     assert failures(artifact, site) == expected
     assert "/c6" not in site.asked  # five hops, not one more
 
@@ -159,7 +219,11 @@ def test_both_schemes_of_the_host_of_a_seed_are_in_scope(site, crawl, monkeypatc
     secure = site.origin.replace("http:", "https:")
     site.page("/", f"{secure}/linked", "/moved")
     site.redirect("/moved", f"{secure}/moved")
-    wanted = {"/moved": "connection", f"{secure}/moved": "connection", f"{secure}/linked": "connection"}
+    wanted = {
+        "/moved": "connection",
+        f"{secure}/moved": "connection",
+        f"{secure}/linked": "connection",
+    }
     assert failures(crawl(), site) == wanted  # that server speaks no TLS, but it was asked
 
 
@@ -186,7 +250,9 @@ def test_slow_and_silent_pages_cost_their_deadline_and_nothing_else(site, crawl)
     assert artifact.rows("documents") == 21
 
 
-def test_an_endless_page_is_cut_at_the_limit_and_a_page_shorter_than_it_says_is_a_failure(site, crawl, monkeypatch):
+def test_an_endless_page_is_cut_at_the_limit_and_a_page_shorter_than_it_says_is_a_failure(
+    site, crawl, monkeypatch
+):
     monkeypatch.setattr("stages.crawl.hosts.FIRST_WAIT", 0.01)
 
     async def endless(request):
@@ -196,14 +262,19 @@ def test_an_endless_page_is_cut_at_the_limit_and_a_page_shorter_than_it_says_is_
             await response.write(b"x" * 1000)
 
     async def lying(request):
-        response = web.StreamResponse(headers={"Content-Type": "text/html", "Content-Length": "1000"})
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/html", "Content-Length": "1000"}
+        )
         await response.prepare(request)
         await response.write(b"short")
         request.transport.close()
         return response
 
     async def bomb(request):
-        return web.Response(body=gzip.compress(b"0" * 50_000_000), headers={"Content-Type": "text/plain", "Content-Encoding": "gzip"})
+        return web.Response(
+            body=gzip.compress(b"0" * 50_000_000),
+            headers={"Content-Type": "text/plain", "Content-Encoding": "gzip"},
+        )
 
     site.page("/", "/endless", "/lying", "/bomb")
     site.handlers |= {"/endless": endless, "/lying": lying, "/bomb": bomb}
@@ -220,13 +291,25 @@ def test_an_endless_page_is_cut_at_the_limit_and_a_page_shorter_than_it_says_is_
     [
         ("User-agent: *\nDisallow: /private", 200, ["/", "/open"]),
         (b"\xef\xbb\xbfUser-agent: *\r\nDisallow: /private\r\n", 200, ["/", "/open"]),
-        ("User-agent: groundup\nDisallow: /open\n\nUser-agent: *\nDisallow: /", 200, ["/", "/private"]),
+        (
+            "User-agent: groundup\nDisallow: /open\n\nUser-agent: *\nDisallow: /",
+            200,
+            ["/", "/private"],
+        ),
         ("User-agent: *\nDisallow: /*iva", 200, ["/", "/open"]),
         ("# " + "x" * 600_000 + "\nUser-agent: *\nDisallow: /", 200, ["/", "/open", "/private"]),
         ("User-agent: *\nDisallow: /", 404, ["/", "/open", "/private"]),
         ("User-agent: *\nDisallow: /", 401, ["/", "/open", "/private"]),
     ],
-    ids=["rules", "bom and crlf", "own group", "wildcard", "only the first 500 KiB", "404 allows", "401 allows"],
+    ids=[
+        "rules",
+        "bom and crlf",
+        "own group",
+        "wildcard",
+        "only the first 500 KiB",
+        "404 allows",
+        "401 allows",
+    ],
 )
 def test_robots_txt_is_obeyed_as_rfc_9309_reads_it(site, crawl, robots, status, kept):
     site.robots(robots, status)
@@ -236,7 +319,9 @@ def test_robots_txt_is_obeyed_as_rfc_9309_reads_it(site, crawl, robots, status, 
     artifact = crawl()
     assert paths(artifact, site) == kept
     assert set(failures(artifact, site).values()) <= {"robots"}
-    assert {row["robots"] for row in artifact.read("documents").to_pylist()} == {"allowed" if status == 200 else "absent"}
+    assert {row["robots"] for row in artifact.read("documents").to_pylist()} == {
+        "allowed" if status == 200 else "absent"
+    }
 
 
 @pytest.mark.parametrize("trouble", ["busy", "broken"])
@@ -265,7 +350,9 @@ def test_a_robots_txt_that_cannot_be_had_forbids_everything(site, crawl, monkeyp
     monkeypatch.setattr("stages.crawl.hosts.FIRST_WAIT", 0.01)
     site.page("/")
     site.robots("", 503)
-    with pytest.raises(InputError, match=r"robots: robots.txt answers 503, so nothing may be fetched"):
+    with pytest.raises(
+        InputError, match=r"robots: robots.txt answers 503, so nothing may be fetched"
+    ):
         crawl()
     assert site.asked == []
     site.page("/robots.txt", status=404)
@@ -297,7 +384,10 @@ def test_depth_is_the_shortest_way_even_if_that_way_is_found_last(site, crawl):
     site.page("/deep", "/deeper")
     site.page("/deeper")
     artifact = crawl(max_depth=3)
-    depths = {row["url"].removeprefix(site.origin): row["depth"] for row in artifact.read("documents").to_pylist()}
+    depths = {
+        row["url"].removeprefix(site.origin): row["depth"]
+        for row in artifact.read("documents").to_pylist()
+    }
     assert depths == {"/": 0, "/late": 1, "/a": 1, "/b": 2, "/deep": 2, "/deeper": 3}
 
 
@@ -310,13 +400,18 @@ def test_rows_do_not_depend_on_the_order_of_arrival(site, run, source, store):
         n = int(request.path[1:] or 0)
         if n % 7 == 3:
             return web.Response(status=302, headers={"Location": f"/{n * 2 % 60}"})
-        return web.Response(text="".join(f'<a href="/{m % 60}">' for m in (n + 1, n * 2, n * 3)), content_type="text/html")
+        return web.Response(
+            text="".join(f'<a href="/{m % 60}">' for m in (n + 1, n * 2, n * 3)),
+            content_type="text/html",
+        )
 
     for n in range(60):
         site.handlers[f"/{n or ''}"] = hesitant
     site.handlers["/0"] = hesitant
     columns = ["id", "url", "body_sha256", "depth", "redirects"]
-    first, second = (run("crawl", source(per_host=8), as_of=day) for day in ("2026-01-01", "2026-01-02"))
+    first, second = (
+        run("crawl", source(per_host=8), as_of=day) for day in ("2026-01-01", "2026-01-02")
+    )
     assert first.id != second.id
     assert first.read("documents", columns).equals(second.read("documents", columns))
     assert first.read("failures").equals(second.read("failures"))
@@ -326,13 +421,20 @@ def test_rows_do_not_depend_on_the_order_of_arrival(site, run, source, store):
 
 
 @pytest.mark.parametrize("how", ["meta", "header", "tdm"])
-def test_a_page_that_opts_out_is_a_failure_and_is_kept_only_if_the_settings_say_so(site, crawl, how):
+def test_a_page_that_opts_out_is_a_failure_and_is_kept_only_if_the_settings_say_so(
+    site, crawl, how
+):
     site.page("/", "/no")
-    head = {"meta": "<meta name='robots' content='index, NoAI'>", "tdm": "<meta name='tdm-reservation' content='1'>"}.get(how, "")
+    head = {
+        "meta": "<meta name='robots' content='index, NoAI'>",
+        "tdm": "<meta name='tdm-reservation' content='1'>",
+    }.get(how, "")
     site.page("/no", head=head, headers={"X-Robots-Tag": "noindex"} if how == "header" else {})
     artifact = crawl()
     assert failures(artifact, site) == {"/no": "robots"}
-    assert b"Page /no" not in gzip.decompress((artifact.path / "warc/site-00000.warc.gz").read_bytes())
+    assert b"Page /no" not in gzip.decompress(
+        (artifact.path / "warc/site-00000.warc.gz").read_bytes()
+    )
     kept = row_of(crawl(honour_opt_out=False), site, "/no")
     assert kept["meta_robots" if how == "meta" else "url"]
     assert kept["x_robots_tag"] == ("noindex" if how == "header" else None)
@@ -340,7 +442,9 @@ def test_a_page_that_opts_out_is_a_failure_and_is_kept_only_if_the_settings_say_
 
 def test_links_of_a_page_that_opts_out_are_followed(site, crawl):
     site.page("/", "/no")
-    site.page("/no", "/a", '/never" rel="nofollow', head="<meta name=robots content='noindex, follow'>")
+    site.page(
+        "/no", "/a", '/never" rel="nofollow', head="<meta name=robots content='noindex, follow'>"
+    )
     site.page("/a")
     artifact = crawl()
     assert paths(artifact, site) == ["/", "/a"]
@@ -359,7 +463,12 @@ def test_what_is_no_document_is_a_failure_with_its_reason(site, crawl):
     site.page("/empty", body=b" \n")
     site.page("/broken", status=500)
     artifact = crawl()
-    assert failures(artifact, site) == {"/gone": "http_status", "/picture": "media_type", "/empty": "empty", "/broken": "http_status"}
+    assert failures(artifact, site) == {
+        "/gone": "http_status",
+        "/picture": "media_type",
+        "/empty": "empty",
+        "/broken": "http_status",
+    }
     assert artifact.manifest.facts["rejected"] == {"http_status": 2, "media_type": 1, "empty": 1}
 
 
@@ -367,17 +476,26 @@ def test_a_status_that_http_does_not_know_is_a_failure_without_a_status(site, cr
     site.page("/", "/denied")
     site.page("/denied", status=999, reason="Request denied")
     (row,) = crawl().read("failures").to_pylist()
-    assert (row["reason"], row["detail"], row["status"]) == ("http_status", "999 Request denied", None)
+    assert (row["reason"], row["detail"], row["status"]) == (
+        "http_status",
+        "999 Request denied",
+        None,
+    )
 
 
 def test_headers_and_reason_phrases_may_be_any_bytes(site, crawl):
     site.raw("/robots.txt", b"HTTP/1.1 404 Introuvable \xe9\r\nContent-Length: 0\r\n\r\n")
     site.page("/", "/a", "/b")
-    site.raw("/a", b'HTTP/1.1 200 \xe9\r\nContent-Type: text/plain\r\nETag: "\xe9"\r\nContent-Length: 4\r\n\r\nhere')
+    site.raw(
+        "/a",
+        b'HTTP/1.1 200 \xe9\r\nContent-Type: text/plain\r\nETag: "\xe9"\r\nContent-Length: 4\r\n\r\nhere',
+    )
     site.raw("/b", b"HTTP/1.1 404 Pas trouv\xe9\r\nContent-Length: 0\r\n\r\n")
     artifact = crawl()
     assert row_of(artifact, site, "/a")["etag"] == '"\N{REPLACEMENT CHARACTER}"'
-    assert [row["detail"] for row in artifact.read("failures").to_pylist()] == ["404 Pas trouv\N{REPLACEMENT CHARACTER}"]
+    assert [row["detail"] for row in artifact.read("failures").to_pylist()] == [
+        "404 Pas trouv\N{REPLACEMENT CHARACTER}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -388,7 +506,12 @@ def test_headers_and_reason_phrases_may_be_any_bytes(site, crawl):
         ('<a href="/é">\x00x</a>'.encode("windows-1252"), "windows-1252"),
         ("\0<\0" * 10 + '<a href="/é">x</a>', "no-such-charset"),
     ],
-    ids=["utf-16 with bom said to be utf-8", "shift-jis said to be utf-8", "windows-1252 with nul", "unknown charset"],
+    ids=[
+        "utf-16 with bom said to be utf-8",
+        "shift-jis said to be utf-8",
+        "windows-1252 with nul",
+        "unknown charset",
+    ],
 )
 def test_links_are_found_and_bytes_kept_whatever_the_charset_says(site, crawl, body, declared):
     body = body.encode() if isinstance(body, str) else body
@@ -397,12 +520,18 @@ def test_links_are_found_and_bytes_kept_whatever_the_charset_says(site, crawl, b
     artifact = crawl()
     assert row_of(artifact, site, "/")["body"] == body
     assert row_of(artifact, site, "/")["charset"] == declared
-    assert any(path.startswith("/%") or path.startswith("/&") for path in [*paths(artifact, site), *failures(artifact, site)])
+    assert any(
+        path.startswith("/%") or path.startswith("/&")
+        for path in [*paths(artifact, site), *failures(artifact, site)]
+    )
 
 
 def test_a_seed_that_does_not_resolve_is_named_and_one_of_several_is_a_note(site, crawl):
     lost = "http://no-such-host.invalid/"
-    with pytest.raises(InputError, match=r"no-such-host.invalid/: connection: .*the name no-such-host.invalid does not resolve"):
+    with pytest.raises(
+        InputError,
+        match=r"no-such-host.invalid/: connection: .*the name no-such-host.invalid does not resolve",
+    ):
         crawl(seeds=[lost])
     site.page("/")
     artifact = crawl(seeds=[lost, f"{site.origin}/"])
@@ -424,7 +553,9 @@ def test_a_certificate_that_nobody_vouches_for_is_refused(crawl, tmp_path):
     context.load_cert_chain(certificate, key)
 
     async def serve_and_crawl():
-        server = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0, ssl=context)
+        server = await asyncio.start_server(
+            lambda reader, writer: None, "127.0.0.1", 0, ssl=context
+        )
         address = f"https://localhost:{server.sockets[0].getsockname()[1]}"
         async with server:
             return await asyncio.to_thread(_told, crawl, address)
@@ -446,11 +577,13 @@ def _self_signed(folder):
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
     now = datetime.now(UTC)
-    certificate = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1)).sign(
-        key, hashes.SHA256()
-    )
+    certificate = x509.CertificateBuilder(
+        name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1)
+    ).sign(key, hashes.SHA256())
     (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    secret = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    secret = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
     (folder / "key.pem").write_bytes(secret)
     return folder / "certificate.pem", folder / "key.pem"
 
@@ -471,6 +604,8 @@ def test_settings_that_cannot_work_are_refused_before_any_request(site, crawl, s
 
 
 def test_a_password_in_an_address_is_not_told(crawl):
-    with pytest.raises(ConfigError, match=r"crawl\.sources\.0\.seeds\.0 is an address with credentials") as error:
+    with pytest.raises(
+        ConfigError, match=r"crawl\.sources\.0\.seeds\.0 is an address with credentials"
+    ) as error:
         crawl(seeds=["https://u:hunter2@x/"])
     assert "hunter2" not in str(error.value)

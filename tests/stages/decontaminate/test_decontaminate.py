@@ -30,7 +30,10 @@ def cleaned(publish: Any, run: Any) -> Any:
         heldout = made_up.unique(made_up.documents(500, 1))
         documents = publish("unique_documents", train=train, heldout=heldout, rejects=[])
         return run(
-            "decontaminate", {"workers": 1} | changed, unique_documents=documents, eval_items=publish("eval_items", items=items, pages=[])
+            "decontaminate",
+            {"workers": 1} | changed,
+            unique_documents=documents,
+            eval_items=publish("eval_items", items=items, pages=[]),
         )
 
     return go
@@ -48,11 +51,22 @@ def refused(made: Any) -> list[str]:
         QUESTION.upper(),
         QUESTION.replace(" ", "\n   "),
         QUESTION.replace(",", " –").replace(".", "!!").replace("?", ""),
-        QUESTION.replace("nine", "ten"),  # one word changed near the beginning: thirteen others in a row remain
+        QUESTION.replace(
+            "nine", "ten"
+        ),  # one word changed near the beginning: thirteen others in a row remain
         "Q: " + " ".join(QUESTION.split()[8:]),
         QUESTION.replace("fi", "ﬁ").replace("f", "ｆ"),  # ligature and full-width letters
     ],
-    ids=["whole", "inside", "capitals", "line breaks", "punctuation", "a word changed", "second half", "look-alikes"],
+    ids=[
+        "whole",
+        "inside",
+        "capitals",
+        "line breaks",
+        "punctuation",
+        "a word changed",
+        "second half",
+        "look-alikes",
+    ],
 )
 def test_a_planted_question_is_refused(cleaned: Any, planted: str) -> None:
     made = cleaned([planted], [item(QUESTION)])
@@ -72,8 +86,13 @@ def test_twelve_words_in_a_row_are_not_thirteen(cleaned: Any) -> None:
 
 
 def test_short_evidence_counts_whole_and_shorter_is_only_counted(cleaned: Any) -> None:
-    eight, seven = "one two three four five six seven", "red orange yellow green blue indigo"  # the answer is the last word
-    made = cleaned([f"so {eight} eleven then", f"so {seven} eleven then", eight], [item(eight), item(seven)])
+    eight, seven = (
+        "one two three four five six seven",
+        "red orange yellow green blue indigo",
+    )  # the answer is the last word
+    made = cleaned(
+        [f"so {eight} eleven then", f"so {seven} eleven then", eight], [item(eight), item(seven)]
+    )
     (row,) = made.read("rejects").to_pylist()
     assert row["ngram"] == f"{eight} eleven"
     assert made.manifest.facts["figures"]["items_too_short"] == 1
@@ -89,7 +108,10 @@ def test_boilerplate_of_heldout_pages_is_set_aside_and_told(cleaned: Any) -> Non
     licence = "this page may be copied by anyone for any purpose as long as this very sentence stays in it"
     texts = [f"{made_up.page(100 + n)}\n{licence}" for n in range(6)] + [f"{licence}\n{QUESTION}"]
     items = [item(licence, origin="heldout"), item(QUESTION)]
-    strict, loose = cleaned(texts, items, max_document_frequency=7), cleaned(texts, items, max_document_frequency=3)
+    strict, loose = (
+        cleaned(texts, items, max_document_frequency=7),
+        cleaned(texts, items, max_document_frequency=3),
+    )
     assert len(refused(strict)) == 7
     assert refused(loose) == [texts[-1]]
     (row,) = loose.read("rejects").to_pylist()
@@ -100,13 +122,23 @@ def test_boilerplate_of_heldout_pages_is_set_aside_and_told(cleaned: Any) -> Non
     assert "6 documents hold nothing else" in loose.manifest.facts["notes"][0]
 
 
-@pytest.mark.parametrize("also", [[], [item(QUESTION, task="page", origin="heldout")]], ids=["alone", "shared with a held-out item"])
-def test_a_benchmark_question_is_no_boilerplate_however_often_it_was_copied(cleaned: Any, also: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(
+    "also",
+    [[], [item(QUESTION, task="page", origin="heldout")]],
+    ids=["alone", "shared with a held-out item"],
+)
+def test_a_benchmark_question_is_no_boilerplate_however_often_it_was_copied(
+    cleaned: Any, also: list[dict[str, Any]]
+) -> None:
     copies = [f"{made_up.page(100 + n)}\n{QUESTION}" for n in range(21)]
     made = cleaned(copies, [*also, item(QUESTION)])
     assert refused(made) == copies
     figures = made.manifest.facts["figures"]
-    assert (figures["boilerplate_ngrams"], figures["documents_spared"], figures["most_documents_of_an_item"]) == (0, 0, 21)
+    assert (
+        figures["boilerplate_ngrams"],
+        figures["documents_spared"],
+        figures["most_documents_of_an_item"],
+    ) == (0, 0, 21)
 
 
 def test_the_first_item_hit_and_all_hits_are_told(cleaned: Any) -> None:
@@ -116,7 +148,11 @@ def test_the_first_item_hit_and_all_hits_are_told(cleaned: Any) -> None:
     assert row["item"] == item(other)["id"]
     assert row["hits"] == (len(other.split()) - 12) + (len(ngrams.words(QUESTION)) - 12)
     figures = made.manifest.facts["figures"]
-    assert (figures["items"], figures["items_found"], figures["most_documents_of_an_item"]) == (2, 2, 1)
+    assert (figures["items"], figures["items_found"], figures["most_documents_of_an_item"]) == (
+        2,
+        2,
+        1,
+    )
 
 
 def test_items_that_share_an_ngram_all_count_as_found(cleaned: Any) -> None:
@@ -127,14 +163,19 @@ def test_items_that_share_an_ngram_all_count_as_found(cleaned: Any) -> None:
 def test_kept_documents_come_in_the_order_and_form_they_had(cleaned: Any) -> None:
     made = cleaned([QUESTION, "a", QUESTION + " too"], [item(QUESTION)], pages=30)
     expected = made_up.documents(0, 33)
-    assert made.read("documents").column("id").to_pylist() == [expected[1]["id"], *(row["id"] for row in expected[3:])]
+    assert made.read("documents").column("id").to_pylist() == [
+        expected[1]["id"],
+        *(row["id"] for row in expected[3:]),
+    ]
     assert made.read("documents").to_pylist()[1:] == [
         {k: row[k] for k in made.contract.arrow_schema("documents").names} for row in expected[3:]
     ]
 
 
 @pytest.mark.slow
-def test_a_large_corpus_becomes_several_files_in_the_same_order(cleaned: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_corpus_becomes_several_files_in_the_same_order(
+    cleaned: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     texts = [QUESTION if n % 1000 == 7 else "a few words" for n in range(3000)]
     one = cleaned(texts, [item(QUESTION)])
     tables = {table: one.read(table) for table in ("documents", "rejects")}
@@ -161,7 +202,9 @@ def test_workers_change_nothing(publish: Any, run: Any) -> None:
     items = publish("eval_items", items=[item(QUESTION)], pages=[])
     contents = []
     for workers in (1, 2):
-        made = run("decontaminate", {"workers": workers}, unique_documents=documents, eval_items=items)
+        made = run(
+            "decontaminate", {"workers": workers}, unique_documents=documents, eval_items=items
+        )
         assert made.rows("rejects") == 4
         contents.append(made.manifest.content)
         made.path.joinpath("manifest.json").unlink()
@@ -169,23 +212,43 @@ def test_workers_change_nothing(publish: Any, run: Any) -> None:
 
 
 def test_no_document_and_none_left_are_errors(publish: Any, run: Any, cleaned: Any) -> None:
-    empty = publish("unique_documents", train=[], heldout=made_up.unique(made_up.documents(0, 2)), rejects=[])
-    with pytest.raises(InputError, match=r"train: 0 documents for training \(2 held out, 0 duplicates\)"):
-        run("decontaminate", {"workers": 1}, unique_documents=empty, eval_items=publish("eval_items", items=[], pages=[]))
+    empty = publish(
+        "unique_documents", train=[], heldout=made_up.unique(made_up.documents(0, 2)), rejects=[]
+    )
+    with pytest.raises(
+        InputError, match=r"train: 0 documents for training \(2 held out, 0 duplicates\)"
+    ):
+        run(
+            "decontaminate",
+            {"workers": 1},
+            unique_documents=empty,
+            eval_items=publish("eval_items", items=[], pages=[]),
+        )
     with pytest.raises(InputError, match="all 2 documents share 13 words in a row with an item"):
         cleaned([QUESTION, QUESTION], [item(QUESTION)], pages=0)
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.lists(WORDS, max_size=30), st.lists(st.lists(WORDS, max_size=12), max_size=4), st.integers(2, 5), st.integers(0, 3))
-def test_the_index_finds_what_a_plain_search_finds(text: list[str], evidence: list[list[str]], ngram: int, less: int) -> None:
+@given(
+    st.lists(WORDS, max_size=30),
+    st.lists(st.lists(WORDS, max_size=12), max_size=4),
+    st.integers(2, 5),
+    st.integers(0, 3),
+)
+def test_the_index_finds_what_a_plain_search_finds(
+    text: list[str], evidence: list[list[str]], ngram: int, less: int
+) -> None:
     shortest = max(ngram - less, 1)
     wanted = set()
     for words in evidence:
         length = min(ngram, len(words))
         if length >= shortest:
             wanted |= {tuple(words[n : n + length]) for n in range(len(words) - length + 1)}
-    there = {gram for gram in wanted if any(tuple(text[n : n + len(gram)]) == gram for n in range(len(text)))}
+    there = {
+        gram
+        for gram in wanted
+        if any(tuple(text[n : n + len(gram)]) == gram for n in range(len(text)))
+    }
     index = Index.of([" ".join(words) for words in evidence], ngram, shortest)
     hits = index.hits(" ".join(text), WordHashes())
     assert {index.grams[number] for number in hits} == there
@@ -193,7 +256,11 @@ def test_the_index_finds_what_a_plain_search_finds(text: list[str], evidence: li
 
 
 def test_equal_hashes_of_different_words_are_no_hit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ngrams, "window_hashes", lambda hashes, length: np.zeros(max(len(hashes) - length + 1, 0), np.uint64))
+    monkeypatch.setattr(
+        ngrams,
+        "window_hashes",
+        lambda hashes, length: np.zeros(max(len(hashes) - length + 1, 0), np.uint64),
+    )
     index = Index.of(["a b c d", "e f g h"], 3, 3)
     cache = WordHashes()
     assert [index.grams[number] for number in index.hits("x y z e f g", cache)] == [("e", "f", "g")]

@@ -17,7 +17,11 @@ from stages.digests import digest, seed_for
 
 CONFIG = DedupConfig()
 BANDS, ROWS = CONFIG.bands_and_rows()
-WORDS = [f"{a}{b}" for a in ("ka", "lo", "mi", "nu", "pe", "ra", "su", "ti") for b in ("dor", "fen", "gil", "hum", "jan", "kel")]
+WORDS = [
+    f"{a}{b}"
+    for a in ("ka", "lo", "mi", "nu", "pe", "ra", "su", "ti")
+    for b in ("dor", "fen", "gil", "hum", "jan", "kel")
+]
 
 
 def signer(ngram: int = 5, seed: int = 0) -> Signer:
@@ -26,7 +30,9 @@ def signer(ngram: int = 5, seed: int = 0) -> Signer:
 
 def signed(texts: list[str], names: list[str] | None = None, ngram: int = 5) -> Signed:
     ids = [digest("test", name) for name in (names or list(map(str, range(len(texts)))))]
-    return signer(ngram).sign(pa.record_batch({"id": pa.array(ids), "text": pa.array(texts, pa.large_string())}))
+    return signer(ngram).sign(
+        pa.record_batch({"id": pa.array(ids), "text": pa.array(texts, pa.large_string())})
+    )
 
 
 def essay(chance: random.Random, words: int = 300) -> str:
@@ -53,7 +59,12 @@ def jaccard(a: set[tuple[str, ...]], b: set[tuple[str, ...]]) -> float:
 
 def test_signatures_are_datasketchs_own() -> None:
     shingles = signer().shingles(essay(random.Random(1), 900))
-    theirs = MinHash(num_perm=CONFIG.permutations, seed=seed_for(0, "dedup", "permutations") & 0xFFFF_FFFF, scheme="affine32", hashfunc=int)
+    theirs = MinHash(
+        num_perm=CONFIG.permutations,
+        seed=seed_for(0, "dedup", "permutations") & 0xFFFF_FFFF,
+        scheme="affine32",
+        hashfunc=int,
+    )
     theirs.update_batch(shingles)
     assert np.array_equal(signer().signature(shingles), theirs.hashvalues)
 
@@ -94,11 +105,15 @@ def test_a_chain_is_one_cluster_though_its_ends_differ() -> None:
     d = changed(c, chance, 0.018)
     sets = [ngrams(text) for text in (a, b, c, d)]
     assert min(map(jaccard, sets, sets[1:])) > 0.8 > jaccard(sets[0], sets[3])
-    assert len(np.unique(find_clusters(signed([a, b, c, d]), 0.78, BANDS, ROWS).representative)) == 1
+    assert (
+        len(np.unique(find_clusters(signed([a, b, c, d]), 0.78, BANDS, ROWS).representative)) == 1
+    )
 
 
 def test_exact_means_equal_but_for_case_and_white_space() -> None:
-    clusters = find_clusters(signed(["One two  three", "one TWO\nthree", "one two four"]), 0.8, BANDS, ROWS)
+    clusters = find_clusters(
+        signed(["One two  three", "one TWO\nthree", "one two four"]), 0.8, BANDS, ROWS
+    )
     assert clusters.exact.sum() == 1
     assert len(np.unique(clusters.representative)) == 2
 
@@ -107,12 +122,21 @@ def test_the_longest_text_stands_for_a_cluster_then_the_smallest_id() -> None:
     text = essay(random.Random(6))
     names = ["a", "b", "c"]
     smaller = min(range(2), key=lambda n: digest("test", names[n]))
-    assert set(find_clusters(signed([text, text], names[:2]), 0.8, BANDS, ROWS).representative) == {smaller}
-    assert set(find_clusters(signed([text, text, text + " more"], names), 0.8, BANDS, ROWS).representative) == {2}
+    assert set(find_clusters(signed([text, text], names[:2]), 0.8, BANDS, ROWS).representative) == {
+        smaller
+    }
+    assert set(
+        find_clusters(signed([text, text, text + " more"], names), 0.8, BANDS, ROWS).representative
+    ) == {2}
 
 
 def test_texts_without_words_are_not_all_one() -> None:
-    assert len(np.unique(find_clusters(signed(["===", "***", "..."]), 0.8, BANDS, ROWS).representative)) == 3
+    assert (
+        len(
+            np.unique(find_clusters(signed(["===", "***", "..."]), 0.8, BANDS, ROWS).representative)
+        )
+        == 3
+    )
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 0.95])
@@ -131,10 +155,16 @@ def test_twenty_thousand_like_documents_take_seconds(kind: str) -> None:
     share = {"identical": 0.0, "nearly identical": 0.05, "alike below the threshold": 0.4}[kind]
     other = chance.random(signatures.shape) < share
     signatures[other] = chance.integers(0, 2**32, int(other.sum()), np.uint32)
-    digests = chance.integers(0, 2**63, (count, 2), np.uint64) if share else np.zeros((count, 2), np.uint64)
+    digests = (
+        chance.integers(0, 2**63, (count, 2), np.uint64)
+        if share
+        else np.zeros((count, 2), np.uint64)
+    )
     ids = np.frombuffer(chance.bytes(16 * count), "V16")
     begin = time.process_time()
-    clusters = find_clusters(Signed(ids, digests, np.full(count, 100), signatures, 0), 0.8, BANDS, ROWS)
+    clusters = find_clusters(
+        Signed(ids, digests, np.full(count, 100), signatures, 0), 0.8, BANDS, ROWS
+    )
     assert time.process_time() - begin < 20
     kept = len(np.unique(clusters.representative))
     assert kept == 1 if share < 0.1 else kept > count * 0.9

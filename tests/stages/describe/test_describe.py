@@ -10,14 +10,14 @@ import yaml
 
 import stages
 from data_contracts import Artifact, ConfigError, Manifest
-from data_contracts.artifact import InputRef
-from stages.describe import pictures
+from data_contracts.store.artifact import InputRef
 from stages.describe.config import UNKNOWN, DescribeConfig
 from stages.describe.data_card import data_card
-from stages.describe.funnel import funnel
-from stages.describe.lineage import lineage, mermaid
-from stages.describe.markdown import number, quotation, settings, table
 from stages.describe.model_card import model_card
+from stages.reporting import pictures
+from stages.reporting.funnel import funnel
+from stages.reporting.lineage import lineage, mermaid
+from stages.reporting.markdown import number, quotation, settings, table
 from tests.golden import describe as golden
 
 NUMBER = re.compile(r"(?<![\w.,-])\d[\d,]*(?:\.\d+)?(?:e[-+]\d+)?(?![\w])")
@@ -41,7 +41,9 @@ def text(release, name):
 def test_the_release_holds_cards_lineage_and_pictures(release):
     names = {"README.md", "DATA.md", "lineage.json", "lineage.mmd", "funnel.svg", "loss.svg"}
     assert {entry.path for entry in release.manifest.files} == names
-    assert set(release.manifest.inputs) == {wanted.name for wanted in stages.stage("describe").consumes}
+    assert set(release.manifest.inputs) == {
+        wanted.name for wanted in stages.stage("describe").consumes
+    }
     assert release.manifest.facts["figures"]["artifacts"] == len(release.manifest.inputs)
 
 
@@ -66,7 +68,9 @@ def test_no_card_holds_a_number_that_is_not_in_the_inputs(release, given):
             for value in _numbers(artifact.read(name).to_pylist()):
                 known |= {number(value), str(value)}
     checkpoint = given["dpo_checkpoint"]
-    known |= {number(value) for value in _numbers(json.loads(checkpoint.file("config").read_text()))}
+    known |= {
+        number(value) for value in _numbers(json.loads(checkpoint.file("config").read_text()))
+    }
     # counts over rows, worked out here by hand from the golden tables
     by_hand = {
         "weights": 500 * 64 + 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96 + 2 * 64) + 64, "pages of web": 5, "pages of files": 3,
@@ -112,17 +116,32 @@ def test_the_model_card_shows_scores_beside_baselines_and_a_dash_for_what_is_mis
 
 @pytest.mark.slow
 def test_equal_inputs_give_equal_bytes(release, run, given, tmp_path):
-    again = {name: text(release, name) for name in ("README.md", "DATA.md", "lineage.json", "lineage.mmd", "funnel.svg", "loss.svg")}
-    manifests = {role: artifact.manifest.model_copy(update={"started": "x", "finished": "y"}) for role, artifact in given.items()}
-    assert json.dumps(lineage(manifests), indent=1, ensure_ascii=False) + "\n" == again["lineage.json"]
+    again = {
+        name: text(release, name)
+        for name in (
+            "README.md",
+            "DATA.md",
+            "lineage.json",
+            "lineage.mmd",
+            "funnel.svg",
+            "loss.svg",
+        )
+    }
+    manifests = {
+        output: artifact.manifest.model_copy(update={"started": "x", "finished": "y"})
+        for output, artifact in given.items()
+    }
+    assert (
+        json.dumps(lineage(manifests), indent=1, ensure_ascii=False) + "\n" == again["lineage.json"]
+    )
     assert pictures.funnel_svg(manifests.values()) == again["funnel.svg"]
     assert not re.search(r"20\d\d-\d\d-\d\d", "".join(again.values()))
 
 
 @pytest.mark.slow
 def test_every_input_may_be_absent_but_not_all(run, given):
-    for role, artifact in given.items():
-        alone = run("describe", **{role: artifact})
+    for output, artifact in given.items():
+        alone = run("describe", **{output: artifact})
         assert UNKNOWN in text(alone, "README.md")
         assert text(alone, "loss.svg").startswith("<?xml")
     with pytest.raises(ConfigError, match="nothing to describe"):
@@ -130,8 +149,15 @@ def test_every_input_may_be_absent_but_not_all(run, given):
 
 
 def test_lineage_names_what_is_not_given():
-    made = _manifest("b" * 24, "checkpoint", "pretrain", {"tokenizer": InputRef(noun="tokenizer", id="a" * 24)})
-    assert lineage({"base_checkpoint": made})["not_given"] == [{"noun": "tokenizer", "id": "a" * 24}]
+    made = _manifest(
+        "b" * 24,
+        "checkpoint",
+        "pretrain",
+        {"tokenizer": InputRef(artifact_type="tokenizer", id="a" * 24)},
+    )
+    assert lineage({"base_checkpoint": made})["not_given"] == [
+        {"artifact_type": "tokenizer", "id": "a" * 24}
+    ]
     graph = mermaid([made])
     assert f"  {'a' * 24} --> {'b' * 24}" in graph.splitlines()
     assert f'{"a" * 24}["tokenizer aaaaaaaa"]:::absent' in graph
@@ -140,7 +166,9 @@ def test_lineage_names_what_is_not_given():
 def test_reasons_that_do_not_add_up_to_the_rejects_are_not_shown():
     manifest = _manifest("b" * 24, "clean_documents", "clean", {})
     rows = {"documents": 5, "rejects": 4}
-    true = manifest.model_copy(update={"rows": rows, "facts": {"rejected": {"short": 1, "language": 3}}})
+    true = manifest.model_copy(
+        update={"rows": rows, "facts": {"rejected": {"short": 1, "language": 3}}}
+    )
     wrong = manifest.model_copy(update={"rows": rows, "facts": {"rejected": {"short": 1}}})
     assert funnel([true])[0].lost == {"language": 3, "short": 1}
     assert funnel([wrong])[0].lost == {"any reason": 4}
@@ -149,14 +177,20 @@ def test_reasons_that_do_not_add_up_to_the_rejects_are_not_shown():
 @pytest.mark.slow
 def test_figures_of_the_tokenizer_and_of_its_shards_are_told(given):
     def with_figures(artifact, **figures):
-        return Artifact(artifact.path, artifact.manifest.model_copy(update={"facts": {"figures": figures}}), artifact.digest)
+        return Artifact(
+            artifact.path,
+            artifact.manifest.model_copy(update={"facts": {"figures": figures}}),
+            artifact.digest,
+        )
 
     told = {
         "tokenizer": with_figures(given["tokenizer"], vocabulary=320),
         "token_shards": with_figures(given["token_shards"], train_tokens=12345),
     }
     card = data_card(DescribeConfig(), told, None)
-    assert "## Tokens\n\n|  |  |\n|---|---|\n| vocabulary | 320 |\n| train_tokens | 12,345 |" in card
+    assert (
+        "## Tokens\n\n|  |  |\n|---|---|\n| vocabulary | 320 |\n| train_tokens | 12,345 |" in card
+    )
 
 
 def test_settings_are_told_as_they_were_given_without_digests_and_without_where_it_ran():
@@ -166,7 +200,10 @@ def test_settings_are_told_as_they_were_given_without_digests_and_without_where_
             "settings": {"files": ["~/pairs.jsonl"], "seed": 0, "workers": 2},
         }
     )
-    assert json.loads(settings(manifest).strip("`json\n")) == {"files": ["~/pairs.jsonl"], "seed": 0}
+    assert json.loads(settings(manifest).strip("`json\n")) == {
+        "files": ["~/pairs.jsonl"],
+        "seed": 0,
+    }
 
 
 def test_the_cards_tell_settings_as_they_were_given_and_notes_that_are_no_html(given):
@@ -177,8 +214,13 @@ def test_the_cards_tell_settings_as_they_were_given_and_notes_that_are_no_html(g
         }  # fmt: skip
         return Artifact(artifact.path, artifact.manifest.model_copy(update=update), artifact.digest)
 
-    changed = {role: told(given[role]) for role in ("clean_documents", "base_checkpoint", "scores")}
-    model, data = model_card(DescribeConfig(), changed, None), data_card(DescribeConfig(), changed, None)
+    changed = {
+        output: told(given[output]) for output in ("clean_documents", "base_checkpoint", "scores")
+    }
+    model, data = (
+        model_card(DescribeConfig(), changed, None),
+        data_card(DescribeConfig(), changed, None),
+    )
     for card in (model, data):
         assert '"~/pairs.jsonl"' in card
         assert "/home/me" not in card
@@ -207,7 +249,12 @@ def test_text_from_the_data_cannot_break_out_of_a_quotation():
 
 @pytest.mark.slow
 def test_pictures_take_rows_with_columns_missing_and_values_that_are_no_numbers():
-    rows = [{"step": 0, "loss": 3.0}, {"step": 1, "loss": float("nan")}, {"step": 2}, {"step": 3, "loss": None, "heldout_loss": 2.0}]
+    rows = [
+        {"step": 0, "loss": 3.0},
+        {"step": 1, "loss": float("nan")},
+        {"step": 2},
+        {"step": 3, "loss": None, "heldout_loss": 2.0},
+    ]
     for svg in (
         pictures.loss_svg(rows),
         pictures.loss_svg([]),
@@ -221,16 +268,14 @@ def test_pictures_take_rows_with_columns_missing_and_values_that_are_no_numbers(
 
 @pytest.mark.slow
 def test_pictures_and_lineage_are_usable_without_torch():
-    code = (
-        "import sys; sys.modules['torch'] = None; from stages.describe import lineage, pictures, stage; print(len(pictures.loss_svg([])))"
-    )
+    code = "import sys; sys.modules['torch'] = None; from stages.describe import lineage, pictures, stage; print(len(pictures.loss_svg([])))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 1000
 
 
-def _manifest(id, noun, stage, inputs):
+def _manifest(id, artifact_type, stage, inputs):
     return Manifest(
-        groundup="0", id=id, noun=noun, contract="1.0.0", stage=stage, stage_version=1, as_of=None, config={}, settings={}, inputs=inputs,
+        groundup="0", id=id, artifact_type=artifact_type, contract="1.0.0", stage=stage, stage_version=1, as_of=None, config={}, settings={}, inputs=inputs,
         rows={}, facts={}, files=[], started="", finished="",
     )  # fmt: skip
 

@@ -24,7 +24,9 @@ def settings(**training):
 
 
 def test_the_first_loss_is_ln_2_and_training_raises_the_margin_on_held_out_pairs_too(run, publish):
-    figures = run("dpo", settings(duration=40, learning_rate=3e-3), **golden.inputs(publish)).manifest.facts["figures"]
+    figures = run(
+        "dpo", settings(duration=40, learning_rate=3e-3), **golden.inputs(publish)
+    ).manifest.facts["figures"]
     assert figures["loss_at_step_0"] == pytest.approx(math.log(2), abs=1e-5)
     assert figures["reward_accuracy"] == 1.0
     assert figures["reward_margin"] > 0.5
@@ -57,7 +59,7 @@ def test_a_micro_batch_has_room_for_both_answers_of_its_pairs(run, publish, monk
         return lambda model, batch: seen.add(len(batch["ids"])) or loss(model, batch)
 
     monkeypatch.setattr("stages.dpo.stage.preference_loss", counting)
-    monkeypatch.setattr("stages.lm.fit.MICRO_BATCH_TOKENS", {"cpu": 4 * 96})
+    monkeypatch.setattr("stages.lm.training.loop.MICRO_BATCH_TOKENS", {"cpu": 4 * 96})
     run("dpo", settings(duration=1), **golden.inputs(publish))
     assert seen == {2}
 
@@ -71,17 +73,23 @@ def test_metrics_tell_accuracy_and_margin_at_every_step(run, publish):
 
 def test_one_pair_is_enough(run, publish):
     one = publish("preferences", pairs=golden.pairs(1, 0))
-    figures = run("dpo", golden.SETTINGS, checkpoint=sft.checkpoint(publish), preferences=one).manifest.facts["figures"]
+    figures = run(
+        "dpo", golden.SETTINGS, checkpoint=sft.checkpoint(publish), preferences=one
+    ).manifest.facts["figures"]
     assert (figures["pairs"], figures["heldout_accuracy"]) == (1, None)
     assert figures["loss_at_step_0"] == pytest.approx(math.log(2), abs=1e-5)
 
 
 def test_the_loss_is_that_of_the_paper():
     policy, reference = torch.tensor([[-1.0, -4.0]]), torch.tensor([[-2.0, -3.0]])
-    found = compare(policy, reference, torch.tensor([[2.0, 4.0]]), beta=0.5, length_normalised=False)
+    found = compare(
+        policy, reference, torch.tensor([[2.0, 4.0]]), beta=0.5, length_normalised=False
+    )
     assert float(found.margin) == pytest.approx(0.5 * (1 - -1))
     assert float(found.loss) == pytest.approx(-math.log(1 / (1 + math.exp(-1.0))))
-    normalised = compare(policy, reference, torch.tensor([[2.0, 4.0]]), beta=0.5, length_normalised=True)
+    normalised = compare(
+        policy, reference, torch.tensor([[2.0, 4.0]]), beta=0.5, length_normalised=True
+    )
     assert float(normalised.margin) == pytest.approx(0.5 * (1 / 2 - -1 / 4))
 
 
@@ -89,11 +97,16 @@ def test_only_the_answer_in_question_counts_and_its_end_token_does(publish):
     source = sft.checkpoint(publish)
     chat = ChatFormat(source)
     row = golden.pair("x", "red.", "blue, or so") | {
-        "prompt": [{"role": "user", "content": "Which?"}, {"role": "assistant", "content": "What?"}, {"role": "user", "content": "Colour."}]
+        "prompt": [
+            {"role": "user", "content": "Which?"},
+            {"role": "assistant", "content": "What?"},
+            {"role": "user", "content": "Colour."},
+        ]
     }
     (found,) = pairs_of.read(publish("preferences", pairs=[row]), chat, 96, Counter())["train"]
     said = [
-        chat.tokenizer.decode([t for t in side[1] if t != IGNORED], skip_special_tokens=False) for side in (found.chosen, found.rejected)
+        chat.tokenizer.decode([t for t in side[1] if t != IGNORED], skip_special_tokens=False)
+        for side in (found.chosen, found.rejected)
     ]
     assert said == ["red.<|im_end|>", "blue, or so<|im_end|>"]
 
@@ -101,7 +114,9 @@ def test_only_the_answer_in_question_counts_and_its_end_token_does(publish):
 def test_padding_does_not_change_a_log_probability(publish):
     source = sft.checkpoint(publish)
     model = load_model(source)
-    found = pairs_of.read(publish("preferences", pairs=golden.pairs(6, 0)), ChatFormat(source), 96, Counter())
+    found = pairs_of.read(
+        publish("preferences", pairs=golden.pairs(6, 0)), ChatFormat(source), 96, Counter()
+    )
     batches = PairBatches(found["train"], 2, 0, pad=1)
     with torch.no_grad():
         together = answer_logprobs(model, batches.at(range(6)))
@@ -112,21 +127,40 @@ def test_padding_does_not_change_a_log_probability(publish):
 
 
 def test_the_loss_of_pairs_of_a_mixture_of_experts_is_the_sum_of_the_loss_of_each(publish):
-    source = sft.checkpoint(publish, architecture="qwen3_moe", experts=4, experts_per_token=2, expert_width=16)
-    pairs = [*golden.pairs(3, 0), golden.pair("Which?", "red.", "blue, or not, or green, or white, or red")]
+    source = sft.checkpoint(
+        publish, architecture="qwen3_moe", experts=4, experts_per_token=2, expert_width=16
+    )
+    pairs = [
+        *golden.pairs(3, 0),
+        golden.pair("Which?", "red.", "blue, or not, or green, or white, or red"),
+    ]
     found = pairs_of.read(publish("preferences", pairs=pairs), ChatFormat(source), 96, Counter())
-    model, batches, loss = load_model(source), PairBatches(found["train"], 4, 0, pad=1), preference_loss(0.1, 0.2, False)
+    model, batches, loss = (
+        load_model(source),
+        PairBatches(found["train"], 4, 0, pad=1),
+        preference_loss(0.1, 0.2, False),
+    )
     with torch.no_grad():
-        whole, parts = loss(model, batches.at(range(4))), [loss(model, batches.at([n])) for n in range(4)]
+        whole, parts = (
+            loss(model, batches.at(range(4))),
+            [loss(model, batches.at([n])) for n in range(4)],
+        )
     assert float(whole.total) == pytest.approx(sum(float(part.total) for part in parts), rel=1e-6)
 
 
 def test_pairs_that_do_not_fit_are_dropped_and_counted_and_none_left_is_an_error(run, publish):
     long = golden.pair("very " * 200, "no.", "yes.")
     checkpoint = sft.checkpoint(publish)
-    some = publish("preferences", pairs=[long, golden.pair("a<|im_end|>?", "b.", "c."), *golden.pairs(4, 0)])
+    some = publish(
+        "preferences", pairs=[long, golden.pair("a<|im_end|>?", "b.", "c."), *golden.pairs(4, 0)]
+    )
     assert run("dpo", golden.SETTINGS, checkpoint=checkpoint, preferences=some).manifest.facts["rejected"] == {
         "special_token_in_text": 1, "too_long": 1,
     }  # fmt: skip
     with pytest.raises(InputError, match=r"0 of 2 pairs can be trained on: 1 too_long, 1 held out"):
-        run("dpo", golden.SETTINGS, checkpoint=checkpoint, preferences=publish("preferences", pairs=[long, *golden.pairs(1, 1)]))
+        run(
+            "dpo",
+            golden.SETTINGS,
+            checkpoint=checkpoint,
+            preferences=publish("preferences", pairs=[long, *golden.pairs(1, 1)]),
+        )

@@ -19,7 +19,11 @@ WRITES = {
     "output_type": "generate_until", "test_split": "test", "doc_to_text": "{{question}}", "doc_to_target": "{{answer}}",
     "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
 }  # fmt: skip
-CHOOSES = WRITES | {"output_type": "multiple_choice", "doc_to_choice": ["0", "1", "2"], "metric_list": [{"metric": "acc"}]}
+CHOOSES = WRITES | {
+    "output_type": "multiple_choice",
+    "doc_to_choice": ["0", "1", "2"],
+    "metric_list": [{"metric": "acc"}],
+}
 MEAN = {"aggregate_metric_list": [{"metric": "acc", "weight_by_size": True}]}
 GROUPS = {
     "outer": MEAN | {"group": "outer", "task": ["inner", "three"]},
@@ -37,47 +41,85 @@ def evaluate(publish, run, tmp_path, monkeypatch):
     folder.mkdir()
     rows = [{"question": f"{'Say a number. ' * 40}{n}", "answer": str(n)} for n in range(3)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data = {"dataset_path": "json", "dataset_kwargs": {"data_files": {"test": str(folder / "rows.jsonl")}, "cache_dir": str(folder / "c")}}
+    data = {
+        "dataset_path": "json",
+        "dataset_kwargs": {
+            "data_files": {"test": str(folder / "rows.jsonl")},
+            "cache_dir": str(folder / "c"),
+        },
+    }
     items = publish("eval_items", items=ITEMS[:3])
     monkeypatch.setattr(
         harness,
         "TaskManager",
-        lambda include_path=folder, include_defaults=False: TaskManager(include_path=include_path, include_defaults=False),
+        lambda include_path=folder, include_defaults=False: TaskManager(
+            include_path=include_path, include_defaults=False
+        ),
     )
 
     def go(tasks, /, context=128, **settings):
         for name, task in tasks.items():
-            (folder / f"{name}.yaml").write_text(yaml.safe_dump(task if "group" in task else {"task": name} | data | task))
+            (folder / f"{name}.yaml").write_text(
+                yaml.safe_dump(task if "group" in task else {"task": name} | data | task)
+            )
         checkpoint = tiny_checkpoint(publish, max_position_embeddings=context)
-        return run("evaluate", QUICK | {"tasks": list(tasks)} | settings, checkpoint=checkpoint, eval_items=items)
+        return run(
+            "evaluate",
+            QUICK | {"tasks": list(tasks)} | settings,
+            checkpoint=checkpoint,
+            eval_items=items,
+        )
 
     return go
 
 
 def values(artifact):
-    return {row["task"]: row["value"] for row in artifact.read("scores").to_pylist() if row["metric"] in ("acc", "exact_match")}
+    return {
+        row["task"]: row["value"]
+        for row in artifact.read("scores").to_pylist()
+        if row["metric"] in ("acc", "exact_match")
+    }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("context", [48, 256])
-def test_tasks_that_write_text_leave_room_for_the_question_whatever_they_wish_for(evaluate, context):
+def test_tasks_that_write_text_leave_room_for_the_question_whatever_they_wish_for(
+    evaluate, context
+):
     wishes = {
         "silent": {},
         "greedy": {"max_gen_toks": 5000},
         "alias": {"max_new_tokens": 300, "max_length": 9000},
         "modest": {"max_gen_toks": 8},
     }
-    made = evaluate({name: WRITES | {"generation_kwargs": {"until": ["\n"]} | wish} for name, wish in wishes.items()}, context, limit=2)
-    assert {task: value for task, value in values(made).items() if task in wishes} == dict.fromkeys(wishes, 0.0)
-    cut = [note for note in made.manifest.facts["notes"] if f"2 answers had room for {context // 2} tokens" in note]
+    made = evaluate(
+        {
+            name: WRITES | {"generation_kwargs": {"until": ["\n"]} | wish}
+            for name, wish in wishes.items()
+        },
+        context,
+        limit=2,
+    )
+    assert {task: value for task, value in values(made).items() if task in wishes} == dict.fromkeys(
+        wishes, 0.0
+    )
+    cut = [
+        note
+        for note in made.manifest.facts["notes"]
+        if f"2 answers had room for {context // 2} tokens" in note
+    ]
     assert [note.split("'")[1] for note in cut] == ["silent", "greedy", "alias"]
-    assert [row["item"] for row in made.read("samples").to_pylist() if row["task"] == "modest"] == ["0", "1"]
+    assert [row["item"] for row in made.read("samples").to_pylist() if row["task"] == "modest"] == [
+        "0",
+        "1",
+    ]
 
 
 FAILING = {
     "absent": WRITES | {"dataset_kwargs": {"data_files": {"test": "/nowhere/rows.jsonl"}}},
     "odd": WRITES | {"output_type": "sing"},
-    "undefined": WRITES | {"doc_to_text": "{{ question if answer == '0' else question.nothing.at_all }}"},
+    "undefined": WRITES
+    | {"doc_to_text": "{{ question if answer == '0' else question.nothing.at_all }}"},
     "unsafe": WRITES | {"unsafe_code": True},
     "endless": WRITES | {"generation_kwargs": {"max_gen_toks": "many"}},
 }
@@ -89,26 +131,41 @@ def test_tasks_that_fail_cost_their_own_score_and_no_other(evaluate, tmp_path):
     script.write_text("")
     failing = FAILING | {"script": WRITES | {"dataset_path": str(script), "dataset_kwargs": {}}}
     made = evaluate(failing | {"writes": WRITES})
-    assert {task: value for task, value in values(made).items() if "_" not in task} == dict.fromkeys(failing) | {"writes": 0.0}
+    assert {
+        task: value for task, value in values(made).items() if "_" not in task
+    } == dict.fromkeys(failing) | {"writes": 0.0}
     assert values(made)["heldout_description"] is not None
     notes = {
-        note.split("'")[1]: note for note in made.manifest.facts["notes"] if note.startswith("lm-eval task") and "room for" not in note
+        note.split("'")[1]: note
+        for note in made.manifest.facts["notes"]
+        if note.startswith("lm-eval task") and "room for" not in note
     }
     assert set(notes) == set(failing)
     assert "it or its data cannot be had: FileNotFoundError: " in notes["absent"]
-    assert "it or its data cannot be had: RuntimeError: Dataset scripts are no longer supported" in notes["script"]
+    assert (
+        "it or its data cannot be had: RuntimeError: Dataset scripts are no longer supported"
+        in notes["script"]
+    )
     assert "it or its data cannot be had: ValueError: " in notes["odd"]
     assert "it cannot be evaluated: UndefinedError: " in notes["undefined"]
     assert "it cannot be evaluated: ValueError: " in notes["endless"]
     assert "runs the code that the model writes" in notes["unsafe"]
-    asks_again = {name for name, note in notes.items() if note.endswith("ask again: groundup stage evaluate --name NAME --as-of DATE")}
+    asks_again = {
+        name
+        for name, note in notes.items()
+        if note.endswith("ask again: groundup stage evaluate --name NAME --as-of DATE")
+    }
     assert asks_again == set(failing) - {"unsafe"}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["odd", "undefined", "unsafe"])
-def test_a_task_that_fails_stops_the_stage_if_the_settings_say_so_and_the_cause_is_kept(evaluate, name):
-    with pytest.raises(InputError, match=rf"lm-eval task '{name}'(?s:.)*To repair: leave it out of|go online") as error:
+def test_a_task_that_fails_stops_the_stage_if_the_settings_say_so_and_the_cause_is_kept(
+    evaluate, name
+):
+    with pytest.raises(
+        InputError, match=rf"lm-eval task '{name}'(?s:.)*To repair: leave it out of|go online"
+    ) as error:
         evaluate({name: FAILING[name]}, unreachable="error")
     assert (type(error.value.__cause__).__name__ in str(error.value)) == (name != "unsafe")
 
@@ -133,37 +190,61 @@ def test_our_own_mistakes_and_a_wish_to_stop_are_no_notes_about_a_task(evaluate,
 
 @pytest.mark.slow
 def test_a_group_of_groups_is_scored_on_all_items_beside_the_chance_of_all(evaluate):
-    made = {row["task"]: row for row in evaluate(GROUPS, tasks=["outer"]).read("scores").to_pylist()}
-    assert {task: made[task]["n"] for task in GROUPS} == {"outer": 9, "inner": 6, "one": 3, "two": 3, "three": 3}
+    made = {
+        row["task"]: row for row in evaluate(GROUPS, tasks=["outer"]).read("scores").to_pylist()
+    }
+    assert {task: made[task]["n"] for task in GROUPS} == {
+        "outer": 9,
+        "inner": 6,
+        "one": 3,
+        "two": 3,
+        "three": 3,
+    }
     for group, members in {"inner": ["one", "two"], "outer": ["one", "two", "three"]}.items():
         for column in ("value", "baseline"):
-            assert made[group][column] == pytest.approx(sum(made[task][column] for task in members) / len(members))
+            assert made[group][column] == pytest.approx(
+                sum(made[task][column] for task in members) / len(members)
+            )
 
 
 @pytest.mark.slow
 def test_a_score_that_two_tasks_would_tell_is_refused(evaluate):
-    with pytest.raises(ConfigError, match="'two': 'two' would be told twice: it is a score of 'outer'"):
+    with pytest.raises(
+        ConfigError, match="'two': 'two' would be told twice: it is a score of 'outer'"
+    ):
         evaluate(GROUPS, tasks=["outer", "two"])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("task", [CHOOSES, FAILING["absent"]])
-def test_a_further_task_with_the_name_of_a_benchmark_is_refused_whether_it_can_be_had_or_not(evaluate, task):
+def test_a_further_task_with_the_name_of_a_benchmark_is_refused_whether_it_can_be_had_or_not(
+    evaluate, task
+):
     with pytest.raises(ConfigError, match="it is a score of 'eval_items'"):
         evaluate({"heldout_description": task})
 
 
 @pytest.mark.slow
 def test_a_task_asked_for_twice_is_told_once(evaluate):
-    rows = evaluate({"one": CHOOSES, "absent": FAILING["absent"]}, tasks=["one", "absent", "one", "absent"]).read("scores").to_pylist()
-    assert [row["task"] for row in rows if row["task"] in ("one", "absent") and row["metric"] == "acc"] == ["one", "absent"]
+    rows = (
+        evaluate(
+            {"one": CHOOSES, "absent": FAILING["absent"]}, tasks=["one", "absent", "one", "absent"]
+        )
+        .read("scores")
+        .to_pylist()
+    )
+    assert [
+        row["task"] for row in rows if row["task"] in ("one", "absent") and row["metric"] == "acc"
+    ] == ["one", "absent"]
 
 
 @pytest.mark.slow
 def test_misspelt_tasks_are_told_together_before_anything_is_examined(evaluate, monkeypatch):
     seen = []
     monkeypatch.setattr(Report, "progress", lambda self, *told: seen.append(told))
-    with pytest.raises(ConfigError, match=r"evaluate\.tasks 'outr', 'thre': .*\n.*did you mean 'outer', 'three'\?"):
+    with pytest.raises(
+        ConfigError, match=r"evaluate\.tasks 'outr', 'thre': .*\n.*did you mean 'outer', 'three'\?"
+    ):
         evaluate(GROUPS, tasks=["outr", "one", "thre"])
     assert seen == []
 
@@ -174,7 +255,10 @@ def test_progress_counts_texts_that_are_written(evaluate, monkeypatch):
     monkeypatch.setattr(Report, "progress", lambda self, *so_far: told.append(so_far))
     evaluate({"writes": WRITES}, batch_size=2)
     choices = next(total for _, total, _ in told)
-    assert told[-2:] == [(choices + 2, choices + 3, "sequences"), (choices + 3, choices + 3, "sequences")]
+    assert told[-2:] == [
+        (choices + 2, choices + 3, "sequences"),
+        (choices + 3, choices + 3, "sequences"),
+    ]
 
 
 def found(samples, value=0.5):
@@ -187,17 +271,29 @@ def found(samples, value=0.5):
 
 
 def sample(number, *values, filter="none"):
-    return {"doc_id": number, "doc": {}, "target": 0, "filter": filter, "filtered_resps": [(value, False) for value in values]}
+    return {
+        "doc_id": number,
+        "doc": {},
+        "target": 0,
+        "filter": filter,
+        "filtered_resps": [(value, False) for value in values],
+    }
 
 
 def test_a_group_with_a_log_likelihood_that_is_no_number_has_no_score():
     good, bad = sample(0, -1.0, -2.0), sample(1, -1.0, float("nan"))
-    assert [(row["value"], row["n"], row["baseline"]) for row in harness.score_rows(found([good, good]))] == [(0.5, 2, 0.5)] * 3
-    assert [(row["value"], row["n"], row["stderr"]) for row in harness.score_rows(found([good, bad]))] == [(None, 0, None)] * 3
+    assert [
+        (row["value"], row["n"], row["baseline"]) for row in harness.score_rows(found([good, good]))
+    ] == [(0.5, 2, 0.5)] * 3
+    assert [
+        (row["value"], row["n"], row["stderr"]) for row in harness.score_rows(found([good, bad]))
+    ] == [(None, 0, None)] * 3
 
 
 def test_an_item_read_through_two_filters_is_one_sample():
-    samples = [sample(number, filter=name) for name in ("strict", "flexible") for number in range(2)]
+    samples = [
+        sample(number, filter=name) for name in ("strict", "flexible") for number in range(2)
+    ]
     assert [row["item"] for row in harness.sample_rows(found(samples))] == ["0", "1"]
 
 

@@ -32,9 +32,16 @@ def conversations(publish: Any) -> Any:
     return publish("conversations", conversations=CHATS)
 
 
-def test_each_known_name_is_asked_about_in_words_that_were_tuned_on_and_in_others(conversations: Any) -> None:
-    found = exam(conversations, RecallSettings(names=("sorted", "os.walk", "os.path.split", "os", "walk")))
-    asked = [(question.task, question.name, question.text, question.reference) for question in found.questions]
+def test_each_known_name_is_asked_about_in_words_that_were_tuned_on_and_in_others(
+    conversations: Any,
+) -> None:
+    found = exam(
+        conversations, RecallSettings(names=("sorted", "os.walk", "os.path.split", "os", "walk"))
+    )
+    asked = [
+        (question.task, question.name, question.text, question.reference)
+        for question in found.questions
+    ]
     assert asked == [
         (SEEN, "sorted", "What does sorted do?", SORTED),
         (REWORDED, "sorted", "Tell me what sorted is used for.", SORTED),
@@ -58,20 +65,30 @@ def test_each_known_name_is_asked_about_in_words_that_were_tuned_on_and_in_other
         ("", False),
     ],
 )
-def test_well_formed_is_english_of_known_words_that_begins_ends_and_does_not_loop(text: str, good: bool) -> None:
+def test_well_formed_is_english_of_known_words_that_begins_ends_and_does_not_loop(
+    text: str, good: bool
+) -> None:
     assert is_well_formed(text, WORDS) is good
 
 
-def answers(said: dict[str, str], conversations: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch) -> list[recall.Answer]:
+def answers(
+    said: dict[str, str], conversations: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
+) -> list[recall.Answer]:
     """What `ask` makes of a model that says this, by question; what it does not know it says without end."""
     chat = ChatFormat(checkpoint)
 
-    def generate(_: Any, prompts: Sequence[list[int]], *, max_new_tokens: int, **__: Any) -> list[list[int]]:
+    def generate(
+        _: Any, prompts: Sequence[list[int]], *, max_new_tokens: int, **__: Any
+    ) -> list[list[int]]:
         found = []
         for prompt in prompts:
             text = chat.tokenizer.decode(prompt, skip_special_tokens=True)
             answer = next((said[question] for question in said if question in text), None)
-            ids = chat.tokenizer.encode(answer).ids if answer else chat.tokenizer.encode("a " * 99).ids
+            ids = (
+                chat.tokenizer.encode(answer).ids
+                if answer
+                else chat.tokenizer.encode("a " * 99).ids
+            )
             found.append(ids[:max_new_tokens])
         return found
 
@@ -95,21 +112,35 @@ def test_the_share_of_documented_answers_and_of_well_formed_ones_is_told_by_word
 
 
 @pytest.mark.slow
-def test_the_stage_writes_recall_to_scores_and_samples_and_names_what_is_missing(publish: Any, run: Any, conversations: Any) -> None:
-    settings = {"recall": {"names": ["sorted", "os.walk", "re.sub"], "new_tokens": 4}, "prompts": [], "device": "cpu"}
-    given = {"checkpoint": sft.checkpoint(publish), "eval_items": publish("eval_items", items=ITEMS, pages=PAGES)}
+def test_the_stage_writes_recall_to_scores_and_samples_and_names_what_is_missing(
+    publish: Any, run: Any, conversations: Any
+) -> None:
+    settings = {
+        "recall": {"names": ["sorted", "os.walk", "re.sub"], "new_tokens": 4},
+        "prompts": [],
+        "device": "cpu",
+    }
+    given = {
+        "checkpoint": sft.checkpoint(publish),
+        "eval_items": publish("eval_items", items=ITEMS, pages=PAGES),
+    }
     made = run("evaluate", settings, conversations=conversations, **given)
     scores = {(row["task"], row["metric"]): row for row in made.read("scores").to_pylist()}
     assert scores[SEEN, "exact_match"]["n"] == 2
     assert scores[REWORDED, "well_formed"]["n"] == 1
     samples = [row for row in made.read("samples").to_pylist() if row["task"] == SEEN]
     assert {row["item"] for row in samples} == {"sorted", "os.walk"}
-    assert "recall: 1 of 3 names stand in no training conversation: re.sub." in made.manifest.facts["notes"]
+    assert (
+        "recall: 1 of 3 names stand in no training conversation: re.sub."
+        in made.manifest.facts["notes"]
+    )
     with pytest.raises(ConfigError, match=r"asks about 3 names, and no conversations are given"):
         run("evaluate", settings, **given)
 
 
-@pytest.mark.parametrize("wording", ["Tell me more.", "What is {name} in {module}?", "What is {name?"])
+@pytest.mark.parametrize(
+    "wording", ["Tell me more.", "What is {name} in {module}?", "What is {name?"]
+)
 def test_a_wording_must_hold_the_name_and_nothing_else(wording: str) -> None:
     with pytest.raises(ConfigError, match=r"evaluate\.recall\.wording .* must hold \{name\}"):
         EvaluateConfig.parse({"recall": {"wording": wording}}, "evaluate")

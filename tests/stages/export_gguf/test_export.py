@@ -9,12 +9,17 @@ import pytest
 
 from data_contracts import ArtifactError, ContractError, GroundupError, InputError
 from stages.export_gguf import architecture, parity
-from stages.export_gguf.chat import answer, loaded
 from stages.export_gguf.vocabulary import read_vocabulary, without_generation_marks
+from stages.llama_cpp.chat import answer, loaded
 from stages.report import Report
 from tests.checkpoints import SPECIAL, tiny_checkpoint
 
-QUICK = {"quantizations": ["F16"], "positions": 6, "new_tokens": 6, "prompts": ["What is a string?"]}
+QUICK = {
+    "quantizations": ["F16"],
+    "positions": 6,
+    "new_tokens": 6,
+    "prompts": ["What is a string?"],
+}
 
 
 @pytest.mark.slow
@@ -34,20 +39,36 @@ def test_every_architecture_is_the_same_model_in_llama_cpp(kind, tied, publish, 
 @pytest.mark.parametrize("tied", [True, False])
 def test_every_quantization_loads_and_more_bits_are_never_much_worse(kind, tied, publish, run):
     everything = ["F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"]
-    settings = {"quantizations": everything, "max_kl_8bit": 10, "max_kl_5bit": 10, "max_kl_4bit": 10}
-    settings["seed"] = 1  # rounding may swap two experts that the router ranks alike; in the text of seed 0 it does, at one position
-    made = run("export_gguf", settings, checkpoint=tiny_checkpoint(publish, kind, tied=tied, initializer_range=0.2))
-    kl = {row["quantization"]: row["kl_divergence"] for row in made.read("quantizations").to_pylist()}
+    settings = {
+        "quantizations": everything,
+        "max_kl_8bit": 10,
+        "max_kl_5bit": 10,
+        "max_kl_4bit": 10,
+    }
+    settings["seed"] = (
+        1  # rounding may swap two experts that the router ranks alike; in the text of seed 0 it does, at one position
+    )
+    made = run(
+        "export_gguf",
+        settings,
+        checkpoint=tiny_checkpoint(publish, kind, tied=tied, initializer_range=0.2),
+    )
+    kl = {
+        row["quantization"]: row["kl_divergence"] for row in made.read("quantizations").to_pylist()
+    }
     assert list(kl) == everything
     assert max(kl["F32"], kl["F16"]) < 1e-4 < kl["Q4_0"]
     assert kl["F16"] < kl["Q8_0"] < min(kl["Q5_0"], kl["Q4_0"])
 
 
 @pytest.mark.slow
-def test_rows_left_in_the_wrong_order_fail_the_stage_with_quantization_value_and_limit(publish, run, monkeypatch):
+def test_rows_left_in_the_wrong_order_fail_the_stage_with_quantization_value_and_limit(
+    publish, run, monkeypatch
+):
     monkeypatch.setattr("stages.export_gguf.writer.permute", lambda weight, heads: weight)
     with pytest.raises(
-        ContractError, match=r"F16 file: KL\(torch \|\| llama\.cpp\) is \d.* over 6 positions, the limit is 0\.002"
+        ContractError,
+        match=r"F16 file: KL\(torch \|\| llama\.cpp\) is \d.* over 6 positions, the limit is 0\.002",
     ) as error:
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish))
     assert "export_gguf.max_kl_16bit" in error.value.fix
@@ -61,7 +82,9 @@ def test_a_distance_that_is_no_number_fails_the_stage(publish, run, monkeypatch)
         return ids, log_probabilities
 
     monkeypatch.setattr("stages.export_gguf.stage.ask", spoilt)
-    with pytest.raises(ContractError, match=r"KL\(torch \|\| llama\.cpp\) is nan nats per position"):
+    with pytest.raises(
+        ContractError, match=r"KL\(torch \|\| llama\.cpp\) is nan nats per position"
+    ):
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish))
 
 
@@ -75,14 +98,19 @@ def test_weights_that_are_no_numbers_are_refused_by_name(value, publish, run, st
     def spoil(weights):
         weights["model.layers.1.mlp.up_proj.weight"][3, 5] = value
 
-    with pytest.raises(ArtifactError, match=r"model\.layers\.1\.mlp\.up_proj\.weight.*1 of 6144 weights are NaN or infinite"):
+    with pytest.raises(
+        ArtifactError,
+        match=r"model\.layers\.1\.mlp\.up_proj\.weight.*1 of 6144 weights are NaN or infinite",
+    ):
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish, change=spoil))
     assert not list((store.root / "objects").glob("gguf_model/*"))
 
 
 def test_progress_is_told_tensor_by_tensor(publish, run, monkeypatch):
     told = []
-    monkeypatch.setattr(Report, "progress", lambda self, done, total, unit: told.append((done, total)))
+    monkeypatch.setattr(
+        Report, "progress", lambda self, done, total, unit: told.append((done, total))
+    )
 
     def spoil_the_last(weights):
         weights["model.norm.weight"][0] = float("nan")
@@ -96,16 +124,27 @@ def test_a_weight_beyond_16_bits_is_refused_rather_than_made_infinite(publish, r
     def enlarge(weights):
         weights["model.layers.0.mlp.up_proj.weight"][0, 0] = 1e5
 
-    with pytest.raises(ContractError, match=r"layers\.0\.mlp\.up_proj\.weight: has a weight of 1e\+05, F16 ends at 65504"):
+    with pytest.raises(
+        ContractError,
+        match=r"layers\.0\.mlp\.up_proj\.weight: has a weight of 1e\+05, F16 ends at 65504",
+    ):
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish, change=enlarge))
 
 
 @pytest.mark.slow
 def test_an_odd_vocabulary_and_rows_that_are_no_whole_blocks_are_exported_with_a_note(publish, run):
     checkpoint = tiny_checkpoint(publish, unused_rows=3, tied=False, intermediate_size=90)
-    made = run("export_gguf", QUICK | {"quantizations": ["Q8_0"], "max_kl_8bit": 1}, checkpoint=checkpoint)
-    assert any("Q8_0: 2 tensors are F16, for example blk.0.ffn_down.weight" in note for note in made.manifest.facts["notes"])
-    types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(made.file("model")).tensors}
+    made = run(
+        "export_gguf", QUICK | {"quantizations": ["Q8_0"], "max_kl_8bit": 1}, checkpoint=checkpoint
+    )
+    assert any(
+        "Q8_0: 2 tensors are F16, for example blk.0.ffn_down.weight" in note
+        for note in made.manifest.facts["notes"]
+    )
+    types = {
+        tensor.name: tensor.tensor_type.name
+        for tensor in gguf.GGUFReader(made.file("model")).tensors
+    }
     assert types["blk.0.ffn_down.weight"] == "F16"
     assert types["blk.0.ffn_up.weight"] == "Q8_0"
     assert types["blk.0.ffn_norm.weight"] == "F32"
@@ -113,14 +152,25 @@ def test_an_odd_vocabulary_and_rows_that_are_no_whole_blocks_are_exported_with_a
 
 @pytest.mark.slow
 def test_the_output_table_of_a_four_bit_file_has_eight(publish, run):
-    made = run("export_gguf", QUICK | {"quantizations": ["Q4_0"], "max_kl_4bit": 100}, checkpoint=tiny_checkpoint(publish))
-    types = {tensor.name: tensor.tensor_type.name for tensor in gguf.GGUFReader(made.file("model")).tensors}
+    made = run(
+        "export_gguf",
+        QUICK | {"quantizations": ["Q4_0"], "max_kl_4bit": 100},
+        checkpoint=tiny_checkpoint(publish),
+    )
+    types = {
+        tensor.name: tensor.tensor_type.name
+        for tensor in gguf.GGUFReader(made.file("model")).tensors
+    }
     assert (types["token_embd.weight"], types["blk.0.attn_q.weight"]) == ("Q8_0", "Q4_0")
 
 
 @pytest.mark.slow
 def test_the_metadata_say_name_author_and_licence_and_where_a_turn_ends(publish, run):
-    made = run("export_gguf", QUICK | {"name": "py doc", "author": "A. N. Author", "license": "mit"}, checkpoint=tiny_checkpoint(publish))
+    made = run(
+        "export_gguf",
+        QUICK | {"name": "py doc", "author": "A. N. Author", "license": "mit"},
+        checkpoint=tiny_checkpoint(publish),
+    )
     fields = gguf.GGUFReader(made.file("model")).fields
     assert made.file("model").name == "py-doc-F16.gguf"
     wanted = {
@@ -130,21 +180,28 @@ def test_the_metadata_say_name_author_and_licence_and_where_a_turn_ends(publish,
         "tokenizer.ggml.padding_token_id": 1, "tokenizer.ggml.add_bos_token": False,
     }  # fmt: skip
     assert {key: fields[key].contents() for key in wanted} == wanted
-    assert "generation" not in fields["tokenizer.chat_template"].contents().replace("add_generation_prompt", "")
+    assert "generation" not in fields["tokenizer.chat_template"].contents().replace(
+        "add_generation_prompt", ""
+    )
 
 
 @pytest.mark.slow
 def test_a_special_token_that_llama_cpp_reads_out_of_plain_text_fails_the_stage(publish, run):
     special = (*SPECIAL[:2], "<|start|>", SPECIAL[3])  # a name that llama.cpp treats in its own way
-    with pytest.raises(ContractError, match=r"tokenizes \d+ strings otherwise than torch, first '<\|start\|>'"):
+    with pytest.raises(
+        ContractError, match=r"tokenizes \d+ strings otherwise than torch, first '<\|start\|>'"
+    ):
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish, special=special))
 
 
 @pytest.mark.slow
-def test_a_chat_template_that_llama_cpp_renders_otherwise_fails_the_stage(publish, run, monkeypatch):
+def test_a_chat_template_that_llama_cpp_renders_otherwise_fails_the_stage(
+    publish, run, monkeypatch
+):
     wrong = "{% for message in messages %}{{ message.content }}{% endfor %}"
     monkeypatch.setattr(
-        "stages.export_gguf.stage.read_vocabulary", lambda folder: dataclasses.replace(read_vocabulary(folder), chat_template=wrong)
+        "stages.export_gguf.stage.read_vocabulary",
+        lambda folder: dataclasses.replace(read_vocabulary(folder), chat_template=wrong),
     )
     with pytest.raises(ContractError, match="tokenizes 2 strings otherwise"):
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish))
@@ -162,7 +219,9 @@ def test_what_llama_cpp_does_not_compute_is_refused_before_any_work(publish, run
         run(
             "export_gguf",
             QUICK,
-            checkpoint=tiny_checkpoint(publish, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}),
+            checkpoint=tiny_checkpoint(
+                publish, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}
+            ),
         )
     with pytest.raises(ContractError, match=r"asks for hidden_act 'gelu'"):
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish, hidden_act="gelu"))
@@ -170,7 +229,9 @@ def test_what_llama_cpp_does_not_compute_is_refused_before_any_work(publish, run
         run(
             "export_gguf",
             QUICK,
-            checkpoint=tiny_checkpoint(publish, "qwen3", use_sliding_window=True, sliding_window=32, max_window_layers=0),
+            checkpoint=tiny_checkpoint(
+                publish, "qwen3", use_sliding_window=True, sliding_window=32, max_window_layers=0
+            ),
         )
 
 
@@ -178,13 +239,20 @@ def test_what_llama_cpp_does_not_compute_is_refused_before_any_work(publish, run
 def test_a_file_that_llama_cpp_cannot_load_is_told_with_its_log(tmp_path):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(100))
-    with pytest.raises(ContractError, match=r"broken\.gguf: llama\.cpp \(xllamacpp\) ended with status 1"):
+    with pytest.raises(
+        ContractError, match=r"broken\.gguf: llama\.cpp \(xllamacpp\) ended with status 1"
+    ):
         parity.ask({"gguf": str(broken), "threads": 1}, tmp_path)
 
 
-def test_a_file_that_keeps_llama_cpp_busy_for_too_long_is_told_by_name_and_time(tmp_path, monkeypatch):
+def test_a_file_that_keeps_llama_cpp_busy_for_too_long_is_told_by_name_and_time(
+    tmp_path, monkeypatch
+):
     monkeypatch.setattr(parity, "TIMEOUT", 0.01)
-    with pytest.raises(GroundupError, match=r"slow\.gguf: llama\.cpp \(xllamacpp\) was not done after 0\.01 seconds"):
+    with pytest.raises(
+        GroundupError,
+        match=r"slow\.gguf: llama\.cpp \(xllamacpp\) was not done after 0\.01 seconds",
+    ):
         parity.ask({"gguf": "slow.gguf", "threads": 1}, tmp_path)
 
 
@@ -206,7 +274,9 @@ def test_chat_streams_the_greedy_answer_and_leaves_no_thread_behind(model, capfd
             stopped = answer(llama, asked, max_tokens=100)
             next(stopped)
             stopped.close()
-    assert _threads() < threads + 4  # llama.cpp may start one more of its own at any time, not one for each
+    assert (
+        _threads() < threads + 4
+    )  # llama.cpp may start one more of its own at any time, not one for each
     assert capfd.readouterr() == ("", "")
 
 
@@ -214,20 +284,31 @@ def test_chat_streams_the_greedy_answer_and_leaves_no_thread_behind(model, capfd
 def test_what_llama_cpp_says_against_an_answer_is_told_and_the_model_answers_on(model):
     asked = [{"role": "user", "content": "What is a string?"}]
     with loaded(model) as llama:
-        with pytest.raises(InputError, match=r"the answer: llama\.cpp refused to answer: .*type must be number"):
+        with pytest.raises(
+            InputError, match=r"the answer: llama\.cpp refused to answer: .*type must be number"
+        ):
             list(answer(llama, asked, temperature="hot"))
         assert list(answer(llama, asked, max_tokens=4))
 
 
 @pytest.mark.slow
 def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths(model):
-    with loaded(model) as llama, pytest.raises(InputError, match=r"has \d{3,} tokens with the chat template, the model's context is 128"):
+    with (
+        loaded(model) as llama,
+        pytest.raises(
+            InputError,
+            match=r"has \d{3,} tokens with the chat template, the model's context is 128",
+        ),
+    ):
         list(answer(llama, [{"role": "user", "content": "long " * 200}]))
 
 
 def test_chat_with_a_file_that_is_none_names_it(tmp_path):
     (tmp_path / "no.gguf").write_text("no")
-    with pytest.raises(ArtifactError, match=r"no\.gguf: llama\.cpp cannot load it"), loaded(tmp_path / "no.gguf"):
+    with (
+        pytest.raises(ArtifactError, match=r"no\.gguf: llama\.cpp cannot load it"),
+        loaded(tmp_path / "no.gguf"),
+    ):
         pass
 
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from stages.lm.muon import POLAR_EXPRESS
+from stages.lm.training.muon import POLAR_EXPRESS
 
 SLOPE = math.prod(a for a, _, _ in POLAR_EXPRESS)
 
@@ -31,7 +31,12 @@ def weight_share(steps: int, sums: int, dtype: torch.dtype = torch.float32) -> f
     return steps * SLOPE * gradient_share(sums, dtype)
 
 
-def apart(some: Mapping[str, Tensor], other: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, float]:
+def apart(
+    some: Mapping[str, Tensor], other: Mapping[str, Tensor], start: Mapping[str, Tensor]
+) -> dict[str, float]:
     """How far two trainings from `start` are apart, by weight, as a share of what the first has changed."""
     assert some.keys() == other.keys() == start.keys()
-    return {name: float((some[name] - other[name]).norm() / (some[name] - start[name]).norm()) for name in some}
+    return {
+        name: float((some[name] - other[name]).norm() / (some[name] - start[name]).norm())
+        for name in some
+    }

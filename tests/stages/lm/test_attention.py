@@ -23,15 +23,21 @@ def arguments(size: str) -> Arguments:
     """Queries, keys and values in float64, where rounding is far below any mistake."""
     B, H, K, T, N = SIZES[size]
     generator = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(B, heads, T, N, dtype=torch.float64, generator=generator) for heads in (H, K, K))
+    q, k, v = (
+        torch.randn(B, heads, T, N, dtype=torch.float64, generator=generator) for heads in (H, K, K)
+    )
     return q.requires_grad_(), k.requires_grad_(), v.requires_grad_()
 
 
 def bias(size: str, kind: str) -> Tensor:
     B, _, _, T, _ = SIZES[size]
-    segments = torch.randint(0, 4, (B, T), generator=torch.Generator().manual_seed(1)).sort(dim=1)[0]
+    segments = torch.randint(0, 4, (B, T), generator=torch.Generator().manual_seed(1)).sort(dim=1)[
+        0
+    ]
     window = 9 if kind == "window" else None
-    return visibility_bias(torch.arange(T)[None], T, window, segments if kind == "segments" else None).double()
+    return visibility_bias(
+        torch.arange(T)[None], T, window, segments if kind == "segments" else None
+    ).double()
 
 
 def written_out(q_BHTN: Tensor, k_BKTN: Tensor, v_BKTN: Tensor, bias_BTT: Tensor) -> Tensor:
@@ -43,20 +49,26 @@ def written_out(q_BHTN: Tensor, k_BKTN: Tensor, v_BKTN: Tensor, bias_BTT: Tensor
 
 @pytest.mark.parametrize("kind", ["causal", "segments", "window"])
 @pytest.mark.parametrize("size", SIZES)
-def test_blocks_give_what_the_written_out_form_gives_forward_and_backward(size: str, kind: str) -> None:
+def test_blocks_give_what_the_written_out_form_gives_forward_and_backward(
+    size: str, kind: str
+) -> None:
     inputs = arguments(size)
     given = None if kind == "causal" else bias(size, kind)
     ours = causal_attention(*inputs, given)
     wanted = written_out(*inputs, bias(size, kind))
     torch.testing.assert_close(ours, wanted, atol=1e-12, rtol=1e-12)
-    weights = torch.randn(ours.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    weights = torch.randn(
+        ours.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(2)
+    )
     gradients = torch.autograd.grad(ours, inputs, weights)
     for mine, other in zip(gradients, torch.autograd.grad(wanted, inputs, weights), strict=True):
         torch.testing.assert_close(mine, other, atol=1e-11, rtol=1e-11)
 
 
 @pytest.mark.parametrize("kind", ["causal", "segments", "window"])
-def test_the_kernel_for_long_sequences_gives_the_same(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_kernel_for_long_sequences_gives_the_same(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     size = "grouped queries"
     inputs = arguments(size)
     given = None if kind == "causal" else bias(size, kind)

@@ -11,7 +11,7 @@ import torch
 
 from data_contracts import Artifact, InputError
 from stages.digests import digest
-from stages.lm.batches import TokenStream, Windows, permuted, visits
+from stages.lm.training.batches import TokenStream, Windows, permuted, visits
 
 
 @pytest.fixture
@@ -20,23 +20,36 @@ def stream(publish: Callable[..., Artifact], tmp_path: Path) -> TokenStream:
     rows, start, length = [], 0, 1
     while start < 1003:
         end = min(start + length, 1003)
-        rows.append({"document": digest(str(start)), "part": 0, "tokens": list(range(start, end)), "bytes": end - start})
+        rows.append(
+            {
+                "document": digest(str(start)),
+                "part": 0,
+                "tokens": list(range(start, end)),
+                "bytes": end - start,
+            }
+        )
         start, length = end, length % 40 + 1
-    shards = publish("token_shards", train=rows, heldout=[], files={"tokenizer.sha256": b"0" * 64 + b" 2000"})
+    shards = publish(
+        "token_shards", train=rows, heldout=[], files={"tokenizer.sha256": b"0" * 64 + b" 2000"}
+    )
     return TokenStream.open(shards, "train", tmp_path / "cache", 2000)
 
 
 def epoch(windows: Windows, number: int) -> torch.Tensor:
     """Labels of one epoch; batches may straddle its ends."""
     first = number * windows.rows_per_epoch
-    steps = range(first // windows.batch_rows, (first + windows.rows_per_epoch - 1) // windows.batch_rows + 1)
+    steps = range(
+        first // windows.batch_rows, (first + windows.rows_per_epoch - 1) // windows.batch_rows + 1
+    )
     rows = torch.cat([windows.rows(step, 0, windows.batch_rows)["labels"] for step in steps])
     skip = first - steps[0] * windows.batch_rows
     return rows[skip : skip + windows.rows_per_epoch]
 
 
 @pytest.mark.parametrize("number", [0, 1, 5])
-def test_each_token_is_predicted_at_most_once_an_epoch_and_fewer_than_a_window_are_left_out(stream: TokenStream, number: int) -> None:
+def test_each_token_is_predicted_at_most_once_an_epoch_and_fewer_than_a_window_are_left_out(
+    stream: TokenStream, number: int
+) -> None:
     labels = epoch(Windows(stream, 16, 7, seed=1), number).flatten().tolist()
     assert len(labels) == len(set(labels))
     assert 1003 - len(labels) < 16
@@ -54,7 +67,9 @@ def test_labels_are_the_next_tokens(stream: TokenStream) -> None:
     assert torch.equal((batch["ids"] + 1) % 1003, batch["labels"])
 
 
-def test_a_batch_is_the_same_however_it_is_cut_and_whenever_it_is_asked_for(stream: TokenStream) -> None:
+def test_a_batch_is_the_same_however_it_is_cut_and_whenever_it_is_asked_for(
+    stream: TokenStream,
+) -> None:
     windows = Windows(stream, 16, 8, seed=1)
     whole = windows.rows(5, 0, 8)["ids"]
     again = Windows(stream, 16, 8, seed=1)
@@ -71,7 +86,10 @@ def test_segments_are_the_documents_of_the_tokens(stream: TokenStream) -> None:
 
 def test_the_documents_of_a_step_are_those_its_tokens_come_from(stream: TokenStream) -> None:
     windows = Windows(stream, 16, 2, seed=1)
-    tokens = windows.rows(4, 0, 2)["ids"].flatten().tolist() + windows.rows(4, 0, 2)["labels"].flatten().tolist()
+    tokens = (
+        windows.rows(4, 0, 2)["ids"].flatten().tolist()
+        + windows.rows(4, 0, 2)["labels"].flatten().tolist()
+    )
     starts = [0, *stream.ends.tolist()]
     wanted = {digest(str(max(start for start in starts if start <= token))) for token in tokens}
     assert windows.documents(4) == sorted(wanted)
@@ -104,7 +122,9 @@ def test_a_cache_cut_short_by_a_kill_is_written_again(stream: TokenStream, tmp_p
 
 
 @pytest.mark.parametrize("name", ["train.tokens", "train.ends.npy"])
-def test_a_cache_whose_files_do_not_fit_each_other_is_written_again(name: str, stream: TokenStream, tmp_path: Path) -> None:
+def test_a_cache_whose_files_do_not_fit_each_other_is_written_again(
+    name: str, stream: TokenStream, tmp_path: Path
+) -> None:
     half = (tmp_path / "cache" / name).read_bytes()[:100]
     (tmp_path / "cache" / name).unlink()  # the stream still maps the old file
     (tmp_path / "cache" / name).write_bytes(half)

@@ -28,7 +28,9 @@ def test_exactly_the_assistants_text_and_its_end_tokens_are_labelled_in_every_tu
     chat = ChatFormat(source)
     _, wanted = chat.encode([TURNS])[0].shifted(IGNORED)
     assert (
-        chat.tokenizer.decode([token for token in wanted if token != IGNORED], skip_special_tokens=False)
+        chat.tokenizer.decode(
+            [token for token in wanted if token != IGNORED], skip_special_tokens=False
+        )
         == "Hello\n日本<|im_end|>y.<|im_end|>"
     )
 
@@ -37,10 +39,18 @@ def test_ids_and_marks_are_those_of_transformers(source):
     theirs = AutoTokenizer.from_pretrained(source.path)
     chat = ChatFormat(source)
     for turns in (TURNS, TURNS[1:3]):
-        made = theirs.apply_chat_template(turns, return_assistant_tokens_mask=True, return_dict=True)
+        made = theirs.apply_chat_template(
+            turns, return_assistant_tokens_mask=True, return_dict=True
+        )
         ours = chat.encode([turns])[0]
-        assert (ours.ids, ours.answers) == (made["input_ids"], [bool(mark) for mark in made["assistant_masks"]])
-    assert chat.prompts([TURNS[:-1]])[0] == theirs.apply_chat_template(TURNS[:-1], add_generation_prompt=True)["input_ids"]
+        assert (ours.ids, ours.answers) == (
+            made["input_ids"],
+            [bool(mark) for mark in made["assistant_masks"]],
+        )
+    assert (
+        chat.prompts([TURNS[:-1]])[0]
+        == theirs.apply_chat_template(TURNS[:-1], add_generation_prompt=True)["input_ids"]
+    )
 
 
 def test_a_prompt_is_the_beginning_of_the_answered_conversation(source):
@@ -51,7 +61,10 @@ def test_a_prompt_is_the_beginning_of_the_answered_conversation(source):
 
 
 def test_an_answer_ends_at_the_end_of_turn_or_of_text(source):
-    assert ChatFormat(source).stop_ids == [golden.SPECIAL.index("<|endoftext|>"), golden.SPECIAL.index("<|im_end|>")]
+    assert ChatFormat(source).stop_ids == [
+        golden.SPECIAL.index("<|endoftext|>"),
+        golden.SPECIAL.index("<|im_end|>"),
+    ]
 
 
 def test_a_special_token_spelt_out_in_a_text_is_found(source):
@@ -63,6 +76,8 @@ def test_a_special_token_spelt_out_in_a_text_is_found(source):
 def test_a_template_without_marks_is_refused(source, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((source.path / name).read_bytes())
-    Path(tmp_path / "chat_template.jinja").write_text("{% for message in messages %}{{ message.content }}{% endfor %}")
+    Path(tmp_path / "chat_template.jinja").write_text(
+        "{% for message in messages %}{{ message.content }}{% endfor %}"
+    )
     with pytest.raises(ArtifactError, match="does not mark the assistant's text"):
         ChatFormat(tmp_path)

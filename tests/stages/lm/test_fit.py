@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from data_contracts import ConfigError, InputError, Interrupted
-from stages.lm import parallel, resume
-from stages.lm.batches import Batch
-from stages.lm.fit import Fitted, Loss, LossFunction, fit
 from stages.lm.model import LanguageModel
+from stages.lm.parallel import collectives
+from stages.lm.training import resume
+from stages.lm.training.batches import Batch
+from stages.lm.training.loop import Fitted, Loss, LossFunction, fit
 from stages.report import Report
 from tests.stages.lm import rounding, tiny
 
@@ -69,7 +70,9 @@ def weights(model: LanguageModel) -> dict[str, Tensor]:
 
 
 def same_bits(a: LanguageModel, b: LanguageModel) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values(), strict=True))
+    return all(
+        torch.equal(x, y) for x, y in zip(weights(a).values(), weights(b).values(), strict=True)
+    )
 
 
 @pytest.mark.slow
@@ -83,25 +86,40 @@ def test_a_model_learns_a_few_sequences_by_heart(optimizer: str, tmp_path: Path)
 
 @pytest.mark.parametrize("shape", tiny.SHAPES.values(), ids=tiny.SHAPES)
 def test_the_micro_batch_changes_nothing_but_rounding(shape: dict, tmp_path: Path) -> None:
-    steps, sums = 5, 8 * 16 * 48  # tokens of a batch, each with the terms of the widest product before it
-    (whole, a), (parts, b) = (train(tmp_path / str(n), steps, shape=shape, compute={"micro_batch_rows": n}) for n in (8, 1))
+    steps, sums = (
+        5,
+        8 * 16 * 48,
+    )  # tokens of a batch, each with the terms of the widest product before it
+    (whole, a), (parts, b) = (
+        train(tmp_path / str(n), steps, shape=shape, compute={"micro_batch_rows": n})
+        for n in (8, 1)
+    )
     first, again = (made.metrics[0]["gradient_norm"] for made in (a, b))
     assert first == pytest.approx(again, rel=4 * rounding.gradient_share(sums))
     most = rounding.weight_share(steps, sums)
     assert most < 0.05, "a row that is left out changes a quarter"
-    shares = rounding.apart(weights(whole), weights(parts), weights(tiny.model(loud=False, **shape)))
+    shares = rounding.apart(
+        weights(whole), weights(parts), weights(tiny.model(loud=False, **shape))
+    )
     assert max(shares.values()) < most, shares
-    assert [row["loss"] for row in a.metrics] == pytest.approx([row["loss"] for row in b.metrics], rel=most)
+    assert [row["loss"] for row in a.metrics] == pytest.approx(
+        [row["loss"] for row in b.metrics], rel=most
+    )
 
 
 def test_the_loss_of_a_mixture_of_experts_is_the_sum_of_the_loss_of_each_row() -> None:
     model, batches = tiny.model(**tiny.SHAPES["qwen3_moe"]), tiny.Repeated()
     with torch.no_grad():
-        whole, *rows = (float(tiny.next_token(model, batches.rows(0, *cut)).total) for cut in [(0, 8), *((n, 1) for n in range(8))])
+        whole, *rows = (
+            float(tiny.next_token(model, batches.rows(0, *cut)).total)
+            for cut in [(0, 8), *((n, 1) for n in range(8))]
+        )
     assert whole == pytest.approx(sum(rows), rel=1e-6)
 
 
-def test_the_table_has_a_row_for_each_logged_step_with_the_mean_loss_since_the_last(tmp_path: Path) -> None:
+def test_the_table_has_a_row_for_each_logged_step_with_the_mean_loss_since_the_last(
+    tmp_path: Path,
+) -> None:
     _, every = train(tmp_path / "a", 10, log_every=1)
     _, some = train(tmp_path / "b", 10, log_every=4)
     assert [row["step"] for row in some.metrics] == [0, 4, 8, 9]
@@ -115,7 +133,13 @@ def test_the_table_has_a_row_for_each_logged_step_with_the_mean_loss_since_the_l
 def test_a_run_that_crashed_continues_to_the_same_bits(optimizer: str, tmp_path: Path) -> None:
     whole, result = train(tmp_path / "a", optimizer=optimizer, log_every=3)
     with pytest.raises(CrashError):
-        train(tmp_path / "b", report=Ear(14, crash), compute={"checkpoint_every": 5}, optimizer=optimizer, log_every=3)
+        train(
+            tmp_path / "b",
+            report=Ear(14, crash),
+            compute={"checkpoint_every": 5},
+            optimizer=optimizer,
+            log_every=3,
+        )
     ear = Ear()
     again, continued = train(tmp_path / "b", report=ear, optimizer=optimizer, log_every=3)
     assert ear.notes == ["continuing after step 10 of 20"]
@@ -125,7 +149,9 @@ def test_a_run_that_crashed_continues_to_the_same_bits(optimizer: str, tmp_path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_at_a_safe_point_and_the_next_run_continues_to_the_same_bits(number: int, tmp_path: Path) -> None:
+def test_a_signal_stops_at_a_safe_point_and_the_next_run_continues_to_the_same_bits(
+    number: int, tmp_path: Path
+) -> None:
     whole, _ = train(tmp_path / "a")
     with pytest.raises(Interrupted, match="after step 7 of 20"):
         train(tmp_path / "b", report=Ear(7, lambda: os.kill(os.getpid(), number)))
@@ -142,8 +168,12 @@ def damage(path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", ["flipped bit", "cut short", "missing file", "no state", "half state"])
-def test_a_damaged_safe_point_is_passed_over_with_a_note_and_the_one_before_is_used(fault: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "fault", ["flipped bit", "cut short", "missing file", "no state", "half state"]
+)
+def test_a_damaged_safe_point_is_passed_over_with_a_note_and_the_one_before_is_used(
+    fault: str, tmp_path: Path
+) -> None:
     whole, _ = train(tmp_path / "a")
     with pytest.raises(CrashError):
         train(tmp_path / "b", report=Ear(14, crash), compute={"checkpoint_every": 5})
@@ -177,12 +207,14 @@ def test_a_safe_point_of_other_settings_is_not_used(tmp_path: Path) -> None:
     assert len(ear.notes) == 2
 
 
-def test_rank_0_alone_looks_for_the_safe_point_that_all_continue_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rank_0_alone_looks_for_the_safe_point_that_all_continue_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def told(values: list[Any], src: int) -> None:
         values[0] = f"what rank {src} found"
 
-    monkeypatch.setattr(parallel, "ranks", lambda: 2)
-    monkeypatch.setattr(parallel, "rank", lambda: 1)
+    monkeypatch.setattr(collectives, "world_size", lambda: 2)
+    monkeypatch.setattr(collectives, "rank", lambda: 1)
     monkeypatch.setattr(torch.distributed, "broadcast_object_list", told)
     (tmp_path / "step-000000005").mkdir()  # not to be read
     assert resume.newest(tmp_path, {"seed": 0}) == "what rank 0 found"
@@ -191,8 +223,14 @@ def test_rank_0_alone_looks_for_the_safe_point_that_all_continue_from(tmp_path: 
 def test_only_the_last_two_safe_points_are_kept_and_none_is_pickled(tmp_path: Path) -> None:
     with pytest.raises(CrashError):
         train(tmp_path, report=Ear(7, crash), compute={"checkpoint_every": 2})
-    assert sorted(path.name for path in (tmp_path / "safe_points").iterdir()) == ["step-000000004", "step-000000006"]
-    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".safetensors", ".json"}
+    assert sorted(path.name for path in (tmp_path / "safe_points").iterdir()) == [
+        "step-000000004",
+        "step-000000006",
+    ]
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {
+        ".safetensors",
+        ".json",
+    }
 
 
 def poisoned(*steps: int) -> LossFunction:
@@ -200,7 +238,12 @@ def poisoned(*steps: int) -> LossFunction:
 
     def loss(model: LanguageModel, batch: Batch) -> Loss:
         good = tiny.next_token(model, batch)
-        return Loss(good.total * (math.nan if next(calls) in steps else 1.0), good.weight, good.tokens, good.figures)
+        return Loss(
+            good.total * (math.nan if next(calls) in steps else 1.0),
+            good.weight,
+            good.tokens,
+            good.figures,
+        )
 
     return loss
 
@@ -227,13 +270,26 @@ def test_a_step_that_is_not_finite_changes_nothing_and_is_recorded(tmp_path: Pat
 
 
 def test_ten_bad_steps_in_a_row_end_the_run_naming_step_and_documents(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"training step 13: 10 steps in a row .* documents document 13"):
+    with pytest.raises(
+        InputError, match=r"training step 13: 10 steps in a row .* documents document 13"
+    ):
         train(tmp_path, loss=poisoned(*range(4, 20)))
 
 
-def test_a_learning_rate_far_too_high_leads_to_that_error_and_not_to_a_checkpoint_of_nan(tmp_path: Path) -> None:
+def test_a_learning_rate_far_too_high_leads_to_that_error_and_not_to_a_checkpoint_of_nan(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(InputError, match="set a lower learning_rate"):
-        train(tmp_path, 400, optimizer="adamw", learning_rate=1.0, spike=2.0, clip=1e6, weight_decay=1.0, warmup_share=0.0)
+        train(
+            tmp_path,
+            400,
+            optimizer="adamw",
+            learning_rate=1.0,
+            spike=2.0,
+            clip=1e6,
+            weight_decay=1.0,
+            warmup_share=0.0,
+        )
 
 
 def test_a_batch_without_labels_is_skipped(tmp_path: Path) -> None:
@@ -250,7 +306,9 @@ def test_compiled_blocks_learn_the_same(tmp_path: Path) -> None:
     _, plain = train(tmp_path / "a", 5)
     model, compiled = train(tmp_path / "b", 5, compute={"compile": "on"})
     assert compiled.figures["compile_seconds"], compiled.notes
-    assert [row["loss"] for row in compiled.metrics] == pytest.approx([row["loss"] for row in plain.metrics], rel=1e-4)
+    assert [row["loss"] for row in compiled.metrics] == pytest.approx(
+        [row["loss"] for row in plain.metrics], rel=1e-4
+    )
     assert all(block._compiled_call_impl is None for block in model.model.layers)
 
 
@@ -267,15 +325,29 @@ def failing_once(error: Exception) -> LossFunction:
 
 
 @pytest.mark.parametrize("compiling", ["off", pytest.param("on", marks=pytest.mark.slow)])
-@pytest.mark.parametrize(("micro", "fix"), [(8, "--set STAGE.compute.micro_batch_rows=4 "), (1, "give it more devices")])
-def test_out_of_memory_is_told_with_the_micro_batch_to_try(compiling: str, micro: int, fix: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("micro", "fix"), [(8, "--set STAGE.compute.micro_batch_rows=4 "), (1, "give it more devices")]
+)
+def test_out_of_memory_is_told_with_the_micro_batch_to_try(
+    compiling: str, micro: int, fix: str, tmp_path: Path
+) -> None:
     full = torch.OutOfMemoryError("tried to allocate 9 GiB")
-    with pytest.raises(ConfigError, match=rf"micro_batch_rows = {micro}: .* more memory than cpu has: tried to allocate 9 GiB\n.*{fix}"):
-        train(tmp_path, 1, loss=failing_once(full), compute={"compile": compiling, "micro_batch_rows": micro})
+    with pytest.raises(
+        ConfigError,
+        match=rf"micro_batch_rows = {micro}: .* more memory than cpu has: tried to allocate 9 GiB\n.*{fix}",
+    ):
+        train(
+            tmp_path,
+            1,
+            loss=failing_once(full),
+            compute={"compile": compiling, "micro_batch_rows": micro},
+        )
 
 
 @pytest.mark.slow
-def test_blocks_that_cannot_be_compiled_run_as_they_are_even_if_no_reason_is_given(tmp_path: Path) -> None:
+def test_blocks_that_cannot_be_compiled_run_as_they_are_even_if_no_reason_is_given(
+    tmp_path: Path,
+) -> None:
     _, result = train(tmp_path, 2, loss=failing_once(RuntimeError()), compute={"compile": "on"})
     assert result.notes == ["the blocks could not be compiled and run as they are: RuntimeError"]
     assert result.figures["compile_seconds"] is None

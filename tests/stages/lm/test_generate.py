@@ -37,36 +37,61 @@ def test_a_stop_token_ends_its_row_only_and_is_not_given() -> None:
     free = generate(model, PROMPTS, max_new_tokens=30)
     stop = free[0][5]
     stopped = generate(model, PROMPTS, max_new_tokens=30, stop=[stop])
-    assert stopped == [answer[: answer.index(stop)] if stop in answer else answer for answer in free]
+    assert stopped == [
+        answer[: answer.index(stop)] if stop in answer else answer for answer in free
+    ]
     assert stopped[0] == free[0][: free[0].index(stop)]
 
 
 def test_samples_depend_on_seed_and_row_and_not_on_the_batch() -> None:
     model = tiny.model(tied_embeddings=False)
     samples = generate(model, PROMPTS, max_new_tokens=20, temperature=1.0, top_p=0.9, seed=1)
-    assert samples == generate(model, PROMPTS, max_new_tokens=20, temperature=1.0, top_p=0.9, seed=1, batch_size=1)
-    assert samples != generate(model, PROMPTS, max_new_tokens=20, temperature=1.0, top_p=0.9, seed=2)
+    assert samples == generate(
+        model, PROMPTS, max_new_tokens=20, temperature=1.0, top_p=0.9, seed=1, batch_size=1
+    )
+    assert samples != generate(
+        model, PROMPTS, max_new_tokens=20, temperature=1.0, top_p=0.9, seed=2
+    )
     same = generate(model, [PROMPTS[0]] * 2, max_new_tokens=20, temperature=1.0, seed=1)
     assert same[0] != same[1]
 
 
 def test_a_small_top_p_is_greedy() -> None:
     model = tiny.model(tied_embeddings=False)
-    assert generate(model, PROMPTS, max_new_tokens=20, temperature=1.0, top_p=1e-9) == generate(model, PROMPTS, max_new_tokens=20)
+    assert generate(model, PROMPTS, max_new_tokens=20, temperature=1.0, top_p=1e-9) == generate(
+        model, PROMPTS, max_new_tokens=20
+    )
 
 
 @pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (1.0, 0.6), (0.5, 0.9)])
-def test_samples_are_drawn_from_the_fewest_tokens_that_reach_top_p_as_often_as_these_are_likely(temperature: float, top_p: float) -> None:
+def test_samples_are_drawn_from_the_fewest_tokens_that_reach_top_p_as_often_as_these_are_likely(
+    temperature: float, top_p: float
+) -> None:
     model, draws = tiny.model(tied_embeddings=False, vocab_size=12), 1000
     with torch.no_grad():
-        probability, order = (model(torch.tensor([PROMPTS[0]]))[0, -1] / temperature).softmax(-1).sort(descending=True)
+        probability, order = (
+            (model(torch.tensor([PROMPTS[0]]))[0, -1] / temperature)
+            .softmax(-1)
+            .sort(descending=True)
+        )
     among = int((probability.cumsum(0) < top_p).sum()) + 1
-    wanted = torch.zeros(12).index_copy(0, order[:among], probability[:among] / probability[:among].sum())
-    said = generate(model, [PROMPTS[0]] * draws, max_new_tokens=1, temperature=temperature, top_p=top_p, batch_size=draws)
+    wanted = torch.zeros(12).index_copy(
+        0, order[:among], probability[:among] / probability[:among].sum()
+    )
+    said = generate(
+        model,
+        [PROMPTS[0]] * draws,
+        max_new_tokens=1,
+        temperature=temperature,
+        top_p=top_p,
+        batch_size=draws,
+    )
     found = torch.bincount(torch.tensor(said)[:, 0], minlength=12) / draws
     assert 2 <= among <= 12
     assert not found[wanted == 0].any()
-    assert ((found - wanted).abs() <= 4 * (wanted * (1 - wanted) / draws).sqrt()).all()  # four standard deviations
+    assert (
+        (found - wanted).abs() <= 4 * (wanted * (1 - wanted) / draws).sqrt()
+    ).all()  # four standard deviations
 
 
 def test_a_row_ends_when_the_context_is_full() -> None:
@@ -76,6 +101,10 @@ def test_a_row_ends_when_the_context_is_full() -> None:
 
 
 @pytest.mark.parametrize(("prompt", "fix"), [([], "give it text"), ([1] * 64, "shorten it")])
-def test_a_prompt_that_is_empty_or_fills_the_context_is_refused(prompt: list[int], fix: str) -> None:
-    with pytest.raises(InputError, match=rf"prompt 1: has {len(prompt)} tokens; the model takes 1 to 63\n.*{fix}"):
+def test_a_prompt_that_is_empty_or_fills_the_context_is_refused(
+    prompt: list[int], fix: str
+) -> None:
+    with pytest.raises(
+        InputError, match=rf"prompt 1: has {len(prompt)} tokens; the model takes 1 to 63\n.*{fix}"
+    ):
         generate(tiny.model(), [[1], prompt])

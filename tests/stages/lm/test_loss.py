@@ -19,24 +19,38 @@ def batch() -> Inputs:
     labels = torch.randint(0, 97, (3, 50))
     labels[0, :20] = IGNORED
     labels[2] = IGNORED
-    return torch.randn(3, 50, 16, requires_grad=True), torch.randn(97, 16, requires_grad=True), labels
+    return (
+        torch.randn(3, 50, 16, requires_grad=True),
+        torch.randn(97, 16, requires_grad=True),
+        labels,
+    )
 
 
 @pytest.mark.parametrize("chunk", [None, 7, 1000])
 @pytest.mark.parametrize("z_loss", [0.0, 1e-2])
-def test_token_loss_is_cross_entropy_with_z_loss(batch: Inputs, z_loss: float, chunk: int | None) -> None:
+def test_token_loss_is_cross_entropy_with_z_loss(
+    batch: Inputs, z_loss: float, chunk: int | None
+) -> None:
     hidden, table, labels = batch
     total, plain = token_loss(hidden, table, labels, z_loss, chunk)
     logits = hidden @ table.T
-    wanted = cross_entropy(logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORED)
+    wanted = cross_entropy(
+        logits.flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORED
+    )
     torch.testing.assert_close(plain, wanted.detach())
     wanted = wanted + z_loss * (logits.logsumexp(-1).square() * (labels != IGNORED)).sum()
     torch.testing.assert_close(total, wanted)
-    for ours, theirs in zip(torch.autograd.grad(3 * total, (hidden, table)), torch.autograd.grad(3 * wanted, (hidden, table)), strict=True):
+    for ours, theirs in zip(
+        torch.autograd.grad(3 * total, (hidden, table)),
+        torch.autograd.grad(3 * wanted, (hidden, table)),
+        strict=True,
+    ):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
 
 
-def test_where_all_labels_count_nothing_is_looked_for(batch: Inputs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_all_labels_count_nothing_is_looked_for(
+    batch: Inputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     hidden, table, labels = batch
     wanted = token_loss(hidden, table, labels.clamp(min=0))
     monkeypatch.setattr(loss, "_counted", None)
@@ -46,7 +60,12 @@ def test_where_all_labels_count_nothing_is_looked_for(batch: Inputs, monkeypatch
 def test_large_logits_do_not_overflow(batch: Inputs) -> None:
     hidden, table, labels = batch
     total, _ = token_loss(hidden * 300, table, labels)
-    wanted = cross_entropy((hidden * 300 @ table.T).flatten(0, 1), labels.flatten(), reduction="sum", ignore_index=IGNORED)
+    wanted = cross_entropy(
+        (hidden * 300 @ table.T).flatten(0, 1),
+        labels.flatten(),
+        reduction="sum",
+        ignore_index=IGNORED,
+    )
     torch.testing.assert_close(total, wanted)
 
 

@@ -21,9 +21,16 @@ IDS = torch.randint(0, 97, (3, 40), generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("shape", tiny.SHAPES.values(), ids=tiny.SHAPES)
-def test_transformers_computes_the_same_logits_from_the_written_checkpoint(shape: dict, tmp_path: Path) -> None:
+def test_transformers_computes_the_same_logits_from_the_written_checkpoint(
+    shape: dict, tmp_path: Path
+) -> None:
     model, out = tiny.model(vocab_size=320, **shape), Draft("checkpoint", tmp_path / "draft")
-    write_checkpoint(out, model, tiny.tokenizer_folder(tmp_path / "tokenizer"), [{"step": 0, "tokens": 1, "skipped": False}])
+    write_checkpoint(
+        out,
+        model,
+        tiny.tokenizer_folder(tmp_path / "tokenizer"),
+        [{"step": 0, "tokens": 1, "skipped": False}],
+    )
 
     assert bundles.problems(current("checkpoint"), out.files) == []
     theirs, loading = AutoModelForCausalLM.from_pretrained(out.files, output_loading_info=True)
@@ -34,7 +41,11 @@ def test_transformers_computes_the_same_logits_from_the_written_checkpoint(shape
         torch.testing.assert_close(model(IDS), logits, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(load_model(out.files)(IDS), logits, atol=1e-5, rtol=1e-5)
     assert logits.abs().max() > 1  # loud enough to tell
-    assert AutoTokenizer.from_pretrained(out.files).eos_token_id == theirs.generation_config.eos_token_id == 0
+    assert (
+        AutoTokenizer.from_pretrained(out.files).eos_token_id
+        == theirs.generation_config.eos_token_id
+        == 0
+    )
 
 
 @pytest.mark.parametrize("shape", tiny.SHAPES.values(), ids=tiny.SHAPES)
@@ -42,23 +53,34 @@ def test_sizes_survive_config_json_and_count_every_weight(shape: dict) -> None:
     config = tiny.config(**shape)
     again = ModelConfig.from_hf(json.loads(json.dumps(config.to_hf())))
     assert again == config.model_copy(update={"head_width": config.head_size})
-    assert config.parameters().total == sum(weight.numel() for weight in tiny.model(**shape).parameters())
+    assert config.parameters().total == sum(
+        weight.numel() for weight in tiny.model(**shape).parameters()
+    )
 
 
 def test_active_parameters_of_a_mixture_are_those_of_the_chosen_experts() -> None:
     config = tiny.config(**tiny.SHAPES["qwen3_moe"])
-    assert config.parameters().total - config.parameters().active == config.layers * 2 * 3 * config.width * config.expert_width
+    assert (
+        config.parameters().total - config.parameters().active
+        == config.layers * 2 * 3 * config.width * config.expert_width
+    )
 
 
 def test_flops_of_gpt2_small_are_the_published_six_per_weight_and_attention() -> None:
-    config = ModelConfig(vocab_size=50304, width=768, layers=12, heads=12, kv_heads=12, ffn_width=2048, context=1024)
+    config = ModelConfig(
+        vocab_size=50304, width=768, layers=12, heads=12, kv_heads=12, ffn_width=2048, context=1024
+    )
     matrices = 12 * (4 * 768 * 768 + 3 * 768 * 2048) + 50304 * 768 + 25 * 768
     assert config.flops_per_token() == 6 * matrices + 6 * 12 * 1024 * 768
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
-    [({"model_type": "gpt2"}, "gpt2"), ({"attention_bias": True}, "biases"), ({"rope_parameters": {"rope_type": "yarn"}}, "yarn")],
+    [
+        ({"model_type": "gpt2"}, "gpt2"),
+        ({"attention_bias": True}, "biases"),
+        ({"rope_parameters": {"rope_type": "yarn"}}, "yarn"),
+    ],
 )
 def test_a_config_that_asks_for_more_is_refused(change: dict, told: str) -> None:
     with pytest.raises(ArtifactError, match=told):
@@ -69,12 +91,16 @@ def test_a_document_does_not_see_the_one_before_it_when_segments_are_given() -> 
     model = tiny.model()
     segments = torch.tensor([[0] * 15 + [1] * 25]).expand(3, 40)
     with torch.no_grad():
-        torch.testing.assert_close(model(IDS, segments_BT=segments)[:, 15:], model(IDS[:, 15:]), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            model(IDS, segments_BT=segments)[:, 15:], model(IDS[:, 15:]), atol=1e-4, rtol=1e-4
+        )
         assert not torch.allclose(model(IDS)[:, 15:], model(IDS[:, 15:]), atol=1e-1)
 
 
 @pytest.mark.parametrize("window", [None, 5])
-def test_attention_by_hand_and_by_kernel_agree(window: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_by_hand_and_by_kernel_agree(
+    window: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     q, k, v = torch.randn(2, 4, 20, 8), torch.randn(2, 2, 20, 8), torch.randn(2, 2, 20, 8)
     bias = visibility_bias(torch.arange(20)[None], 20, window) if window else None
     by_hand = attend(q, k, v, bias)
@@ -95,7 +121,9 @@ def test_load_balancing_loss_is_one_when_all_experts_are_as_likely_and_more_othe
 
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> None:
     out = Draft("checkpoint", tmp_path / "draft")
-    write_checkpoint(out, tiny.model(vocab_size=320), tiny.tokenizer_folder(tmp_path / "tokenizer"), [])
+    write_checkpoint(
+        out, tiny.model(vocab_size=320), tiny.tokenizer_folder(tmp_path / "tokenizer"), []
+    )
     config = json.loads(out.path("config.json").read_text())
     out.path("config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
     with pytest.raises(ArtifactError, match="weights do not fit"):
@@ -107,19 +135,25 @@ def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> Non
 
 def test_loaded_weights_are_float32_and_trainable_and_no_part_of_the_file(tmp_path: Path) -> None:
     out = Draft("checkpoint", tmp_path / "draft")
-    write_checkpoint(out, tiny.model(vocab_size=320), tiny.tokenizer_folder(tmp_path / "tokenizer"), [])
+    write_checkpoint(
+        out, tiny.model(vocab_size=320), tiny.tokenizer_folder(tmp_path / "tokenizer"), []
+    )
     path = out.files / "model.safetensors"
     save_file({name: tensor.bfloat16() for name, tensor in load_file(path).items()}, path)
     written = path.read_bytes()
     model = load_model(out.files)
-    assert {(weight.dtype, weight.requires_grad, weight.device.type) for weight in model.parameters()} == {(torch.float32, True, "cpu")}
+    assert {
+        (weight.dtype, weight.requires_grad, weight.device.type) for weight in model.parameters()
+    } == {(torch.float32, True, "cpu")}
     with torch.no_grad():
         for weight in model.parameters():
             weight.zero_()
     assert path.read_bytes() == written
 
 
-def test_a_large_checkpoint_is_written_in_several_files_with_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_checkpoint_is_written_in_several_files_with_an_index(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("stages.lm.checkpoint.SHARD_BYTES", 20_000)
     model, out = tiny.model(vocab_size=320), Draft("checkpoint", tmp_path / "draft")
     write_checkpoint(out, model, tiny.tokenizer_folder(tmp_path / "tokenizer"), [])
@@ -127,4 +161,6 @@ def test_a_large_checkpoint_is_written_in_several_files_with_an_index(tmp_path: 
     assert bundles.problems(current("checkpoint"), out.files) == []
     theirs = AutoModelForCausalLM.from_pretrained(out.files).eval()
     with torch.no_grad():
-        torch.testing.assert_close(load_model(out.files)(IDS), theirs(IDS).logits, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            load_model(out.files)(IDS), theirs(IDS).logits, atol=1e-5, rtol=1e-5
+        )

@@ -8,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from stages.lm import muon
-from stages.lm.muon import SAFETY, Muon, orthogonalize, update_flops
+from stages.lm.training import muon
+from stages.lm.training.muon import SAFETY, Muon, orthogonalize, update_flops
 from tests.stages.lm.test_fit import CrashError, Ear, crash, train
 
 EPSILON = torch.finfo(torch.float32).eps
-SLOPE = 989.5  # of the five polynomials at 0, multiplied: what they make of a rounding error at most
+SLOPE = (
+    989.5  # of the five polynomials at 0, multiplied: what they make of a rounding error at most
+)
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -27,7 +29,9 @@ def with_singular_values(values: Tensor, columns: int) -> Tensor:
 
 
 @pytest.mark.parametrize(("dtype", "slack"), [(torch.float32, 1e-3), (torch.bfloat16, 0.05)])
-def test_singular_values_from_one_to_a_thousandth_become_about_one(dtype: torch.dtype, slack: float) -> None:
+def test_singular_values_from_one_to_a_thousandth_become_about_one(
+    dtype: torch.dtype, slack: float
+) -> None:
     matrix = with_singular_values(torch.logspace(0, -2.5, 24), 40)
     for shape in (matrix, matrix.T):
         singular = torch.linalg.svdvals(orthogonalize(shape[None], dtype)[0])
@@ -41,7 +45,9 @@ def test_the_slope_of_the_polynomials_is_what_tolerances_count_on() -> None:
     assert slope == pytest.approx(SLOPE, rel=2e-3)
 
 
-def step(weights: list[Tensor], gradients: list[Tensor], steps: int = 3, **settings: float) -> list[Tensor]:
+def step(
+    weights: list[Tensor], gradients: list[Tensor], steps: int = 3, **settings: float
+) -> list[Tensor]:
     """The weights after some steps on the same gradients."""
     parameters = [torch.nn.Parameter(weight.clone()) for weight in weights]
     optimizer = Muon([{"params": parameters}], **({"lr": 0.1, "weight_decay": 0.1} | settings))  # type: ignore[arg-type]
@@ -66,7 +72,10 @@ def test_the_update_of_a_matrix_does_not_depend_on_the_others() -> None:
 def test_with_its_coefficients_it_is_the_muon_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(muon, "POLAR_EXPRESS", ((3.4445, -4.7750, 2.0315),) * 5)
     monkeypatch.setattr(muon, "SAFETY", 1.0)
-    weights, gradients = [random(24, 16), random(16, 24)], [random(24, 16, seed=2), random(16, 24, seed=3)]
+    weights, gradients = (
+        [random(24, 16), random(16, 24)],
+        [random(24, 16, seed=2), random(16, 24, seed=3)],
+    )
     ours = step(weights, gradients)
     for mine, weight, gradient in zip(ours, weights, gradients, strict=True):
         theirs = torch.nn.Parameter(weight.clone())
@@ -75,7 +84,9 @@ def test_with_its_coefficients_it_is_the_muon_of_pytorch(monkeypatch: pytest.Mon
             theirs.grad = gradient.clone()
             optimizer.step()
         moved = (theirs.detach() - weight).norm()
-        assert float((mine - theirs.detach()).norm() / moved) < 0.05, "it multiplies in bfloat16, of 8 bits"
+        assert float((mine - theirs.detach()).norm() / moved) < 0.05, (
+            "it multiplies in bfloat16, of 8 bits"
+        )
     assert SAFETY > 1
 
 
@@ -92,15 +103,19 @@ def test_flops_are_those_of_three_products_per_iteration() -> None:
 
 
 @pytest.mark.slow
-def test_a_resume_checkpoint_of_pytorchs_muon_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def theirs(groups: list[dict], lr: float, weight_decay: float, dtype: torch.dtype) -> torch.optim.Optimizer:
+def test_a_resume_checkpoint_of_pytorchs_muon_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def theirs(
+        groups: list[dict], lr: float, weight_decay: float, dtype: torch.dtype
+    ) -> torch.optim.Optimizer:
         made = torch.optim.Muon(groups, lr=lr, weight_decay=weight_decay, momentum=0.95)
         for weight in groups[0]["params"]:
             made.state[weight] = {"momentum_buffer": torch.zeros_like(weight)}
         return made
 
     with monkeypatch.context() as patched:
-        patched.setattr("stages.lm.optim.Muon", theirs)
+        patched.setattr("stages.lm.training.optimizers.Muon", theirs)
         with pytest.raises(CrashError):
             train(tmp_path, report=Ear(14, crash), compute={"checkpoint_every": 5})
     ear = Ear()

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from stages.lm.optim import SpikeGuard, gradient_norm, make_optimizers, schedule
+from stages.lm.training.optimizers import SpikeGuard, gradient_norm, make_optimizers, schedule
 from tests.stages.lm import tiny
 
 
@@ -31,7 +31,9 @@ def test_cosine_falls_from_one_to_nearly_zero_after_warm_up() -> None:
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_a_run_of_a_few_steps_still_learns_at_each(steps: int) -> None:
     for kind in ("wsd", "cosine"):
-        assert all(0 < schedule(tiny.training(schedule=kind), step, steps) <= 1 for step in range(steps))
+        assert all(
+            0 < schedule(tiny.training(schedule=kind), step, steps) <= 1 for step in range(steps)
+        )
 
 
 def test_muon_takes_the_matrices_of_the_blocks_and_adamw_all_else() -> None:
@@ -43,15 +45,23 @@ def test_muon_takes_the_matrices_of_the_blocks_and_adamw_all_else() -> None:
     assert matrices | rest == set(names.values())
     assert not matrices & rest
     assert {name for name in rest if name.endswith("proj.weight")} == set()
-    assert {"model.embed_tokens.weight", "model.layers.0.mlp.gate.weight", "model.norm.weight"} <= rest
-    assert all(group["weight_decay"] == 0 for group in adamw.param_groups if group["params"][0].ndim == 1)
+    assert {
+        "model.embed_tokens.weight",
+        "model.layers.0.mlp.gate.weight",
+        "model.norm.weight",
+    } <= rest
+    assert all(
+        group["weight_decay"] == 0 for group in adamw.param_groups if group["params"][0].ndim == 1
+    )
 
 
 def test_a_muon_step_moves_a_matrix_by_a_nearly_orthogonal_one() -> None:
     model = tiny.model()
     weight = model.model.layers[0].self_attn.q_proj.weight
     before = weight.detach().clone()
-    optimizers = make_optimizers(model, tiny.training(optimizer="muon", weight_decay=0.0, matrix_learning_rate=0.1))
+    optimizers = make_optimizers(
+        model, tiny.training(optimizer="muon", weight_decay=0.0, matrix_learning_rate=0.1)
+    )
     weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     optimizers[1].step()
     singular = torch.linalg.svdvals((before - weight.detach()) / 0.1)
@@ -66,14 +76,18 @@ def test_the_first_adamw_step_moves_every_weight_by_the_learning_rate() -> None:
     (optimizer,) = make_optimizers(model, tiny.training(optimizer="adamw", learning_rate=0.01))
     weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     optimizer.step()
-    torch.testing.assert_close((before - weight.detach()).abs(), torch.full_like(before, 0.01), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        (before - weight.detach()).abs(), torch.full_like(before, 0.01), rtol=1e-4, atol=1e-6
+    )
 
 
 def test_gradient_norm_is_that_of_all_gradients_together() -> None:
     model = tiny.model()
     for weight in model.parameters():
         weight.grad = torch.ones_like(weight)
-    assert float(gradient_norm(model)) == pytest.approx(math.sqrt(model.config.parameters().total), rel=1e-5)
+    assert float(gradient_norm(model)) == pytest.approx(
+        math.sqrt(model.config.parameters().total), rel=1e-5
+    )
 
 
 def test_spikes_and_values_that_are_not_finite_are_bad_and_not_remembered() -> None:

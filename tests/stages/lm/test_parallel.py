@@ -15,9 +15,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data_contracts import Artifact, ConfigError, Draft, GroundupError, InputError, Interrupted, Store
-from stages.lm import parallel
+from data_contracts import (
+    Artifact,
+    ConfigError,
+    Draft,
+    GroundupError,
+    InputError,
+    Interrupted,
+    Store,
+)
 from stages.lm.config import Compute
+from stages.lm.parallel import launch
 from stages.lm.precision import matmul_dtype
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.stage import run
@@ -31,27 +39,45 @@ pytestmark = pytest.mark.slow
 
 def settings(shape: dict[str, Any] | None = None, **compute: Any) -> dict[str, Any]:
     model = golden.SETTINGS["model"] | (shape or {})
-    return golden.SETTINGS | {"model": model, "compute": {"threads": 1, "precision": "float32"} | compute}
+    return golden.SETTINGS | {
+        "model": model,
+        "compute": {"threads": 1, "precision": "float32"} | compute,
+    }
 
 
 def train(
     store: Store, inputs: dict[str, Artifact], shape: dict[str, Any] | None = None, **compute: Any
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor], dict[str, Any]]:
     """Metrics, weights and figures; each call in a draft of its own, for the number of devices is no part of the identity."""
-    draft = Draft("checkpoint", store.root / "drafts" / "-".join(f"{k}{v}" for k, v in compute.items()))
+    draft = Draft(
+        "checkpoint", store.root / "drafts" / "-".join(f"{k}{v}" for k, v in compute.items())
+    )
     draft.files.mkdir(parents=True, exist_ok=True)
-    facts = run(PretrainConfig.parse(settings(shape, **compute), "pretrain"), **inputs, out=draft, report=Report())
-    return pq.read_table(draft.files / "metrics").to_pylist(), load_file(draft.files / "model.safetensors"), facts.figures
+    facts = run(
+        PretrainConfig.parse(settings(shape, **compute), "pretrain"),
+        **inputs,
+        out=draft,
+        report=Report(),
+    )
+    return (
+        pq.read_table(draft.files / "metrics").to_pylist(),
+        load_file(draft.files / "model.safetensors"),
+        facts.figures,
+    )
 
 
 STEPS, SUMS = 20, 8 * 32 * 64  # of the golden training: steps, and terms of a gradient
 
 
-def assert_near(some: dict[str, Tensor], other: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> None:
+def assert_near(
+    some: dict[str, Tensor], other: dict[str, Tensor], dtype: torch.dtype = torch.float32
+) -> None:
     """Up to rounding. That of bfloat16 grows in 20 steps to more than can be foreseen; weights with nothing in common are 1.4 apart."""
     assert some.keys() == other.keys()
     apart = {name: float((some[name] - other[name]).norm() / other[name].norm()) for name in some}
-    assert max(apart.values()) < (rounding.weight_share(STEPS, SUMS) if dtype is torch.float32 else 0.6), apart
+    assert max(apart.values()) < (
+        rounding.weight_share(STEPS, SUMS) if dtype is torch.float32 else 0.6
+    ), apart
 
 
 BFLOAT16 = matmul_dtype(Compute.model_validate({}), torch.device("cpu")) is torch.bfloat16
@@ -64,13 +90,21 @@ BFLOAT16 = matmul_dtype(Compute.model_validate({}), torch.device("cpu")) is torc
         ({"replicas": 2}, "llama, grouped queries, own output table"),
         ({"replicas": 2, "micro_batch_rows": 1}, "qwen3"),
         ({"micro_batch_rows": 1}, "qwen3_moe"),
-        pytest.param({"precision": "bfloat16"}, "qwen3", marks=pytest.mark.skipif(not BFLOAT16, reason="no bfloat16 instructions")),
+        pytest.param(
+            {"precision": "bfloat16"},
+            "qwen3",
+            marks=pytest.mark.skipif(not BFLOAT16, reason="no bfloat16 instructions"),
+        ),
     ],
     ids=str,
 )
-def test_two_ranks_learn_what_one_learns(compute: dict[str, Any], shape: str, store: Store, publish: Any) -> None:
+def test_two_ranks_learn_what_one_learns(
+    compute: dict[str, Any], shape: str, store: Store, publish: Any
+) -> None:
     inputs = golden.inputs(publish)
-    one, weights, _ = train(store, inputs, SHAPES[shape], devices=1, precision=compute.get("precision", "float32"))
+    one, weights, _ = train(
+        store, inputs, SHAPES[shape], devices=1, precision=compute.get("precision", "float32")
+    )
     two, sharded, figures = train(store, inputs, SHAPES[shape], devices=2, **compute)
     assert figures["devices"] == "2 x cpu"
     dtype = getattr(torch, compute.get("precision", "float32"))
@@ -79,7 +113,9 @@ def test_two_ranks_learn_what_one_learns(compute: dict[str, Any], shape: str, st
     assert two[0]["gradient_norm"] == pytest.approx(one[0]["gradient_norm"], rel=share)
     most = rounding.weight_share(STEPS, SUMS) if dtype is torch.float32 else share
     assert [row["loss"] for row in two] == pytest.approx([row["loss"] for row in one], rel=most)
-    assert two[-1]["heldout_bits_per_byte"] == pytest.approx(one[-1]["heldout_bits_per_byte"], rel=most)
+    assert two[-1]["heldout_bits_per_byte"] == pytest.approx(
+        one[-1]["heldout_bits_per_byte"], rel=most
+    )
     assert_near(sharded, weights, dtype)
 
 
@@ -102,25 +138,39 @@ def test_ranks_stop_at_a_safe_point_on_a_signal_and_another_number_of_ranks_cont
     draft = Draft("checkpoint", store.root / "drafts" / "stopped")
     draft.files.mkdir(parents=True)
     with pytest.raises(Interrupted, match="of 20"):
-        run(PretrainConfig.parse(settings(devices=first), "pretrain"), **inputs, out=draft, report=Stops())
+        run(
+            PretrainConfig.parse(settings(devices=first), "pretrain"),
+            **inputs,
+            out=draft,
+            report=Stops(),
+        )
     (point,) = (draft.scratch / "safe_points").iterdir()
     digests = json.loads((point / "state.json").read_text())["files"]
     assert digests.keys() | {"state.json"} == {path.name for path in point.iterdir()}
-    run(PretrainConfig.parse(settings(devices=then), "pretrain"), **inputs, out=draft, report=Stops())
+    run(
+        PretrainConfig.parse(settings(devices=then), "pretrain"),
+        **inputs,
+        out=draft,
+        report=Stops(),
+    )
     assert len(Stops.continued) == 1
     metrics = pq.read_table(draft.files / "metrics").to_pylist()
-    assert [row["loss"] for row in metrics] == pytest.approx([row["loss"] for row in whole], rel=rounding.weight_share(STEPS, SUMS))
+    assert [row["loss"] for row in metrics] == pytest.approx(
+        [row["loss"] for row in whole], rel=rounding.weight_share(STEPS, SUMS)
+    )
     assert_near(load_file(draft.files / "model.safetensors"), weights)
 
 
-def test_ranks_wait_for_hours_while_rank_0_works_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_ranks_wait_for_hours_while_rank_0_works_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def started(*_: Any, timeout: timedelta, **__: Any) -> None:
         raise TimeoutError(timeout)
 
     (tmp_path / "job.json").write_text(json.dumps({"stage": "pretrain", "config": {}}))
     monkeypatch.setattr(torch.distributed, "init_process_group", started)
     with pytest.raises(TimeoutError) as told:
-        parallel.main(tmp_path / "job.json")
+        launch.main(tmp_path / "job.json")
     assert told.value.args[0] >= timedelta(hours=12)
 
 
@@ -138,9 +188,9 @@ from data_contracts import InputError
 
 
 def run(config, *, out, report, **inputs):
-    from stages.lm import parallel
+    from stages.lm.parallel import collectives
 
-    if parallel.rank() == FAILS:
+    if collectives.rank() == FAILS:
         raise InputError("the seeds", "are rotten", "buy others")
     time.sleep(100)  # as a rank that waits for the failed one in NCCL; longer than the test may take
 
@@ -154,13 +204,17 @@ stages.stage = lambda name: SimpleNamespace(name=name, config_class=SimpleNamesp
 def test_an_error_of_one_rank_is_told_at_once_while_the_others_wait_for_it(
     fails: int, store: Store, publish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(FAILING.replace("FAILS", str(fails)))  # in the ranks the stage is another
+    (tmp_path / "sitecustomize.py").write_text(
+        FAILING.replace("FAILS", str(fails))
+    )  # in the ranks the stage is another
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(InputError, match="the seeds: are rotten"):
         train(store, golden.inputs(publish), devices=2)
 
 
-def test_ranks_import_nothing_from_the_current_folder(store: Store, publish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_import_nothing_from_the_current_folder(
+    store: Store, publish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "random.py").write_text("raise SystemExit('a file of the person')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
@@ -168,7 +222,9 @@ def test_ranks_import_nothing_from_the_current_folder(store: Store, publish: Any
         train(store, golden.inputs(publish), devices=3)
 
 
-def test_ranks_that_cannot_start_are_told_with_their_output(store: Store, publish: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ranks_that_cannot_start_are_told_with_their_output(
+    store: Store, publish: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("MASTER_PORT", "0")
     monkeypatch.setenv("GLOO_SOCKET_IFNAME", "no-such-interface")
     with pytest.raises(GroundupError, match="without a result"):

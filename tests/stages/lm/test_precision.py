@@ -25,17 +25,28 @@ def no_limits(monkeypatch):
 
 @pytest.mark.parametrize(
     ("instruction", "automatic"),
-    [("amx_bf16", torch.bfloat16), ("avx512_bf16", torch.bfloat16), ("bf16", torch.float32), ("sve_bf16", torch.float32)],
+    [
+        ("amx_bf16", torch.bfloat16),
+        ("avx512_bf16", torch.bfloat16),
+        ("bf16", torch.float32),
+        ("sve_bf16", torch.float32),
+    ],
 )
-def test_bfloat16_may_be_demanded_where_the_cpu_has_it_and_is_chosen_where_it_was_measured(monkeypatch, instruction, automatic):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "any", instruction: True})
+def test_bfloat16_may_be_demanded_where_the_cpu_has_it_and_is_chosen_where_it_was_measured(
+    monkeypatch, instruction, automatic
+):
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"architecture": "any", instruction: True}
+    )
     assert dtype("bfloat16") is torch.bfloat16
     assert dtype("auto") is automatic
     assert dtype("float32") is torch.float32
 
 
 def test_bfloat16_without_instructions_for_it_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False, "sve_bf16": False})
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {"avx2": True, "amx_bf16": False, "sve_bf16": False}
+    )
     assert dtype("auto") is torch.float32
     with pytest.raises(ConfigError, match="this CPU has no bfloat16 instructions"):
         dtype("bfloat16")

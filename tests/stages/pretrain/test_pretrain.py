@@ -46,12 +46,17 @@ def test_a_tiny_model_learns_to_add_and_says_how_well(run: Run, publish: Publish
     sums = [(a, b) for a in range(1, 49) for b in range(5, 10)]
     prompts = [tokenizer.encode(f"{a} + {b} = {a + b}.\n{a} + {b + 1} =").ids for a, b in sums]
     answers = generate(load_model(checkpoint), prompts, max_new_tokens=8)
-    right = sum(tokenizer.decode(answer).startswith(f" {a + b + 1}.\n") for (a, b), answer in zip(sums, answers, strict=True))
+    right = sum(
+        tokenizer.decode(answer).startswith(f" {a + b + 1}.\n")
+        for (a, b), answer in zip(sums, answers, strict=True)
+    )
     assert right > 5 * len(sums) / 50  # five times what guessing among fifty sums would give
 
 
 @pytest.mark.slow
-def test_twice_gives_the_same_bytes(run: Run, publish: Publish, store: Store, tmp_path: Path) -> None:
+def test_twice_gives_the_same_bytes(
+    run: Run, publish: Publish, store: Store, tmp_path: Path
+) -> None:
     inputs = golden.inputs(publish)
     first = run("pretrain", SMALL, **inputs)
     weights = (first.path / "model.safetensors").read_bytes()
@@ -66,14 +71,24 @@ def test_twice_gives_the_same_bytes(run: Run, publish: Publish, store: Store, tm
 def test_settings_of_the_machine_do_not_change_the_identity(run: Run, publish: Publish) -> None:
     inputs = golden.inputs(publish)
     one = run("pretrain", SMALL, **inputs)
-    other = run("pretrain", SMALL | {"compute": {"threads": 2, "micro_batch_rows": 1, "precision": "auto"}}, **inputs)
+    other = run(
+        "pretrain",
+        SMALL | {"compute": {"threads": 2, "micro_batch_rows": 1, "precision": "auto"}},
+        **inputs,
+    )
     assert one.id == other.id
 
 
 def test_bits_per_byte_are_those_computed_by_hand(publish: Publish) -> None:
     inputs = golden.inputs(publish)
     model = LanguageModel(
-        ModelConfig(vocab_size=load_tokenizer(inputs["tokenizer"]).get_vocab_size(), context=32, width=32, heads=2, kv_heads=2)
+        ModelConfig(
+            vocab_size=load_tokenizer(inputs["tokenizer"]).get_vocab_size(),
+            context=32,
+            width=32,
+            heads=2,
+            kv_heads=2,
+        )
     )
     model.initialize(0)
     heldout = Heldout.read(inputs["token_shards"], 1 << 30)
@@ -98,15 +113,26 @@ def test_held_out_rows_are_read_whole_up_to_the_limit(publish: Publish) -> None:
     assert some.bytes == rows[0]["bytes"]
 
 
-def test_shards_of_another_tokenizer_are_refused_before_the_first_step(run: Run, publish: Publish) -> None:
+def test_shards_of_another_tokenizer_are_refused_before_the_first_step(
+    run: Run, publish: Publish
+) -> None:
     inputs = golden.inputs(publish)
-    other = publish("tokenizer", files=golden.tokenizer_files(golden.train_tokenizer(golden.texts(3), 300)))
-    with pytest.raises(ArtifactError, match=r"encoded with tokenizer.json .* the ids would mean other text"):
+    other = publish(
+        "tokenizer", files=golden.tokenizer_files(golden.train_tokenizer(golden.texts(3), 300))
+    )
+    with pytest.raises(
+        ArtifactError, match=r"encoded with tokenizer.json .* the ids would mean other text"
+    ):
         run("pretrain", SMALL, token_shards=inputs["token_shards"], tokenizer=other)
 
 
-@pytest.mark.parametrize(("train", "heldout", "told"), [(0, 5, "train: holds no tokens"), (5, 0, "heldout: holds 0 tokens")])
-def test_an_empty_split_is_refused(run: Run, publish: Publish, train: int, heldout: int, told: str) -> None:
+@pytest.mark.parametrize(
+    ("train", "heldout", "told"),
+    [(0, 5, "train: holds no tokens"), (5, 0, "heldout: holds 0 tokens")],
+)
+def test_an_empty_split_is_refused(
+    run: Run, publish: Publish, train: int, heldout: int, told: str
+) -> None:
     tokenizer = golden.train_tokenizer(golden.texts(9))
     files = golden.tokenizer_files(tokenizer)
     stamp = f"{hashlib.sha256(files['tokenizer.json']).hexdigest()} {tokenizer.get_vocab_size()}"
@@ -131,7 +157,7 @@ CHILD = """
 import json, sys
 import stages
 from data_contracts import Store
-from flows.step import run_stage
+from stages.run import run_stage
 root, settings, shards, tokenizer = sys.argv[1:]
 store, stage = Store(root), stages.stage("pretrain")
 config = stage.config_class.parse(json.loads(settings), "pretrain")
@@ -140,7 +166,9 @@ run_stage(store, stage, config, {"token_shards": store.find(shards), "tokenizer"
 
 
 @pytest.mark.slow
-def test_a_run_killed_at_any_moment_continues_to_the_same_bits(run: Run, publish: Publish, store: Store, tmp_path: Path) -> None:
+def test_a_run_killed_at_any_moment_continues_to_the_same_bits(
+    run: Run, publish: Publish, store: Store, tmp_path: Path
+) -> None:
     settings: dict[str, Any] = SMALL | {
         "training": SMALL["training"] | {"duration": 120},
         "compute": {"threads": 1, "precision": "float32", "checkpoint_every": 10},
@@ -149,8 +177,16 @@ def test_a_run_killed_at_any_moment_continues_to_the_same_bits(run: Run, publish
     whole = run("pretrain", settings, **inputs)
     other = tmp_path / "other"
     for artifact in inputs.values():
-        shutil.copytree(artifact.path, other / "objects" / artifact.noun / artifact.id)
-    command = [sys.executable, "-c", CHILD, str(other), json.dumps(settings), inputs["token_shards"].id, inputs["tokenizer"].id]
+        shutil.copytree(artifact.path, other / "objects" / artifact.artifact_type / artifact.id)
+    command = [
+        sys.executable,
+        "-c",
+        CHILD,
+        str(other),
+        json.dumps(settings),
+        inputs["token_shards"].id,
+        inputs["tokenizer"].id,
+    ]
     for wanted in (1, 4):  # killed twice, later each time
         child = subprocess.Popen(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
         points = other / "drafts" / f"checkpoint-{whole.id}" / "scratch" / "safe_points"

@@ -12,7 +12,12 @@ TWO = {"devices": 2, "precision": "float32"}
 def test_two_ranks_train_what_one_does(run, publish, name, golden):
     given = golden.inputs(publish)
     one = run(name, golden.SETTINGS | {"seed": 1}, **given)
-    two = run(name, golden.SETTINGS | {"seed": 1, "training": golden.SETTINGS["training"] | {"spike": 21.0}, "compute": TWO}, **given)
+    two = run(
+        name,
+        golden.SETTINGS
+        | {"seed": 1, "training": golden.SETTINGS["training"] | {"spike": 21.0}, "compute": TWO},
+        **given,
+    )
     assert two.manifest.facts["figures"]["devices"] == "2 x cpu"
     losses = [[row["loss"] for row in made.read("metrics").to_pylist()] for made in (one, two)]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)

@@ -22,7 +22,13 @@ from stages.sft.stage import answer_loss, answers
 from tests.golden import sft as golden
 
 LEARNT = {
-    "training": {"duration": 60, "duration_in": "steps", "batch_rows": 4, "learning_rate": 0.01, "matrix_learning_rate": 0.02},
+    "training": {
+        "duration": 60,
+        "duration_in": "steps",
+        "batch_rows": 4,
+        "learning_rate": 0.01,
+        "matrix_learning_rate": 0.02,
+    },
     "max_new_tokens": 8,
     "compute": {"threads": 1, "precision": "float32"},
 }
@@ -34,8 +40,18 @@ def example(name, read, wanted):
 
 @pytest.mark.slow
 def test_a_model_learns_to_answer_and_to_stop(run, publish):
-    chats = [golden.conversation(f"Which colour is thing number {n}?", "red.", "heldout" if n < 4 else "train") for n in range(24)]
-    trained = run("sft", LEARNT, checkpoint=golden.checkpoint(publish), conversations=publish("conversations", conversations=chats))
+    chats = [
+        golden.conversation(
+            f"Which colour is thing number {n}?", "red.", "heldout" if n < 4 else "train"
+        )
+        for n in range(24)
+    ]
+    trained = run(
+        "sft",
+        LEARNT,
+        checkpoint=golden.checkpoint(publish),
+        conversations=publish("conversations", conversations=chats),
+    )
     facts = trained.manifest.facts
     assert facts["figures"]["stops"] == 1.0
     assert facts["figures"]["heldout_loss"] < 0.1
@@ -43,14 +59,23 @@ def test_a_model_learns_to_answer_and_to_stop(run, publish):
     chat = ChatFormat(trained)
     prompt = chat.prompts([[{"role": "user", "content": "Which colour is thing number 77?"}]])
     assert chat.text(generate(load_model(trained), prompt, stop=chat.stop_ids)[0]) == "red."
-    assert json.loads((trained.path / "generation_config.json").read_text())["eos_token_id"] == chat.stop_ids
+    assert (
+        json.loads((trained.path / "generation_config.json").read_text())["eos_token_id"]
+        == chat.stop_ids
+    )
 
 
 def test_packed_conversations_do_not_see_each_other(publish):
     model = load_model(golden.checkpoint(publish))
     chat = ChatFormat(golden.checkpoint(publish))
-    texts = [golden.conversation("Which colour?", "red."), golden.conversation("What number?", "seven, eight.")]
-    rows = [examples.fitted("n", t["messages"], chat.encode([t["messages"]])[0], chat, 96)[0] for t in texts]
+    texts = [
+        golden.conversation("Which colour?", "red."),
+        golden.conversation("What number?", "seven, eight."),
+    ]
+    rows = [
+        examples.fitted("n", t["messages"], chat.encode([t["messages"]])[0], chat, 96)[0]
+        for t in texts
+    ]
     together = PackedChats(rows, 96, 1, 0, pad=1)
     assert together.rows_per_epoch == 1
     alone = [PackedChats([row], 96, 1, 0, pad=1) for row in rows]
@@ -62,18 +87,30 @@ def test_packed_conversations_do_not_see_each_other(publish):
 
 
 def test_the_loss_of_a_mixture_of_experts_does_not_depend_on_padding(publish):
-    checkpoint = golden.checkpoint(publish, architecture="qwen3_moe", experts=4, experts_per_token=2, expert_width=16)
+    checkpoint = golden.checkpoint(
+        publish, architecture="qwen3_moe", experts=4, experts_per_token=2, expert_width=16
+    )
     model, row = load_model(checkpoint), example("n", [5, 6, 7, 8], [IGNORED, 7, 8, 9])
     with torch.no_grad():
-        found = [answer_loss(0.0)(model, PackedChats([row], width, 1, 0, pad=1).rows(0, 0, 1)) for width in (4, 96)]
-    assert [float(loss.total) for loss in found] == pytest.approx([float(found[0].total)] * 2, rel=1e-6)
-    assert found[0].total > found[0].figures["loss"] + 0.03 * 0.99  # the load-balancing loss of three answer tokens is at least that
+        found = [
+            answer_loss(0.0)(model, PackedChats([row], width, 1, 0, pad=1).rows(0, 0, 1))
+            for width in (4, 96)
+        ]
+    assert [float(loss.total) for loss in found] == pytest.approx(
+        [float(found[0].total)] * 2, rel=1e-6
+    )
+    assert (
+        found[0].total > found[0].figures["loss"] + 0.03 * 0.99
+    )  # the load-balancing loss of three answer tokens is at least that
 
 
 def test_every_row_is_visited_once_an_epoch_and_in_another_order_the_next():
     rows = [example(str(n), [n] * 5, [n] * 5) for n in range(10)]
     packed = PackedChats(rows, 5, 2, seed=0, pad=99)
-    epochs = [[int(i) for step in range(5) for i in packed.rows(5 * epoch + step, 0, 2)["ids"][:, 0]] for epoch in (0, 1)]
+    epochs = [
+        [int(i) for step in range(5) for i in packed.rows(5 * epoch + step, 0, 2)["ids"][:, 0]]
+        for epoch in (0, 1)
+    ]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(10))
     assert epochs[0] != epochs[1]
 
@@ -93,15 +130,25 @@ def test_best_fit_fills_rows_to_the_brim_where_it_can():
     assert [sum(lengths[item] for item in row) for row in rows] == [10, 10, 10, 10]
 
 
-def test_a_conversation_that_does_not_fit_loses_its_last_exchanges_or_is_dropped_and_counted(run, publish):
+def test_a_conversation_that_does_not_fit_loses_its_last_exchanges_or_is_dropped_and_counted(
+    run, publish
+):
     long = "very " * 100
     turns = [
         {"role": "user", "content": "Which colour?"}, {"role": "assistant", "content": "red."},
         {"role": "user", "content": long}, {"role": "assistant", "content": "blue."},
     ]  # fmt: skip
-    chats = [golden.conversation(long, "green."), golden.chat(turns), golden.conversation("a<|im_end|>", "b."), *golden.colours(8, 2)]
+    chats = [
+        golden.conversation(long, "green."),
+        golden.chat(turns),
+        golden.conversation("a<|im_end|>", "b."),
+        *golden.colours(8, 2),
+    ]
     trained = run(
-        "sft", golden.SETTINGS, checkpoint=golden.checkpoint(publish), conversations=publish("conversations", conversations=chats)
+        "sft",
+        golden.SETTINGS,
+        checkpoint=golden.checkpoint(publish),
+        conversations=publish("conversations", conversations=chats),
     )
     facts = trained.manifest.facts
     assert facts["rejected"] == {"special_token_in_text": 1, "too_long": 1}
@@ -125,30 +172,57 @@ def test_an_answer_that_ends_with_the_last_token_of_the_context_has_stopped(publ
 def test_kinds_can_be_repeated_and_left_out(publish):
     source = golden.checkpoint(publish)
     chats = publish(
-        "conversations", conversations=[golden.conversation("a?", "b.", kind=kind) for kind in ("identity",)] + golden.colours(3, 0)
+        "conversations",
+        conversations=[golden.conversation("a?", "b.", kind=kind) for kind in ("identity",)]
+        + golden.colours(3, 0),
     )
     found = examples.read(chats, ChatFormat(source), 96, {"identity": 5, "user": 0})
     assert len(found.train) == 5
 
 
 def test_nothing_to_train_on_is_an_error_that_says_why(run, publish):
-    chats = [golden.conversation("very " * 200, "no."), golden.conversation("a?", "b.", split="heldout")]
-    with pytest.raises(InputError, match=r"0 of 2 conversations can be trained on: 1 too_long, 1 are held out .*96 tokens"):
-        run("sft", golden.SETTINGS, checkpoint=golden.checkpoint(publish), conversations=publish("conversations", conversations=chats))
+    chats = [
+        golden.conversation("very " * 200, "no."),
+        golden.conversation("a?", "b.", split="heldout"),
+    ]
+    with pytest.raises(
+        InputError,
+        match=r"0 of 2 conversations can be trained on: 1 too_long, 1 are held out .*96 tokens",
+    ):
+        run(
+            "sft",
+            golden.SETTINGS,
+            checkpoint=golden.checkpoint(publish),
+            conversations=publish("conversations", conversations=chats),
+        )
 
 
 def test_without_held_out_conversations_it_trains_all_the_same(run, publish):
     chats = publish("conversations", conversations=golden.colours(6, 0))
-    figures = run("sft", golden.SETTINGS, checkpoint=golden.checkpoint(publish), conversations=chats).manifest.facts["figures"]
+    figures = run(
+        "sft", golden.SETTINGS, checkpoint=golden.checkpoint(publish), conversations=chats
+    ).manifest.facts["figures"]
     assert (figures["heldout_loss"], figures["stops"]) == (None, None)
 
 
 def _shards(publish, checkpoint):
     words = golden.tokenizer()
-    texts = [f"Page {n} says that number {n * 7} comes before number {n * 7 + 1}." for n in range(80)]
-    rows = [{"document": digest(text), "part": 0, "tokens": [*words.encode(text).ids, 0], "bytes": len(text.encode())} for text in texts]
+    texts = [
+        f"Page {n} says that number {n * 7} comes before number {n * 7 + 1}." for n in range(80)
+    ]
+    rows = [
+        {
+            "document": digest(text),
+            "part": 0,
+            "tokens": [*words.encode(text).ids, 0],
+            "bytes": len(text.encode()),
+        }
+        for text in texts
+    ]
     stamp = f"{hashlib.sha256((checkpoint.path / 'tokenizer.json').read_bytes()).hexdigest()} {words.get_vocab_size()}"
-    return publish("token_shards", train=rows, heldout=rows[:2], files={"tokenizer.sha256": stamp.encode()})
+    return publish(
+        "token_shards", train=rows, heldout=rows[:2], files={"tokenizer.sha256": stamp.encode()}
+    )
 
 
 def test_replayed_rows_are_pages_and_the_others_conversations_however_a_batch_is_cut(publish):
@@ -190,7 +264,9 @@ def test_replay_keeps_what_was_known_of_the_pages(run, publish):
     for replay in (0, 0.5):
         made = load_model(run("sft", settings | {"replay": replay}, **inputs, token_shards=shards))
         with torch.no_grad():
-            losses.append(float(torch.nn.functional.cross_entropy(made(row[None, :-1])[0].float(), row[1:])))
+            losses.append(
+                float(torch.nn.functional.cross_entropy(made(row[None, :-1])[0].float(), row[1:]))
+            )
     assert losses[1] < 0.8 * losses[0]
 
 

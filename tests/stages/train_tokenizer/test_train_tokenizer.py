@@ -41,14 +41,20 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.fixture(scope="module")
 def small() -> Tokenizer:
-    tokenizer = bpe.train([made_up.page(n) for n in range(20)], 512, special.special_tokens(4), 2, 32)
+    tokenizer = bpe.train(
+        [made_up.page(n) for n in range(20)], 512, special.special_tokens(4), 2, 32
+    )
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
 def test_transformers_loads_the_folder_and_adds_no_token(artifact: Any) -> None:
     tokenizer = AutoTokenizer.from_pretrained(artifact.path)
-    assert (tokenizer.eos_token, tokenizer.bos_token, tokenizer.pad_token) == ("<|endoftext|>", "<|endoftext|>", "<|pad|>")
+    assert (tokenizer.eos_token, tokenizer.bos_token, tokenizer.pad_token) == (
+        "<|endoftext|>",
+        "<|endoftext|>",
+        "<|pad|>",
+    )
     assert len(tokenizer) == 512
     assert tokenizer.clean_up_tokenization_spaces is False
     text = "join(a, *p) isn't , spaced  . "
@@ -57,10 +63,18 @@ def test_transformers_loads_the_folder_and_adds_no_token(artifact: Any) -> None:
     assert tokenizer.decode(ids) == text
 
 
-def test_the_assistant_mask_covers_the_assistants_text_and_its_end_of_turn_and_nothing_else(artifact: Any) -> None:
+def test_the_assistant_mask_covers_the_assistants_text_and_its_end_of_turn_and_nothing_else(
+    artifact: Any,
+) -> None:
     tokenizer = AutoTokenizer.from_pretrained(artifact.path)
     chat = tokenizer.apply_chat_template(CHAT, return_dict=True, return_assistant_tokens_mask=True)
-    learned = tokenizer.decode([token for token, mask in zip(chat["input_ids"], chat["assistant_masks"], strict=True) if mask])
+    learned = tokenizer.decode(
+        [
+            token
+            for token, mask in zip(chat["input_ids"], chat["assistant_masks"], strict=True)
+            if mask
+        ]
+    )
     assert learned == "It is a page 😀.<|im_end|>Größe<|im_end|>"
 
 
@@ -68,20 +82,32 @@ def test_the_generation_prompt_is_what_stands_before_an_answer(artifact: Any) ->
     tokenizer = AutoTokenizer.from_pretrained(artifact.path)
     asked = tokenizer.apply_chat_template(CHAT[:2], tokenize=False, add_generation_prompt=True)
     answered = tokenizer.apply_chat_template(CHAT[:3], tokenize=False)
-    assert asked == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is it?<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        asked
+        == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is it?<|im_end|>\n<|im_start|>assistant\n"
+    )
     assert answered == asked + "It is a page 😀.<|im_end|>\n"
 
 
 def test_the_chat_template_without_generation_marks_renders_the_same(artifact: Any) -> None:
     tokenizer = AutoTokenizer.from_pretrained(artifact.path)
-    bare = tokenizer.chat_template.replace("{% generation %}", "").replace("{% endgeneration %}", "")
+    bare = tokenizer.chat_template.replace("{% generation %}", "").replace(
+        "{% endgeneration %}", ""
+    )
     assert "generation %" not in bare
-    assert tokenizer.apply_chat_template(CHAT, tokenize=False, chat_template=bare) == tokenizer.apply_chat_template(CHAT, tokenize=False)
+    assert tokenizer.apply_chat_template(
+        CHAT, tokenize=False, chat_template=bare
+    ) == tokenizer.apply_chat_template(CHAT, tokenize=False)
 
 
 def test_special_tokens_have_the_first_ids_and_their_text_can_be_kept_text(artifact: Any) -> None:
     tokenizer = AutoTokenizer.from_pretrained(artifact.path)
-    assert [tokenizer.convert_ids_to_tokens(n) for n in range(4)] == ["<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
+    assert [tokenizer.convert_ids_to_tokens(n) for n in range(4)] == [
+        "<|endoftext|>",
+        "<|pad|>",
+        "<|im_start|>",
+        "<|im_end|>",
+    ]
     assert tokenizer("a<|endoftext|>b").input_ids[1] == 0
     plain = tokenizer("a<|endoftext|>b", split_special_tokens=True).input_ids
     assert 0 not in plain
@@ -89,7 +115,10 @@ def test_special_tokens_have_the_first_ids_and_their_text_can_be_kept_text(artif
 
 
 @settings(max_examples=300, deadline=None)
-@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=200) | st.text(" \n\r\t'aZ9é漢😀<|>", max_size=200))
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=200)
+    | st.text(" \n\r\t'aZ9é漢😀<|>", max_size=200)
+)
 def test_every_text_comes_back(small: Tokenizer, text: str) -> None:
     ids = small.encode(text, add_special_tokens=False).ids
     assert small.decode(ids, skip_special_tokens=False) == text
@@ -98,7 +127,11 @@ def test_every_text_comes_back(small: Tokenizer, text: str) -> None:
 
 def test_every_byte_has_a_token_of_its_own(small: Tokenizer) -> None:
     covered = {byte for text in measure.every_character() for byte in text.encode()}
-    assert covered == set(range(256)) - {0xC0, 0xC1, *range(0xF5, 0x100)}  # those never occur in UTF-8
+    assert covered == set(range(256)) - {
+        0xC0,
+        0xC1,
+        *range(0xF5, 0x100),
+    }  # those never occur in UTF-8
     assert len({token for token in small.get_vocab() if len(token) == 1}) == 256
 
 
@@ -113,13 +146,18 @@ def test_the_order_of_documents_does_not_change_a_byte() -> None:
     texts = [made_up.page(n) for n in range(20)]
     shuffled = texts[:]
     random.Random(3).shuffle(shuffled)
-    first, second = (bpe.train(order, 600, special.special_tokens(2), 2, 32).to_str() for order in (texts, shuffled))
+    first, second = (
+        bpe.train(order, 600, special.special_tokens(2), 2, 32).to_str()
+        for order in (texts, shuffled)
+    )
     assert first == second
 
 
 def test_no_token_is_longer_than_the_setting() -> None:
     def longest(limit: int) -> int:
-        vocabulary = bpe.train(["-" * 500 + "\n" + "abcdefghij" * 30] * 5, 400, special.special_tokens(0), 2, limit).get_vocab()
+        vocabulary = bpe.train(
+            ["-" * 500 + "\n" + "abcdefghij" * 30] * 5, 400, special.special_tokens(0), 2, limit
+        ).get_vocab()
         return max(len(token) for token in vocabulary if not token.startswith("<|"))
 
     assert longest(64) > 8
@@ -128,7 +166,9 @@ def test_no_token_is_longer_than_the_setting() -> None:
 
 def test_documents_beyond_sample_bytes_are_drawn_by_hash_and_not_by_place(publish: Any) -> None:
     rows = made_up.documents(0, 30)
-    forwards, backwards = (publish("training_documents", documents=order, rejects=[]) for order in (rows, rows[::-1]))
+    forwards, backwards = (
+        publish("training_documents", documents=order, rejects=[]) for order in (rows, rows[::-1])
+    )
     drawn = sample.draw(forwards, 0, 10_000, 4_000)
     assert drawn == sample.draw(backwards, 0, 10_000, 4_000)
     assert 10_000 <= drawn.learn_bytes < 10_000 + max(len(row["text"]) for row in rows)
@@ -141,7 +181,10 @@ def lengths_of_pages(count: int) -> Any:
 
     def batches(*_: object) -> Iterator[pa.RecordBatch]:
         for start in range(0, count, 100):
-            rows = [{"id": f"{n:032x}", "source": f"s{n % 3}", "language": "en", "text": "x" * (n % 97)} for n in range(start, start + 100)]
+            rows = [
+                {"id": f"{n:032x}", "source": f"s{n % 3}", "language": "en", "text": "x" * (n % 97)}
+                for n in range(start, start + 100)
+            ]
             yield pa.RecordBatch.from_pylist(rows)
 
     return SimpleNamespace(batches=batches)
@@ -170,17 +213,25 @@ def test_drawing_holds_the_sample_and_not_the_corpus() -> None:
 
 
 def test_the_report_tells_bytes_per_token_by_source_and_language(publish: Any, run: Any) -> None:
-    russian = made_up.documents(100, 10, language="ru", source="other", text="Слова другого языка на этой странице. " * 30)
+    russian = made_up.documents(
+        100, 10, language="ru", source="other", text="Слова другого языка на этой странице. " * 30
+    )
     documents = made_up.documents(0, 30) + russian
     made = run(
-        "train_tokenizer", {"vocabulary_size": 600}, training_documents=publish("training_documents", documents=documents, rejects=[])
+        "train_tokenizer",
+        {"vocabulary_size": 600},
+        training_documents=publish("training_documents", documents=documents, rejects=[]),
     )
     report = json.loads(made.file("report").read_text("utf-8"))
     tokenizer = Tokenizer.from_file(str(made.file("tokenizer")))
     text = russian[0]["text"]
     assert report["by_language"]["ru"] == report["by_source"]["other"]
-    assert report["by_language"]["ru"]["bytes_per_token"] == pytest.approx(len(text.encode()) / len(tokenizer.encode(text).ids), abs=1e-3)
-    whole = sum(len(row["text"].encode()) for row in documents) / sum(len(tokenizer.encode(row["text"]).ids) for row in documents)
+    assert report["by_language"]["ru"]["bytes_per_token"] == pytest.approx(
+        len(text.encode()) / len(tokenizer.encode(text).ids), abs=1e-3
+    )
+    whole = sum(len(row["text"].encode()) for row in documents) / sum(
+        len(tokenizer.encode(row["text"]).ids) for row in documents
+    )
     assert report["bytes_per_token"] == pytest.approx(whole, abs=1e-3)
     assert report["round_trip"]["failures"] == 0
     assert report["round_trip"]["documents"] == 40
@@ -190,7 +241,11 @@ def test_the_report_tells_bytes_per_token_by_source_and_language(publish: Any, r
 
 def test_a_small_text_gives_a_smaller_vocabulary_and_says_so(publish: Any, run: Any) -> None:
     documents = made_up.documents(0, 1, text="one two one two")
-    made = run("train_tokenizer", {}, training_documents=publish("training_documents", documents=documents, rejects=[]))
+    made = run(
+        "train_tokenizer",
+        {},
+        training_documents=publish("training_documents", documents=documents, rejects=[]),
+    )
     assert made.manifest.facts["figures"]["vocabulary_size"] < 300
     assert "of the 4096 asked for" in made.manifest.facts["notes"][0]
 
@@ -198,18 +253,34 @@ def test_a_small_text_gives_a_smaller_vocabulary_and_says_so(publish: Any, run: 
 def test_no_documents_is_an_error_that_counts_the_refused(publish: Any, run: Any) -> None:
     refused = made_up.documents(0, 3, reason="contaminated", item="0" * 32, ngram="a b c", hits=1)
     with pytest.raises(InputError, match="0 documents to learn from; decontaminate refused 3"):
-        run("train_tokenizer", {}, training_documents=publish("training_documents", documents=[], rejects=refused))
+        run(
+            "train_tokenizer",
+            {},
+            training_documents=publish("training_documents", documents=[], rejects=refused),
+        )
 
 
 @pytest.mark.slow
-def test_stock_llama_cpp_gives_the_same_ids_and_the_same_chat(artifact: Any, publish: Any, run: Any) -> None:
+def test_stock_llama_cpp_gives_the_same_ids_and_the_same_chat(
+    artifact: Any, publish: Any, run: Any
+) -> None:
     random_weights = tiny_checkpoint(publish, unused_rows=12)  # room for 512 tokens
     names = {entry.path for entry in random_weights.manifest.files}
-    files = {name: (random_weights.path / name).read_bytes() for name in names if not name.startswith("metrics/")}
+    files = {
+        name: (random_weights.path / name).read_bytes()
+        for name in names
+        if not name.startswith("metrics/")
+    }
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         files[name] = (artifact.path / name).read_bytes()
-    checkpoint = publish("checkpoint", files=files, metrics=random_weights.read("metrics").to_pylist())
-    made = run("export_gguf", {"quantizations": ["F16"], "positions": 4, "new_tokens": 4, "prompts": ["Hello"]}, checkpoint=checkpoint)
+    checkpoint = publish(
+        "checkpoint", files=files, metrics=random_weights.read("metrics").to_pylist()
+    )
+    made = run(
+        "export_gguf",
+        {"quantizations": ["F16"], "positions": 4, "new_tokens": 4, "prompts": ["Hello"]},
+        checkpoint=checkpoint,
+    )
     (row,) = made.read("quantizations").to_pylist()
     assert row["token_mismatches"] == 0
     assert row["strings"] > 500

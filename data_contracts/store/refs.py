@@ -1,0 +1,362 @@
+"""Refs point at artifacts, as in git: `refs/<run>/<output>` says which artifact a run's output is, and keeps what it was before.
+
+Each change is an entry of its own, numbered from 1 and created only if nobody has: two writers can never both win, and the number
+serves as a fencing token. The entry with the highest number counts. The recipe that whole runs follow is kept beside the outputs of a
+run in the same way.
+
+Stores of groundup 0.1 keep their entries under `names/`. They are read where they lie; new entries go to `refs/` and continue the
+numbers. So nothing is copied, and a store that cannot be written to is read as any other.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from data_contracts.errors import ArtifactError, ConfigError
+from data_contracts.files import flush, read_bounded
+from data_contracts.store import links, repair
+from data_contracts.store.manifest import TYPE_KEYS, ArtifactId, Moment, Name, Sha256, parse_as
+
+REFS = "refs"
+REFS_OF_0_1 = "names"
+MAX_ENTRY_BYTES = 16 << 20
+CONCURRENT_READS = 16  # a bucket takes its time for each entry
+_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
+_ENTRY_FILE = re.compile(r"[0-9]{8,}\.json")
+_RECIPE = ".recipe"  # no output has this name
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True
+    )  # a newer release may add fields
+
+
+E = TypeVar("E", bound=_Entry)
+
+
+class Ref(_Entry):
+    """Which artifact an output is, since when and by which run; and how it was made, so that it can be made again when it is gone.
+
+    Attributes:
+        artifact_type: Its type.
+        id: Its id.
+        at: When the ref was pointed at it.
+        run: Which run pointed the ref at it.
+        stage: The stage that made it.
+        settings: All settings of that stage.
+        as_of: Its logical date.
+        manifest_sha256: Digest of its manifest at that time; None for entries of 0.1 that nobody has sealed.
+        removed: `groundup rm` has taken the artifact away, so that it may be made again.
+    """
+
+    artifact_type: Name = Field(validation_alias=TYPE_KEYS)
+    id: ArtifactId
+    at: Moment
+    run: str
+    stage: Name
+    settings: dict[str, Any]
+    as_of: Moment | None
+    manifest_sha256: Sha256 | None = None
+    removed: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """(artifact type, id)."""
+        return self.artifact_type, self.id
+
+    def is_same(self, other: Ref) -> bool:
+        """Whether `other` would change nothing but the time and the run."""
+        fields = ("id", "settings", "manifest_sha256", "removed")
+        return all(getattr(self, field) == getattr(other, field) for field in fields)
+
+
+class RecipeRef(_Entry):
+    """The recipe of a whole run, and the settings that differ from it, each as "stage.key=value"."""
+
+    recipe: str
+    changes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CurrentRefs:
+    """All refs of a store, by "run/output", as they are now. unreadable: refs whose entry cannot be read."""
+
+    refs: dict[str, Ref]
+    unreadable: tuple[str, ...]
+
+    def pointing_at(self, artifact_type: str, id: str) -> dict[str, Ref]:
+        """The refs that point at one artifact."""
+        return {name: ref for name, ref in self.refs.items() if ref.key == (artifact_type, id)}
+
+
+class EntryStorage(Protocol):
+    """Keeps entries under keys with slashes: a folder here, a bucket in `remote.py`."""
+
+    def children(self, key: str) -> list[str]:
+        """Last parts of the keys directly below `key`, in order; empty if there are none."""
+
+    def read(self, key: str) -> bytes: ...
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write the whole entry; or nothing, and return False, if there is one already."""
+
+    def rename(self, key: str, to: str) -> str:
+        """Keep the entry under another key. Returns its place in the store."""
+
+
+class FolderStorage:
+    """Entries in a folder of a store on the local disk. No link leads out of the store."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def children(self, key: str) -> list[str]:
+        folder = links.within(self.root.parent, self.root / key)
+        with repair.reading(f"ref {key}" if key else f"refs in {self.root}", folder):
+            if not folder.is_dir():
+                return []
+            return sorted(path.name for path in folder.iterdir())
+
+    def read(self, key: str) -> bytes:
+        return read_bounded(self._path(key), MAX_ENTRY_BYTES)
+
+    def rename(self, key: str, to: str) -> str:
+        with repair.reading(f"ref {key}", self.root / key):
+            self._path(key).rename(self._path(to))
+        return f"{self.root.name}/{to}"
+
+    def create(self, key: str, data: bytes) -> bool:
+        path = self._path(key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A hard link appears with all its bytes or not at all, and fails if the name is taken.
+        temporary = path.parent / f".{uuid.uuid4().hex}"
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.link(temporary, path)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink(missing_ok=True)
+        flush(path.parent)
+        return True
+
+    def _path(self, key: str) -> Path:
+        """The file of the entry. It may itself be a link, which is never opened but can be set aside."""
+        links.within(self.root.parent, (self.root / key).parent)
+        return self.root / key
+
+
+class StorageWithOlder:
+    """Entries of two storages as one: what is new is written to the first, what an older release wrote is read from the second."""
+
+    def __init__(self, current: EntryStorage, older: EntryStorage):
+        self._current = current
+        self._older = older
+
+    def children(self, key: str) -> list[str]:
+        found = self._current.children(key)
+        if self._has_older:
+            found = sorted({*found, *self._older.children(key)})
+        return found
+
+    def read(self, key: str) -> bytes:
+        return self._holding(key).read(key)
+
+    def rename(self, key: str, to: str) -> str:
+        return self._holding(key).rename(key, to)
+
+    def create(self, key: str, data: bytes) -> bool:
+        if self._is_older(key):
+            return False
+        return self._current.create(key, data)
+
+    def _holding(self, key: str) -> EntryStorage:
+        return self._older if self._is_older(key) else self._current
+
+    def _is_older(self, key: str) -> bool:
+        folder, _, name = key.rpartition("/")
+        return self._has_older and name in self._older.children(folder)
+
+    @cached_property
+    def _has_older(self) -> bool:
+        return bool(self._older.children(""))
+
+
+def is_name(name: str) -> bool:
+    """Whether a run or an output may have this name."""
+    return bool(_NAME.fullmatch(name))
+
+
+def checked(name: str) -> str:
+    """`name`, if a run or an output may have it. Raises ConfigError if not: names become paths, so the rule is narrow."""
+    if not is_name(name):
+        why = "is not 1 to 64 of a-z, 0-9, '_' and '-', beginning with a letter or digit"
+        raise ConfigError(f"name {name!r}", why, "choose another, e.g. demo")
+    return name
+
+
+class Refs:
+    """All refs of a store."""
+
+    def __init__(self, storage: EntryStorage):
+        self._storage = storage
+
+    def get(self, run: str, output: str) -> Ref | None:
+        """The ref run/output as it is now."""
+        return self._newest(_key(run, output), Ref)
+
+    def history(self, run: str, output: str) -> list[Ref]:
+        """Everything that run/output has pointed at, oldest first."""
+        key = _key(run, output)
+        return [self._entry(key, number, Ref) for number in self._numbers(key)]
+
+    def set(self, run: str, output: str, ref: Ref) -> bool:
+        """Let run/output point at something else from now on. False if it does already."""
+        return self._append(_key(run, output), ref, unless=ref.is_same)
+
+    def runs(self) -> list[str]:
+        """Names of all runs."""
+        return [name for name in self._storage.children("") if is_name(name)]
+
+    def outputs(self, run: str) -> dict[str, Ref]:
+        """Every output of `run`, by name."""
+        found = {output: self.get(run, output) for output in self._output_names(run)}
+        return {output: ref for output, ref in found.items() if ref}
+
+    def require_run(self, run: str) -> dict[str, Ref]:
+        """Every output of `run`, by name. Raises ConfigError if there is no such run."""
+        found = self.outputs(run) if is_name(run) else {}
+        if not found:
+            known = self.runs()
+            fix = f"choose from: {', '.join(known)}" if known else "make one: groundup run"
+            raise ConfigError(f"run {run!r}", "does not exist", fix)
+        return found
+
+    def current(self) -> CurrentRefs:
+        """Every ref of the store as it is now."""
+        keys = [(run, output) for run in self.runs() for output in self._output_names(run)]
+        with ThreadPoolExecutor(CONCURRENT_READS) as pool:
+            found = dict(zip(keys, pool.map(self._get_or_error, keys), strict=True))
+        refs = {_key(*key): ref for key, ref in found.items() if isinstance(ref, Ref)}
+        unreadable = [
+            _key(*key) for key, error in found.items() if isinstance(error, ArtifactError)
+        ]
+        return CurrentRefs(refs, tuple(unreadable))
+
+    def recipe(self, run: str) -> RecipeRef | None:
+        """The recipe that `run` last followed as a whole."""
+        return self._newest(f"{checked(run)}/{_RECIPE}", RecipeRef)
+
+    def set_recipe(self, run: str, recipe: RecipeRef) -> None:
+        """Remember the recipe of the whole run that begins now, whatever the entry before says."""
+        key = f"{checked(run)}/{_RECIPE}"
+        try:
+            self._append(key, recipe, unless=lambda newest: newest == recipe)
+        except ArtifactError:  # the entry before cannot be read
+            self._append(key, recipe, unless=None)
+
+    def set_aside_newest(self, run: str, output: str) -> str | None:
+        """Keep the newest entry under another key if its content is damaged.
+
+        The ref then points at what it pointed at before, if at anything.
+
+        Returns:
+            Where in the store the entry is kept, or None if there is nothing to repair.
+
+        Raises:
+            ArtifactError: If the entry cannot be read: its content may be sound.
+        """
+        key = _key(run, output)
+        numbers = self._numbers(key)
+        if not numbers:
+            return None
+        try:
+            self._parsed(key, numbers[-1], Ref)
+        except ValueError:
+            kept = f"{_numbered(key, numbers[-1])}.{uuid.uuid4().hex[:8]}.damaged"
+            return self._storage.rename(_numbered(key, numbers[-1]), kept)
+        return None
+
+    def _output_names(self, run: str) -> list[str]:
+        return [output for output in self._storage.children(checked(run)) if is_name(output)]
+
+    def _get_or_error(self, key: tuple[str, str]) -> Ref | ArtifactError | None:
+        try:
+            return self.get(*key)
+        except ArtifactError as error:
+            return error
+
+    def _newest(self, key: str, kind: type[E]) -> E | None:
+        numbers = self._numbers(key)
+        return self._entry(key, numbers[-1], kind) if numbers else None
+
+    def _append(self, key: str, entry: E, unless: Callable[[E], bool] | None) -> bool:
+        """Add an entry, unless that holds for the newest one. Without `unless` the newest one is not read."""
+        while True:
+            numbers = self._numbers(key)
+            if unless and numbers and unless(self._entry(key, numbers[-1], type(entry))):
+                return False
+            number = numbers[-1] + 1 if numbers else 1
+            if self._storage.create(_numbered(key, number), entry.model_dump_json().encode()):
+                return True  # else another writer was first: look again
+
+    def _numbers(self, key: str) -> list[int]:
+        files = self._storage.children(key)
+        return sorted(
+            int(file.removesuffix(".json")) for file in files if _ENTRY_FILE.fullmatch(file)
+        )
+
+    def _entry(self, key: str, number: int, kind: type[E]) -> E:
+        try:
+            return self._parsed(key, number, kind)
+        except ValueError as error:
+            has_older = any(other < number for other in self._numbers(key))
+            fix = _how_to_repair(key, kind, has_older)
+            raise ArtifactError(
+                f"ref {key}", f"its entry {number} cannot be read: {error}", fix
+            ) from None
+
+    def _parsed(self, key: str, number: int, kind: type[E]) -> E:
+        """The entry. Raises ValueError for damaged content, ArtifactError if it cannot be read."""
+        entry = _numbered(key, number)
+        try:
+            return parse_as(kind, self._storage.read(entry))
+        except IsADirectoryError as error:
+            raise ValueError(error.strerror) from None
+        except OSError as error:
+            damage = repair.of_error(entry, Path(REFS, entry), error)
+            why = f"its entry {number} cannot be read: {error.strerror}"
+            raise ArtifactError(f"ref {key}", why, repair.advice(f"ref {key}", [damage])) from None
+
+
+def _how_to_repair(key: str, kind: type[_Entry], has_older: bool) -> str:
+    if kind is RecipeRef:
+        return "say what the run follows, with --recipe; the entry is kept"
+    if has_older:
+        then = "the ref then points at what it pointed at before"
+    else:
+        run, _, output = key.partition("/")
+        then = f"it is the only one, so run {run} is without {output} until a stage with --name {run} makes it"
+    return f"groundup rm {key}   (keeps the entry aside: {then})"
+
+
+def _key(run: str, output: str) -> str:
+    return f"{checked(run)}/{checked(output)}"
+
+
+def _numbered(key: str, number: int) -> str:
+    return f"{key}/{number:08d}.json"

@@ -1,0 +1,76 @@
+"""What ranks exchange. With a single process every function returns at once, so that callers need no second path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+
+T = TypeVar("T")
+
+
+def world_size() -> int:
+    """Number of ranks; 1 without a process group."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """Number of this rank; 0 without a process group."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def is_main_process() -> bool:
+    """Whether this is rank 0, which alone writes and reports."""
+    return rank() == 0
+
+
+def all_reduce(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
+    """Each value summed over all ranks.
+
+    Args:
+        values: The same keys in the same order on every rank.
+        device: Where the process group exchanges tensors.
+    """
+    if world_size() == 1:
+        return dict(values)
+    total = torch.tensor(list(values.values()), dtype=torch.float64, device=device)
+    dist.all_reduce(total)
+    return dict(zip(values, total.tolist(), strict=True))
+
+
+def all_gather(value: T) -> list[T]:
+    """The value of every rank, in the order of ranks."""
+    values = [value] * world_size()
+    if world_size() > 1:
+        dist.all_gather_object(values, value)
+    return values
+
+
+def broadcast(compute: Callable[[], T]) -> T:
+    """What `compute` returns on rank 0, on all ranks. The others do not call it."""
+    values = [compute() if is_main_process() else None]
+    if world_size() > 1:
+        dist.broadcast_object_list(values, src=0)
+    return values[0]  # type: ignore[return-value]
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if world_size() > 1:
+        dist.barrier()
+
+
+@contextmanager
+def main_process_first() -> Iterator[None]:
+    """Rank 0 runs the body before the others, for example to fill a cache that they then find.
+
+    If the body fails on rank 0, the others never start it on unfinished work: rank 0 ends, and torchrun ends them.
+    """
+    if not is_main_process():
+        barrier()
+    yield
+    if is_main_process():
+        barrier()

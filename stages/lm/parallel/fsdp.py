@@ -1,0 +1,77 @@
+"""Weights sharded over ranks with FSDP2 (torch.distributed.fsdp.fully_shard), and with replicas of that (HSDP)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+
+from stages.lm import precision
+from stages.lm.config import Compute
+from stages.lm.model import LanguageModel
+from stages.lm.parallel.collectives import is_main_process, world_size
+
+
+def shard_model(model: LanguageModel, compute: Compute) -> LanguageModel:
+    """Put the model on this rank's device and, with several ranks, shard it: each block by itself, then the rest.
+
+    Parameters stay float32. They are gathered in the precision of the matrix products; gradients are reduced in float32.
+    """
+    device = precision.device_of()
+    if world_size() == 1:
+        return model.to(device)
+    mesh = _mesh(compute, device)
+    dtype = precision.matmul_dtype(compute, device)
+    policy = MixedPrecisionPolicy(
+        param_dtype=dtype if dtype is torch.bfloat16 else None,
+        reduce_dtype=torch.float32,
+        cast_forward_inputs=False,
+    )
+    for block in (
+        model.model.layers
+    ):  # each moves to the device by itself, so the whole model is never there
+        fully_shard(block, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
+    return model
+
+
+def _mesh(compute: Compute, device: torch.device) -> DeviceMesh:
+    """Shards within a replica; with compute.replicas above 1, gradients are averaged between replicas."""
+    if compute.replicas == 1:
+        return init_device_mesh(device.type, (world_size(),), mesh_dim_names=("shard",))
+    shape = (compute.replicas, world_size() // compute.replicas)
+    return init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard"))
+
+
+def full_state_dict(model: LanguageModel) -> dict[str, Tensor]:
+    """state_dict with whole tensors on the CPU of rank 0; other ranks get an empty dict. All ranks must call it."""
+    weights = {}
+    for name, tensor in model.state_dict().items():
+        whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
+        if is_main_process():
+            weights[name] = whole.detach().cpu()
+    return weights
+
+
+def set_is_last_micro_batch(model: LanguageModel, is_last: bool) -> None:
+    """Replicas exchange gradients after the last micro-batch of a step only.
+
+    Shards do so after each one: otherwise every rank would hold all gradients.
+    """
+    if isinstance(model, FSDPModule):
+        model.set_requires_all_reduce(is_last)
+
+
+def reshard(model: LanguageModel) -> None:
+    """Free gathered weights. Call it after passes without gradients that come before the first training step.
+
+    FSDP2 keeps the outer weights gathered after such a pass, and would use them, stale, all through training.
+    """
+    if isinstance(model, FSDPModule):
+        model.reshard()
+
+
+def gradient_factor() -> float:
+    """What makes gradients sums over all ranks: FSDP averages them."""
+    return float(world_size())

@@ -1,0 +1,34 @@
+"""Tensors written by any number of ranks and read by any other number (torch.distributed.checkpoint, safetensors, no pickle)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch.distributed.checkpoint as dcp
+from torch import Tensor
+
+from stages.lm.parallel.collectives import world_size
+
+
+def save_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Each rank writes its shards. All ranks must call it."""
+    writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
+    with _without_process_group_warning():
+        dcp.save(dict(tensors), storage_writer=writer, no_dist=world_size() == 1)
+
+
+def load_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Fill `tensors` from what any number of ranks wrote. Check the digests of the files first."""
+    reader = dcp.HuggingFaceStorageReader(str(folder))
+    with _without_process_group_warning():
+        dcp.load(dict(tensors), storage_reader=reader, no_dist=world_size() == 1)
+
+
+@contextmanager
+def _without_process_group_warning() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        yield

@@ -1,0 +1,89 @@
+"""Settings that were renamed or grouped: their old keys stay readable, and the keys that enter an artifact's id never change.
+
+A class of settings lists them in `RENAMED`, as old path → path now, both relative to the class: {"batch_rows": "batch_size"}. The old
+path is what enters the id, so a renamed setting makes no artifact stale.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+
+class RenamedSettingWarning(UserWarning):
+    """A setting was given under its old name."""
+
+
+def with_new_names(renamed: Mapping[str, str], values: Any) -> Any:
+    """Plain values of settings in which old keys are moved to where they belong now.
+
+    Args:
+        renamed: Old path → path now.
+        values: What was given; anything but a mapping is returned as it is.
+
+    Raises:
+        ValueError: If a setting is given under both of its names.
+    """
+    if not isinstance(values, Mapping):
+        return values
+    found = dict(values)
+    for old, new in renamed.items():
+        if not _has(found, old):
+            continue
+        if _has(found, new):
+            raise ValueError(f"{old} is now called {new}: give one of them")
+        _put(found, new, _take(found, old))
+        warnings.warn(
+            f"setting {old} is now called {new}; the old name is read until the next minor version",
+            RenamedSettingWarning,
+            2,
+        )
+    return found
+
+
+def with_frozen_keys(renamed: Mapping[str, str], values: dict[str, Any]) -> dict[str, Any]:
+    """Plain values of settings under the keys that enter an artifact's id."""
+    found = dict(values)
+    for old, new in renamed.items():
+        if _has(found, new):
+            _put(found, old, _take(found, new))
+    return found
+
+
+def name_now(renamed: Mapping[str, str], path: str) -> str:
+    """The path of a setting today, for a path that may begin with a frozen key."""
+    for old, new in renamed.items():
+        if path == old or path.startswith(f"{old}."):
+            return new + path.removeprefix(old)
+    return path
+
+
+def _has(values: Mapping[str, Any], path: str) -> bool:
+    key, _, rest = path.partition(".")
+    if key not in values:
+        return False
+    inner = values[key]
+    return not rest or (isinstance(inner, Mapping) and _has(inner, rest))
+
+
+def _take(values: dict[str, Any], path: str) -> Any:
+    """Remove a value, and the groups that are empty without it."""
+    key, _, rest = path.partition(".")
+    if not rest:
+        return values.pop(key)
+    inner = values[key] = dict(values[key])
+    value = _take(inner, rest)
+    if not inner:
+        del values[key]
+    return value
+
+
+def _put(values: dict[str, Any], path: str, value: Any) -> None:
+    key, _, rest = path.partition(".")
+    if not rest:
+        values[key] = value
+        return
+    inner = values.get(key)
+    group = values[key] = dict(inner) if isinstance(inner, Mapping) else {}
+    _put(group, rest, value)

@@ -1,0 +1,1 @@
+"""What a person reads about artifacts: pictures, lineage, the funnel of documents, Markdown."""

@@ -1,0 +1,125 @@
+"""Recipe smoke on made-up pages: what every stage makes, as ids and digests.
+
+A change of the code's shape changes none of them. `recorded.json` holds those that are the same on every machine; those of the
+stages that train and of what follows from them belong to one CPU, so write them down before a change and compare afterwards:
+
+    python -m tests.golden.run before.json
+    python -m tests.golden.run after.json && diff before.json after.json
+    python -m tests.golden.run --record      # after a change that is meant to change results
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterable
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import stages
+from data_contracts import Artifact, Store
+from data_contracts.store.identity import canonical
+from flows import recipe
+from stages.run import identity_of, run_stage
+from tests.conftest import publisher
+from tests.golden import pages
+
+RECORDED = Path(__file__).parent / "recorded.json"
+SAME_EVERYWHERE = (
+    "crawl",
+    "clean",
+    "dedup",
+    "collect_evals",
+    "decontaminate",
+    "train_tokenizer",
+    "pack",
+    "collect_chats",
+)
+WRITERS = (
+    "pyarrow",
+    "tokenizers",
+    "datasketch",
+    "numpy",
+)  # another release of these may write other bytes
+
+
+def releases() -> dict[str, str]:
+    """Versions of the packages that decide on the bytes."""
+    return {package: version(package) for package in WRITERS}
+
+
+def run(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+    """What the stages `names` make, in the order of the map: id, digest of each file, and rows; and the ids of all stages."""
+    archive = folder / "pages.warc.gz"
+    pages.write(archive)
+    store = Store(folder / "store")
+    changes = [
+        f'crawl.sources=[{{kind: files, name: site, paths: ["{archive}"]}}]',
+        "collect_chats.pages=[]",
+        "collect_chats.kinds=[section, prose, identity]",
+        "pretrain.training.duration=20",
+        "sft.training.duration=5",
+        *(f"{stage}.compute.threads=1" for stage in ("pretrain", "sft", "dpo")),
+    ]
+    configs = recipe.load("smoke", changes).configs
+    made: dict[str, Any] = {}
+    outputs: dict[str, Artifact] = {}
+    for name in names:
+        row = stages.stage(name)
+        inputs = {
+            wanted.name: outputs[wanted.output]
+            for wanted in row.consumes
+            if wanted.output in outputs
+        }
+        artifact, _ = run_stage(store, row, configs[name], inputs)
+        made[name] = {"id": artifact.id, "rows": artifact.manifest.rows, "files": digests(artifact)}
+        outputs[row.output] = artifact
+        if (
+            name == "crawl"
+        ):  # its id holds the path of the archive, which is another one in each folder
+            config = (
+                canonical(artifact.manifest.config)
+                .replace(str(archive.resolve()), "pages.warc.gz")
+                .replace(str(archive), "pages.warc.gz")
+            )
+            made[name]["id"] = hashlib.sha256(config.encode()).hexdigest()
+            tables = {table: artifact.read(table).to_pylist() for table in artifact.manifest.rows}
+            outputs[row.output] = publisher(store)("raw_documents", **tables)
+    return {"made": made, "ids": _ids(configs, outputs["raw_documents"])}
+
+
+def _ids(configs: dict[str, Any], raw_documents: Artifact) -> dict[str, str]:
+    """The ids of what all stages would make: they follow from settings and inputs alone."""
+    ids = {"raw_documents": raw_documents.id}
+    found = {}
+    for row in stages.STAGES[1:]:
+        inputs = {
+            wanted.name: ids[wanted.output] for wanted in row.consumes if wanted.output in ids
+        }
+        found[row.name] = ids[row.output] = identity_of(
+            row, configs[row.name], inputs, "2026-01-31"
+        ).id
+    return found
+
+
+def digests(artifact: Artifact) -> dict[str, str]:
+    """sha256 of each file."""
+    return {entry.path: entry.sha256 for entry in artifact.manifest.files}
+
+
+def main(arguments: list[str]) -> None:
+    """Write what all stages make to a file, or record what is the same everywhere."""
+    record = arguments == ["--record"]
+    with tempfile.TemporaryDirectory() as folder:
+        found = run(Path(folder), SAME_EVERYWHERE if record else stages.NAMES)
+    target = RECORDED if record else Path(arguments[0])
+    target.write_text(
+        json.dumps({"releases": releases(), **found}, indent=1, sort_keys=True) + "\n", "utf-8"
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
