@@ -6,14 +6,16 @@ from typing import Literal
 
 from prefect import flow, get_run_logger
 
+import stages
 from flows import forecast, preview
 from flows import recipe as recipes
 from flows.cli import console
 from flows.cli.console import headline
 from flows.home import enter_folder, open_store
-from flows.prefect_host import run_page
+from flows.prefect_host import recipe_page, run_page
 from flows.settings import absolute
 from flows.stage_flows import (
+    SUBFLOWS,
     StageFlow,
     clean,
     collect_chats,
@@ -61,8 +63,8 @@ def build_llm(
     pages = made(crawl)
     cleaned = made(clean, raw_documents=pages)
     unique = made(dedup, clean_documents=cleaned)
-    exam = made(collect_evals, unique_documents=unique)
-    corpus = made(decontaminate, unique_documents=unique, eval_items=exam)
+    items = made(collect_evals, unique_documents=unique)
+    corpus = made(decontaminate, unique_documents=unique, eval_items=items)
     tokenizer = made(train_tokenizer, training_documents=corpus)
     shards = made(pack, training_documents=corpus, unique_documents=unique, tokenizer=tokenizer)
     base = made(pretrain, token_shards=shards, tokenizer=tokenizer)
@@ -71,7 +73,7 @@ def build_llm(
     pairs = made(collect_preferences, checkpoint=assistant, conversations=chats)
     aligned = made(dpo, checkpoint=assistant, preferences=pairs)
     scores = made(
-        evaluate, checkpoint=aligned, base_checkpoint=base, eval_items=exam, conversations=chats
+        evaluate, checkpoint=aligned, base_checkpoint=base, eval_items=items, conversations=chats
     )
     gguf = made(export_gguf, checkpoint=aligned)
     made(
@@ -79,7 +81,7 @@ def build_llm(
         raw_documents=pages,
         clean_documents=cleaned,
         unique_documents=unique,
-        eval_items=exam,
+        eval_items=items,
         training_documents=corpus,
         tokenizer=tokenizer,
         token_shards=shards,
@@ -96,29 +98,29 @@ def build_llm(
 
 
 class _Run:
-    """Calls stage flows with what they share. Settings are checked, for all stages, before the first one starts."""
+    """Runs stages with what they share. The settings of all stages are resolved before the first one starts."""
 
     def __init__(self, recipe: str, name: str, overrides: list[str], as_of: str):
-        loaded = recipes.load(recipe, overrides)
-        self.recipe = loaded.name
+        resolved = recipes.resolve(absolute(recipe), overrides)
         store = open_store()
-        store.follow(name, absolute(self.recipe), overrides)
-        plan = preview.whole(store, name, loaded.configs, as_of or None)
-        if expected := forecast.sentence(forecast.forecast(store, plan, loaded.seconds)):
+        store.follow(name, absolute(resolved.name), overrides)
+        recipe_page.show(name, resolved)
+        plan = preview.whole(store, name, resolved.configs, as_of or None)
+        expected = forecast.sentence(forecast.forecast(store, plan, resolved.seconds))
+        if expected:
             get_run_logger().info(expected)
             console.say(expected)
         self.name, self.as_of = name, as_of
-        self.overrides: dict[str, list[str]] = {}
-        for text in overrides:
-            self.overrides.setdefault(recipes.parse_change(text)[0], []).append(text)
+        self.configs = resolved.configs
 
     def __call__(self, stage: StageFlow, **inputs: str) -> str:
-        overrides = self.overrides.get(stage.name.replace("-", "_"), [])
-        made = stage(
-            name=self.name, recipe=self.recipe, overrides=overrides, inputs=inputs, as_of=self.as_of
+        """Run one stage on artifacts given as "type/id"; returns its artifact in the same form."""
+        row = stages.stage(stage.name.replace("-", "_"))
+        settings = self.configs[row.name].model_dump(mode="json")
+        made = SUBFLOWS[row.name](
+            name=self.name, settings=settings, inputs=inputs, as_of=self.as_of
         )
-        artifact_type, identity = made.split("/")
-        get_run_logger().info(
-            "%s: %s", stage.name, headline(open_store().open(artifact_type, identity, verify=False))
-        )
+        artifact_type, artifact_id = made.split("/")
+        artifact = open_store().open(artifact_type, artifact_id, verify=False)
+        get_run_logger().info("%s: %s", stage.name, headline(artifact))
         return made

@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,32 @@ def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
     return Recipe(
         reference, str(values.get("about", "")), tuple(values.get("prompts", ())), configs, seconds
     )
+
+
+_RESOLVED: ContextVar[tuple[str, list[str], Recipe] | None] = ContextVar("resolved", default=None)
+
+
+@contextmanager
+def resolved(reference: str, changes: Iterable[str], recipe: Recipe) -> Iterator[None]:
+    """Inside, `resolve` gives this recipe for these arguments instead of reading its files again.
+
+    The command line resolves a recipe for its preview. The flow that it starts in the same process
+    must work with what it has shown, also if a file was changed since.
+    """
+    token = _RESOLVED.set((reference, list(changes), recipe))
+    try:
+        yield
+    finally:
+        _RESOLVED.reset(token)
+
+
+def resolve(reference: str, changes: Iterable[str]) -> Recipe:
+    """The recipe that a whole run follows. Raises ConfigError as `load` does."""
+    changes = list(changes)
+    known = _RESOLVED.get()
+    if known and known[:2] == (reference, changes):
+        return known[2]
+    return load(reference, changes)
 
 
 def _mistaken(reference: str, mistakes: list[str]) -> ConfigError:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import stat
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -137,7 +136,6 @@ def check(text: str) -> None:
         raise NotPlainError(f"is not YAML: {_reason(error)}") from None
 
 
-@cache  # every stage of a run asks again, and the run works to its end with what the file said when it began
 def _text(path: Path) -> str:
     with open_regular(path) as file:
         data = file.read(MOST_BYTES + 1)  # sizes of files under /proc are not told before

@@ -93,7 +93,10 @@ def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) 
         )
         try:
             # heartbeats tell a server of workers that died; here a person sees it, and each would cost a second per stage
-            with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+            with (
+                temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+                recipe.resolved(absolute(what.name), overrides, what),
+            ):
                 build_llm(**chosen, name=name, overrides=overrides, as_of=as_of or "")
         except Exception as error:
             if isinstance(error, GroundupError) or server.is_up():

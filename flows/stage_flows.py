@@ -134,20 +134,37 @@ def _stage_flow(stage_name: str) -> StageFlow:
         )
         state = make(step, name)
         for later in after:
-            FLOWS[later.stage.name](
+            SUBFLOWS[later.stage.name](
                 name=name,
-                inputs={argument: made for argument, (_, made) in later.inputs.items()},
+                settings=later.config.model_dump(mode="json"),
+                inputs={argument: key[1] for argument, key in later.inputs.items()},
                 as_of=as_of,
             )
         return state
 
     run.__doc__ = _form_text(stage)
-    made: Any = flow(
+    return _as_flow(stage, _signed(run, stage))
+
+
+def _subflow(stage: Stage) -> StageFlow:
+    """The stage within a whole run, which has resolved the settings of all stages before the first one starts."""
+
+    def run(name: str, settings: dict[str, Any], inputs: dict[str, str], as_of: str) -> State[str]:
+        config = stage.config_class.parse(settings, stage.name)
+        (step,) = preview.one(open_store(), name, stage, config, inputs, as_of=as_of or None)
+        return make(step, name)
+
+    run.__doc__ = f"Makes {stage.produces}, as a part of a whole run."
+    return _as_flow(stage, run)
+
+
+def _as_flow(stage: Stage, run: Callable[..., Any]) -> StageFlow:
+    found: Any = flow(
         name=stage.name.replace("_", "-"),
         flow_run_name="{name} " + stage.name,
         validate_parameters=True,
-    )(_signed(run, stage))
-    return made
+    )(run)
+    return found
 
 
 def _signed(run: Callable[..., Any], stage: Stage) -> Callable[..., Any]:
@@ -204,3 +221,4 @@ export_gguf = _stage_flow("export_gguf")
 describe = _stage_flow("describe")
 
 FLOWS: dict[str, StageFlow] = {name: globals()[name] for name in stages.NAMES}
+SUBFLOWS: dict[str, StageFlow] = {row.name: _subflow(row) for row in stages.STAGES}

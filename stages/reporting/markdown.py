@@ -59,7 +59,12 @@ def quotation(text: str, language: str = "text") -> str:
 def settings(manifest: Manifest) -> str:
     """The settings of a stage as they were given, but for those that bear on no result: as JSON."""
     told = {name: value for name, value in manifest.settings.items() if name in manifest.config}
-    written = json_text(json.dumps(told, indent=1, ensure_ascii=False, sort_keys=True))
+    return json_block(told)
+
+
+def json_block(values: Any) -> str:
+    """Plain values as a fenced block of JSON."""
+    written = json_text(json.dumps(values, indent=1, ensure_ascii=False, sort_keys=True))
     return f"```json\n{masked(written)}\n```"
 
 

@@ -96,9 +96,12 @@ def test_extends_merges_mappings_and_replaces_lists(tmp_path):
 
 def test_a_file_that_is_edited_during_a_run_changes_nothing_in_it(tmp_path):
     path = _write(tmp_path, "seed: 1\n")
-    begun = recipe.load(path)
+    shown = recipe.load(path, ["dedup.ngram=7"])
     _write(tmp_path, "seed: 2\n")
-    assert recipe.load(path) == begun
+    with recipe.resolved(path, ["dedup.ngram=7"], shown):
+        assert recipe.resolve(path, ["dedup.ngram=7"]) is shown
+        assert recipe.resolve(path, []).configs["pack"].seed == 2, "another run"
+    assert recipe.resolve(path, ["dedup.ngram=7"]).configs["pack"].seed == 2
 
 
 def test_the_seed_of_a_recipe_reaches_every_stage_that_has_one(tmp_path):
