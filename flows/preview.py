@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -203,47 +203,56 @@ def _judged(store: Store, name: str | None, step: Step, before: Mapping[str, Ste
 
 
 def _differences(step: Step, old: Manifest, before: Mapping[str, Step]) -> list[str]:
+    """Why the step makes another artifact than the run has now, a sentence for each reason."""
     stage, new = step.stage, step.identity
-    told = []
     if old.stage != stage.name:
         return [f"was made by stage {old.stage}"]
+    reasons = []
     if old.stage_version != new.stage_version:
-        told.append(f"stage version {old.stage_version} → {new.stage_version}")
+        reasons.append(f"stage version {old.stage_version} → {new.stage_version}")
     if not new.contract.endswith(f" {old.contract}"):
-        told.append(f"contract {old.contract} → {new.contract.split()[-1]}")
+        reasons.append(f"contract {old.contract} → {new.contract.split()[-1]}")
     if old.as_of != new.as_of:
-        told.append(f"as of {old.as_of} → {new.as_of}")
-    told += setting_differences(stage.name, old.config, new.config)
+        reasons.append(f"as of {old.as_of} → {new.as_of}")
+    reasons += setting_differences(stage, old.config, new.config)
     for wanted in stage.consumes:
-        was = old.inputs.get(wanted.name)
-        now = step.inputs.get(wanted.name)
-        if (was.id if was else None) != (now[1] if now else None):
-            by = f" ({before[wanted.output].stage.name})" if wanted.output in before else ""
-            told.append(f"{wanted.output} changes{by}")
-    taken = {wanted.name for wanted in stage.consumes}
-    return told + [f"{name} is no longer taken" for name in old.inputs if name not in taken]
+        old_ref, new_key = old.inputs.get(wanted.name), step.inputs.get(wanted.name)
+        old_id = old_ref.id if old_ref else None
+        new_id = new_key[1] if new_key else None
+        if old_id != new_id:
+            maker = before.get(wanted.output)
+            by = f" ({maker.stage.name})" if maker else ""
+            reasons.append(f"{wanted.output} changes{by}")
+    dropped = [name for name in old.inputs if stage.input(name) is None]
+    return reasons + [f"{name} is no longer taken" for name in dropped]
 
 
-def setting_differences(prefix: str, old: Any, new: Any) -> list[str]:
-    """ "dedup.threshold 0.8 → 0.7" for every leaf that differs."""
+def setting_differences(stage: Stage, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """ "dedup.threshold 0.8 → 0.7" for every setting that differs, under the names of today.
+
+    Args:
+        stage: Whose settings.
+        old: Settings as they entered an artifact's id.
+        new: The same of the artifact to come.
+    """
+    name_today = stage.config_class.name_today
+    return [f"{stage.name}.{name_today(path)} {change}" for path, change in _changes(old, new, ())]
+
+
+def _changes(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """(path of the value, what happened to it) for every leaf that differs."""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        return [
-            line
-            for at, pair in enumerate(zip(old, new, strict=True))
-            for line in setting_differences(f"{prefix}.{at}", *pair)
-        ]
-    if isinstance(old, dict) and isinstance(new, dict):
-        told = [
-            line
-            for key in old
-            if key in new
-            for line in setting_differences(f"{prefix}.{key}", old[key], new[key])
-        ]
-        told += [
-            f"{prefix}.{key} {_short(old[key])} is no longer there" for key in old if key not in new
-        ]
-        return told + [f"{prefix}.{key} {_short(new[key])} is new" for key in new if key not in old]
-    return [] if old == new else [f"{prefix} {_short(old)} → {_short(new)}"]
+        for index, (before, after) in enumerate(zip(old, new, strict=True)):
+            yield from _changes(before, after, (*path, str(index)))
+    elif isinstance(old, dict) and isinstance(new, dict):
+        for key in [key for key in old if key in new]:
+            yield from _changes(old[key], new[key], (*path, key))
+        for key in [key for key in old if key not in new]:
+            yield ".".join((*path, key)), f"{_short(old[key])} is no longer there"
+        for key in [key for key in new if key not in old]:
+            yield ".".join((*path, key)), f"{_short(new[key])} is new"
+    elif old != new:
+        yield ".".join(path), f"{_short(old)} → {_short(new)}"
 
 
 def _short(value: Any) -> str:

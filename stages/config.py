@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from data_contracts import ConfigError
 from data_contracts.credentials import ADVICE, holds_credentials, masked
 from data_contracts.foreign_text import brief
-from stages.renamed_settings import with_frozen_keys, with_new_names
+from stages.renamed_settings import name_now, with_frozen_keys, with_new_names
 
 Where = tuple[int | str, ...]
 
@@ -55,6 +55,19 @@ class Settings(BaseModel):
     @classmethod
     def _with_new_names(cls, values: Any) -> Any:
         return with_new_names(cls.RENAMED, values)
+
+    @classmethod
+    def name_today(cls, path: str) -> str:
+        """The path of a setting today, for the frozen path under which it enters an artifact's id."""
+        found = name_now(cls.RENAMED, path)
+        key, dot, rest = found.partition(".")
+        field = cls.model_fields.get(key)
+        if not dot or field is None:
+            return found
+        nested = field.annotation
+        if isinstance(nested, type) and issubclass(nested, Settings):
+            return f"{key}.{nested.name_today(rest)}"
+        return found
 
     def frozen_values(self, without: Iterable[str] = ()) -> dict[str, Any]:
         """Settings as plain JSON values, under the keys that enter an artifact's id whatever the settings are called now."""

@@ -121,12 +121,14 @@ def test_what_changed_inside_a_list_is_told_by_its_place():
             {"kind": "web", "seeds": ["a", "b"]},
         ]
     }
-    told = preview.setting_differences("crawl", old, new)
+    told = preview.setting_differences(stages.stage("crawl"), old, new)
     assert told == ["crawl.sources.0.sha256.a.md 1 → 2", "crawl.sources.1.seeds ['a'] → ['a', 'b']"]
 
 
 def test_a_setting_that_is_new_or_gone_is_a_reason_even_if_it_is_unset():
-    told = preview.setting_differences("dedup", {"old": None, "same": 1}, {"new": None, "same": 1})
+    told = preview.setting_differences(
+        stages.stage("dedup"), {"old": None, "same": 1}, {"new": None, "same": 1}
+    )
     assert told == ["dedup.old unset is no longer there", "dedup.new unset is new"]
 
 
