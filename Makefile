@@ -27,7 +27,7 @@ lint: $(TEST_INSTALLED)
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/lint-imports > .venv/lint-imports.log || { cat .venv/lint-imports.log; exit 1; }
+	@$(BIN)/python -m tests.import_rules > .venv/import-rules.log || { cat .venv/import-rules.log; exit 1; }
 	@$(BIN)/groundup contracts check > .venv/contracts.log || { cat .venv/contracts.log; exit 1; }
 
 fast: $(TEST_INSTALLED)

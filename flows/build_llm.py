@@ -14,25 +14,7 @@ from flows.cli.console import headline
 from flows.home import enter_folder, open_store
 from flows.prefect_host import recipe_page, run_page
 from flows.settings import absolute
-from flows.stage_flows import (
-    SUBFLOWS,
-    StageFlow,
-    clean,
-    collect_chats,
-    collect_evals,
-    collect_preferences,
-    crawl,
-    decontaminate,
-    dedup,
-    describe,
-    dpo,
-    evaluate,
-    export_gguf,
-    pack,
-    pretrain,
-    sft,
-    train_tokenizer,
-)
+from flows.stage_flows import SUBFLOWS
 
 RecipeName = Literal[recipes.NAMES]  # type: ignore[valid-type]
 
@@ -58,41 +40,23 @@ def build_llm(
     """
     enter_folder()
     run_page.whole()
-    made = _Run(recipe_file or recipe, name, overrides, as_of)
+    run = _Run(recipe_file or recipe, name, overrides, as_of)
 
-    pages = made(crawl)
-    cleaned = made(clean, raw_documents=pages)
-    unique = made(dedup, clean_documents=cleaned)
-    items = made(collect_evals, unique_documents=unique)
-    corpus = made(decontaminate, unique_documents=unique, eval_items=items)
-    tokenizer = made(train_tokenizer, training_documents=corpus)
-    shards = made(pack, training_documents=corpus, unique_documents=unique, tokenizer=tokenizer)
-    base = made(pretrain, token_shards=shards, tokenizer=tokenizer)
-    chats = made(collect_chats, training_documents=corpus)
-    assistant = made(sft, checkpoint=base, conversations=chats, token_shards=shards)
-    pairs = made(collect_preferences, checkpoint=assistant, conversations=chats)
-    aligned = made(dpo, checkpoint=assistant, preferences=pairs)
-    scores = made(
-        evaluate, checkpoint=aligned, base_checkpoint=base, eval_items=items, conversations=chats
-    )
-    gguf = made(export_gguf, checkpoint=aligned)
-    made(
-        describe,
-        raw_documents=pages,
-        clean_documents=cleaned,
-        unique_documents=unique,
-        eval_items=items,
-        training_documents=corpus,
-        tokenizer=tokenizer,
-        token_shards=shards,
-        base_checkpoint=base,
-        conversations=chats,
-        sft_checkpoint=assistant,
-        preferences=pairs,
-        dpo_checkpoint=aligned,
-        scores=scores,
-        gguf_model=gguf,
-    )
+    pages = run("crawl")
+    cleaned = run("clean", raw_documents=pages)
+    unique = run("dedup", clean_documents=cleaned)
+    items = run("collect_evals", unique_documents=unique)
+    corpus = run("decontaminate", unique_documents=unique, eval_items=items)
+    tokenizer = run("train_tokenizer", training_documents=corpus)
+    shards = run("pack", training_documents=corpus, unique_documents=unique, tokenizer=tokenizer)
+    base = run("pretrain", token_shards=shards, tokenizer=tokenizer)
+    chats = run("collect_chats", training_documents=corpus)
+    assistant = run("sft", checkpoint=base, conversations=chats, token_shards=shards)
+    pairs = run("collect_preferences", checkpoint=assistant, conversations=chats)
+    aligned = run("dpo", checkpoint=assistant, preferences=pairs)
+    run("evaluate", checkpoint=aligned, base_checkpoint=base, eval_items=items, conversations=chats)
+    gguf = run("export_gguf", checkpoint=aligned)
+    run("describe", **run.outputs)
     run_page.show_whole(name, open_store())
     return gguf
 
@@ -112,15 +76,14 @@ class _Run:
             console.say(expected)
         self.name, self.as_of = name, as_of
         self.configs = resolved.configs
+        self.outputs: dict[str, str] = {}  # "type/id" of what was made so far, by output
 
-    def __call__(self, stage: StageFlow, **inputs: str) -> str:
+    def __call__(self, stage: str, /, **inputs: str) -> str:
         """Run one stage on artifacts given as "type/id"; returns its artifact in the same form."""
-        row = stages.stage(stage.name.replace("-", "_"))
-        settings = self.configs[row.name].model_dump(mode="json")
-        made = SUBFLOWS[row.name](
-            name=self.name, settings=settings, inputs=inputs, as_of=self.as_of
-        )
+        settings = self.configs[stage].model_dump(mode="json")
+        made = SUBFLOWS[stage](name=self.name, settings=settings, inputs=inputs, as_of=self.as_of)
         artifact_type, artifact_id = made.split("/")
         artifact = open_store().open(artifact_type, artifact_id, verify=False)
-        get_run_logger().info("%s: %s", stage.name, headline(artifact))
+        self.outputs[stages.stage(stage).output] = made
+        get_run_logger().info("%s: %s", stage, headline(artifact))
         return made

@@ -11,7 +11,7 @@ from data_contracts import Artifact, Store
 from flows import lineage
 from flows.home import open_store
 from flows.prefect_host import run_page
-from flows.stage_flows import evaluate
+from flows.stage_flows import FLOWS
 
 
 @flow(name="scheduled-eval", flow_run_name="{name} scores")
@@ -26,7 +26,9 @@ def scheduled_eval(name: str = "demo", overrides: list[str] = [], as_of: str = "
     run_page.whole()
     store = open_store()
     inputs = of_its_lineage(store, store.find(f"{name}/dpo_checkpoint"))
-    made = evaluate(name=name, overrides=overrides, inputs=inputs, as_of=as_of or logical_date())
+    made = FLOWS["evaluate"](
+        name=name, overrides=overrides, inputs=inputs, as_of=as_of or logical_date()
+    )
     run_page.show_whole(name, store)
     return made
 

@@ -108,8 +108,8 @@ class StageFlow(Protocol):
     def __call__(self, *, name: str, **settings: Any) -> str: ...
 
 
-def _stage_flow(stage_name: str) -> StageFlow:
-    stage = stages.stage(stage_name)
+def _stage_flow(stage: Stage) -> StageFlow:
+    """The stage alone, with a form for all of its settings."""
 
     def run(
         name: str,
@@ -204,21 +204,12 @@ def _form_text(stage: Stage) -> str:
     """
 
 
-crawl = _stage_flow("crawl")
-clean = _stage_flow("clean")
-dedup = _stage_flow("dedup")
-collect_evals = _stage_flow("collect_evals")
-decontaminate = _stage_flow("decontaminate")
-train_tokenizer = _stage_flow("train_tokenizer")
-pack = _stage_flow("pack")
-pretrain = _stage_flow("pretrain")
-collect_chats = _stage_flow("collect_chats")
-sft = _stage_flow("sft")
-collect_preferences = _stage_flow("collect_preferences")
-dpo = _stage_flow("dpo")
-evaluate = _stage_flow("evaluate")
-export_gguf = _stage_flow("export_gguf")
-describe = _stage_flow("describe")
-
-FLOWS: dict[str, StageFlow] = {name: globals()[name] for name in stages.NAMES}
+FLOWS: dict[str, StageFlow] = {row.name: _stage_flow(row) for row in stages.STAGES}
 SUBFLOWS: dict[str, StageFlow] = {row.name: _subflow(row) for row in stages.STAGES}
+
+
+def __getattr__(name: str) -> StageFlow:
+    """Each flow under the name of its stage: deployments name them so, as flows/stage_flows.py:crawl."""
+    if name in FLOWS:
+        return FLOWS[name]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

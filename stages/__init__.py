@@ -52,6 +52,7 @@ class Stage:
         output: What a run calls that artifact; by default as its type.
         version: The stage's own version. Raise it when the same settings give another result.
         reads_the_world: The stage reads what changes by itself, so that a logical date makes another result.
+        needs_torch: The stage works on a model. All others are held to never import torch.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Stage:
     output: str = ""
     version: int = 1
     reads_the_world: bool = False
+    needs_torch: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "output", self.output or self.produces)
@@ -109,6 +111,7 @@ _BUILD: tuple[Stage, ...] = (
         produces="checkpoint",
         output="base_checkpoint",
         version=2,
+        needs_torch=True,
     ),
     Stage(
         "collect_chats",
@@ -126,6 +129,7 @@ _BUILD: tuple[Stage, ...] = (
         produces="checkpoint",
         output="sft_checkpoint",
         version=2,
+        needs_torch=True,
     ),
     Stage(
         "collect_preferences",
@@ -134,6 +138,7 @@ _BUILD: tuple[Stage, ...] = (
             Input("conversations", optional=True),
         ),
         produces="preferences",
+        needs_torch=True,
     ),
     Stage(
         "dpo",
@@ -141,6 +146,7 @@ _BUILD: tuple[Stage, ...] = (
         produces="checkpoint",
         output="dpo_checkpoint",
         version=2,
+        needs_torch=True,
     ),
     Stage(
         "evaluate",
@@ -153,11 +159,13 @@ _BUILD: tuple[Stage, ...] = (
         produces="scores",
         version=2,
         reads_the_world=True,
+        needs_torch=True,
     ),
     Stage(
         "export_gguf",
         consumes=(Input("checkpoint", output="dpo_checkpoint"),),
         produces="gguf_model",
+        needs_torch=True,
     ),
 )
 
