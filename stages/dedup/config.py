@@ -49,7 +49,7 @@ class DedupConfig(StageConfig):
         0.02,
         ge=0,
         le=0.5,
-        description="Share of document families to hold out, by hash. Above 0, at least one family.",
+        description="Share of document families to hold out, by hash. Above 0, at least one.",
     )
     heldout_max_documents: int = Field(
         2000, ge=0, le=10**7, description="Maximum number of documents to hold out."

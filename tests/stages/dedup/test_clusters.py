@@ -1,4 +1,4 @@
-"""Clusters on signatures: recall, verification, chains, worst cases, and signatures equal to datasketch's."""
+"""Clusters: recall, verification, chains, worst cases, and signatures equal to datasketch's."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def jaccard(a: set[tuple[str, ...]], b: set[tuple[str, ...]]) -> float:
     return len(a & b) / len(a | b)
 
 
-def test_signatures_are_datasketchs_own() -> None:
+def test_signatures_equal_datasketchs() -> None:
     shingles = signer().shingles(essay(random.Random(1), 900))
     theirs = MinHash(
         num_perm=CONFIG.permutations,
