@@ -119,7 +119,7 @@ class _Hits:
         return Findings(self._hits, boilerplate, self._documents - len(self._hits))
 
     def _forget(self, ngram: int) -> None:
-        """Removes an n-gram that turned out to be boilerplate from the documents that contain it."""
+        """Removes an n-gram that turned out to be boilerplate from the documents with it."""
         for document in self._holders.pop(ngram):
             self._hits[document].remove(ngram)
             if not self._hits[document]:
