@@ -31,7 +31,7 @@ _HEAD_BYTES = 4096  # prescanned for <meta>; the standard asks for 1,024
 
 # Control characters that have no business in text. Shifts and escapes belong to ISO 2022.
 _CONTROLS = bytes({*range(32), 127} - {*b"\t\n\x0c\r\x0e\x0f\x1b"})
-# Character sets whose bytes look like ASCII, or hold NUL and control bytes.
+# Character sets whose bytes look like ASCII, or contain NUL and control bytes.
 _SEVEN_BIT_OR_WIDE = (
     "hz",
     "iso-2022",
@@ -78,7 +78,7 @@ def decode(body: bytes, declared: str | None = None) -> str:
             return _without_nul(text, "utf-8")
     if has_escapes:
         labels += _ISO_2022
-    labels.append(detect_encoding(body))
+    labels.append(detect_encoding(body) or "utf-8")
     for label in labels:
         text = _decoded(body, label)
         if text is not None and _is_plausible(text):
@@ -163,7 +163,7 @@ def _decoded_after_mark(body: bytes, label: str) -> str:
 
 
 def _without_nul(text: str, label: str) -> str:
-    """The text itself; rejects one that holds NUL characters."""
+    """Returns the text; rejects one that contains NUL characters."""
     if "\0" in text:
         nuls = text.count("\0")
         raise Rejection("binary", f"{nuls} NUL characters after decoding as {brief(label)}")

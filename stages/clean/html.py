@@ -1,6 +1,6 @@
 """HTML to plain text that keeps the structure that carries meaning.
 
-Headings stand alone on their lines, code keeps its form, and descriptions are indented: a <dd> is
+Headings are alone on their lines, code keeps its form, and descriptions are indented: a <dd> is
 indented by four spaces under its <dt>, as in a dictionary, and a blank line ends it. Without tags
 this would be lost, and on reference pages it is what separates a signature from its description.
 """
@@ -167,7 +167,7 @@ def _indented(marked: Sequence[str]) -> list[str]:
     lines: list[str] = []
     depth = 0
     for line in marked:
-        # Marks are not printable, and most lines are: this saves a search in each of them.
+        # Marks are not printable, so printable lines need no search.
         marks = [] if line.isprintable() else _MARK.findall(line)
         if not marks:
             lines.append(INDENT * depth + line if line else "")

@@ -18,7 +18,7 @@ class QualityRule:
 
     Attributes:
         name: The reason that a rejected document gets.
-        signal: Column that holds the signal.
+        signal: Column of the signal.
         bound: Whether the signal must be at least or at most the threshold.
         setting: Name of the threshold in the settings of the rule set.
     """

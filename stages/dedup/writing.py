@@ -132,7 +132,7 @@ def scratch_path(out: Draft, number: int) -> Path:
 def write_range(part: IdRange) -> None:
     """Sorts one range by id and writes its shard of each table.
 
-    Holds the range twice in memory.
+    Needs memory for twice the range.
     """
     rows = _read_rows(part.path)
     for table in TABLES:

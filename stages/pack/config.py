@@ -30,7 +30,7 @@ class PackConfig(StageConfig):
         64_000_000,
         ge=1000,
         le=1 << 34,
-        description="Approximate bytes of text per shard. A worker holds one shard in memory.",
+        description="Approximate bytes of text per shard. Each worker keeps one shard in memory.",
     )
     min_train_tokens: int = Field(
         1024,

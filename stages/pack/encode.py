@@ -152,8 +152,8 @@ def cut(text: str, size: int) -> Iterator[str]:
 def _token_bytes(tokenizer: Tokenizer) -> np.ndarray:
     """UTF-8 bytes that each id represents, shape [vocabulary]."""
     special = set()
-    for number, token in tokenizer.get_added_tokens_decoder().items():
-        if token.special:
+    for number, added in tokenizer.get_added_tokens_decoder().items():
+        if added.special:
             special.add(number)
     sizes = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
     alphabet = set(pre_tokenizers.ByteLevel.alphabet())

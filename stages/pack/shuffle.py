@@ -118,7 +118,7 @@ def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def write_shard(bucket: ShuffleBucket) -> int:
     """Sorts a bucket and writes it as one shard of the draft.
 
-    Holds the bucket twice in memory.
+    Needs memory for twice the bucket.
 
     Returns:
         The number of rows.
