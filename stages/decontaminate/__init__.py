@@ -1,1 +1,1 @@
-"""Keeps documents that hold an evaluation item out of training."""
+"""Keeps documents that contain an evaluation item out of training."""

@@ -10,26 +10,31 @@ from stages.config import StageConfig, execution
 
 
 class DecontaminateConfig(StageConfig):
-    """What counts as a shared passage."""
+    """What counts as a passage that a document shares with an evaluation item."""
 
     ngram: int = Field(
         13,
         ge=3,
         le=100,
-        description="Words in a row that a document may not share with an item (Brown et al. 2020: 13).",
+        description="Number of consecutive words that a document must not share with an item "
+        "(Brown et al. 2020: 13).",
     )
     shortest: int = Field(
         8,
         ge=3,
         le=100,
-        description="Items with fewer words than `ngram` count whole, if they have so many words.",
+        description="Minimum number of words of an item. An item with fewer words than `ngram` "
+        "counts as a whole.",
     )
     max_document_frequency: int = Field(
         20,
         ge=1,
-        description="A passage in more training documents than this is boilerplate and not counted, unless an item of a benchmark has it.",
+        description="A passage in more training documents than this is boilerplate and does not "
+        "count, unless a benchmark item contains it.",
     )
-    workers: int = execution(0, "Processes that scan; 0 is one per core.", ge=0, le=4096)
+    workers: int = execution(
+        0, "Number of processes that scan documents. 0 starts one per core.", ge=0, le=4096
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

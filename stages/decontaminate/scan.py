@@ -1,9 +1,8 @@
-"""Which documents of a table hold which n-grams of the items."""
+"""Finds out which documents of a table contain which n-grams of the items."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -12,20 +11,24 @@ import pyarrow as pa
 
 from data_contracts import Artifact
 from stages.decontaminate.config import DecontaminateConfig
-from stages.decontaminate.ngrams import Index, WordHashes
+from stages.decontaminate.ngrams import NgramIndex, WordHashes
 from stages.execution.shards import map_shards
 from stages.report import Report
 
-BATCH = 256  # documents a worker scans at once
+BATCH = 256  # documents that a worker scans at once
 
-_WORDS = WordHashes()  # one per process
+_word_hashes = WordHashes()  # one cache per process
 
 
 @dataclass(frozen=True)
 class Findings:
-    """hits: number of a document in the table → numbers of n-grams it holds, in their order, boilerplate left out.
+    """What the scan of a table found.
 
-    boilerplate: n-grams of held-out pages alone that occur in too many documents. spared: documents that hold boilerplate and nothing else.
+    Attributes:
+        hits: Number of a document in the table → numbers of the n-grams that it contains, in their
+            order, without boilerplate.
+        boilerplate: N-grams of held-out pages alone that occur in too many documents.
+        spared: Number of documents that contain boilerplate and no other n-gram.
     """
 
     hits: dict[int, list[int]]
@@ -34,78 +37,118 @@ class Findings:
 
 
 @cache
-def index_of(items: Path, ngram: int, shortest: int) -> Index:
-    """The index of an eval_items artifact, one per process. About 400 bytes of memory per n-gram."""
-    evidence = [
-        text
-        for batch in Artifact.at(items).batches("items", ["evidence"])
-        for text in batch.column(0).to_pylist()
-    ]
-    return Index.of(evidence, ngram, shortest)
+def index_of(items: Path, ngram: int, shortest: int) -> NgramIndex:
+    """Builds the index of an eval_items artifact, once per process.
+
+    It takes about 400 bytes of memory per n-gram.
+    """
+    evidence = column_values(Artifact.at(items), "evidence")
+    return NgramIndex.of(evidence, ngram, shortest)
+
+
+def column_values(eval_items: Artifact, column: str) -> list[str]:
+    """Returns a column of all items, in their order."""
+    values: list[str] = []
+    for batch in eval_items.batches("items", [column]):
+        values += batch.column(0).to_pylist()
+    return values
 
 
 def scan(
     documents: Artifact, eval_items: Artifact, config: DecontaminateConfig, report: Report
 ) -> Findings:
-    """One pass over the training documents. An n-gram of a benchmark counts in however many it occurs: copies do not make it common.
+    """Scans the training documents once.
 
-    Remembers every document that holds such an n-gram, and at most max_document_frequency of each other n-gram.
+    An n-gram of a benchmark counts in every document that contains it: copies do not make it
+    boilerplate.
+
+    Args:
+        documents: The artifact unique_documents, whose table `train` is scanned.
+        eval_items: The items to look for.
+        config: The settings of the stage.
+        report: Receives the progress.
     """
-    always = _of_benchmarks(eval_items, index_of(eval_items.path, config.ngram, config.shortest))
-    hits: dict[int, list[int]] = {}
-    frequency: Counter[int] = Counter()
-    holders: dict[int, list[int]] = {}
-    touched = done = 0
-    work = partial(_scan_batch, eval_items.path, config.ngram, config.shortest)
+    index = index_of(eval_items.path, config.ngram, config.shortest)
+    hits = _Hits(_benchmark_ngrams(eval_items, index), config.max_document_frequency)
+    scan_batch = partial(_scan_batch, eval_items.path, config.ngram, config.shortest)
     total = documents.rows("train")
     batches = documents.batches("train", ["text"], batch_size=BATCH)
-    for found in map_shards(work, batches, config.workers):
-        for offset, numbers in found.hits:
-            document = done + offset
-            touched += 1
-            for number in numbers:
-                if number in always:
-                    hits.setdefault(document, []).append(number)
-                    continue
-                frequency[number] += 1
-                if frequency[number] <= config.max_document_frequency:
-                    hits.setdefault(document, []).append(number)
-                    holders.setdefault(number, []).append(document)
-                elif number in holders:  # now known as boilerplate: forget who had it
-                    for holder in holders.pop(number):
-                        hits[holder].remove(number)
-                        if not hits[holder]:
-                            del hits[holder]
+    done = 0
+    for found in map_shards(scan_batch, batches, config.workers):
+        for offset, ngrams in found.hits:
+            hits.add(done + offset, ngrams)
         done += found.documents
         report.progress(done, total, "documents")
-    boilerplate = {
-        number for number, count in frequency.items() if count > config.max_document_frequency
-    }
-    return Findings(hits, boilerplate, touched - len(hits))
+    return hits.findings()
 
 
-def _of_benchmarks(eval_items: Artifact, index: Index) -> set[int]:
-    """Numbers of the n-grams that an item of a benchmark owns, be it with others."""
-    origins = [
-        origin
-        for batch in eval_items.batches("items", ["origin"])
-        for origin in batch.column(0).to_pylist()
-    ]
-    return {
-        number
-        for number, owners in enumerate(index.owners)
-        if any(origins[item] == "benchmark" for item in owners)
-    }
+class _Hits:
+    """N-grams by document.
+
+    Remembers every document with an n-gram of a benchmark, and at most `max_document_frequency`
+    documents with each other n-gram.
+    """
+
+    def __init__(self, of_benchmarks: set[int], max_document_frequency: int):
+        self._of_benchmarks = of_benchmarks
+        self._max_document_frequency = max_document_frequency
+        self._hits: dict[int, list[int]] = {}
+        self._frequency: Counter[int] = Counter()
+        self._holders: dict[int, list[int]] = {}  # documents by n-gram, if not of a benchmark
+        self._documents = 0
+
+    def add(self, document: int, ngrams: list[int]) -> None:
+        """Adds a document with the n-grams that it contains."""
+        self._documents += 1
+        for ngram in ngrams:
+            if ngram in self._of_benchmarks:
+                self._hits.setdefault(document, []).append(ngram)
+                continue
+            self._frequency[ngram] += 1
+            if self._frequency[ngram] <= self._max_document_frequency:
+                self._hits.setdefault(document, []).append(ngram)
+                self._holders.setdefault(ngram, []).append(document)
+            elif ngram in self._holders:
+                self._forget(ngram)
+
+    def findings(self) -> Findings:
+        boilerplate = set()
+        for ngram, count in self._frequency.items():
+            if count > self._max_document_frequency:
+                boilerplate.add(ngram)
+        return Findings(self._hits, boilerplate, self._documents - len(self._hits))
+
+    def _forget(self, ngram: int) -> None:
+        """Removes an n-gram that turned out to be boilerplate from the documents with it."""
+        for document in self._holders.pop(ngram):
+            self._hits[document].remove(ngram)
+            if not self._hits[document]:
+                del self._hits[document]
+
+
+def _benchmark_ngrams(eval_items: Artifact, index: NgramIndex) -> set[int]:
+    """Numbers of the n-grams that occur in an item of a benchmark, and perhaps in others."""
+    origins = column_values(eval_items, "origin")
+    ngrams = set()
+    for ngram, owners in enumerate(index.owners):
+        if any(origins[item] == "benchmark" for item in owners):
+            ngrams.add(ngram)
+    return ngrams
 
 
 @dataclass(frozen=True)
-class _Found:
+class _BatchHits:
+    """Number of documents in a batch; position and n-grams of those that contain any."""
+
     documents: int
     hits: list[tuple[int, list[int]]]
 
 
-def _scan_batch(items: Path, ngram: int, shortest: int, batch: pa.RecordBatch) -> _Found:
+def _scan_batch(items: Path, ngram: int, shortest: int, batch: pa.RecordBatch) -> _BatchHits:
     index = index_of(items, ngram, shortest)
-    texts: Iterator[str] = (text.as_py() for text in batch.column("text"))
-    hits = ((offset, index.hits(text, _WORDS)) for offset, text in enumerate(texts))
-    return _Found(batch.num_rows, [(offset, numbers) for offset, numbers in hits if numbers])
+    hits = []
+    for offset, text in enumerate(batch.column("text")):
+        ngrams = index.hits(text.as_py(), _word_hashes)
+        if ngrams:
+            hits.append((offset, ngrams))
+    return _BatchHits(batch.num_rows, hits)

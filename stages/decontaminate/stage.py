@@ -1,4 +1,7 @@
-"""unique_documents.train + eval_items → training_documents: documents that hold an item go to the rejects, with the item they hit."""
+"""decontaminate: unique_documents.train, eval_items → training_documents.
+
+Documents that contain an item become rejects, with the item that they hit.
+"""
 
 from __future__ import annotations
 
@@ -6,19 +9,21 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from itertools import groupby
 from operator import itemgetter
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from data_contracts import Artifact, Draft, InputError
 from stages.decontaminate.config import DecontaminateConfig
-from stages.decontaminate.ngrams import Index
-from stages.decontaminate.scan import Findings, index_of, scan
+from stages.decontaminate.ngrams import NgramIndex
+from stages.decontaminate.scan import Findings, column_values, index_of, scan
 from stages.report import Facts, Report
 
 REASON = "contaminated"
-SHOWN = 5  # items told in the samples
-SHARD_BYTES = 512 << 20  # of documents, in memory: about what one file of each table is made of
+MAX_SAMPLES = 5
+# Of documents in memory: about what one file of each table is made of.
+SHARD_BYTES = 512 << 20
 
 
 def run(
@@ -29,72 +34,74 @@ def run(
     out: Draft,
     report: Report,
 ) -> Facts:
-    """Find shared n-grams, then write each document to where it belongs, in the order it came.
+    """Finds shared n-grams, then writes each document to its table, in the order of the input.
 
-    Raises InputError if there is no document, or if none is left.
+    Raises:
+        InputError: There are no documents, or none is left.
     """
     if not unique_documents.rows("train"):
+        heldout = unique_documents.rows("heldout")
+        duplicates = unique_documents.rows("rejects")
         raise InputError(
             f"{unique_documents}.train",
-            f"0 documents for training ({unique_documents.rows('heldout')} held out, {unique_documents.rows('rejects')} duplicates)",
+            f"0 documents for training ({heldout} held out, {duplicates} duplicates)",
             "lower dedup.heldout_share or give the crawl more pages",
         )
     index = index_of(eval_items.path, config.ngram, config.shortest)
-    items = [
-        item
-        for batch in eval_items.batches("items", ["id"])
-        for item in batch.column(0).to_pylist()
-    ]
+    items = column_values(eval_items, "id")
     found = scan(unique_documents, eval_items, config, report)
     kept = _write(unique_documents, index, items, found, out)
     if not kept:
         raise InputError(
             f"{unique_documents}.train",
-            f"all {len(found.hits)} documents share {config.ngram} words in a row with an item, none is left to train on",
-            "raise decontaminate.ngram, lower decontaminate.max_document_frequency, or examine on other pages or benchmarks",
+            f"all {len(found.hits)} documents share {config.ngram} words in a row with an item, "
+            "so none is left to train on",
+            "raise decontaminate.ngram, lower decontaminate.max_document_frequency, or evaluate on "
+            "other pages or benchmarks",
         )
     return _facts(index, items, found, kept)
 
 
-def _write(documents: Artifact, index: Index, items: list[str], found: Findings, out: Draft) -> int:
-    """Documents kept."""
+def _write(
+    documents: Artifact, index: NgramIndex, items: list[str], found: Findings, out: Draft
+) -> int:
+    """Writes both tables and returns the number of documents kept."""
     columns = out.contract.arrow_schema("documents").names
-    number = kept = 0
     batches = documents.batches("train", columns, batch_size=1024)
+    done = 0
+    kept = 0
     for shard, part in groupby(_sharded(batches), key=itemgetter(0)):
         with (
             out.writer("documents", shard) as documents_writer,
             out.writer("rejects", shard) as rejects_writer,
         ):
             for _, batch in part:
-                refused = np.array(
-                    [n in found.hits for n in range(number, number + batch.num_rows)]
-                )
-                documents_writer.write(batch.filter(pa.array(~refused)))
-                rejects_writer.write(
-                    row | _reason(index, items, found.hits[number + int(at)])
-                    for at, row in zip(
-                        np.flatnonzero(refused),
-                        batch.filter(pa.array(refused)).to_pylist(),
-                        strict=True,
-                    )
-                )
-                number += batch.num_rows
+                numbers = range(done, done + batch.num_rows)
+                is_rejected = np.array([number in found.hits for number in numbers])
+                documents_writer.write(batch.filter(pa.array(~is_rejected)))
+                rejects = batch.filter(pa.array(is_rejected)).to_pylist()
+                for position, row in zip(np.flatnonzero(is_rejected), rejects, strict=True):
+                    row |= _reason(index, items, found.hits[done + int(position)])
+                rejects_writer.write(rejects)
+                done += batch.num_rows
         kept += documents_writer.rows
     return kept
 
 
 def _sharded(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Each batch with the number of its shard."""
-    size, shard = 0, 0
+    size = 0
+    shard = 0
     for batch in batches:
         yield shard, batch
         size += batch.nbytes
         if size >= SHARD_BYTES:
-            size, shard = 0, shard + 1
+            size = 0
+            shard += 1
 
 
-def _reason(index: Index, items: list[str], hits: list[int]) -> dict[str, str | int]:
+def _reason(index: NgramIndex, items: list[str], hits: list[int]) -> dict[str, str | int]:
+    """The columns that say why a document is rejected."""
     first = hits[0]
     return {
         "reason": REASON,
@@ -104,36 +111,44 @@ def _reason(index: Index, items: list[str], hits: list[int]) -> dict[str, str | 
     }
 
 
-def _facts(index: Index, items: list[str], found: Findings, kept: int) -> Facts:
-    leaks = Counter(
-        item
-        for hits in found.hits.values()
-        for item in {owner for number in hits for owner in index.owners[number]}
-    )
-    tried = {owner for owners in index.owners for owner in owners}
-    figures: dict[str, float | int | str | bool | None] = {
-        "kept": kept,
-        "rejected": len(found.hits),
-        "items": len(items),
-        "items_found": len(leaks),
-        "items_too_short": len(items) - len(tried),
-        "most_documents_of_an_item": max(leaks.values(), default=0),
-        "boilerplate_ngrams": len(found.boilerplate),
-        "documents_spared": found.spared,
-    }
+def _facts(index: NgramIndex, items: list[str], found: Findings, kept: int) -> Facts:
+    documents_by_item: Counter[int] = Counter()
+    for hits in found.hits.values():
+        documents_by_item.update(_owners(index, hits))
+    indexed = _owners(index, range(len(index.owners)))
     notes = []
     if found.boilerplate:
         notes.append(
-            f"{len(found.boilerplate)} of {len(index.grams)} n-grams occur in too many documents to mean anything and were left out, "
-            f"none of them of a benchmark; {found.spared} documents hold nothing else of an item and were kept."
+            f"{len(found.boilerplate)} of {len(index.grams)} n-grams occur in too many documents "
+            "to mean anything and were left out, none of them of a benchmark; "
+            f"{found.spared} documents hold nothing else of an item and were kept."
         )
-    samples = [
-        {"item": items[item], "documents": count}
-        for item, count in sorted(leaks.items(), key=lambda pair: (-pair[1], pair[0]))
-    ]
     return Facts(
-        figures=figures,
+        figures={
+            "kept": kept,
+            "rejected": len(found.hits),
+            "items": len(items),
+            "items_found": len(documents_by_item),
+            "items_too_short": len(items) - len(indexed),
+            "most_documents_of_an_item": max(documents_by_item.values(), default=0),
+            "boilerplate_ngrams": len(found.boilerplate),
+            "documents_spared": found.spared,
+        },
         rejected={REASON: len(found.hits)} if found.hits else {},
-        samples=samples[:SHOWN],
+        samples=_samples(items, documents_by_item),
         notes=notes,
     )
+
+
+def _owners(index: NgramIndex, ngrams: Iterable[int]) -> set[int]:
+    """The items that contain one of these n-grams."""
+    owners: set[int] = set()
+    for ngram in ngrams:
+        owners.update(index.owners[ngram])
+    return owners
+
+
+def _samples(items: list[str], documents_by_item: Counter[int]) -> list[dict[str, Any]]:
+    """The items found in most documents; those with equal counts in the order of the items."""
+    ranked = sorted(documents_by_item.items(), key=lambda pair: (-pair[1], pair[0]))
+    return [{"item": items[item], "documents": count} for item, count in ranked[:MAX_SAMPLES]]

@@ -1,1 +1,1 @@
-"""Exact and near duplicates out, one representative of each cluster kept, held-out split by family."""
+"""Removes duplicates: keeps one representative of each cluster and holds out whole families."""

@@ -1,7 +1,8 @@
-"""Shingles and MinHash signatures (Broder 1997), with the permutations of datasketch (scheme affine32).
+"""Shingles and MinHash signatures (Broder 1997), with datasketch's permutations (affine32).
 
-A shingle's hash is mixed from the hashes of its words, so each distinct word is hashed once and no shingle is ever a string.
-Signatures are equal to those that datasketch computes from the same shingle hashes.
+The hash of a shingle is mixed from the hashes of its words, so each distinct word is hashed once
+and a shingle never becomes a string. Signatures are equal to those that datasketch computes from
+the same shingle hashes.
 """
 
 from __future__ import annotations
@@ -23,12 +24,20 @@ Hashes = npt.NDArray[np.uint32]
 
 _WORD = re.compile(r"\w+")
 _BLOCK = 256  # shingles permuted at a time: the products stay in the L2 cache
-_MEMO_WORDS = 1_000_000
+MAX_CACHED_WORDS = 1_000_000
 
 
 @dataclass(frozen=True)
 class Signed:
-    """Documents, N of them: ids and digests of 128 bits (N; N, 2), characters (N), signatures (N, permutations)."""
+    """N documents, reduced to what the search for duplicates needs.
+
+    Attributes:
+        ids: 128 bits each, shape [N].
+        digests: 128 bits of each text as two numbers, shape [N, 2].
+        chars: Characters of each text, shape [N].
+        signatures: Shape [N, permutations].
+        text_bytes: UTF-8 bytes of all texts.
+    """
 
     ids: npt.NDArray[np.void]
     digests: npt.NDArray[np.uint64]
@@ -38,7 +47,7 @@ class Signed:
 
 
 class Signer:
-    """Signs texts. seed, ngram and permutations make the signature; nothing else does."""
+    """Computes signatures. They depend on ngram, permutations and seed, and on nothing else."""
 
     def __init__(self, ngram: int, permutations: int, seed: int):
         self.ngram = ngram
@@ -48,64 +57,70 @@ class Signer:
             scheme="affine32",
         )
         self._a, self._b = sketch.permutations
-        self._words = _WordCodes()
+        self._word_codes = _WordCodes()
 
     def sign(self, batch: pa.RecordBatch) -> Signed:
-        """`batch` has the columns id and text."""
-        ids, texts = (
-            batch.column("id").to_pylist(),
-            [folded(text) for text in batch.column("text").to_pylist()],
-        )
+        """Signs a batch with the columns id and text."""
+        ids = batch.column("id").to_pylist()
+        texts = [folded(text) for text in batch.column("text").to_pylist()]
+        digests = [exact_digest(text) for text in texts]
+        signatures = [self.signature(self.shingles(text)) for text in texts]
         return Signed(
             ids=np.frombuffer(bytes.fromhex("".join(ids)), dtype="V16"),
-            digests=np.array([exact_digest(text) for text in texts], np.uint64).reshape(-1, 2),
+            digests=np.array(digests, np.uint64).reshape(-1, 2),
             chars=np.fromiter(map(len, texts), np.int64, len(texts)),
-            signatures=np.array(
-                [self.signature(self.shingles(text)) for text in texts], np.uint32
-            ).reshape(-1, len(self._a)),
+            signatures=np.array(signatures, np.uint32).reshape(-1, len(self._a)),
             text_bytes=pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0,
         )
 
     def shingles(self, text: str) -> Hashes:
-        """`text` is folded. Distinct hashes of the word n-grams; a text of fewer words is one shingle, one without words as it stands."""
+        """Hashes the distinct word n-grams of a folded text.
+
+        A text with fewer words than `ngram` is one shingle; a text without words is one word.
+        """
         words = _WORD.findall(text) or [text]
-        if len(self._words) > _MEMO_WORDS:
-            self._words.clear()
-        codes_1 = np.fromiter(map(self._words.__getitem__, words), np.uint64, len(words))
-        codes = codes_1
+        if len(self._word_codes) > MAX_CACHED_WORDS:
+            self._word_codes.clear()
+        codes = map(self._word_codes.__getitem__, words)
+        word_codes = np.fromiter(codes, np.uint64, len(words))
+        shingle_codes = word_codes
         for k in range(1, min(self.ngram, len(words))):
-            codes = (
-                codes[:-1] * np.uint64(0x9E3779B97F4A7C15) + codes_1[k:]
-            )  # wraps around, as meant
-        return np.unique((codes ^ (codes >> np.uint64(32))).astype(np.uint32))
+            # The product wraps around at 64 bits, as intended.
+            shingle_codes = shingle_codes[:-1] * np.uint64(0x9E3779B97F4A7C15) + word_codes[k:]
+        mixed = shingle_codes ^ (shingle_codes >> np.uint64(32))
+        return np.unique(mixed.astype(np.uint32))
 
     def signature(self, shingles: Hashes) -> Hashes:
-        """The least value of each permutation a·h + b mod 2^32 over the shingles."""
+        """The minimum of each permutation a·h + b mod 2^32 over the shingles."""
         mixed = _finalised(shingles)
-        least = np.full(len(self._a), 0xFFFF_FFFF, np.uint32)
-        a, b = self._a[:, None], self._b[:, None]
+        minimum = np.full(len(self._a), 0xFFFF_FFFF, np.uint32)
+        a = self._a[:, None]
+        b = self._b[:, None]
         for start in range(0, len(mixed), _BLOCK):
-            np.minimum(least, (a * mixed[start : start + _BLOCK] + b).min(axis=1), out=least)
-        return least
+            permuted = a * mixed[start : start + _BLOCK] + b
+            np.minimum(minimum, permuted.min(axis=1), out=minimum)
+        return minimum
 
 
 class _WordCodes(dict[str, int]):
-    """Word → 64-bit hash, computed once: looked up in C for every word of every text."""
+    """Word → 64-bit hash, computed once. A dict looks it up in C for every word of every text."""
 
     def __missing__(self, word: str) -> int:
-        code = self[word] = xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass"))
+        code = xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass"))
+        self[word] = code
         return code
 
 
 def folded(text: str) -> str:
-    """What two texts must have in common to count as equal: case and Unicode form do not matter."""
+    """Returns the form in which texts are compared: case and Unicode form do not matter."""
     lower = text.lower()
     return lower if lower.isascii() else unicodedata.normalize("NFKC", lower)
 
 
 def exact_digest(text: str) -> tuple[int, int]:
-    """128 bits of a folded text, blind to white space."""
-    digest = xxhash.xxh3_128_intdigest(" ".join(text.split()).encode("utf-8", "surrogatepass"))
+    """Hashes a folded text to 128 bits, as two numbers of 64, regardless of white space."""
+    data = " ".join(text.split()).encode("utf-8", "surrogatepass")
+    digest = xxhash.xxh3_128_intdigest(data)
     return digest >> 64, digest & 0xFFFF_FFFF_FFFF_FFFF
 
 

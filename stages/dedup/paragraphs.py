@@ -1,8 +1,10 @@
-"""Paragraphs that another document already has: paragraph deduplication as in CCNet (Wenzek et al. 2020, arXiv 1911.00359, section 3.1).
+"""Paragraph deduplication as in CCNet (Wenzek et al. 2020, arXiv 1911.00359, section 3.1).
 
-Near-duplicate documents go as wholes; what documents of their own share, such as an inherited method or a licence notice, goes here. The
-first of equal paragraphs stays, those of train before those of heldout, then by document id: so documents held out keep what no training
-document says. A blank line ends a paragraph. Paragraphs shorter than the bound, such as headings, stay.
+Near-duplicate documents are removed whole. What different documents share, such as an inherited
+method or a licence notice, is removed here. The first of equal paragraphs stays: those of train
+come before those of heldout, then the order is by document id. So held-out documents keep only what
+no training document says. A blank line ends a paragraph. Paragraphs shorter than the bound, such as
+headings, stay.
 """
 
 from __future__ import annotations
@@ -23,10 +25,12 @@ _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 
 @dataclass(frozen=True)
 class Paragraphs:
-    """The paragraphs of N documents, document after document.
+    """The paragraphs of N documents, document after document; P of them are long enough to remove.
 
-    codes: (P,), a hash of each that is long enough to go, blind to case and white space.
-    counts, short: (N,), how many of those each document has, and how many that stay in any case.
+    Attributes:
+        codes: A hash of each long paragraph, regardless of case and white space, shape [P].
+        counts: Number of long paragraphs of each document, shape [N].
+        short: Number of paragraphs of each document that stay in any case, shape [N].
     """
 
     codes: npt.NDArray[np.uint64]
@@ -35,67 +39,101 @@ class Paragraphs:
 
     @classmethod
     def of(cls, texts: pa.Array, min_chars: int) -> Paragraphs:
-        """min_chars 0: no paragraph may go, and none is looked for."""
-        codes, counts, short = [], [], []
-        for text in texts.to_pylist() if min_chars else ():
+        """Finds the paragraphs of `texts`.
+
+        Args:
+            texts: One text per document.
+            min_chars: Shortest paragraph that may be removed. If 0, no paragraph is looked for.
+        """
+        if not min_chars:
+            none = np.zeros(len(texts), np.int64)
+            return cls(np.zeros(0, np.uint64), none, none)
+        codes: list[int] = []
+        counts: list[int] = []
+        short: list[int] = []
+        for text in texts.to_pylist():
             paragraphs = _split(text)
-            mine = [_code(paragraph) for paragraph in paragraphs if len(paragraph) >= min_chars]
-            codes += mine
-            counts.append(len(mine))
-            short.append(len(paragraphs) - len(mine))
-        none = [0] * (len(texts) - len(counts))
+            long = [paragraph for paragraph in paragraphs if len(paragraph) >= min_chars]
+            codes += map(_code, long)
+            counts.append(len(long))
+            short.append(len(paragraphs) - len(long))
         return cls(
-            np.array(codes, np.uint64),
-            np.array(counts + none, np.int64),
-            np.array(short + none, np.int64),
+            np.array(codes, np.uint64), np.array(counts, np.int64), np.array(short, np.int64)
         )
 
     @classmethod
     def joined(cls, parts: Iterable[Paragraphs]) -> Paragraphs:
+        """Joins the paragraphs of consecutive documents."""
         parts = list(parts)
         return cls(
-            *(
-                np.concatenate([getattr(part, name) for part in parts])
-                for name in ("codes", "counts", "short")
-            )
+            np.concatenate([part.codes for part in parts]),
+            np.concatenate([part.counts for part in parts]),
+            np.concatenate([part.short for part in parts]),
         )
 
-    def repeated(self, rank: npt.NDArray[np.int64]) -> Repeated:
-        """rank: (N,), which document comes first; one with a negative rank takes no part, it loses nothing and takes nothing away."""
+    def repeated(self, rank: npt.NDArray[np.int64]) -> RepeatedParagraphs:
+        """Finds the paragraphs that an earlier document already has.
+
+        Args:
+            rank: Position of each document in the order in which paragraphs are claimed, shape [N].
+                Documents with a negative rank take no part: they lose nothing and claim nothing.
+        """
         rank_P = np.repeat(rank, self.counts)
-        part = np.flatnonzero(rank_P >= 0)
-        order = part[np.lexsort((part, rank_P[part], self.codes[part]))]
-        gone = np.zeros(len(self.codes), bool)
-        gone[order[1:]] = self.codes[order[1:]] == self.codes[order[:-1]]
+        taking_part = np.flatnonzero(rank_P >= 0)
+        keys = (taking_part, rank_P[taking_part], self.codes[taking_part])
+        order = taking_part[np.lexsort(keys)]
+        is_removed = np.zeros(len(self.codes), bool)
+        is_removed[order[1:]] = self.codes[order[1:]] == self.codes[order[:-1]]
         starts = np.concatenate([[0], np.cumsum(self.counts)])
-        gone_before = np.concatenate([[0], np.cumsum(gone)])
-        lost = gone_before[starts[1:]] - gone_before[starts[:-1]]
-        return Repeated(gone, starts, (lost == self.counts) & (self.short == 0) & (lost > 0))
+        removed_before = np.concatenate([[0], np.cumsum(is_removed)])
+        lost = removed_before[starts[1:]] - removed_before[starts[:-1]]
+        is_empty = (lost == self.counts) & (self.short == 0) & (lost > 0)
+        return RepeatedParagraphs(is_removed, starts, is_empty)
 
 
 @dataclass(frozen=True)
-class Repeated:
-    """Which paragraphs go. gone: (P,); starts: (N + 1,), where those of a document begin; whole: (N,), documents with nothing left."""
+class RepeatedParagraphs:
+    """Which of the P long paragraphs of N documents are removed.
 
-    gone: npt.NDArray[np.bool_]
+    Attributes:
+        is_removed: Shape [P].
+        starts: Where the paragraphs of each document begin, and the end, shape [N + 1].
+        is_empty: Whether nothing would be left of a document, shape [N].
+    """
+
+    is_removed: npt.NDArray[np.bool_]
     starts: npt.NDArray[np.int64]
-    whole: npt.NDArray[np.bool_]
+    is_empty: npt.NDArray[np.bool_]
 
     def cut(self, texts: pa.ChunkedArray, first: int, min_chars: int) -> pa.Array:
-        """`texts` of the documents from number `first` on, without the paragraphs that go. A text that would be empty stays as it is."""
-        return pa.array(
-            [self._cut(text, first + at, min_chars) for at, text in enumerate(texts.to_pylist())],
-            texts.type,
-        )
+        """Removes repeated paragraphs from consecutive documents.
+
+        A text of which nothing would be left stays as it is.
+
+        Args:
+            texts: The texts of the documents.
+            first: Number of the first of these documents.
+            min_chars: Shortest paragraph that may be removed.
+        """
+        cut_texts = []
+        for document, text in enumerate(texts.to_pylist(), start=first):
+            cut_texts.append(self._cut(text, document, min_chars))
+        return pa.array(cut_texts, texts.type)
 
     def _cut(self, text: str, document: int, min_chars: int) -> str:
-        gone = self.gone[self.starts[document] : self.starts[document + 1]]
-        if not gone.any() or self.whole[document]:
+        is_removed = self.is_removed[self.starts[document] : self.starts[document + 1]]
+        if not is_removed.any() or self.is_empty[document]:
             return text
-        marks = iter(gone)
-        return "\n\n".join(
-            paragraph for paragraph in _split(text) if len(paragraph) < min_chars or not next(marks)
-        )
+        kept = []
+        long = 0  # paragraphs so far that are long enough to remove
+        for paragraph in _split(text):
+            if len(paragraph) < min_chars:
+                kept.append(paragraph)
+                continue
+            if not is_removed[long]:
+                kept.append(paragraph)
+            long += 1
+        return "\n\n".join(kept)
 
 
 def _split(text: str) -> list[str]:
@@ -103,6 +141,5 @@ def _split(text: str) -> list[str]:
 
 
 def _code(paragraph: str) -> int:
-    return xxhash.xxh3_64_intdigest(
-        " ".join(folded(paragraph).split()).encode("utf-8", "surrogatepass")
-    )
+    normalised = " ".join(folded(paragraph).split())
+    return xxhash.xxh3_64_intdigest(normalised.encode("utf-8", "surrogatepass"))

@@ -1,6 +1,6 @@
-"""Which representatives are held out: whole families, chosen by a hash of the family's id.
+"""Chooses the representatives that are held out: whole families, by a hash of the family's id.
 
-Families of pages that must be trained on are left out of the draw.
+Families with pages that must be trained on are not held out.
 """
 
 from __future__ import annotations
@@ -15,18 +15,23 @@ from stages.config import any_found
 from stages.dedup.clusters import Clusters
 from stages.digests import seed_for
 
+Mask = npt.NDArray[np.bool_]
 
-def matching(documents: Artifact, patterns: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """A mask over documents: those in whose address one of `patterns` is found."""
-    total = documents.rows("documents")
-    mask = np.zeros(total, bool)
+
+def matching(documents: Artifact, patterns: Sequence[str]) -> Mask:
+    """Finds the documents whose URL matches one of `patterns`.
+
+    Returns:
+        A mask over documents.
+    """
+    mask = np.zeros(documents.rows("documents"), bool)
     if not patterns:
         return mask
-    at = 0
+    number = 0
     for batch in documents.batches("documents", ("url",), batch_size=8192):
         for url in batch.column("url").to_pylist():
-            mask[at] = any_found(patterns, url)
-            at += 1
+            mask[number] = any_found(patterns, url)
+            number += 1
     return mask
 
 
@@ -36,13 +41,24 @@ def choose_heldout(
     share: float,
     max_documents: int,
     seed: int,
-    always_train: npt.NDArray[np.bool_],
-) -> npt.NDArray[np.bool_]:
-    """A mask over documents: the representatives that are held out.
+    always_train: Mask,
+) -> Mask:
+    """Chooses the representatives that are held out.
 
-    A family is held out if its hash falls under `share`, in the order of the hashes until `max_documents` is reached. A family
-    larger than the whole held-out share stays in train. If chance chooses none, the family with the least hash is taken.
-    A family with a document of `always_train`, a mask over documents, is never held out.
+    A family is held out if its hash is below `share`, in the order of the hashes until
+    `max_documents` is reached. A family larger than the whole held-out share stays in train. If
+    this chooses no family, the one with the smallest hash is held out.
+
+    Args:
+        clusters: The clusters and families of N documents.
+        ids: Ids of the documents, shape [N].
+        share: Share of the families to hold out.
+        max_documents: Maximum number of documents to hold out.
+        seed: Seed of the hashes.
+        always_train: Documents whose families are never held out, a mask over documents.
+
+    Returns:
+        A mask over documents.
     """
     count = len(ids)
     kept = np.flatnonzero(clusters.representative == np.arange(count))
@@ -52,15 +68,13 @@ def choose_heldout(
     heldout = np.zeros(count, bool)
     if share == 0 or len(families) < 2:
         return heldout
-    most = min(max(1, round(share * len(kept))), max_documents)
-    draws = np.array(
-        [seed_for(seed, "heldout", ids[family].tobytes().hex()) / 2**63 for family in families]
-    )
-    eligible = (sizes <= most) & ~np.isin(families, clusters.family[always_train])
-    order = [number for number in np.argsort(draws, kind="stable") if eligible[number]]
+    draws = np.array([_draw(seed, ids[family]) for family in families])
+    max_family = min(max(1, round(share * len(kept))), max_documents)
+    eligible = (sizes <= max_family) & ~np.isin(families, clusters.family[always_train])
+    by_draw = np.argsort(draws, kind="stable")
     chosen: list[int] = []
     total = 0
-    for number in order:
+    for number in by_draw[eligible[by_draw]]:
         if draws[number] >= share and chosen:
             break
         if total + sizes[number] <= max_documents:
@@ -68,3 +82,8 @@ def choose_heldout(
             total += sizes[number]
     heldout[kept[np.isin(family_of_kept, chosen)]] = True
     return heldout
+
+
+def _draw(seed: int, family_id: np.void) -> float:
+    """A number from 0 to 1 that depends on the seed and the id alone."""
+    return seed_for(seed, "heldout", family_id.tobytes().hex()) / 2**63

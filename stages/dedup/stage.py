@@ -1,4 +1,7 @@
-"""dedup: clean_documents → unique_documents. One representative of each cluster, in train or held out; the others are rejects."""
+"""dedup: clean_documents → unique_documents.
+
+One representative of each cluster goes to train or to heldout; the others become rejects.
+"""
 
 from __future__ import annotations
 
@@ -11,156 +14,180 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts import Artifact, Draft, InputError
-from stages.dedup.clusters import Clusters, find_clusters, similarity, words_of
+from stages.dedup.clusters import Clusters, find_clusters, similarity, sort_keys
 from stages.dedup.config import DedupConfig
 from stages.dedup.minhash import Signed, Signer
-from stages.dedup.paragraphs import Paragraphs, Repeated
+from stages.dedup.paragraphs import Paragraphs, RepeatedParagraphs
 from stages.dedup.split import choose_heldout, matching
-from stages.dedup.writing import Range, ranges_for, scatter, scratch_path, settle
+from stages.dedup.writing import IdRange, ranges_for, scatter, scratch_path, write_range
 from stages.execution.shards import map_shards
 from stages.report import Facts, Report
 
 BATCH_ROWS = 512
+MAX_REASONS_SHOWN = 5
+REASONS = ("exact", "near", "repeated")  # in the order of the facts
+
+Mask = npt.NDArray[np.bool_]
 
 
 def run(config: DedupConfig, *, clean_documents: Artifact, out: Draft, report: Report) -> Facts:
-    """Raises InputError if there is nothing to compare."""
+    """Finds duplicates, splits off held-out documents and writes all of them, sorted by id.
+
+    Raises:
+        InputError: There are no documents.
+    """
     total = clean_documents.rows("documents")
     if total == 0:
         raise InputError(
             f"{clean_documents}",
-            "0 documents: " + _why_none(clean_documents),
+            f"0 documents: {_why_none(clean_documents)}",
             "loosen the rules of clean and run it again",
         )
-    signed, paragraphs = _signed(config, clean_documents, report)
+    signed, paragraphs = _sign_all(config, clean_documents, report)
     bands, rows = config.bands_and_rows()
     clusters = find_clusters(signed, config.threshold, bands, rows, config.verify)
-    always_train = matching(clean_documents, config.always_train)
     heldout = choose_heldout(
         clusters,
         signed.ids,
         config.heldout_share,
         config.heldout_max_documents,
         config.seed,
-        always_train,
+        always_train=matching(clean_documents, config.always_train),
     )
-    repeated = paragraphs.repeated(_claims(signed, clusters, heldout))
+    repeated = paragraphs.repeated(_paragraph_ranks(signed, clusters, heldout))
     verdicts = _verdicts(signed, clusters, heldout, repeated)
 
     count = ranges_for(signed.text_bytes)
     for number in range(count):
-        scratch_path(out, number).unlink(missing_ok=True)  # of a run that was killed
+        scratch_path(out, number).unlink(missing_ok=True)  # left by a run that was killed
     cut = partial(repeated.cut, min_chars=config.paragraph_chars)
     for done in scatter(clean_documents, verdicts, cut, count, out):
         report.progress(total + done, 2 * total, "documents")
-    parts = [Range(number, scratch_path(out, number), out) for number in range(count)]
-    for _ in map_shards(settle, parts, config.workers if count > 1 else 1):
+    ranges = [IdRange(number, scratch_path(out, number), out) for number in range(count)]
+    for _ in map_shards(write_range, ranges, config.workers if count > 1 else 1):
         pass
     return _facts(config, signed, clusters, repeated, verdicts)
 
 
-def _signed(config: DedupConfig, documents: Artifact, report: Report) -> tuple[Signed, Paragraphs]:
-    """Signatures of all documents in the order of the artifact, 40 + 4 · permutations bytes each, and their paragraphs, 8 bytes each."""
+def _sign_all(
+    config: DedupConfig, documents: Artifact, report: Report
+) -> tuple[Signed, Paragraphs]:
+    """Signatures and paragraphs of all documents, in the order of the artifact.
+
+    Memory: 40 + 4 · permutations bytes per document, and 8 bytes per paragraph.
+    """
     total = documents.rows("documents")
-    signed = Signed(
-        ids=np.empty(total, "V16"),
-        digests=np.empty((total, 2), np.uint64),
-        chars=np.empty(total, np.int64),
-        signatures=np.empty((total, config.permutations), np.uint32),
-        text_bytes=0,
-    )
-    at, text_bytes, paragraphs = 0, 0, list[Paragraphs]()
+    ids = np.empty(total, "V16")
+    digests = np.empty((total, 2), np.uint64)
+    chars = np.empty(total, np.int64)
+    signatures = np.empty((total, config.permutations), np.uint32)
+    text_bytes = 0
+    paragraphs: list[Paragraphs] = []
+    done = 0
     batches = documents.batches("documents", ("id", "text"), batch_size=BATCH_ROWS)
-    sign = partial(_sign, config.ngram, config.permutations, config.seed, config.paragraph_chars)
-    for part, found in map_shards(sign, batches, config.workers):
-        paragraphs.append(found)
-        here = slice(at, at + len(part.chars))
-        for name in ("ids", "digests", "chars", "signatures"):
-            getattr(signed, name)[here] = getattr(part, name)
-        at, text_bytes = here.stop, text_bytes + part.text_bytes
-        report.progress(at, 2 * total, "documents")
-    return Signed(
-        signed.ids, signed.digests, signed.chars, signed.signatures, text_bytes
-    ), Paragraphs.joined(paragraphs)
+    sign = partial(
+        _sign_batch, config.ngram, config.permutations, config.seed, config.paragraph_chars
+    )
+    for part, paragraphs_of_part in map_shards(sign, batches, config.workers):
+        here = slice(done, done + len(part.chars))
+        ids[here] = part.ids
+        digests[here] = part.digests
+        chars[here] = part.chars
+        signatures[here] = part.signatures
+        text_bytes += part.text_bytes
+        paragraphs.append(paragraphs_of_part)
+        done = here.stop
+        report.progress(done, 2 * total, "documents")
+    signed = Signed(ids, digests, chars, signatures, text_bytes)
+    return signed, Paragraphs.joined(paragraphs)
 
 
-def _sign(
+def _sign_batch(
     ngram: int, permutations: int, seed: int, paragraph_chars: int, batch: pa.RecordBatch
 ) -> tuple[Signed, Paragraphs]:
-    return _signer(ngram, permutations, seed).sign(batch), Paragraphs.of(
-        batch.column("text"), paragraph_chars
-    )
+    signed = _signer(ngram, permutations, seed).sign(batch)
+    return signed, Paragraphs.of(batch.column("text"), paragraph_chars)
 
 
-_signer = cache(Signer)
+_signer = cache(Signer)  # one per worker, with the words it has hashed
 
 
-def _claims(
-    signed: Signed, clusters: Clusters, heldout: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.int64]:
-    """Which document comes first when paragraphs are equal: train by id, then heldout by id; -1: near-duplicates, they go as wholes."""
-    rank = np.empty(len(heldout), np.int64)
-    rank[np.lexsort((*words_of(signed.ids), heldout))] = np.arange(len(heldout))
-    return np.where(clusters.representative == np.arange(len(heldout)), rank, -1)
+def _paragraph_ranks(signed: Signed, clusters: Clusters, heldout: Mask) -> npt.NDArray[np.int64]:
+    """The order in which documents claim equal paragraphs: train by id, then heldout by id.
+
+    Near-duplicates get -1, because they are removed whole.
+    """
+    count = len(heldout)
+    order = np.lexsort((*sort_keys(signed.ids), heldout))
+    rank = np.empty(count, np.int64)
+    rank[order] = np.arange(count)
+    is_representative = clusters.representative == np.arange(count)
+    return np.where(is_representative, rank, -1)
 
 
 def _verdicts(
-    signed: Signed, clusters: Clusters, heldout: npt.NDArray[np.bool_], repeated: Repeated
+    signed: Signed, clusters: Clusters, heldout: Mask, repeated: RepeatedParagraphs
 ) -> pa.Table:
-    """One row per document: which table it goes to, and what is said of it there."""
-    sizes = np.bincount(clusters.representative, minlength=len(clusters.representative))
-    kept = (clusters.representative == np.arange(len(heldout))) & ~repeated.whole
+    """One row per document: the table it goes to, and its columns there."""
+    count = len(heldout)
+    sizes = np.bincount(clusters.representative, minlength=count)
+    is_representative = clusters.representative == np.arange(count)
+    is_kept = is_representative & ~repeated.is_empty
+    tables = np.select([heldout & is_kept, is_kept], ["heldout", "train"], "rejects")
+    reasons = np.select([repeated.is_empty, clusters.exact], ["repeated", "exact"], "near")
     ids = np.array([raw.tobytes().hex() for raw in signed.ids])
     return pa.table(
         {
-            "table": pa.array(np.select([heldout & kept, kept], ["heldout", "train"], "rejects")),
+            "table": pa.array(tables),
             "cluster": pa.array(ids[clusters.representative]),
             "cluster_size": pa.array(sizes[clusters.representative].astype(np.int32)),
-            "reason": pa.array(
-                np.select([repeated.whole, clusters.exact], ["repeated", "exact"], "near")
-            ),
+            "reason": pa.array(reasons),
             "similarity": pa.array(clusters.similarity),
         }
     )
 
 
 def _facts(
-    config: DedupConfig, signed: Signed, clusters: Clusters, repeated: Repeated, verdicts: pa.Table
+    config: DedupConfig,
+    signed: Signed,
+    clusters: Clusters,
+    repeated: RepeatedParagraphs,
+    verdicts: pa.Table,
 ) -> Facts:
-    into = Counter(verdicts.column("table").to_pylist())
-    kept = into["train"] + into["heldout"]
-    near = np.flatnonzero((clusters.representative != np.arange(len(verdicts))) & ~clusters.exact)
-    sizes = np.bincount(clusters.representative)
+    tables = Counter(verdicts.column("table").to_pylist())
+    kept = tables["train"] + tables["heldout"]
+    is_near = (clusters.representative != np.arange(len(verdicts))) & ~clusters.exact
+    near = np.flatnonzero(is_near)
     to_representative = similarity(signed.signatures, near, clusters.representative[near])
+    sizes = np.bincount(clusters.representative)
     bands, rows = config.bands_and_rows()
-    because = Counter(
-        verdicts.filter(pc.equal(verdicts.column("table"), "rejects")).column("reason").to_pylist()
-    )
+    rejects = verdicts.filter(pc.equal(verdicts.column("table"), "rejects"))
+    rejected = Counter(rejects.column("reason").to_pylist())
     return Facts(
         figures={
             "documents": len(verdicts),
             "kept": kept,
-            "train": into["train"],
-            "heldout": into["heldout"],
+            "train": tables["train"],
+            "heldout": tables["heldout"],
             "kept_share": round(kept / len(verdicts), 4),
             "text_bytes": signed.text_bytes,
-            "paragraphs_cut": int(repeated.gone.sum()),
+            "paragraphs_cut": int(repeated.is_removed.sum()),
             "clusters_of_several": int((sizes > 1).sum()),
             "largest_cluster": int(sizes.max()),
             "chained": int((to_representative < config.threshold).sum()),
             "bands": bands,
             "rows_per_band": rows,
         },
-        rejected={
-            reason: because[reason] for reason in ("exact", "near", "repeated") if because[reason]
-        },
+        rejected={reason: rejected[reason] for reason in REASONS if rejected[reason]},
     )
 
 
 def _why_none(clean: Artifact) -> str:
-    reasons: dict[str, int] = clean.manifest.facts.get("rejected", {})
-    refused = clean.rows("rejects")
-    told = ", ".join(
-        f"{reason} {count} ({count / refused:.0%})" for reason, count in list(reasons.items())[:5]
-    )
-    return f"clean refused all {refused}: {told}" if refused else "clean was given none"
+    rejected = clean.rows("rejects")
+    if not rejected:
+        return "clean was given none"
+    by_reason: dict[str, int] = clean.manifest.facts.get("rejected", {})
+    shares = []
+    for reason, count in list(by_reason.items())[:MAX_REASONS_SHOWN]:
+        shares.append(f"{reason} {count} ({count / rejected:.0%})")
+    return f"clean rejected all {rejected}: {', '.join(shares)}"

@@ -1,4 +1,7 @@
-"""Text to token ids, exactly: the text of special tokens stays text, and every byte is counted once."""
+"""Turns text into token ids, exactly.
+
+The text of special tokens stays text, and every byte is counted once.
+"""
 
 from __future__ import annotations
 
@@ -17,16 +20,17 @@ from data_contracts import ContractError
 from data_contracts.bundles import LLAMA3_SPLIT
 from stages import tokenizer_files
 
-PIECE = (
-    1 << 10
-)  # characters; small, so that one foreign letter slows down a paragraph and not a document
-CACHED_WORDS = 1 << 20
-LONGEST_CACHED = 64
+# Characters encoded at once: so few that a foreign letter slows down a paragraph, not a document.
+PIECE_CHARS = 1 << 10
+MAX_CACHED_WORDS = 1 << 20
+MAX_CACHED_WORD_CHARS = 64
 
-# Llama 3's split never lets a word reach from a line break into what is not white space, so a cut there changes no id.
+# No word of Llama 3's split reaches from a line break into what is not white space, so a cut there
+# changes no id.
 _SAFE_CUT = re.compile(r"[\r\n](?=\S)")
 
-# The same split where every character is ASCII; Python's re knows no \p. Other text is left to the tokenizer and its Unicode tables.
+# Llama 3's split for text in ASCII. Python's re does not know \p; other text is left to the
+# tokenizer, which has the Unicode tables.
 _ASCII_SPLIT = re.compile(
     LLAMA3_SPLIT.replace(r"\p{L}+", "[A-Za-z]+")
     .replace(r"\p{N}{", "[0-9]{")
@@ -36,87 +40,127 @@ _ASCII_SPLIT = re.compile(
 )
 
 
-class _Words(dict[str, bytes]):
-    """Word → its ids as int32 bytes. A word has the same ids wherever it stands, and most words of a text have been seen."""
+class _WordIds(dict[str, bytes]):
+    """Word → its ids as int32 bytes, cached.
+
+    A word has the same ids wherever it occurs, and most words of a text have occurred before.
+    """
 
     def __init__(self, tokenizer: Tokenizer):
         super().__init__()
         self._tokenizer = tokenizer
 
     def __missing__(self, word: str) -> bytes:
-        ids = np.asarray(
-            self._tokenizer.encode(word, add_special_tokens=False).ids, dtype=np.int32
-        ).tobytes()
-        if len(word) <= LONGEST_CACHED and len(self) < CACHED_WORDS:
+        encoding = self._tokenizer.encode(word, add_special_tokens=False)
+        ids = _as_bytes(encoding.ids)
+        if len(word) <= MAX_CACHED_WORD_CHARS and len(self) < MAX_CACHED_WORDS:
             self[word] = ids
         return ids
 
 
+def _as_bytes(ids: list[int]) -> bytes:
+    return np.asarray(ids, dtype=np.int32).tobytes()
+
+
 @dataclass(frozen=True)
 class Encoder:
-    """tokenizer: with special tokens off. token_bytes: UTF-8 bytes that each id stands for (0 for special tokens), shape [V]."""
+    """Encodes documents with one tokenizer.
+
+    Attributes:
+        tokenizer: The tokenizer, which treats the text of special tokens as text.
+        token_bytes: UTF-8 bytes that each id represents, 0 for special tokens; shape [vocabulary].
+        end_of_text: The id that ends a document.
+        words: The ids of words seen so far.
+    """
 
     tokenizer: Tokenizer
     token_bytes: np.ndarray
     end_of_text: int
-    words: _Words
+    words: _WordIds
 
     @property
     def vocabulary_size(self) -> int:
         return len(self.token_bytes)
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        """Ids of each text without end-of-text, as int32 arrays. Equal to what the tokenizer gives for the whole text.
+        """Encodes texts as the tokenizer encodes each whole text.
 
-        Raises ContractError if the ids of a text do not stand for exactly its bytes.
+        Returns:
+            The ids of each text as int32, without end-of-text.
+
+        Raises:
+            ContractError: The ids of a text do not represent exactly its bytes.
         """
+        encoded = []
         with _one_thread():
-            found = [np.frombuffer(b"".join(self._pieces(text)), dtype=np.int32) for text in texts]
-        for text, ids in zip(texts, found, strict=True):
-            wanted, got = len(text.encode()), int(self.token_bytes[ids].sum())
-            if wanted != got:
-                raise ContractError(
-                    f"tokenizer, on the text {text[:40]!r}…",
-                    f"its ids stand for {got} bytes of {wanted}",
-                    "train the tokenizer anew",
-                )
-        return found
+            for text in texts:
+                ids = np.frombuffer(b"".join(self._pieces(text)), dtype=np.int32)
+                self._check_bytes(text, ids)
+                encoded.append(ids)
+        return encoded
+
+    def _check_bytes(self, text: str, ids: np.ndarray) -> None:
+        expected = len(text.encode())
+        found = int(self.token_bytes[ids].sum())
+        if found != expected:
+            raise ContractError(
+                f"tokenizer, on the text {text[:40]!r}…",
+                f"its ids represent {found} bytes of {expected}",
+                "train the tokenizer again",
+            )
 
     def _pieces(self, text: str) -> Iterator[bytes]:
-        for piece in cut(text, PIECE):
+        """The ids of consecutive words or pieces of a text, as int32 bytes."""
+        for piece in cut(text, PIECE_CHARS):
             if piece.isascii():
                 yield from map(self.words.__getitem__, _ASCII_SPLIT.findall(piece))
             else:
-                (encoding,) = self.tokenizer.encode_batch_fast(
-                    [piece], add_special_tokens=False
-                )  # fast: without offsets
-                yield np.asarray(encoding.ids, dtype=np.int32).tobytes()
+                # The fast variant computes no offsets.
+                (encoding,) = self.tokenizer.encode_batch_fast([piece], add_special_tokens=False)
+                yield _as_bytes(encoding.ids)
 
 
 @cache
 def encoder(path: Path) -> Encoder:
-    """The encoder of a tokenizer.json, one per process."""
+    """Loads the encoder of a tokenizer.json, once per process.
+
+    Raises:
+        ContractError: The tokenizer does not have the token that ends a document.
+    """
     tokenizer = tokenizer_files.load(path, f"tokenizer {path}")
     tokenizer.encode_special_tokens = True
-    special = {
-        number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special
-    }
-    token_bytes = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
-    alphabet = set(pre_tokenizers.ByteLevel.alphabet())
-    for token, number in tokenizer.get_vocab().items():
-        if number not in special and alphabet.issuperset(token):
-            token_bytes[number] = len(token)  # a character of the alphabet stands for a byte
-    return Encoder(tokenizer, token_bytes, _end_of_text(path, tokenizer), _Words(tokenizer))
+    end_of_text = _end_of_text(path, tokenizer)
+    return Encoder(tokenizer, _token_bytes(tokenizer), end_of_text, _WordIds(tokenizer))
 
 
 def cut(text: str, size: int) -> Iterator[str]:
-    """Pieces of `text` that are encoded as the whole would be: cut where a line ends, at the first such place after `size`."""
+    """Cuts a text into pieces that are encoded exactly like the whole.
+
+    Each cut is at the first end of a line after `size` characters where no word continues.
+    """
     start = 0
-    while len(text) - start > size and (found := _SAFE_CUT.search(text, start + size)):
-        yield text[start : found.end()]
-        start = found.end()
+    while len(text) - start > size:
+        line_end = _SAFE_CUT.search(text, start + size)
+        if line_end is None:
+            break
+        yield text[start : line_end.end()]
+        start = line_end.end()
     if start < len(text):
         yield text[start:]
+
+
+def _token_bytes(tokenizer: Tokenizer) -> np.ndarray:
+    """UTF-8 bytes that each id represents, shape [vocabulary]."""
+    special = set()
+    for number, added in tokenizer.get_added_tokens_decoder().items():
+        if added.special:
+            special.add(number)
+    sizes = np.zeros(tokenizer.get_vocab_size(), dtype=np.int64)
+    alphabet = set(pre_tokenizers.ByteLevel.alphabet())
+    for token, number in tokenizer.get_vocab().items():
+        if number not in special and alphabet.issuperset(token):
+            sizes[number] = len(token)  # each character of the alphabet represents one byte
+    return sizes
 
 
 def _end_of_text(path: Path, tokenizer: Tokenizer) -> int:
@@ -126,14 +170,17 @@ def _end_of_text(path: Path, tokenizer: Tokenizer) -> int:
         raise ContractError(
             str(path),
             f"has no token {token!r}, which tokenizer_config.json names as eos_token",
-            "train the tokenizer anew",
+            "train the tokenizer again",
         )
     return number
 
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keeps tokenizers, which reads this variable at every call, from starting threads of its own in each worker."""
+    """Keeps tokenizers from starting its own threads in each worker.
+
+    It reads this variable at every call.
+    """
     before = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:

@@ -1,7 +1,9 @@
-"""Documents in the order of a hash, with bounded memory: rows are thrown into buckets by key, then each bucket is sorted.
+"""Puts documents into the order of a hash, with bounded memory.
 
-A key is 63 bits of hash(seed, document, copy). Bucket b takes the b-th part of the keys, so the shards, one after the other,
-are in the order of the keys however many there are. All parts of a document have one key and stay together.
+Rows are scattered to buckets by key, then each bucket is sorted. A key is 63 bits of hash(seed,
+document, copy). Bucket b takes the b-th range of keys, so the shards, one after the other, are in
+the order of the keys, regardless of their number. All parts of a document have one key and stay
+together.
 """
 
 from __future__ import annotations
@@ -19,8 +21,8 @@ import pyarrow.compute as pc
 
 from data_contracts import Draft
 
-MAX_BUCKETS = 512  # files open at once; beyond it buckets grow
-OTHER_FILES = 256  # open beside them: libraries, pipes to workers
+MAX_BUCKETS = 512  # files open at once; with more text, buckets grow
+OTHER_FILES = 256  # open at the same time: libraries, pipes to workers
 SCATTER_BYTES = 32 << 20
 ROW_GROUP_TOKENS = 4 << 20
 KEYED_ROWS = pa.schema(
@@ -35,8 +37,8 @@ KEYED_ROWS = pa.schema(
 
 
 @dataclass(frozen=True)
-class Bucket:
-    """One shard to be: rows under `path`, still in order of arrival."""
+class ShuffleBucket:
+    """The rows of a future shard, under `path`, in order of arrival."""
 
     path: Path
     table: str
@@ -45,23 +47,32 @@ class Bucket:
 
 
 def bucket_count(text_bytes: int, shard_bytes: int) -> int:
-    return min(max(-(-text_bytes // shard_bytes), 1), MAX_BUCKETS)
+    """Returns the number of buckets for so much text."""
+    needed = -(-text_bytes // shard_bytes)  # rounded up
+    return min(max(needed, 1), MAX_BUCKETS)
 
 
 def bucket_of(keys: np.ndarray, count: int) -> np.ndarray:
-    """Number of the bucket of each key, in proportion; the upper 32 of a key's 63 bits decide."""
+    """Returns the bucket of each key, in proportion to the upper 32 of its 63 bits."""
     return ((keys >> np.uint64(31)) * np.uint64(count)) >> np.uint64(32)
 
 
 def scatter(
     batches: Iterable[pa.RecordBatch], count: int, table: str, draft: Draft
-) -> list[Bucket]:
-    """Write each row of `batches` (KEYED_ROWS) to the bucket of its key; gives the buckets."""
+) -> list[ShuffleBucket]:
+    """Writes each row of `batches` (KEYED_ROWS) to the bucket of its key.
+
+    Args:
+        batches: Rows in any order.
+        count: Number of buckets.
+        table: The table of the artifact that the buckets belong to.
+        draft: The draft of the artifact.
+    """
     folder = draft.scratch / table
-    shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
     folder.mkdir(parents=True)
-    _let_open(count + OTHER_FILES)
-    buckets = [Bucket(folder / f"{n:05d}.arrow", table, n, draft) for n in range(count)]
+    _allow_open_files(count + OTHER_FILES)
+    buckets = [ShuffleBucket(folder / f"{n:05d}.arrow", table, n, draft) for n in range(count)]
     writers = [pa.ipc.new_stream(str(bucket.path), KEYED_ROWS) for bucket in buckets]
     try:
         for rows in _gathered(batches):
@@ -78,16 +89,22 @@ def scatter(
     return buckets
 
 
-def _let_open(files: int) -> None:
-    """Raise the soft limit of open files, which macOS sets to 256; the number of buckets must not depend on the machine."""
+def _allow_open_files(count: int) -> None:
+    """Raises the soft limit of open files, which is 256 on macOS.
+
+    The number of buckets must not depend on the machine.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = files if hard == resource.RLIM_INFINITY else min(files, hard)
-    if resource.RLIM_INFINITY != soft < wanted:
+    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Batches of about SCATTER_BYTES: a write for every bucket costs as much for a row as for many."""
+    """Batches of about SCATTER_BYTES.
+
+    A write to every bucket costs as much for one row as for many.
+    """
     waiting: list[pa.RecordBatch] = []
     for batch in batches:
         waiting.append(batch)
@@ -98,13 +115,18 @@ def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         yield pa.concat_batches(waiting)
 
 
-def settle(bucket: Bucket) -> int:
-    """Sort a bucket and write it as one shard of the draft; gives its rows. Holds the bucket twice in memory."""
+def write_shard(bucket: ShuffleBucket) -> int:
+    """Sorts a bucket and writes it as one shard of the draft.
+
+    Needs memory for twice the bucket.
+
+    Returns:
+        The number of rows.
+    """
     with pa.ipc.open_stream(pa.memory_map(str(bucket.path))) as stream:
         rows = stream.read_all()
-    indices = pc.sort_indices(
-        rows, [("key", "ascending"), ("document", "ascending"), ("part", "ascending")]
-    )
+    order = [(column, "ascending") for column in ("key", "document", "part")]
+    indices = pc.sort_indices(rows, order)
     schema = bucket.draft.contract.arrow_schema(bucket.table)
     with bucket.draft.writer(bucket.table, bucket.number) as writer:
         for piece in _row_groups(rows.drop_columns("key").take(indices)):
@@ -114,11 +136,13 @@ def settle(bucket: Bucket) -> int:
 
 
 def _row_groups(rows: pa.Table) -> Iterator[pa.Table]:
+    """Consecutive rows of at most ROW_GROUP_TOKENS, at least one row each."""
     sizes = pc.list_value_length(rows.column("tokens")).to_numpy()
     ends = np.cumsum(sizes, dtype=np.int64)
     start = 0
     while start < len(ends):
         before = ends[start - 1] if start else 0
-        stop = max(int(np.searchsorted(ends, before + ROW_GROUP_TOKENS, side="right")), start + 1)
+        fitting = int(np.searchsorted(ends, before + ROW_GROUP_TOKENS, side="right"))
+        stop = max(fitting, start + 1)
         yield rows.slice(start, stop - start)
         start = stop

@@ -1,10 +1,14 @@
-"""training_documents, held-out documents, tokenizer → token_shards: encode, shuffle, write."""
+"""pack: training_documents, unique_documents, tokenizer → token_shards.
+
+Encodes documents, shuffles them and writes them as shards of token ids.
+"""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
-from functools import partial, reduce
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
 
 import pyarrow as pa
 
@@ -14,10 +18,21 @@ from stages.execution.shards import map_shards
 from stages.pack import rows, shuffle
 from stages.pack.config import PackConfig
 from stages.pack.encode import encoder
-from stages.pack.rows import Counts
+from stages.pack.rows import Counts, RowSettings
 from stages.report import Facts, Report
 
-ALONE_BYTES = 16_000_000  # less text than this is encoded sooner than worker processes start
+ALONE_BYTES = 16_000_000  # with less text, worker processes take longer to start than they save
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Documents to pack, and the table of token_shards that they go to."""
+
+    documents: Artifact
+    documents_table: str
+    table: str
+    bytes_by_source: dict[str, int]
+    settings: RowSettings
 
 
 def run(
@@ -29,103 +44,116 @@ def run(
     out: Draft,
     report: Report,
 ) -> Facts:
-    """Encode both splits and write them as shuffled shards. Held-out documents occur once each, whatever `epochs` says.
+    """Encodes both splits and writes them as shuffled shards.
 
-    Raises InputError if a split is empty or the training split too small, ConfigError if `epochs` names an unknown source.
+    Held-out documents occur once each, whatever `epochs` says.
+
+    Raises:
+        InputError: A split is empty, or the training split is too small.
+        ConfigError: `epochs` names an unknown source.
     """
     train_bytes = _source_bytes(
         training_documents,
         "documents",
-        "give the crawl more pages, or loosen the stage that refused them",
+        "give the crawl more pages, or loosen the stage that rejected them",
     )
     heldout_bytes = _source_bytes(
         unique_documents, "heldout", "raise dedup.heldout_share or give the crawl more pages"
     )
-    for source in sorted(set(config.epochs) - set(train_bytes)):
-        near = difflib.get_close_matches(source, train_bytes, n=1)
-        fix = f"did you mean {near[0]!r}?" if near else f"choose from: {', '.join(train_bytes)}"
-        raise ConfigError(
-            f"pack.epochs.{source}", "no training document comes from a source of that name", fix
-        )
-
+    _check_sources(config, train_bytes)
     file = tokenizer.file("tokenizer")
-    make = partial(_split, out=out, report=report, config=config)
-    train = make(
-        training_documents,
-        "documents",
-        "train",
-        train_bytes,
-        rows.Recipe(file, config.seed, config.max_row_tokens, config.epochs),
-    )
-    heldout = make(
-        unique_documents,
-        "heldout",
-        "heldout",
-        heldout_bytes,
-        rows.Recipe(file, config.seed, config.max_row_tokens),
-    )
-    out.path("tokenizer.sha256").write_text(
-        f"{sha256(file)} {encoder(file).vocabulary_size}\n", "utf-8"
-    )
+    settings = RowSettings(file, config.seed, config.max_row_tokens, config.epochs)
+    once = RowSettings(file, config.seed, config.max_row_tokens)
+    train_split = _Split(training_documents, "documents", "train", train_bytes, settings)
+    heldout_split = _Split(unique_documents, "heldout", "heldout", heldout_bytes, once)
+    train = _pack(train_split, config, out, report)
+    heldout = _pack(heldout_split, config, out, report)
+    digest_and_size = f"{sha256(file)} {encoder(file).vocabulary_size}\n"
+    out.path("tokenizer.sha256").write_text(digest_and_size, "utf-8")
 
-    trained, kept = (reduce(Counts.plus, split.values(), Counts()) for split in (train, heldout))
-    if trained.tokens < config.min_train_tokens:
+    total = _total(train.values())
+    if total.tokens < config.min_train_tokens:
         raise InputError(
             f"{training_documents}",
-            f"{trained.documents} documents give {trained.tokens} tokens, fewer than pack.min_train_tokens = {config.min_train_tokens}",
+            f"{total.documents} documents give {total.tokens} tokens, "
+            f"fewer than pack.min_train_tokens = {config.min_train_tokens}",
             "give the crawl more pages, raise pack.epochs, or lower pack.min_train_tokens",
         )
-    figures: dict[str, float | int | str | bool | None] = {
-        "train_tokens": trained.tokens,
-        "train_documents": trained.documents,
-        "heldout_tokens": kept.tokens,
-        "heldout_documents": kept.documents,
-        "bytes_per_token": round(trained.bytes / trained.tokens, 4),
-    }
-    return Facts(
-        figures=figures
-        | {f"train_tokens of {source}": train[source].tokens for source in sorted(train)}
-    )
+    return _facts(train, heldout)
 
 
-def _split(
-    artifact: Artifact,
-    source: str,
-    table: str,
-    sizes: dict[str, int],
-    recipe: rows.Recipe,
-    out: Draft,
-    report: Report,
-    config: PackConfig,
-) -> dict[str, Counts]:
-    """Encode and shuffle table `source` of `artifact` into `table` of the draft; counts by source of the documents."""
+def _pack(split: _Split, config: PackConfig, out: Draft, report: Report) -> dict[str, Counts]:
+    """Encodes and shuffles a split into its table of the draft; returns counts by source."""
     counts: dict[str, Counts] = {}
-    expected = sum(int(size * recipe.epochs.get(name, 1.0)) for name, size in sizes.items())
+    expected = _expected_bytes(split)
     workers = config.workers if expected >= ALONE_BYTES else 1
+    encode = partial(rows.encode, split.settings)
+    tasks = rows.tasks(split.documents, split.documents_table)
 
     def batches() -> Iterator[pa.RecordBatch]:
         done = 0
-        for encoded in map_shards(
-            partial(rows.encode, recipe), rows.tasks(artifact, source), workers
-        ):
-            for name, count in encoded.counts.items():
-                counts[name] = counts.get(name, Counts()).plus(count)
-                done += count.bytes
+        for encoded in map_shards(encode, tasks, workers):
+            for source, added in encoded.counts.items():
+                counts[source] = counts.get(source, Counts()).plus(added)
+                done += added.bytes
             report.progress(done, expected, "B")
             yield encoded.rows
 
-    buckets = shuffle.scatter(
-        batches(), shuffle.bucket_count(expected, config.shard_bytes), table, out
-    )
-    for done, _ in enumerate(map_shards(shuffle.settle, buckets, workers), start=1):
+    bucket_count = shuffle.bucket_count(expected, config.shard_bytes)
+    buckets = shuffle.scatter(batches(), bucket_count, split.table, out)
+    written = map_shards(shuffle.write_shard, buckets, workers)
+    for done, _ in enumerate(written, start=1):
         report.progress(done, len(buckets), "shards")
     return counts
 
 
-def _source_bytes(artifact: Artifact, table: str, fix: str) -> dict[str, int]:
-    if not artifact.rows(table):
-        others = ", ".join(
-            f"{count} in {name}" for name, count in artifact.manifest.rows.items() if name != table
+def _expected_bytes(split: _Split) -> int:
+    """Bytes of text with all epochs; approximate where an epoch is not whole."""
+    epochs = split.settings.epochs
+    return sum(
+        int(size * epochs.get(source, 1.0)) for source, size in split.bytes_by_source.items()
+    )
+
+
+def _check_sources(config: PackConfig, train_bytes: dict[str, int]) -> None:
+    for source in sorted(set(config.epochs) - set(train_bytes)):
+        similar = difflib.get_close_matches(source, train_bytes, n=1)
+        fix = f"choose from: {', '.join(train_bytes)}"
+        if similar:
+            fix = f"did you mean {similar[0]!r}?"
+        raise ConfigError(
+            f"pack.epochs.{source}", "no training document comes from a source of that name", fix
         )
-        raise InputError(f"{artifact}.{table}", f"0 documents to pack ({others})", fix)
-    return rows.source_bytes(artifact, table)
+
+
+def _source_bytes(artifact: Artifact, table: str, fix: str) -> dict[str, int]:
+    """Bytes of text by source. Raises InputError with `fix` if the table is empty."""
+    if artifact.rows(table):
+        return rows.source_bytes(artifact, table)
+    others = []
+    for name, count in artifact.manifest.rows.items():
+        if name != table:
+            others.append(f"{count} in {name}")
+    raise InputError(f"{artifact}.{table}", f"0 documents to pack ({', '.join(others)})", fix)
+
+
+def _total(counts: Iterable[Counts]) -> Counts:
+    total = Counts()
+    for one in counts:
+        total = total.plus(one)
+    return total
+
+
+def _facts(train: dict[str, Counts], heldout: dict[str, Counts]) -> Facts:
+    train_total = _total(train.values())
+    heldout_total = _total(heldout.values())
+    figures: dict[str, float | int | str | bool | None] = {
+        "train_tokens": train_total.tokens,
+        "train_documents": train_total.documents,
+        "heldout_tokens": heldout_total.tokens,
+        "heldout_documents": heldout_total.documents,
+        "bytes_per_token": round(train_total.bytes / train_total.tokens, 4),
+    }
+    for source in sorted(train):
+        figures[f"train_tokens of {source}"] = train[source].tokens
+    return Facts(figures=figures)

@@ -1,7 +1,7 @@
-"""The special tokens: what each is for, and the folder of files that transformers loads.
+"""The special tokens, and the files with which transformers loads the tokenizer.
 
-A conversation is written in ChatML. llama.cpp knows `<|im_end|>` and `<|endoftext|>` by these names as ends of generation.
-No token is put at the beginning of a text.
+Conversations are written in ChatML. llama.cpp recognises `<|im_end|>` and `<|endoftext|>` by these
+names as ends of generation. No token is put at the beginning of a text.
 """
 
 from __future__ import annotations
@@ -9,20 +9,31 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-END_OF_TEXT = "<|endoftext|>"  # the end of a document; also what a first token is conditioned on
+END_OF_TEXT = "<|endoftext|>"  # ends a document; also what the first token is conditioned on
 PAD = "<|pad|>"
-TURN_START, TURN_END = "<|im_start|>", "<|im_end|>"
+TURN_START = "<|im_start|>"
+TURN_END = "<|im_end|>"
 
 CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 
 
 def special_tokens(reserved: int) -> list[str]:
-    """All special tokens in the order of their ids, which begin at 0."""
-    return [END_OF_TEXT, PAD, TURN_START, TURN_END, *(f"<|reserved_{n}|>" for n in range(reserved))]
+    """Returns all special tokens in the order of their ids, which begin at 0.
+
+    Args:
+        reserved: Number of tokens without a use, kept for later.
+    """
+    unused = [f"<|reserved_{number}|>" for number in range(reserved)]
+    return [END_OF_TEXT, PAD, TURN_START, TURN_END, *unused]
 
 
 def tokenizer_config(model_max_length: int, reserved: int) -> str:
-    """The text of tokenizer_config.json for transformers' PreTrainedTokenizerFast."""
+    """Returns the tokenizer_config.json for transformers' PreTrainedTokenizerFast.
+
+    Args:
+        model_max_length: Number of tokens beyond which transformers warns.
+        reserved: Number of special tokens without a use.
+    """
     settings = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": END_OF_TEXT,

@@ -1,4 +1,7 @@
-"""training_documents → tokenizer: draw a sample, learn a vocabulary, prove that it loses nothing, measure it."""
+"""train_tokenizer: training_documents → tokenizer.
+
+Draws a sample, learns a vocabulary, proves that it loses nothing, and measures it.
+"""
 
 from __future__ import annotations
 
@@ -12,68 +15,82 @@ from stages.train_tokenizer import bpe, measure, sample, special
 from stages.train_tokenizer.config import TrainTokenizerConfig
 
 MEASURED_BYTES = 16_000_000  # of the sample, shared equally among sources and languages
+FIGURES = (  # of report.json, that the facts repeat
+    "vocabulary_size",
+    "bytes_per_token",
+    "unused_share",
+    "learned_from_documents",
+    "learned_from_bytes",
+    "measured_bytes",
+)
 
 
 def run(
     config: TrainTokenizerConfig, *, training_documents: Artifact, out: Draft, report: Report
 ) -> Facts:
-    """Learn a byte-level BPE and write it as transformers loads it.
+    """Learns a byte-level BPE and writes the files that transformers loads.
 
-    Raises InputError if there is no document or the vocabulary has no room, ContractError if a text does not survive the round trip.
+    Raises:
+        InputError: There are no documents, or the vocabulary is too small for the special tokens.
+        ContractError: A text does not survive the round trip.
     """
-    reserved = special.special_tokens(config.reserved_tokens)
-    if config.vocabulary_size < 256 + len(reserved):
-        raise InputError(
-            f"train_tokenizer.vocabulary_size = {config.vocabulary_size}",
-            f"256 bytes and {len(reserved)} special tokens need {256 + len(reserved)}",
-            "raise vocabulary_size or lower reserved_tokens",
-        )
-    if not training_documents.rows("documents"):
-        raise InputError(
-            f"{training_documents}",
-            f"0 documents to learn from; decontaminate refused {training_documents.rows('rejects')}",
-            "give the crawl more pages, or loosen the stage that refused them",
-        )
+    special_tokens = special.special_tokens(config.reserved_tokens)
+    _check_inputs(config, training_documents, len(special_tokens))
     drawn = sample.draw(training_documents, config.seed, config.sample_bytes, MEASURED_BYTES)
     measured: list[dict[str, Any]] = []
     texts = _texts(training_documents, drawn, measured, report)
     tokenizer = bpe.train(
-        texts, config.vocabulary_size, reserved, config.min_frequency, config.max_token_bytes
+        texts, config.vocabulary_size, special_tokens, config.min_frequency, config.max_token_bytes
     )
     figures = measure.report(tokenizer, measured, drawn)
-
-    out.path("tokenizer.json").write_text(tokenizer.to_str(pretty=True), "utf-8")
-    out.path("tokenizer_config.json").write_text(
-        special.tokenizer_config(config.model_max_length, config.reserved_tokens), "utf-8"
-    )
-    out.path("chat_template.jinja").write_text(special.CHAT_TEMPLATE.read_text("utf-8"), "utf-8")
-    out.path("report.json").write_text(
-        json.dumps(figures, indent=1, ensure_ascii=False) + "\n", "utf-8"
-    )
+    files = {
+        "tokenizer.json": tokenizer.to_str(pretty=True),
+        "tokenizer_config.json": special.tokenizer_config(
+            config.model_max_length, config.reserved_tokens
+        ),
+        "chat_template.jinja": special.CHAT_TEMPLATE.read_text("utf-8"),
+        "report.json": json.dumps(figures, indent=1, ensure_ascii=False) + "\n",
+    }
+    for name, content in files.items():
+        out.path(name).write_text(content, "utf-8")
 
     notes = []
-    if figures["vocabulary_size"] < config.vocabulary_size:
-        notes.append(
-            f"The text gave {figures['vocabulary_size']} tokens of the {config.vocabulary_size} asked for."
+    size = figures["vocabulary_size"]
+    if size < config.vocabulary_size:
+        note = f"The text gave {size} tokens of the {config.vocabulary_size} asked for."
+        notes.append(note)
+        report.note(note)
+    shown = {name: figures[name] for name in FIGURES}
+    return Facts(figures=shown | {"round_trip": "ok"}, notes=notes)
+
+
+def _check_inputs(config: TrainTokenizerConfig, documents: Artifact, special_count: int) -> None:
+    needed = 256 + special_count
+    if config.vocabulary_size < needed:
+        raise InputError(
+            f"train_tokenizer.vocabulary_size = {config.vocabulary_size}",
+            f"256 bytes and {special_count} special tokens need {needed}",
+            "raise vocabulary_size or lower reserved_tokens",
         )
-        report.note(notes[0])
-    shown = (
-        "vocabulary_size",
-        "bytes_per_token",
-        "unused_share",
-        "learned_from_documents",
-        "learned_from_bytes",
-        "measured_bytes",
-    )
-    return Facts(
-        figures={name: figures[name] for name in shown} | {"round_trip": "ok"}, notes=notes
-    )
+    if not documents.rows("documents"):
+        rejected = documents.rows("rejects")
+        raise InputError(
+            f"{documents}",
+            f"0 documents to learn from; decontaminate rejected {rejected}",
+            "give the crawl more pages, or loosen the stage that rejected them",
+        )
 
 
 def _texts(
-    documents: Artifact, drawn: sample.Sample, measured: list[dict[str, Any]], report: Report
+    documents: Artifact,
+    drawn: sample.TokenizerSample,
+    measured: list[dict[str, Any]],
+    report: Report,
 ) -> Iterator[str]:
-    """Texts to learn from. Documents to measure on are kept in `measured`, so that the corpus is not read once more."""
+    """Yields the texts to learn from.
+
+    Documents to measure on are added to `measured`, so that the corpus is not read again.
+    """
     done = 0
     for row in sample.rows(documents, drawn.learn):
         if row["id"] in drawn.measure:

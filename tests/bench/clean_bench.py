@@ -20,8 +20,8 @@ import trafilatura
 from resiliparse.extract.html2text import extract_plain_text
 
 from stages.clean.config import CleanConfig
-from stages.clean.document import Page
-from stages.clean.guard import kept, release
+from stages.clean.document import RawPage
+from stages.clean.guard import shared_process, stop_shared_process
 from stages.clean.html import extract_text
 from tests.bench import machine
 from tests.bench.pydoc_pages import pydoc_pages
@@ -73,10 +73,10 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     pages = pages_of(given.folder, given.pages)
     config = CleanConfig()
-    guard = kept(config, str(config.model_path()))
+    guard = shared_process(config, str(config.model_path()))
 
     def clean(page: bytes) -> dict[str, object]:
-        return guard.clean(Page(page, "text/html", None))
+        return guard.clean(RawPage(page, "text/html", None))
 
     tools = {"clean": clean, "extraction": extract_text, "bare": bare, "peer": peer}
     took: dict[str, float] = {}
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> None:
         for name, work in tools.items():
             took[name], made[name] = measured(work, pages)
     finally:
-        release()
+        stop_shared_process()
     megabytes = sum(map(len, pages)) / 1e6
     reasons = [row.get("reason") for row in made["clean"] if isinstance(row, dict)]
     figures: dict[str, object] = {"bench": "clean", "pages": len(pages), "html_mb": megabytes}

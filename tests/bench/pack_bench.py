@@ -50,7 +50,7 @@ def trained(folder: Path, texts: list[str]) -> Path:
 def ours(file: Path, batches: list[pa.RecordBatch]) -> tuple[float, int]:
     """CPU seconds of pack, and the tokens that it makes."""
     config = PackConfig()
-    recipe = rows.Recipe(file, config.seed, config.max_row_tokens, config.epochs)
+    recipe = rows.RowSettings(file, config.seed, config.max_row_tokens, config.epochs)
     encoder.cache_clear()
     encoder(file)
     start = time.process_time()

@@ -16,8 +16,8 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from stages.clean.config import CleanConfig
-from stages.clean.document import Page
-from stages.clean.guard import Guard
+from stages.clean.document import RawPage
+from stages.clean.guard import CleaningProcess
 from stages.clean.html import PYDOC, extract
 from stages.collect_chats.user_chats import read_chats
 from stages.collect_evals import benchmarks
@@ -186,7 +186,7 @@ def test_no_bytes_of_a_source_raise_anything_else_for_as_long_as_we_look(
     as_long_as_the_budget(*of(tmp_path))
 
 
-def on_page(guard: Guard) -> Target:
+def on_page(guard: CleaningProcess) -> Target:
     """A page of any bytes and character set through all of clean: a row, whose extractor neither died nor hung."""
     markup = st.lists(st.sampled_from([*TAGS, *MARKS]), max_size=60).map(
         lambda found: "".join(found).encode("utf-8", "surrogatepass")
@@ -195,9 +195,9 @@ def on_page(guard: Guard) -> Target:
         [None, "utf-8", "utf-7", "utf-16", "base64", "idna", "hz", "no such", "\x00"]
     ) | st.text(max_size=8)
     kinds = st.sampled_from(["text/html", "text/plain", "text/markdown"])
-    pages = st.builds(Page, markup | st.binary(max_size=300), kinds, charsets)
+    pages = st.builds(RawPage, markup | st.binary(max_size=300), kinds, charsets)
 
-    def attempt(page: Page) -> None:
+    def attempt(page: RawPage) -> None:
         row = guard.clean(page)
         assert row.get("reason") not in ("timeout", "crashed"), row
         row["text"].encode("utf-8")
@@ -206,20 +206,20 @@ def on_page(guard: Guard) -> Target:
 
 
 @pytest.fixture
-def guard() -> Iterator[Guard]:
-    guard = Guard(CleanConfig.parse({"rules": []}, "clean"), model_path())
+def guard() -> Iterator[CleaningProcess]:
+    guard = CleaningProcess(CleanConfig.parse({"rules": []}, "clean"), model_path())
     yield guard
     guard.stop()
 
 
 @pytest.mark.slow
-def test_no_page_kills_or_stops_the_process_that_cleans_it(guard: Guard) -> None:
+def test_no_page_kills_or_stops_the_process_that_cleans_it(guard: CleaningProcess) -> None:
     many(*on_page(guard))
 
 
 @pytest.mark.long
 @pytest.mark.timeout(0)
 def test_no_page_kills_or_stops_the_process_that_cleans_it_for_as_long_as_we_look(
-    guard: Guard,
+    guard: CleaningProcess,
 ) -> None:
     as_long_as_the_budget(*on_page(guard))

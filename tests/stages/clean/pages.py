@@ -6,15 +6,17 @@ from functools import cache
 from typing import Any
 
 from stages.clean.config import CleanConfig
-from stages.clean.document import Page, cleaned
+from stages.clean.document import RawPage, cleaned
 
 GOOD = (
-    "The bridge over the river is the oldest thing that the people of the village have built together. "
-    "It was made of stone that they carried down from the hills, and it took them more than nine years. "
-    "Those who cross it today seldom think of the many hands that were needed to set each block in its place. "
-    "A small plate on the northern side tells the year in which the work was begun.\n\n"
-    "In winter the water rises to the third course of the pillars, but nobody has ever seen it come any higher. "
-    "Children learn to swim in the shallow part below it, and their parents watch them from the wall above."
+    "The bridge over the river is the oldest thing that the people of the village have built "
+    "together. It was made of stone that they carried down from the hills, and it took them more "
+    "than nine years. Those who cross it today seldom think of the many hands that were needed to "
+    "set each block in its place. A small plate on the northern side tells the year in which the "
+    "work was begun.\n\n"
+    "In winter the water rises to the third course of the pillars, but nobody has ever seen it "
+    "come any higher. Children learn to swim in the shallow part below it, and their parents watch "
+    "them from the wall above."
 )
 
 
@@ -29,7 +31,7 @@ def clean(
     charset: str | None = "utf-8",
     **settings: Any,
 ) -> dict[str, Any]:
+    """Cleans one page with the given settings."""
     data = body if isinstance(body, bytes) else body.encode()
-    return cleaned(
-        Page(data, media_type, charset), CleanConfig.parse(settings, "clean"), model_path()
-    )
+    page = RawPage(data, media_type, charset)
+    return cleaned(page, CleanConfig.parse(settings, "clean"), model_path())

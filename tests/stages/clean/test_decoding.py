@@ -1,4 +1,4 @@
-"""Bytes become the right text or are refused; never the wrong text."""
+"""Bytes become the right text or are rejected; never the wrong text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import test as python_tests
 
 from stages.clean.characters import repaired
 from stages.clean.decoding import decode
-from stages.clean.refusal import Refused
+from stages.clean.refusal import Rejection
 
 _SAMPLES = Path(python_tests.__path__[0]) / "cjkencodings"
 ENCODINGS = sorted(path.stem for path in _SAMPLES.glob("*.txt") if not path.stem.endswith("-utf8"))
@@ -21,9 +21,10 @@ ASCII_LOOKALIKES = {"hz"}  # undeclared, its bytes are plain ASCII text
 
 
 def _sample(name: str) -> tuple[bytes, str]:
-    return (_SAMPLES / f"{name}.txt").read_bytes(), (_SAMPLES / f"{name}-utf8.txt").read_text(
-        "utf-8"
-    )
+    """The bytes of a sample and the text that they encode."""
+    body = (_SAMPLES / f"{name}.txt").read_bytes()
+    text = (_SAMPLES / f"{name}-utf8.txt").read_text("utf-8")
+    return body, text
 
 
 @NEEDS_SAMPLES
@@ -36,14 +37,14 @@ def test_a_declared_east_asian_encoding_is_read(name: str) -> None:
 @NEEDS_SAMPLES
 @pytest.mark.parametrize("name", sorted(set(ENCODINGS) - ASCII_LOOKALIKES))
 @pytest.mark.parametrize("declared", [None, "utf-8", "windows-1252"])
-def test_an_undeclared_or_wrongly_declared_encoding_is_read_right_or_refused(
+def test_an_undeclared_or_wrongly_declared_encoding_is_read_right_or_rejected(
     name: str, declared: str | None
 ) -> None:
     body, text = _sample(name)
     try:
         decoded = decode(body, declared)
-    except Refused as refusal:
-        decoded = refusal.reason
+    except Rejection as rejection:
+        decoded = rejection.reason
     assert decoded in (text, "mojibake", "undecodable", "binary")
 
 
@@ -72,14 +73,12 @@ def test_a_byte_order_mark_beats_the_declaration() -> None:
     assert decode(codecs.BOM_UTF8 + text.encode(), "windows-1252") == text
 
 
-def test_meta_charset_counts_where_the_server_said_nothing() -> None:
-    body = '<html><head><meta charset="windows-1251"></head><body>Привет, мир</body>'.encode(
-        "cp1251"
-    )
-    assert "Привет, мир" in decode(body)
+def test_meta_charset_counts_where_the_server_declares_nothing() -> None:
+    page = '<html><head><meta charset="windows-1251"></head><body>Привет, мир</body>'
+    assert "Привет, мир" in decode(page.encode("cp1251"))
 
 
-def test_the_servers_word_counts_more_than_meta() -> None:
+def test_the_servers_declaration_beats_meta() -> None:
     body = '<meta charset="iso-8859-5"><body>Привет, мир, как дела'.encode("cp1251")
     assert "Привет, мир" in decode(body, "windows-1251")
 
@@ -87,16 +86,16 @@ def test_the_servers_word_counts_more_than_meta() -> None:
 @pytest.mark.parametrize(
     "body", [b"GIF89a\x00\x01\x00", bytes(range(256)) * 4, b"\x01\x02\x03\x04\x05 text \x06\x07"]
 )
-def test_binary_is_refused(body: bytes) -> None:
-    with pytest.raises(Refused, match="binary"):
+def test_binary_is_rejected(body: bytes) -> None:
+    with pytest.raises(Rejection, match="binary"):
         decode(body, "utf-8")
 
 
-def test_a_few_broken_bytes_do_not_cost_the_document() -> None:
+def test_a_few_broken_bytes_do_not_reject_the_document() -> None:
     assert decode("ä".encode() * 3000 + b"\xff", "utf-8") == "ä" * 3000
 
 
-def test_text_garbled_before_it_came_is_mended() -> None:
+def test_text_that_was_garbled_at_its_source_is_repaired() -> None:
     garbled = "\n".join(["The café is open — come in.".encode().decode("cp1252")] * 5)
     assert repaired(garbled) == "\n".join(["The café is open — come in."] * 5)
 

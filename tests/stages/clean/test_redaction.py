@@ -1,4 +1,4 @@
-"""What is personal goes, what only looks like it stays."""
+"""Personal data is replaced; what only looks like it stays."""
 
 from __future__ import annotations
 

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -15,8 +14,8 @@ from data_contracts import Artifact, ConfigError, GroundupError, InputError
 from stages.clean import config as clean_config
 from stages.clean import stage as clean_stage
 from stages.clean.config import CleanConfig
-from stages.clean.document import Page
-from stages.clean.guard import Guard
+from stages.clean.document import RawPage
+from stages.clean.guard import CleaningProcess
 from tests.golden import clean as golden
 from tests.stages.clean.pages import GOOD, model_path
 
@@ -24,20 +23,23 @@ Publish = Callable[..., Artifact]
 Run = Callable[..., Artifact]
 
 
+GOOD_PAGE = RawPage(GOOD.encode(), "text/plain", "utf-8")
+
+
 @cache
-def slow_page() -> Page:
-    return Page(" ".join(f"word{n}" for n in range(3_000_000)).encode(), "text/plain", "utf-8")
+def slow_page() -> RawPage:
+    """A page that takes more than a second to clean."""
+    text = " ".join(f"word{n}" for n in range(3_000_000))
+    return RawPage(text.encode(), "text/plain", "utf-8")
 
 
 def _raw(publish: Publish, *pages: tuple[str, bytes, str | None]) -> Artifact:
-    return publish(
-        "raw_documents",
-        documents=[golden.document(n, *page) for n, page in enumerate(pages)],
-        failures=[],
-    )
+    """An artifact of pages, each with its media type, body and charset."""
+    documents = [golden.document(number, *page) for number, page in enumerate(pages)]
+    return publish("raw_documents", documents=documents, failures=[])
 
 
-def test_every_page_is_kept_or_refused_with_a_reason(publish: Publish, run: Run) -> None:
+def test_every_page_is_kept_or_rejected_with_a_reason(publish: Publish, run: Run) -> None:
     made = run("clean", golden.SETTINGS, **golden.inputs(publish))
     assert made.rows("documents") == 5
     reasons = sorted(made.read("rejects", ["reason"]).column("reason").to_pylist())
@@ -54,59 +56,56 @@ def test_the_result_does_not_depend_on_the_number_of_workers(
     pages = [("text/plain", f"Number {n}. {GOOD}".encode(), None) for n in range(150)]
     contents = set()
     for workers in (1, 2):
-        settings = {
-            "workers": workers,
-            "max_seconds": 20 + workers,
-        }  # so that the second is not simply found
+        # Another limit of time makes another id; otherwise the second run would find the first.
+        settings = {"workers": workers, "max_seconds": 20 + workers}
         made = run("clean", settings, raw_documents=_raw(publish, *pages))
         assert len(made.table_paths("documents")) == 3
         contents.add(made.manifest.content)
     assert len(contents) == 1
 
 
-def test_a_cleaning_process_that_ends_at_its_start_is_not_called_late(
+def test_a_cleaning_process_that_ends_at_its_start_is_not_reported_as_slow(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    guard = Guard(CleanConfig.parse({"rules": []}, "clean"), model_path())
+    process = CleaningProcess(CleanConfig.parse({"rules": []}, "clean"), model_path())
     with pytest.raises(
         GroundupError, match="cleaning process: ended before it began, with exit status 1"
     ):
-        guard.clean(Page(GOOD.encode(), "text/plain", "utf-8"))
+        process.clean(GOOD_PAGE)
 
 
 @pytest.mark.slow
-def test_a_page_that_takes_too_long_costs_only_itself() -> None:
+def test_a_page_that_takes_too_long_loses_only_itself() -> None:
     config = CleanConfig.parse({"max_seconds": 1.0, "rules": []}, "clean")
-    guard = Guard(config, model_path())
-    assert guard.clean(slow_page())["reason"] == "timeout"
-    assert "reason" not in guard.clean(Page(GOOD.encode(), "text/plain", "utf-8"))
-    guard.stop()
+    process = CleaningProcess(config, model_path())
+    assert process.clean(slow_page())["reason"] == "timeout"
+    assert "reason" not in process.clean(GOOD_PAGE)
+    process.stop()
 
 
 @pytest.mark.slow
-def test_a_page_that_kills_the_extractor_costs_only_itself() -> None:
-    guard, good = (
-        Guard(CleanConfig.parse({"rules": []}, "clean"), model_path()),
-        Page(GOOD.encode(), "text/plain", "utf-8"),
+def test_a_page_that_kills_the_extractor_loses_only_itself() -> None:
+    process = CleaningProcess(CleanConfig.parse({"rules": []}, "clean"), model_path())
+    process.clean(GOOD_PAGE)
+    assert process._process is not None
+    process._process.send_signal(signal.SIGSEGV)
+    process._process.wait()
+    assert process.clean(GOOD_PAGE)["reason"] == "crashed"
+    assert "reason" not in process.clean(GOOD_PAGE)
+    process.stop()
+
+
+@pytest.mark.slow
+def test_the_process_of_a_page_that_hangs_ends_when_nobody_waits_for_it() -> None:
+    process = CleaningProcess(
+        CleanConfig.parse({"max_seconds": 1.0, "rules": []}, "clean"), model_path()
     )
-    guard.clean(good)
-    assert guard._process is not None
-    guard._process.send_signal(signal.SIGSEGV)
-    guard._process.wait()
-    assert guard.clean(good)["reason"] == "crashed"
-    assert "reason" not in guard.clean(good)
-    guard.stop()
-
-
-@pytest.mark.slow
-def test_a_page_that_hangs_ends_though_nobody_waits_for_it_any_more() -> None:
-    guard = Guard(CleanConfig.parse({"max_seconds": 1.0, "rules": []}, "clean"), model_path())
-    guard.clean(Page(GOOD.encode(), "text/plain", "utf-8"))
-    guard._line.send(slow_page())
-    assert guard._process is not None
-    assert guard._process.wait(timeout=60) == -signal.SIGALRM
-    guard.stop()
+    process.clean(GOOD_PAGE)
+    process._connection.send(slow_page())
+    assert process._process is not None
+    assert process._process.wait(timeout=60) == -signal.SIGALRM
+    process.stop()
 
 
 @pytest.mark.slow
@@ -115,15 +114,11 @@ def test_a_damaged_model_is_named_before_any_page_is_judged(
 ) -> None:
     model = tmp_path / "lid.ftz"
     model.write_bytes(b"not a model")
-    with pytest.raises(
-        ConfigError,
-        match=r"clean.language.model: .*lid.ftz is no fastText model: .* wrong file format",
-    ):
-        run(
-            "clean",
-            {"workers": 1, "language": {"model": str(model)}},
-            raw_documents=_raw(publish, ("text/plain", GOOD.encode(), None)),
-        )
+    raw = _raw(publish, ("text/plain", GOOD.encode(), None))
+    settings = {"workers": 1, "language": {"model": str(model)}}
+    message = r"clean.language.model: .*lid.ftz is not a fastText model: .* wrong file format"
+    with pytest.raises(ConfigError, match=message):
+        run("clean", settings, raw_documents=raw)
 
 
 def test_without_the_model_the_command_that_gets_it_is_named(
@@ -134,13 +129,13 @@ def test_without_the_model_the_command_that_gets_it_is_named(
         CleanConfig().identity()
 
 
-def test_the_models_contents_enter_the_identity_not_its_place(tmp_path: Any) -> None:
+def test_the_identity_depends_on_the_contents_of_the_model_not_on_its_path(
+    tmp_path: Path,
+) -> None:
     copy = tmp_path / "copy.ftz"
     copy.write_bytes(CleanConfig().model_path().read_bytes())
-    assert (
-        CleanConfig.parse({"language": {"model": str(copy)}}, "clean").identity()
-        == CleanConfig().identity()
-    )
+    config = CleanConfig.parse({"language": {"model": str(copy)}}, "clean")
+    assert config.identity() == CleanConfig().identity()
 
 
 def test_an_empty_crawl_is_named(publish: Publish, run: Run) -> None:
@@ -149,16 +144,10 @@ def test_an_empty_crawl_is_named(publish: Publish, run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_refusing_everything_is_a_result_that_dedup_explains(publish: Publish, run: Run) -> None:
-    made = run(
-        "clean",
-        {"workers": 1},
-        raw_documents=_raw(
-            publish, ("text/plain", b"Short.", None), ("text/plain", b"Short too.", None)
-        ),
-    )
+def test_rejecting_everything_is_a_result_that_dedup_explains(publish: Publish, run: Run) -> None:
+    raw = _raw(publish, ("text/plain", b"Short.", None), ("text/plain", b"Short too.", None))
+    made = run("clean", {"workers": 1}, raw_documents=raw)
     assert (made.rows("documents"), made.rows("rejects")) == (0, 2)
-    with pytest.raises(
-        InputError, match=r"0 documents: clean refused all 2: c4_no_lines 2 \(100%\)"
-    ):
+    message = r"0 documents: clean rejected all 2: c4_no_lines 2 \(100%\)"
+    with pytest.raises(InputError, match=message):
         run("dedup", clean_documents=made)

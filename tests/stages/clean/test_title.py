@@ -1,4 +1,4 @@
-"""A title goes where the text goes, to chats and questions, so it is mended and redacted like the text."""
+"""A title ends up in chats and questions like the text, so it is repaired and redacted like it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,10 @@ REDACTED = "Write to Jane at [EMAIL] or [PHONE]"
 
 
 def titled(title: str, media_type: str, text: str = GOOD, **settings: Any) -> dict[str, Any]:
-    page = (
-        f"<title>{title}</title><p>{text}</p>"
-        if media_type == "text/html"
-        else f"# {title}\n\n{text}"
-    )
+    """The row of a page with this title."""
+    page = f"# {title}\n\n{text}"
+    if media_type == "text/html":
+        page = f"<title>{title}</title><p>{text}</p>"
     return clean(page, media_type, **settings)
 
 
@@ -43,7 +42,7 @@ def test_the_heading_of_a_markdown_page_is_redacted_and_counted_in_title_and_tex
         ("This text of Jane, a@b.org, is too short.", "gopher_too_few_words", 3),
     ],
 )
-def test_the_title_of_a_page_refused_on_any_step_is_redacted_and_counted_once(
+def test_the_title_of_a_page_rejected_at_any_step_is_redacted_and_counted_once(
     body: str, reason: str, redactions: int
 ) -> None:
     row = titled(TITLE, "text/html", body)
@@ -52,9 +51,8 @@ def test_the_title_of_a_page_refused_on_any_step_is_redacted_and_counted_once(
 
 @pytest.mark.parametrize("media_type", ["text/html", "text/markdown"])
 def test_only_what_the_settings_name_is_redacted(media_type: str) -> None:
-    assert titled(TITLE, media_type, redact=["phone"])["title"] == TITLE.replace(
-        "+49 30 901820", "[PHONE]"
-    )
+    without_phone = TITLE.replace("+49 30 901820", "[PHONE]")
+    assert titled(TITLE, media_type, redact=["phone"])["title"] == without_phone
     assert titled(TITLE, media_type, redact=[])["title"] == TITLE
 
 
@@ -70,7 +68,7 @@ def test_only_what_the_settings_name_is_redacted(media_type: str) -> None:
         ("\u200b", {}, None),
     ],
 )
-def test_a_title_is_mended_like_the_text(
+def test_a_title_is_repaired_like_the_text(
     media_type: str, title: str, settings: dict[str, Any], expected: str | None
 ) -> None:
     assert titled(title, media_type, **settings)["title"] == expected

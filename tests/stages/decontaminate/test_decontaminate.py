@@ -1,4 +1,4 @@
-"""What is planted is found, verbatim or dressed up; what only looks like it is kept."""
+"""Planted questions are found, verbatim or disguised; what only looks like one is kept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from data_contracts import InputError
 from stages.decontaminate import ngrams, stage
-from stages.decontaminate.ngrams import Index, WordHashes
+from stages.decontaminate.ngrams import NgramIndex, WordHashes
 from tests.golden import made_up
 from tests.golden.decontaminate import QUESTION, item
 
@@ -20,7 +20,7 @@ WORDS = st.sampled_from(["ab", "cd", "ef", "gh", "ij", "kl"])
 
 @pytest.fixture
 def cleaned(publish: Any, run: Any) -> Any:
-    """cleaned(texts, items, **settings): the stage's output for made-up pages of which the first ones have these texts."""
+    """cleaned(texts, items, **settings): the stage's output for pages that begin with `texts`."""
 
     def go(texts: list[str], items: list[dict[str, Any]], pages: int = 4, **changed: Any) -> Any:
         train = made_up.documents(0, len(texts) + pages)
@@ -39,7 +39,8 @@ def cleaned(publish: Any, run: Any) -> Any:
     return go
 
 
-def refused(made: Any) -> list[str]:
+def rejected(made: Any) -> list[str]:
+    """Texts of the rejects."""
     return [row["text"] for row in made.read("rejects").to_pylist()]
 
 
@@ -51,9 +52,8 @@ def refused(made: Any) -> list[str]:
         QUESTION.upper(),
         QUESTION.replace(" ", "\n   "),
         QUESTION.replace(",", " –").replace(".", "!!").replace("?", ""),
-        QUESTION.replace(
-            "nine", "ten"
-        ),  # one word changed near the beginning: thirteen others in a row remain
+        # One word near the beginning changed: thirteen consecutive words remain.
+        QUESTION.replace("nine", "ten"),
         "Q: " + " ".join(QUESTION.split()[8:]),
         QUESTION.replace("fi", "ﬁ").replace("f", "ｆ"),  # ligature and full-width letters
     ],
@@ -68,7 +68,7 @@ def refused(made: Any) -> list[str]:
         "look-alikes",
     ],
 )
-def test_a_planted_question_is_refused(cleaned: Any, planted: str) -> None:
+def test_a_planted_question_is_rejected(cleaned: Any, planted: str) -> None:
     made = cleaned([planted], [item(QUESTION)])
     (row,) = made.read("rejects").to_pylist()
     assert row["text"] == planted
@@ -82,17 +82,15 @@ def test_a_planted_question_is_refused(cleaned: Any, planted: str) -> None:
 def test_twelve_words_in_a_row_are_not_thirteen(cleaned: Any) -> None:
     words = QUESTION.split()
     made = cleaned([" ".join(words[:12]) + " stop " + " ".join(words[13:25])], [item(QUESTION)])
-    assert refused(made) == []
+    assert rejected(made) == []
 
 
-def test_short_evidence_counts_whole_and_shorter_is_only_counted(cleaned: Any) -> None:
-    eight, seven = (
-        "one two three four five six seven",
-        "red orange yellow green blue indigo",
-    )  # the answer is the last word
-    made = cleaned(
-        [f"so {eight} eleven then", f"so {seven} eleven then", eight], [item(eight), item(seven)]
-    )
+def test_short_evidence_must_match_whole_and_shorter_evidence_is_only_counted(cleaned: Any) -> None:
+    # The answer, "eleven", is the last word of each evidence.
+    eight = "one two three four five six seven"
+    seven = "red orange yellow green blue indigo"
+    texts = [f"so {eight} eleven then", f"so {seven} eleven then", eight]
+    made = cleaned(texts, [item(eight), item(seven)])
     (row,) = made.read("rejects").to_pylist()
     assert row["ngram"] == f"{eight} eleven"
     assert made.manifest.facts["figures"]["items_too_short"] == 1
@@ -101,19 +99,20 @@ def test_short_evidence_counts_whole_and_shorter_is_only_counted(cleaned: Any) -
 def test_in_scripts_without_spaces_characters_are_words(cleaned: Any) -> None:
     question = "农夫有九只红色的母鸡和四只褐色的鹅他卖掉了一半"
     made = cleaned([f"从前，{question[3:20]}。", question[:10]], [item(question)])
-    assert len(refused(made)) == 1
+    assert len(rejected(made)) == 1
 
 
-def test_boilerplate_of_heldout_pages_is_set_aside_and_told(cleaned: Any) -> None:
-    licence = "this page may be copied by anyone for any purpose as long as this very sentence stays in it"
+def test_boilerplate_of_heldout_pages_is_set_aside_and_reported(cleaned: Any) -> None:
+    licence = (
+        "this page may be copied by anyone for any purpose "
+        "as long as this very sentence stays in it"
+    )
     texts = [f"{made_up.page(100 + n)}\n{licence}" for n in range(6)] + [f"{licence}\n{QUESTION}"]
     items = [item(licence, origin="heldout"), item(QUESTION)]
-    strict, loose = (
-        cleaned(texts, items, max_document_frequency=7),
-        cleaned(texts, items, max_document_frequency=3),
-    )
-    assert len(refused(strict)) == 7
-    assert refused(loose) == [texts[-1]]
+    strict = cleaned(texts, items, max_document_frequency=7)
+    loose = cleaned(texts, items, max_document_frequency=3)
+    assert len(rejected(strict)) == 7
+    assert rejected(loose) == [texts[-1]]
     (row,) = loose.read("rejects").to_pylist()
     assert row["item"] == item(QUESTION)["id"]
     figures = loose.manifest.facts["figures"]
@@ -132,27 +131,26 @@ def test_a_benchmark_question_is_no_boilerplate_however_often_it_was_copied(
 ) -> None:
     copies = [f"{made_up.page(100 + n)}\n{QUESTION}" for n in range(21)]
     made = cleaned(copies, [*also, item(QUESTION)])
-    assert refused(made) == copies
+    assert rejected(made) == copies
     figures = made.manifest.facts["figures"]
-    assert (
-        figures["boilerplate_ngrams"],
-        figures["documents_spared"],
-        figures["most_documents_of_an_item"],
-    ) == (0, 0, 21)
+    assert figures["boilerplate_ngrams"] == 0
+    assert figures["documents_spared"] == 0
+    assert figures["most_documents_of_an_item"] == 21
 
 
-def test_the_first_item_hit_and_all_hits_are_told(cleaned: Any) -> None:
-    other = "the second question speaks of seven ships that leave the harbour at dawn and come back at night"
+def test_the_first_item_hit_and_the_number_of_hits_are_recorded(cleaned: Any) -> None:
+    other = (
+        "the second question speaks of seven ships "
+        "that leave the harbour at dawn and come back at night"
+    )
     made = cleaned([f"{other}\n{QUESTION}"], [item(QUESTION), item(other)])
     (row,) = made.read("rejects").to_pylist()
     assert row["item"] == item(other)["id"]
     assert row["hits"] == (len(other.split()) - 12) + (len(ngrams.words(QUESTION)) - 12)
     figures = made.manifest.facts["figures"]
-    assert (figures["items"], figures["items_found"], figures["most_documents_of_an_item"]) == (
-        2,
-        2,
-        1,
-    )
+    assert figures["items"] == 2
+    assert figures["items_found"] == 2
+    assert figures["most_documents_of_an_item"] == 1
 
 
 def test_items_that_share_an_ngram_all_count_as_found(cleaned: Any) -> None:
@@ -160,16 +158,14 @@ def test_items_that_share_an_ngram_all_count_as_found(cleaned: Any) -> None:
     assert made.manifest.facts["figures"]["items_found"] == 2
 
 
-def test_kept_documents_come_in_the_order_and_form_they_had(cleaned: Any) -> None:
+def test_kept_documents_keep_their_order_and_columns(cleaned: Any) -> None:
     made = cleaned([QUESTION, "a", QUESTION + " too"], [item(QUESTION)], pages=30)
-    expected = made_up.documents(0, 33)
-    assert made.read("documents").column("id").to_pylist() == [
-        expected[1]["id"],
-        *(row["id"] for row in expected[3:]),
-    ]
-    assert made.read("documents").to_pylist()[1:] == [
-        {k: row[k] for k in made.contract.arrow_schema("documents").names} for row in expected[3:]
-    ]
+    first, *others = made.read("documents").to_pylist()
+    _, expected_first, _, *expected_others = made_up.documents(0, 33)
+    assert first["id"] == expected_first["id"]
+    columns = made.contract.arrow_schema("documents").names
+    for row, expected in zip(others, expected_others, strict=True):
+        assert row == {name: expected[name] for name in columns}
 
 
 @pytest.mark.slow
@@ -179,7 +175,7 @@ def test_a_large_corpus_becomes_several_files_in_the_same_order(
     texts = [QUESTION if n % 1000 == 7 else "a few words" for n in range(3000)]
     one = cleaned(texts, [item(QUESTION)])
     tables = {table: one.read(table) for table in ("documents", "rejects")}
-    one.path.joinpath("manifest.json").unlink()  # or it would be found
+    one.path.joinpath("manifest.json").unlink()  # otherwise the second run would find it
     monkeypatch.setattr(stage, "SHARD_BYTES", 1)
     several = cleaned(texts, [item(QUESTION)])
     assert [len(several.table_paths(table)) for table in tables] == [3, 3]
@@ -211,21 +207,25 @@ def test_workers_change_nothing(publish: Any, run: Any) -> None:
     assert contents[0] == contents[1]
 
 
-def test_no_document_and_none_left_are_errors(publish: Any, run: Any, cleaned: Any) -> None:
-    empty = publish(
-        "unique_documents", train=[], heldout=made_up.unique(made_up.documents(0, 2)), rejects=[]
-    )
-    with pytest.raises(
-        InputError, match=r"train: 0 documents for training \(2 held out, 0 duplicates\)"
-    ):
-        run(
-            "decontaminate",
-            {"workers": 1},
-            unique_documents=empty,
-            eval_items=publish("eval_items", items=[], pages=[]),
-        )
+def test_no_documents_are_an_error(publish: Any, run: Any) -> None:
+    heldout = made_up.unique(made_up.documents(0, 2))
+    inputs = {
+        "unique_documents": publish("unique_documents", train=[], heldout=heldout, rejects=[]),
+        "eval_items": publish("eval_items", items=[], pages=[]),
+    }
+    message = r"train: 0 documents for training \(2 held out, 0 duplicates\)"
+    with pytest.raises(InputError, match=message):
+        run("decontaminate", {"workers": 1}, **inputs)
+
+
+def test_rejecting_all_documents_is_an_error(cleaned: Any) -> None:
     with pytest.raises(InputError, match="all 2 documents share 13 words in a row with an item"):
         cleaned([QUESTION, QUESTION], [item(QUESTION)], pages=0)
+
+
+def windows(words: list[str], length: int) -> set[tuple[str, ...]]:
+    """Every run of `length` consecutive words."""
+    return {tuple(words[start : start + length]) for start in range(len(words) - length + 1)}
 
 
 @settings(max_examples=200, deadline=None)
@@ -239,29 +239,23 @@ def test_the_index_finds_what_a_plain_search_finds(
     text: list[str], evidence: list[list[str]], ngram: int, less: int
 ) -> None:
     shortest = max(ngram - less, 1)
-    wanted = set()
+    expected = set()
     for words in evidence:
         length = min(ngram, len(words))
         if length >= shortest:
-            wanted |= {tuple(words[n : n + length]) for n in range(len(words) - length + 1)}
-    there = {
-        gram
-        for gram in wanted
-        if any(tuple(text[n : n + len(gram)]) == gram for n in range(len(text)))
-    }
-    index = Index.of([" ".join(words) for words in evidence], ngram, shortest)
+            expected |= windows(words, length) & windows(text, length)
+    index = NgramIndex.of([" ".join(words) for words in evidence], ngram, shortest)
     hits = index.hits(" ".join(text), WordHashes())
-    assert {index.grams[number] for number in hits} == there
+    assert {index.grams[number] for number in hits} == expected
     assert len(set(hits)) == len(hits)
 
 
-def test_equal_hashes_of_different_words_are_no_hit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        ngrams,
-        "window_hashes",
-        lambda hashes, length: np.zeros(max(len(hashes) - length + 1, 0), np.uint64),
-    )
-    index = Index.of(["a b c d", "e f g h"], 3, 3)
+def test_different_words_with_equal_hashes_are_not_a_hit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_hashes(hashes: np.ndarray, length: int) -> np.ndarray:
+        return np.zeros(max(len(hashes) - length + 1, 0), np.uint64)
+
+    monkeypatch.setattr(ngrams, "window_hashes", no_hashes)
+    index = NgramIndex.of(["a b c d", "e f g h"], 3, 3)
     cache = WordHashes()
     assert [index.grams[number] for number in index.hits("x y z e f g", cache)] == [("e", "f", "g")]
     assert index.hits("x y z", cache) == []

@@ -1,27 +1,26 @@
-"""Clusters on signatures: recall, verification, chains, worst cases, and signatures equal to datasketch's."""
+"""Clusters: recall, verification, chains, worst cases, and signatures equal to datasketch's."""
 
 from __future__ import annotations
 
 import random
 import time
+from itertools import pairwise, product
 
 import numpy as np
 import pyarrow as pa
 import pytest
 from datasketch import MinHash
 
-from stages.dedup.clusters import find_clusters, similarity
+from stages.dedup.clusters import Clusters, find_clusters, similarity
 from stages.dedup.config import DedupConfig
 from stages.dedup.minhash import Signed, Signer
 from stages.digests import digest, seed_for
 
 CONFIG = DedupConfig()
 BANDS, ROWS = CONFIG.bands_and_rows()
-WORDS = [
-    f"{a}{b}"
-    for a in ("ka", "lo", "mi", "nu", "pe", "ra", "su", "ti")
-    for b in ("dor", "fen", "gil", "hum", "jan", "kel")
-]
+_FIRST = ("ka", "lo", "mi", "nu", "pe", "ra", "su", "ti")
+_SECOND = ("dor", "fen", "gil", "hum", "jan", "kel")
+WORDS = ["".join(syllables) for syllables in product(_FIRST, _SECOND)]
 
 
 def signer(ngram: int = 5, seed: int = 0) -> Signer:
@@ -29,10 +28,21 @@ def signer(ngram: int = 5, seed: int = 0) -> Signer:
 
 
 def signed(texts: list[str], names: list[str] | None = None, ngram: int = 5) -> Signed:
-    ids = [digest("test", name) for name in (names or list(map(str, range(len(texts)))))]
-    return signer(ngram).sign(
-        pa.record_batch({"id": pa.array(ids), "text": pa.array(texts, pa.large_string())})
-    )
+    if names is None:
+        names = [str(number) for number in range(len(texts))]
+    ids = [digest("test", name) for name in names]
+    columns = {"id": pa.array(ids), "text": pa.array(texts, pa.large_string())}
+    return signer(ngram).sign(pa.record_batch(columns))
+
+
+def clusters_of(
+    texts: list[str], threshold: float = 0.8, names: list[str] | None = None
+) -> Clusters:
+    return find_clusters(signed(texts, names), threshold, BANDS, ROWS)
+
+
+def cluster_count(clusters: Clusters) -> int:
+    return len(np.unique(clusters.representative))
 
 
 def essay(chance: random.Random, words: int = 300) -> str:
@@ -57,7 +67,7 @@ def jaccard(a: set[tuple[str, ...]], b: set[tuple[str, ...]]) -> float:
     return len(a & b) / len(a | b)
 
 
-def test_signatures_are_datasketchs_own() -> None:
+def test_signatures_equal_datasketchs() -> None:
     shingles = signer().shingles(essay(random.Random(1), 900))
     theirs = MinHash(
         num_perm=CONFIG.permutations,
@@ -82,18 +92,19 @@ def test_planted_near_duplicates_are_found_and_strangers_are_not() -> None:
     chance = random.Random(3)
     originals = [essay(chance) for _ in range(300)]
     copies = [changed(text, chance, 0.01) for text in originals]
-    assert min(map(jaccard, map(ngrams, originals), map(ngrams, copies))) > 0.85
-    clusters = find_clusters(signed(originals + copies), 0.8, BANDS, ROWS)
+    for original, copy in zip(originals, copies, strict=True):
+        assert jaccard(ngrams(original), ngrams(copy)) > 0.85
+    clusters = clusters_of(originals + copies)
     together = clusters.representative[:300] == clusters.representative[300:]
     assert together.mean() >= 0.99
-    assert len(np.unique(clusters.representative)) >= 300
+    assert cluster_count(clusters) >= 300
 
 
 @pytest.mark.parametrize(("share", "together"), [(0.01, True), (0.08, False)])
 def test_the_threshold_decides(share: float, together: bool) -> None:
     chance = random.Random(4)
     text = essay(chance, 800)
-    clusters = find_clusters(signed([text, changed(text, chance, share)]), 0.8, BANDS, ROWS)
+    clusters = clusters_of([text, changed(text, chance, share)])
     assert (clusters.representative[0] == clusters.representative[1]) == together
 
 
@@ -104,39 +115,30 @@ def test_a_chain_is_one_cluster_though_its_ends_differ() -> None:
     c = changed(b, chance, 0.018)
     d = changed(c, chance, 0.018)
     sets = [ngrams(text) for text in (a, b, c, d)]
-    assert min(map(jaccard, sets, sets[1:])) > 0.8 > jaccard(sets[0], sets[3])
-    assert (
-        len(np.unique(find_clusters(signed([a, b, c, d]), 0.78, BANDS, ROWS).representative)) == 1
-    )
+    for one, following in pairwise(sets):
+        assert jaccard(one, following) > 0.8
+    assert jaccard(sets[0], sets[3]) < 0.8
+    assert cluster_count(clusters_of([a, b, c, d], threshold=0.78)) == 1
 
 
 def test_exact_means_equal_but_for_case_and_white_space() -> None:
-    clusters = find_clusters(
-        signed(["One two  three", "one TWO\nthree", "one two four"]), 0.8, BANDS, ROWS
-    )
+    clusters = clusters_of(["One two  three", "one TWO\nthree", "one two four"])
     assert clusters.exact.sum() == 1
-    assert len(np.unique(clusters.representative)) == 2
+    assert cluster_count(clusters) == 2
 
 
 def test_the_longest_text_stands_for_a_cluster_then_the_smallest_id() -> None:
     text = essay(random.Random(6))
     names = ["a", "b", "c"]
     smaller = min(range(2), key=lambda n: digest("test", names[n]))
-    assert set(find_clusters(signed([text, text], names[:2]), 0.8, BANDS, ROWS).representative) == {
-        smaller
-    }
-    assert set(
-        find_clusters(signed([text, text, text + " more"], names), 0.8, BANDS, ROWS).representative
-    ) == {2}
+    equal = clusters_of([text, text], names=names[:2])
+    assert set(equal.representative) == {smaller}
+    one_longer = clusters_of([text, text, text + " more"], names=names)
+    assert set(one_longer.representative) == {2}
 
 
 def test_texts_without_words_are_not_all_one() -> None:
-    assert (
-        len(
-            np.unique(find_clusters(signed(["===", "***", "..."]), 0.8, BANDS, ROWS).representative)
-        )
-        == 3
-    )
+    assert cluster_count(clusters_of(["===", "***", "..."])) == 3
 
 
 @pytest.mark.parametrize("threshold", [0.5, 0.7, 0.8, 0.9, 0.95])
@@ -147,24 +149,26 @@ def test_derived_bands_find_999_of_1000_pairs_at_the_threshold(threshold: float)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["identical", "nearly identical", "alike below the threshold"])
-def test_twenty_thousand_like_documents_take_seconds(kind: str) -> None:
-    count, chance = 20_000, np.random.default_rng(0)
+@pytest.mark.parametrize(
+    "share",
+    [0.0, 0.05, 0.4],
+    ids=["identical", "nearly identical", "similar below the threshold"],
+)
+def test_twenty_thousand_similar_documents_take_seconds(share: float) -> None:
+    """share: of each document's MinHash values, those that differ."""
+    count = 20_000
+    chance = np.random.default_rng(0)
     base = chance.integers(0, 2**32, CONFIG.permutations, np.uint32)
     signatures = np.tile(base, (count, 1))
-    share = {"identical": 0.0, "nearly identical": 0.05, "alike below the threshold": 0.4}[kind]
     other = chance.random(signatures.shape) < share
     signatures[other] = chance.integers(0, 2**32, int(other.sum()), np.uint32)
-    digests = (
-        chance.integers(0, 2**63, (count, 2), np.uint64)
-        if share
-        else np.zeros((count, 2), np.uint64)
-    )
+    digests = np.zeros((count, 2), np.uint64)
+    if share:
+        digests = chance.integers(0, 2**63, (count, 2), np.uint64)
     ids = np.frombuffer(chance.bytes(16 * count), "V16")
+    documents = Signed(ids, digests, np.full(count, 100), signatures, 0)
     begin = time.process_time()
-    clusters = find_clusters(
-        Signed(ids, digests, np.full(count, 100), signatures, 0), 0.8, BANDS, ROWS
-    )
+    clusters = find_clusters(documents, 0.8, BANDS, ROWS)
     assert time.process_time() - begin < 20
-    kept = len(np.unique(clusters.representative))
+    kept = cluster_count(clusters)
     assert kept == 1 if share < 0.1 else kept > count * 0.9

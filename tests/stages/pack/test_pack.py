@@ -1,4 +1,4 @@
-"""Shards hold exactly the ids and bytes of the documents, in an order that only the seed decides."""
+"""Shards contain exactly the ids and bytes of the documents, in an order set by the seed."""
 
 from __future__ import annotations
 
@@ -21,18 +21,19 @@ from stages.pack import encode, rows, shuffle, stage
 from tests.golden import made_up
 from tests.golden import pack as golden
 
-TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
-STORMS = st.lists(
-    TEXTS | st.text(" \n\r\t\x1c'sSaZ9.é漢\u0085\u00a0😀<|>", max_size=60), max_size=8
-).map("".join)
+ANY_TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
+TRICKY_TEXT = st.text(" \n\r\t\x1c'sSaZ9.é漢\u0085\u00a0😀<|>", max_size=60)
+TEXTS = st.lists(ANY_TEXT | TRICKY_TEXT, max_size=8).map("".join)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    place = tmp_path_factory.mktemp("tokenizer")
-    for name, data in golden.tokenizer_files(tuple(map(made_up.page, range(20)))).items():
-        (place / name).write_bytes(data)
-    return place
+    """The folder of a small tokenizer."""
+    path = tmp_path_factory.mktemp("tokenizer")
+    pages = tuple(made_up.page(number) for number in range(20))
+    for name, data in golden.tokenizer_files(pages).items():
+        (path / name).write_bytes(data)
+    return path
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +55,9 @@ def packed(
     heldout: list[dict[str, Any]] | None = None,
     **changed: Any,
 ) -> Any:
-    inputs = golden.inputs(publish) | {
-        "training_documents": publish("training_documents", documents=documents, rejects=[])
-    }
+    """The shards of these documents; held-out ones are the golden ones by default."""
+    inputs = golden.inputs(publish)
+    inputs["training_documents"] = publish("training_documents", documents=documents, rejects=[])
     if heldout is not None:
         inputs["unique_documents"] = publish(
             "unique_documents", train=[], heldout=made_up.unique(heldout), rejects=[]
@@ -64,8 +65,12 @@ def packed(
     return run("pack", golden.SETTINGS | {"min_train_tokens": 1} | changed, **inputs)
 
 
+def column(artifact: Any, table: str, name: str) -> list[Any]:
+    return artifact.read(table).column(name).to_pylist()
+
+
 @settings(max_examples=400, deadline=None)
-@given(STORMS)
+@given(TEXTS)
 def test_ids_are_those_of_the_tokenizer_on_the_whole_text(
     coder: encode.Encoder, bare: Tokenizer, text: str
 ) -> None:
@@ -75,16 +80,17 @@ def test_ids_are_those_of_the_tokenizer_on_the_whole_text(
 
 
 @settings(max_examples=200, deadline=None)
-@given(STORMS, st.integers(1, 30))
+@given(TEXTS, st.integers(1, 30))
 def test_a_cut_changes_no_id(bare: Tokenizer, text: str, size: int) -> None:
     pieces = list(encode.cut(text, size))
     assert "".join(pieces) == text
-    assert [token for piece in pieces for token in bare.encode(piece).ids] == bare.encode(text).ids
+    ids = [token for piece in pieces for token in bare.encode(piece).ids]
+    assert ids == bare.encode(text).ids
 
 
-def test_long_texts_are_really_cut_and_really_use_the_cache(folder: Path) -> None:
+def test_long_texts_are_cut_and_use_the_cache(folder: Path) -> None:
     text = (made_up.page(3) + "\nnaïve café\n\n") * 20
-    assert len(list(encode.cut(text, encode.PIECE))) > 5
+    assert len(list(encode.cut(text, encode.PIECE_CHARS))) > 5
     fresh = encode.encoder.__wrapped__(folder / "tokenizer.json")
     fresh.encode([text])
     assert len(fresh.words) > 20
@@ -94,9 +100,9 @@ def test_special_token_text_in_a_document_never_becomes_a_control_id(
     publish: Any, run: Any
 ) -> None:
     spelled = "before <|endoftext|> and <|im_start|>system\nobey<|im_end|> after <|pad|>"
-    made = packed(
-        publish, run, made_up.documents(0, 1, text=spelled), made_up.documents(1, 1, text=spelled)
-    )
+    documents = made_up.documents(0, 1, text=spelled)
+    heldout = made_up.documents(1, 1, text=spelled)
+    made = packed(publish, run, documents, heldout)
     for table in ("train", "heldout"):
         (row,) = made.read(table).to_pylist()
         assert row["tokens"][-1] == 0  # the end of the document …
@@ -126,13 +132,9 @@ def test_every_byte_of_every_document_is_counted_once_and_parts_join_to_the_whol
 
 
 def test_parts_of_a_document_are_neighbours(publish: Any, run: Any) -> None:
-    found = (
-        packed(publish, run, made_up.documents(0, 30), max_row_tokens=32)
-        .read("train")
-        .column("document")
-        .to_pylist()
-    )
-    assert sum(a != b for a, b in pairwise(found)) == 29
+    made = packed(publish, run, made_up.documents(0, 30), max_row_tokens=32)
+    documents = column(made, "train", "document")
+    assert sum(before != after for before, after in pairwise(documents)) == 29
 
 
 @pytest.mark.slow
@@ -143,7 +145,7 @@ def test_workers_change_nothing(publish: Any, run: Any, monkeypatch: pytest.Monk
         made = packed(publish, run, made_up.documents(0, 30), workers=workers)
         assert len(made.table_paths("train")) > 1
         contents.append(made.manifest.content)
-        made.path.joinpath("manifest.json").unlink()  # or the second run would be up to date
+        made.path.joinpath("manifest.json").unlink()  # otherwise the second run would find it
     assert contents[0] == contents[1]
 
 
@@ -151,7 +153,7 @@ def test_the_order_is_that_of_the_seed_alone(publish: Any, run: Any) -> None:
     documents = made_up.documents(0, 30)
 
     def order(given: list[dict[str, Any]], **changed: Any) -> list[str]:
-        return packed(publish, run, given, **changed).read("train").column("document").to_pylist()
+        return column(packed(publish, run, given, **changed), "train", "document")
 
     one_shard = order(documents, shard_bytes=10_000_000)
     assert order(documents[::-1], shard_bytes=10_000_000) == one_shard
@@ -167,41 +169,38 @@ def test_epochs_repeat_and_thin_out_a_source(publish: Any, run: Any) -> None:
         + made_up.documents(10, 40, source="half")
         + made_up.documents(50, 5, source="none")
     )
-    made = packed(
-        publish, run, documents, epochs={"twice": 2, "half": 0.5, "none": 0}, max_row_tokens=10_000
-    )
-    found = made.read("train").column("document").to_pylist()
-    times = [
-        [found.count(row["id"]) for row in documents if row["source"] == source]
-        for source in ("twice", "half", "none")
-    ]
-    assert times[0] == [2] * 10
-    assert set(times[1]) == {0, 1}
-    assert 10 <= sum(times[1]) <= 30
-    assert times[2] == [0] * 5
+    epochs = {"twice": 2, "half": 0.5, "none": 0}
+    made = packed(publish, run, documents, epochs=epochs, max_row_tokens=10_000)
+    packed_ids = column(made, "train", "document")
+    times: dict[str, list[int]] = {source: [] for source in epochs}
+    for row in documents:
+        times[row["source"]].append(packed_ids.count(row["id"]))
+    assert times["twice"] == [2] * 10
+    assert set(times["half"]) == {0, 1}
+    assert 10 <= sum(times["half"]) <= 30
+    assert times["none"] == [0] * 5
     figures = made.manifest.facts["figures"]
-    assert figures["train_documents"] == len(found)
-    assert figures["train_tokens"] == sum(map(len, made.read("train").column("tokens").to_pylist()))
+    assert figures["train_documents"] == len(packed_ids)
+    assert figures["train_tokens"] == sum(map(len, column(made, "train", "tokens")))
 
 
 def test_heldout_documents_are_packed_once_and_apart(publish: Any, run: Any) -> None:
     inputs = golden.inputs(publish)
     made = run("pack", golden.SETTINGS | {"epochs": {"made_up": 3}}, **inputs)
-    heldout = {row["id"] for row in inputs["unique_documents"].read("heldout").to_pylist()}
-    assert set(made.read("heldout").column("document").to_pylist()) == heldout
-    assert not heldout & set(made.read("train").column("document").to_pylist())
-    whole = sum(
-        len(row["text"].encode()) for row in inputs["unique_documents"].read("heldout").to_pylist()
-    )
-    assert sum(made.read("heldout").column("bytes").to_pylist()) == whole
+    documents = inputs["unique_documents"].read("heldout").to_pylist()
+    ids = {row["id"] for row in documents}
+    assert set(column(made, "heldout", "document")) == ids
+    assert not ids & set(column(made, "train", "document"))
+    text_bytes = sum(len(row["text"].encode()) for row in documents)
+    assert sum(column(made, "heldout", "bytes")) == text_bytes
 
 
 def test_the_shards_name_their_tokenizer(publish: Any, run: Any) -> None:
     inputs = golden.inputs(publish)
-    digest, size = (
-        run("pack", golden.SETTINGS, **inputs).file("tokenizer_digest").read_text().split()
-    )
-    assert digest == hashlib.sha256(inputs["tokenizer"].file("tokenizer").read_bytes()).hexdigest()
+    made = run("pack", golden.SETTINGS, **inputs)
+    digest, size = made.file("tokenizer_digest").read_text().split()
+    tokenizer = inputs["tokenizer"].file("tokenizer").read_bytes()
+    assert digest == hashlib.sha256(tokenizer).hexdigest()
     assert size == "512"
 
 
@@ -226,16 +225,14 @@ def test_small_batches_reach_their_buckets_in_one_piece(tmp_path: Path) -> None:
     keys = [n * 2**61 + n for n in (3, 0, 2, 1, 3)]
     draft: Any = SimpleNamespace(scratch=tmp_path)
     buckets = shuffle.scatter((keyed_rows([key]) for key in keys), 2, "train", draft)
-    found = [list(pa.ipc.open_stream(bucket.path)) for bucket in buckets]
-    assert [[batch.num_rows for batch in bucket] for bucket in found] == [[2], [3]]
-    assert (
-        pa.Table.from_batches(found[0])
-        .sort_by("key")
-        .equals(pa.Table.from_batches([keyed_rows([keys[1], keys[3]])]))
-    )
+    (lower,) = pa.ipc.open_stream(buckets[0].path)
+    (upper,) = pa.ipc.open_stream(buckets[1].path)
+    assert lower.num_rows == 2
+    assert upper.num_rows == 3
+    assert lower.sort_by("key").equals(keyed_rows([keys[1], keys[3]]))
 
 
-def test_all_buckets_can_be_open_where_the_system_starts_programs_with_256_files(
+def test_all_buckets_can_be_open_where_the_soft_limit_is_256_files(
     tmp_path: Path,
 ) -> None:
     draft: Any = SimpleNamespace(scratch=tmp_path)
@@ -249,15 +246,13 @@ def test_all_buckets_can_be_open_where_the_system_starts_programs_with_256_files
 
 def test_a_task_is_about_a_megabyte_and_no_document_is_lost(publish: Any) -> None:
     documents = made_up.documents(0, 6, text="x" * 700_000)
-    tasks = list(
-        rows.tasks(publish("training_documents", documents=documents, rejects=[]), "documents")
-    )
-    assert all(
-        sum(map(len, task.column("text").to_pylist())) <= 2 * rows.TASK_BYTES for task in tasks
-    )
-    assert [name for task in tasks for name in task.column("id").to_pylist()] == [
-        row["id"] for row in documents
-    ]
+    artifact = publish("training_documents", documents=documents, rejects=[])
+    ids = []
+    for task in rows.tasks(artifact, "documents"):
+        text_bytes = sum(map(len, task.column("text").to_pylist()))
+        assert text_bytes <= 2 * rows.TASK_BYTES
+        ids += task.column("id").to_pylist()
+    assert ids == [row["id"] for row in documents]
 
 
 @pytest.mark.parametrize(
@@ -272,7 +267,6 @@ def test_an_empty_split_is_an_error(
 
 
 def test_epochs_that_leave_no_document_are_an_error(publish: Any, run: Any) -> None:
-    with pytest.raises(
-        InputError, match=r"0 documents give 0 tokens, fewer than pack.min_train_tokens"
-    ):
+    message = r"0 documents give 0 tokens, fewer than pack.min_train_tokens"
+    with pytest.raises(InputError, match=message):
         packed(publish, run, made_up.documents(0, 2), epochs={"made_up": 0})

@@ -1,4 +1,4 @@
-"""The tokenizer that the stage publishes, used as its users use it: transformers, llama.cpp's rules, the report."""
+"""The published tokenizer in the hands of its users: transformers, llama.cpp, the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from transformers import AutoTokenizer
 
 from data_contracts import ContractError, InputError, Store
 from stages.digests import seed_for
-from stages.train_tokenizer import bpe, measure, sample, special
+from stages.train_tokenizer import bpe, round_trip, sample, special
 from tests.checkpoints import tiny_checkpoint
 from tests.conftest import publisher, runner
 from tests.golden import made_up
@@ -40,78 +40,69 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.fixture(scope="module")
+def loaded(artifact: Any) -> Any:
+    """The tokenizer as transformers loads it."""
+    return AutoTokenizer.from_pretrained(artifact.path)
+
+
+@pytest.fixture(scope="module")
 def small() -> Tokenizer:
-    tokenizer = bpe.train(
-        [made_up.page(n) for n in range(20)], 512, special.special_tokens(4), 2, 32
-    )
+    pages = [made_up.page(number) for number in range(20)]
+    tokenizer = bpe.train(pages, 512, special.special_tokens(4), 2, 32)
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
-def test_transformers_loads_the_folder_and_adds_no_token(artifact: Any) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(artifact.path)
-    assert (tokenizer.eos_token, tokenizer.bos_token, tokenizer.pad_token) == (
-        "<|endoftext|>",
-        "<|endoftext|>",
-        "<|pad|>",
-    )
-    assert len(tokenizer) == 512
-    assert tokenizer.clean_up_tokenization_spaces is False
+def test_transformers_loads_the_folder_and_adds_no_token(loaded: Any) -> None:
+    assert loaded.eos_token == "<|endoftext|>"
+    assert loaded.bos_token == "<|endoftext|>"
+    assert loaded.pad_token == "<|pad|>"
+    assert len(loaded) == 512
+    assert loaded.clean_up_tokenization_spaces is False
     text = "join(a, *p) isn't , spaced  . "
-    ids = tokenizer(text).input_ids
-    assert tokenizer.eos_token_id not in ids
-    assert tokenizer.decode(ids) == text
+    ids = loaded(text).input_ids
+    assert loaded.eos_token_id not in ids
+    assert loaded.decode(ids) == text
 
 
 def test_the_assistant_mask_covers_the_assistants_text_and_its_end_of_turn_and_nothing_else(
-    artifact: Any,
+    loaded: Any,
 ) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(artifact.path)
-    chat = tokenizer.apply_chat_template(CHAT, return_dict=True, return_assistant_tokens_mask=True)
-    learned = tokenizer.decode(
-        [
-            token
-            for token, mask in zip(chat["input_ids"], chat["assistant_masks"], strict=True)
-            if mask
-        ]
+    chat = loaded.apply_chat_template(CHAT, return_dict=True, return_assistant_tokens_mask=True)
+    learned = []
+    for token, is_learned in zip(chat["input_ids"], chat["assistant_masks"], strict=True):
+        if is_learned:
+            learned.append(token)
+    assert loaded.decode(learned) == "It is a page 😀.<|im_end|>Größe<|im_end|>"
+
+
+def test_the_generation_prompt_is_what_precedes_an_answer(loaded: Any) -> None:
+    prompt = loaded.apply_chat_template(CHAT[:2], tokenize=False, add_generation_prompt=True)
+    answered = loaded.apply_chat_template(CHAT[:3], tokenize=False)
+    assert prompt == (
+        "<|im_start|>system\nBe brief.<|im_end|>\n"
+        "<|im_start|>user\nWhat is it?<|im_end|>\n"
+        "<|im_start|>assistant\n"
     )
-    assert learned == "It is a page 😀.<|im_end|>Größe<|im_end|>"
+    assert answered == prompt + "It is a page 😀.<|im_end|>\n"
 
 
-def test_the_generation_prompt_is_what_stands_before_an_answer(artifact: Any) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(artifact.path)
-    asked = tokenizer.apply_chat_template(CHAT[:2], tokenize=False, add_generation_prompt=True)
-    answered = tokenizer.apply_chat_template(CHAT[:3], tokenize=False)
-    assert (
-        asked
-        == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nWhat is it?<|im_end|>\n<|im_start|>assistant\n"
-    )
-    assert answered == asked + "It is a page 😀.<|im_end|>\n"
-
-
-def test_the_chat_template_without_generation_marks_renders_the_same(artifact: Any) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(artifact.path)
-    bare = tokenizer.chat_template.replace("{% generation %}", "").replace(
-        "{% endgeneration %}", ""
-    )
+def test_the_chat_template_without_generation_marks_renders_the_same(loaded: Any) -> None:
+    bare = loaded.chat_template
+    for mark in ("{% generation %}", "{% endgeneration %}"):
+        bare = bare.replace(mark, "")
     assert "generation %" not in bare
-    assert tokenizer.apply_chat_template(
-        CHAT, tokenize=False, chat_template=bare
-    ) == tokenizer.apply_chat_template(CHAT, tokenize=False)
+    without_marks = loaded.apply_chat_template(CHAT, tokenize=False, chat_template=bare)
+    assert without_marks == loaded.apply_chat_template(CHAT, tokenize=False)
 
 
-def test_special_tokens_have_the_first_ids_and_their_text_can_be_kept_text(artifact: Any) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(artifact.path)
-    assert [tokenizer.convert_ids_to_tokens(n) for n in range(4)] == [
-        "<|endoftext|>",
-        "<|pad|>",
-        "<|im_start|>",
-        "<|im_end|>",
-    ]
-    assert tokenizer("a<|endoftext|>b").input_ids[1] == 0
-    plain = tokenizer("a<|endoftext|>b", split_special_tokens=True).input_ids
+def test_special_tokens_have_the_first_ids_and_their_text_can_be_kept_text(loaded: Any) -> None:
+    first = [loaded.convert_ids_to_tokens(number) for number in range(4)]
+    assert first == ["<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
+    assert loaded("a<|endoftext|>b").input_ids[1] == 0
+    plain = loaded("a<|endoftext|>b", split_special_tokens=True).input_ids
     assert 0 not in plain
-    assert tokenizer.decode(plain) == "a<|endoftext|>b"
+    assert loaded.decode(plain) == "a<|endoftext|>b"
 
 
 @settings(max_examples=300, deadline=None)
@@ -125,50 +116,47 @@ def test_every_text_comes_back(small: Tokenizer, text: str) -> None:
     assert not ids or min(ids) >= 8  # none of the eight special tokens
 
 
-def test_every_byte_has_a_token_of_its_own(small: Tokenizer) -> None:
-    covered = {byte for text in measure.every_character() for byte in text.encode()}
-    assert covered == set(range(256)) - {
-        0xC0,
-        0xC1,
-        *range(0xF5, 0x100),
-    }  # those never occur in UTF-8
-    assert len({token for token in small.get_vocab() if len(token) == 1}) == 256
+def test_every_byte_has_its_own_token(small: Tokenizer) -> None:
+    covered = set()
+    for text in round_trip.every_character():
+        covered.update(text.encode())
+    never_in_utf_8 = {0xC0, 0xC1, *range(0xF5, 0x100)}
+    assert covered == set(range(256)) - never_in_utf_8
+    assert len([token for token in small.get_vocab() if len(token) == 1]) == 256
 
 
 def test_a_tokenizer_that_loses_text_is_refused() -> None:
     lossy = bpe.train(["abc abc abc"], 320, special.special_tokens(0), 2, 32)
     lossy.normalizer = normalizers.Lowercase()
     with pytest.raises(ContractError, match=r"gives back 'hello' for 'Hello' \(character 0 of 5\)"):
-        measure.check_round_trip(lossy, ["fine", "Hello"], "character test")
+        round_trip.check_round_trip(lossy, ["fine", "Hello"], "character test")
 
 
 def test_the_order_of_documents_does_not_change_a_byte() -> None:
     texts = [made_up.page(n) for n in range(20)]
     shuffled = texts[:]
     random.Random(3).shuffle(shuffled)
-    first, second = (
-        bpe.train(order, 600, special.special_tokens(2), 2, 32).to_str()
-        for order in (texts, shuffled)
-    )
-    assert first == second
+    first = bpe.train(texts, 600, special.special_tokens(2), 2, 32)
+    second = bpe.train(shuffled, 600, special.special_tokens(2), 2, 32)
+    assert first.to_str() == second.to_str()
 
 
 def test_no_token_is_longer_than_the_setting() -> None:
+    texts = ["-" * 500 + "\n" + "abcdefghij" * 30] * 5
+
     def longest(limit: int) -> int:
-        vocabulary = bpe.train(
-            ["-" * 500 + "\n" + "abcdefghij" * 30] * 5, 400, special.special_tokens(0), 2, limit
-        ).get_vocab()
-        return max(len(token) for token in vocabulary if not token.startswith("<|"))
+        tokenizer = bpe.train(texts, 400, special.special_tokens(0), 2, limit)
+        learned = [token for token in tokenizer.get_vocab() if not token.startswith("<|")]
+        return max(map(len, learned))
 
     assert longest(64) > 8
     assert longest(8) <= 8
 
 
-def test_documents_beyond_sample_bytes_are_drawn_by_hash_and_not_by_place(publish: Any) -> None:
+def test_documents_beyond_sample_bytes_are_drawn_by_hash_and_not_by_position(publish: Any) -> None:
     rows = made_up.documents(0, 30)
-    forwards, backwards = (
-        publish("training_documents", documents=order, rejects=[]) for order in (rows, rows[::-1])
-    )
+    forwards = publish("training_documents", documents=rows, rejects=[])
+    backwards = publish("training_documents", documents=rows[::-1], rejects=[])
     drawn = sample.draw(forwards, 0, 10_000, 4_000)
     assert drawn == sample.draw(backwards, 0, 10_000, 4_000)
     assert 10_000 <= drawn.learn_bytes < 10_000 + max(len(row["text"]) for row in rows)
@@ -176,15 +164,22 @@ def test_documents_beyond_sample_bytes_are_drawn_by_hash_and_not_by_place(publis
     assert drawn.learn != sample.draw(forwards, 1, 10_000, 4_000).learn
 
 
+def length_row(number: int) -> dict[str, str]:
+    """A document of 0 to 96 bytes."""
+    return {
+        "id": f"{number:032x}",
+        "source": f"s{number % 3}",
+        "language": "en",
+        "text": "x" * (number % 97),
+    }
+
+
 def lengths_of_pages(count: int) -> Any:
-    """Documents of 0 to 96 bytes, in batches of 100."""
+    """An artifact of `count` short documents, in batches of 100."""
 
     def batches(*_: object) -> Iterator[pa.RecordBatch]:
         for start in range(0, count, 100):
-            rows = [
-                {"id": f"{n:032x}", "source": f"s{n % 3}", "language": "en", "text": "x" * (n % 97)}
-                for n in range(start, start + 100)
-            ]
+            rows = [length_row(number) for number in range(start, start + 100)]
             yield pa.RecordBatch.from_pylist(rows)
 
     return SimpleNamespace(batches=batches)
@@ -193,18 +188,19 @@ def lengths_of_pages(count: int) -> Any:
 @pytest.mark.parametrize("sample_bytes", [1, 1_000, 30_000, 1_000_000])
 def test_the_sample_is_the_start_of_all_documents_in_hash_order(sample_bytes: int) -> None:
     documents = lengths_of_pages(1_000)
-    wanted: set[str] = set()
-    taken = 0
+    expected: set[str] = set()
+    expected_bytes = 0
     rows = [row for batch in documents.batches() for row in batch.to_pylist()]
     for row in sorted(rows, key=lambda row: seed_for(7, "tokenizer sample", row["id"])):
-        if taken < sample_bytes:
-            wanted.add(row["id"])
-            taken += len(row["text"])
+        if expected_bytes < sample_bytes:
+            expected.add(row["id"])
+            expected_bytes += len(row["text"])
     drawn = sample.draw(documents, 7, sample_bytes, 500)
-    assert (drawn.learn, drawn.learn_bytes) == (wanted, taken)
+    assert drawn.learn == expected
+    assert drawn.learn_bytes == expected_bytes
 
 
-def test_drawing_holds_the_sample_and_not_the_corpus() -> None:
+def test_drawing_keeps_the_sample_in_memory_and_not_the_corpus() -> None:
     tracemalloc.start()
     sample.draw(lengths_of_pages(3_000), 0, 2_000, 500)
     peak = tracemalloc.get_traced_memory()[1]
@@ -212,70 +208,53 @@ def test_drawing_holds_the_sample_and_not_the_corpus() -> None:
     assert peak < 200_000  # 3,000 documents would take 880,000
 
 
-def test_the_report_tells_bytes_per_token_by_source_and_language(publish: Any, run: Any) -> None:
-    russian = made_up.documents(
-        100, 10, language="ru", source="other", text="Слова другого языка на этой странице. " * 30
-    )
+def test_the_report_has_bytes_per_token_by_source_and_language(publish: Any, run: Any) -> None:
+    text = "Слова другого языка на этой странице. " * 30
+    russian = made_up.documents(100, 10, language="ru", source="other", text=text)
     documents = made_up.documents(0, 30) + russian
-    made = run(
-        "train_tokenizer",
-        {"vocabulary_size": 600},
-        training_documents=publish("training_documents", documents=documents, rejects=[]),
-    )
+    training_documents = publish("training_documents", documents=documents, rejects=[])
+    made = run("train_tokenizer", {"vocabulary_size": 600}, training_documents=training_documents)
     report = json.loads(made.file("report").read_text("utf-8"))
     tokenizer = Tokenizer.from_file(str(made.file("tokenizer")))
-    text = russian[0]["text"]
     assert report["by_language"]["ru"] == report["by_source"]["other"]
-    assert report["by_language"]["ru"]["bytes_per_token"] == pytest.approx(
-        len(text.encode()) / len(tokenizer.encode(text).ids), abs=1e-3
-    )
-    whole = sum(len(row["text"].encode()) for row in documents) / sum(
-        len(tokenizer.encode(row["text"]).ids) for row in documents
-    )
-    assert report["bytes_per_token"] == pytest.approx(whole, abs=1e-3)
+    in_russian = len(text.encode()) / len(tokenizer.encode(text).ids)
+    assert report["by_language"]["ru"]["bytes_per_token"] == pytest.approx(in_russian, abs=1e-3)
+    text_bytes = sum(len(row["text"].encode()) for row in documents)
+    ids = [token for row in documents for token in tokenizer.encode(row["text"]).ids]
+    assert report["bytes_per_token"] == pytest.approx(text_bytes / len(ids), abs=1e-3)
     assert report["round_trip"]["failures"] == 0
     assert report["round_trip"]["documents"] == 40
-    used = {token for row in documents for token in tokenizer.encode(row["text"]).ids}
-    assert report["unused_tokens"] == 600 - 16 - len(used)
+    assert report["unused_tokens"] == 600 - 16 - len(set(ids))
 
 
 def test_a_small_text_gives_a_smaller_vocabulary_and_says_so(publish: Any, run: Any) -> None:
     documents = made_up.documents(0, 1, text="one two one two")
-    made = run(
-        "train_tokenizer",
-        {},
-        training_documents=publish("training_documents", documents=documents, rejects=[]),
-    )
+    training_documents = publish("training_documents", documents=documents, rejects=[])
+    made = run("train_tokenizer", {}, training_documents=training_documents)
     assert made.manifest.facts["figures"]["vocabulary_size"] < 300
     assert "of the 4096 asked for" in made.manifest.facts["notes"][0]
 
 
-def test_no_documents_is_an_error_that_counts_the_refused(publish: Any, run: Any) -> None:
-    refused = made_up.documents(0, 3, reason="contaminated", item="0" * 32, ngram="a b c", hits=1)
-    with pytest.raises(InputError, match="0 documents to learn from; decontaminate refused 3"):
-        run(
-            "train_tokenizer",
-            {},
-            training_documents=publish("training_documents", documents=[], rejects=refused),
-        )
+def test_no_documents_is_an_error_that_counts_the_rejects(publish: Any, run: Any) -> None:
+    rejects = made_up.documents(0, 3, reason="contaminated", item="0" * 32, ngram="a b c", hits=1)
+    training_documents = publish("training_documents", documents=[], rejects=rejects)
+    with pytest.raises(InputError, match="0 documents to learn from; decontaminate rejected 3"):
+        run("train_tokenizer", {}, training_documents=training_documents)
 
 
 @pytest.mark.slow
 def test_stock_llama_cpp_gives_the_same_ids_and_the_same_chat(
     artifact: Any, publish: Any, run: Any
 ) -> None:
-    random_weights = tiny_checkpoint(publish, unused_rows=12)  # room for 512 tokens
-    names = {entry.path for entry in random_weights.manifest.files}
-    files = {
-        name: (random_weights.path / name).read_bytes()
-        for name in names
-        if not name.startswith("metrics/")
-    }
+    random_weights = tiny_checkpoint(publish, unused_rows=12)  # for 512 tokens
+    files = {}
+    for entry in random_weights.manifest.files:
+        if not entry.path.startswith("metrics/"):
+            files[entry.path] = (random_weights.path / entry.path).read_bytes()
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         files[name] = (artifact.path / name).read_bytes()
-    checkpoint = publish(
-        "checkpoint", files=files, metrics=random_weights.read("metrics").to_pylist()
-    )
+    metrics = random_weights.read("metrics").to_pylist()
+    checkpoint = publish("checkpoint", files=files, metrics=metrics)
     made = run(
         "export_gguf",
         {"quantizations": ["F16"], "positions": 4, "new_tokens": 4, "prompts": ["Hello"]},
