@@ -59,7 +59,7 @@ def collected(publish: Any, run: Any) -> Any:
 def many() -> list[dict[str, Any]]:
     """The items of sixty pages."""
     pages = [
-        nearest.Page(r["id"], r["url"], r["title"], "en", r["text"])
+        nearest.HeldoutPage(r["id"], r["url"], r["title"], "en", r["text"])
         for r in made_up.documents(0, 60)
     ]
     near = nearest.neighbours(pages)
