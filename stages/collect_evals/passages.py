@@ -1,7 +1,7 @@
 """A page as a sequence of segments: sentences, and lines that are no sentences.
 
-This works in any script. Where a script has no spaces between words (Chinese, Japanese, Thai, Lao, Khmer,
-Burmese), each character counts as a word.
+This works in any script. Where a script has no spaces between words (Chinese, Japanese, Thai, Lao,
+Khmer, Burmese), each character counts as a word.
 """
 
 from __future__ import annotations
