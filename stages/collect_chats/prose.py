@@ -107,7 +107,7 @@ def sections(text: str, only_marked: bool = False) -> Iterator[tuple[str, str]]:
         found, body_lines = _split_heading(paragraph, only_marked)
         if found:
             heading = found
-        if not body_lines:  # the heading is a paragraph by itself
+        if not body_lines:  # nothing but the heading
             continue
         if heading:
             body = paragraph_text(body_lines)

@@ -79,7 +79,7 @@ def module_of(title: str | None) -> str | None:
 def entries(module: str, text: str) -> Iterator[ApiEntry]:
     """Yields everything that the page of `module` documents, in the order of the page.
 
-    Inherited members are left out: the page of their own class documents them.
+    Inherited members are left out: the page of the class that defines them has them.
     """
     usual_name = "" if module == "builtins" else USUAL_NAMES.get(module, module)
     current: ApiEntry | None = ApiEntry("module", usual_name or module, usual_name, None)
