@@ -24,7 +24,8 @@ class PairWriter:
     """
 
     def __init__(self, out: Draft, max_similarity: float):
-        """
+        """Opens both tables.
+
         Args:
             out: The draft that is written to.
             max_similarity: Answers that are at least so similar count as nearly equal.
