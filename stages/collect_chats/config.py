@@ -21,13 +21,16 @@ QUESTIONS = Path(__file__).parent / "questions"
 
 
 class DoctestSettings(Settings):
-    """Of the sandbox that runs examples of the built-in documentation server, so that only what they really print is learnt."""
+    """The sandbox that runs examples of the built-in documentation server.
+
+    Only what an example really prints becomes an answer.
+    """
 
     packages: bool = Field(
         False, description="Let examples import installed packages, not only the standard library"
     )
     seconds: float = Field(
-        5.0, gt=0, le=600, description="Longest that the examples of one description may run"
+        5.0, gt=0, le=600, description="Time limit of one example and its setup, in seconds"
     )
 
 
@@ -35,23 +38,26 @@ class NameSettings(Settings):
     """Which modules, classes and functions of API pages are asked about, and how."""
 
     skip: tuple[RegularExpression, ...] = Field(
-        (), description="A name in which one of these is found gives no chats, e.g. '^os\\.sched_'"
+        (), description="Names that match one of these patterns give no chats, e.g. '^os\\.sched_'"
     )
     forms: int = Field(
         1,
         ge=1,
         le=100,
-        description="In how many forms a question about a name is put, as far as there are so many",
+        description="How many forms of a question to ask about each name, if there are so many",
     )
 
 
 class CollectChatsConfig(StageConfig):
+    """Which chats are made of the pages, and which files of your own are added."""
+
     kinds: tuple[Kind, ...] = Field(
         ("module", "signature", "parameters", "lookup", "doctest", "section", "prose", "identity"),
-        description="Chats to make: module to doctest of API pages, section and prose of any page, identity of the settings",
+        description="Kinds of chats to make: module to doctest from API pages, section and prose"
+        " from any page, identity from the settings",
     )
     pages: tuple[RegularExpression, ...] = Field(
-        (), description="Only pages in whose address one of these is found give chats; empty: all"
+        (), description="Use only pages whose address matches one of these patterns; empty: all"
     )
     names: NameSettings = Field(
         NameSettings(),
@@ -59,12 +65,13 @@ class CollectChatsConfig(StageConfig):
     )
     files: tuple[str, ...] = Field(
         (),
-        description="Your own chats: .jsonl or .parquet with `messages`, or `prompt` and `response`",
+        description="Your own chats: .jsonl or .parquet with `messages`,"
+        " or with `prompt` and `response`",
     )
     questions: str = Field(
         "en",
         min_length=1,
-        description="How questions are put: a language of the questions folder, or your own .yaml",
+        description="Forms of the questions: a language of the questions folder, or your own .yaml",
     )
     assistant_name: str = Field(
         "groundup",
@@ -91,14 +98,15 @@ class CollectChatsConfig(StageConfig):
         0.05,
         ge=0,
         le=0.9,
-        description="Share of documents (and of the rows of files) kept to measure sft",
+        description="Share of documents (and of rows of files) held out to measure sft",
     )
     always_train: tuple[RegularExpression, ...] = Field(
-        (), description="A page in whose address one of these is found is never held out from sft"
+        (),
+        description="Never hold out a page whose address matches one of these patterns",
     )
     doctest: DoctestSettings = Field(
         DoctestSettings(),
-        description="With what the examples of API pages may be run, and how long",
+        description="What the examples of API pages may import, and how long they may run",
     )
     seed: int = Field(
         0,
@@ -108,31 +116,32 @@ class CollectChatsConfig(StageConfig):
     workers: int = execution(0, "Processes; 0: one per core", ge=0, le=4096)
 
     def identity(self) -> dict[str, Any]:
-        """The contents of files count, not only their names, and whether examples can be run on this system."""
-        places = {path: Path(expanduser(path)) for path in self.files}
-        found = file_digests(places.values(), "collect_chats.files")
-        forms = file_digests([self.questions_path], "collect_chats.questions")[self.questions_path]
+        """Adds the contents of the files and whether this system can run examples."""
+        paths = {path: Path(expanduser(path)) for path in self.files}
+        file_contents = file_digests(paths.values(), "collect_chats.files")
+        questions_path = self.questions_path
+        forms = file_digests([questions_path], "collect_chats.questions")[questions_path]
         return super().identity() | {
-            "files": {path: found[place] for path, place in places.items()},
+            "files": {name: file_contents[path] for name, path in paths.items()},
             "questions": [self.questions, forms],
             "examples_run": "doctest" in self.kinds and not missing(),
         }
 
     @property
     def questions_path(self) -> Path:
-        """The YAML file of question forms. A name without suffix is one of the stage's own.
+        """The YAML file of question forms. A name without suffix stands for one of the stage's own.
 
-        Raises ConfigError if there is none of that name.
+        Raises:
+            ConfigError: The stage has no file of that name.
         """
         if self.questions.endswith((".yaml", ".yml")):
             return Path(expanduser(self.questions))
-        own = QUESTIONS / f"{self.questions}.yaml"
-        if not own.is_file():
-            known = ", ".join(sorted(path.stem for path in QUESTIONS.glob("*.yaml")))
-            fix = f"use one of {known}, or the path of a .yaml like {QUESTIONS / 'en.yaml'}"
+        path = QUESTIONS / f"{self.questions}.yaml"
+        if not path.is_file():
+            known = ", ".join(sorted(known_path.stem for known_path in QUESTIONS.glob("*.yaml")))
             raise ConfigError(
                 "collect_chats.questions",
                 f"there are no question forms called {self.questions!r}",
-                fix,
+                f"use one of {known}, or the path of a .yaml like {QUESTIONS / 'en.yaml'}",
             )
-        return own
+        return path

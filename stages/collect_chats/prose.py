@@ -1,4 +1,7 @@
-"""Paragraphs, sentences and headings of plain text, in any language that ends sentences with . ! ? or 。！？."""
+"""Paragraphs, sentences and headings of plain text.
+
+Works in any language that ends sentences with . ! ? or 。！？.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,25 @@ import re
 from collections.abc import Iterator
 
 SENTENCE_END = re.compile(
-    r"(?<![A-Z]\.)(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)(?<=[.!?])[\"')\]’”]*\s+(?=[^\sa-z])|(?<=[。！？])(?![。！？」』”’）])"
+    r"(?<![A-Z]\.)(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)"  # not after an initial or an abbreviation
+    r"(?<=[.!?])[\"')\]’”]*\s+(?=[^\sa-z])"  # an end mark and a space, but no lower case after it
+    r"|(?<=[。！？])(?![。！？」』”’）])"  # these end marks need no space
 )
-CLOSED = re.compile(r"[.!?…]$|\.[\")]$|[。！？][」』”’）]*$")
-UNSPACED = "[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef]"  # Chinese and Japanese, with their punctuation
+END_MARK = re.compile(r"[.!?…]$|\.[\")]$|[。！？][」』”’）]*$")
+# Chinese and Japanese characters and their punctuation: no spaces between words.
+UNSPACED = "[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef]"
 UNSPACED_BREAK = re.compile(rf"(?<={UNSPACED})\n(?={UNSPACED})")
+IDEOGRAPHIC_SPACE = "\u3000"
 UNDERLINE = re.compile(r"^([=\-~^#*])\1{2,}$")
 LIST_MARK = re.compile(r"^(?:[*•·+-]|\d+[.)])\s")
-MAX_HEADING = 80  # characters
+MIN_HEADING_CHARS = 3
+MAX_HEADING_CHARS = 80
+MIN_WORDY_SHARE = 0.75  # letters and spaces among the characters of prose
+MIN_WORDY_SHARE_OF_HEADING = 0.8
 
 
 def paragraphs(text: str) -> Iterator[list[str]]:
-    """Runs of lines without a blank one between them."""
+    """Yields runs of lines that no blank line interrupts."""
     lines: list[str] = []
     for line in (*text.splitlines(), ""):
         if line.strip():
@@ -27,81 +37,107 @@ def paragraphs(text: str) -> Iterator[list[str]]:
             lines = []
 
 
-def prose(lines: list[str]) -> str | None:
-    """The paragraph as one line; None if it is code, a table, a list or a session rather than sentences."""
-    if any(map(_is_code, lines)) or LIST_MARK.match(lines[0]):
+def paragraph_text(lines: list[str]) -> str | None:
+    """Returns a paragraph as one line, or None if it is code, a table, a list or a session."""
+    if LIST_MARK.match(lines[0]):
         return None
-    text = " ".join(UNSPACED_BREAK.sub("", "\n".join(lines)).split())
-    wordy = sum(c.isalpha() or c.isspace() for c in text)
-    return (
-        text if wordy >= 0.75 * len(text) and (" " in text or SENTENCE_END.search(text)) else None
-    )
+    if any(_is_code(line) for line in lines):
+        return None
+    joined = UNSPACED_BREAK.sub("", "\n".join(lines))
+    text = " ".join(joined.split())
+    has_several_words = " " in text or SENTENCE_END.search(text)
+    if has_several_words and _wordy_chars(text) >= MIN_WORDY_SHARE * len(text):
+        return text
+    return None
 
 
 def _is_code(line: str) -> bool:
-    indented = (
-        line[0].isspace() and line[0] != "\u3000"
-    )  # which opens a paragraph in Chinese and Japanese
-    return indented or line.startswith((">>>", "|", "#")) or bool(UNDERLINE.match(line.strip()))
+    # An ideographic space opens a paragraph in Chinese and Japanese. Any other one marks code.
+    is_indented = line[0].isspace() and line[0] != IDEOGRAPHIC_SPACE
+    if is_indented or line.startswith((">>>", "|", "#")):
+        return True
+    return UNDERLINE.match(line.strip()) is not None
+
+
+def _wordy_chars(text: str) -> int:
+    """Counts the letters and spaces."""
+    return sum(character.isalpha() or character.isspace() for character in text)
 
 
 def sentences(text: str) -> list[str]:
-    return [part.strip() for part in SENTENCE_END.split(text) if part.strip()]
+    """Splits text that stands on one line into its sentences."""
+    parts = [part.strip() for part in SENTENCE_END.split(text)]
+    return [part for part in parts if part]
 
 
 def whole_sentences(text: str, max_chars: int) -> str | None:
-    """As many sentences from the start as fit, closed with a full stop where the text has no end mark; None if not one fits."""
+    """Returns as many sentences from the start as fit into `max_chars`, closed with an end mark.
+
+    Returns:
+        The sentences, or None if not even the first one fits.
+    """
     taken = ""
     for sentence in sentences(text):
-        longer = (
-            taken + ("" if taken.endswith(("。", "！", "？")) else " ") + sentence
-            if taken
-            else sentence
-        )
-        if len(longer) >= max_chars:  # one character is left for a full stop
+        needs_space = taken and not taken.endswith(("。", "！", "？"))
+        longer = taken + (" " if needs_space else "") + sentence
+        if len(longer) >= max_chars:  # one character is left for an end mark
             break
         taken = longer
-    return closed(taken) if taken else None
+    return with_end_mark(taken) if taken else None
 
 
-def closed(text: str) -> str:
-    """The text with an end mark."""
+def with_end_mark(text: str) -> str:
+    """Returns the text with a full stop after it, unless it has an end mark already."""
     text = text.rstrip(" ,;:，、；：")
-    if CLOSED.search(text):
+    if END_MARK.search(text):
         return text
     return text + ("。" if re.match(UNSPACED, text[-1:]) else ".")
 
 
-def sections(text: str, marked: bool = False) -> Iterator[tuple[str, str]]:
-    """(heading, first paragraph below it), where that is prose.
+def sections(text: str, only_marked: bool = False) -> Iterator[tuple[str, str]]:
+    """Yields each heading with the first paragraph below it, where that is prose.
 
-    Headings are marked (#), underlined or, unless only `marked` ones count, short lines of their own.
+    Args:
+        text: The text of a page.
+        only_marked: Only headings that are underlined or start with `#` count. Otherwise every
+            short line between blank lines counts, too.
     """
     heading: str | None = None
-    for block in paragraphs(text):
-        lines = [line.strip() for line in block]
-        if len(lines) == 1 and not marked and (found := _heading(lines[0])):
+    for paragraph in paragraphs(text):
+        found, body_lines = _split_heading(paragraph, only_marked)
+        if found:
             heading = found
+        if not body_lines:  # nothing but the heading
             continue
-        if len(lines) > 1 and UNDERLINE.match(lines[1]) and (found := _heading(lines[0])):
-            heading, block = found, block[2:]
-        elif lines[0].startswith("#") and (found := _heading(lines[0])):
-            heading, block = found, block[1:]
-        if not block:  # the heading is a paragraph of its own
-            continue
-        if heading and (body := prose(block)):
-            yield heading, body
+        if heading:
+            body = paragraph_text(body_lines)
+            if body:
+                yield heading, body
         heading = None
 
 
+def _split_heading(paragraph: list[str], only_marked: bool) -> tuple[str | None, list[str]]:
+    """Splits a paragraph into the heading that it starts with, if any, and the other lines."""
+    lines = [line.strip() for line in paragraph]
+    heading = _heading(lines[0])
+    if heading is None:
+        return None, paragraph
+    if len(lines) == 1 and not only_marked:
+        return heading, []
+    if len(lines) > 1 and UNDERLINE.match(lines[1]):
+        return heading, paragraph[2:]
+    if lines[0].startswith("#"):
+        return heading, paragraph[1:]
+    return None, paragraph
+
+
 def _heading(line: str) -> str | None:
-    line = line.lstrip("#").strip()
-    good = (
-        3 <= len(line) <= MAX_HEADING
-        and line[0].isalnum()
-        and line[-1] not in ".!?:;,。！？"
-        and not set(line) & set("=<>|{}")
-    )
-    return (
-        line if good and sum(c.isalpha() or c.isspace() for c in line) >= 0.8 * len(line) else None
-    )
+    """Returns the text of a line that reads like a heading."""
+    text = line.lstrip("#").strip()
+    if not MIN_HEADING_CHARS <= len(text) <= MAX_HEADING_CHARS:
+        return None
+    if not text[0].isalnum() or text[-1] in ".!?:;,。！？" or set(text) & set("=<>|{}"):
+        return None
+    if _wordy_chars(text) < MIN_WORDY_SHARE_OF_HEADING * len(text):
+        return None
+    return text

@@ -1,4 +1,4 @@
-"""The forms in which questions are put, from a YAML file; which form a chat gets is decided by hash."""
+"""The forms of the questions, from a YAML file. A hash decides which form a chat gets."""
 
 from __future__ import annotations
 
@@ -25,17 +25,28 @@ FIELDS = {
     "prose_title": {"title"},
     "prose_continue": {"text"},
 }
+KEYS = (*FIELDS, "identity")
 
 
 class Questions:
-    """Forms by kind, e.g. signature → ["What does {name} do?", …], and the ready-made identity chats."""
+    """Forms by key, e.g. signature → ["What does {name} do?", …], and ready-made identity chats.
+
+    Attributes:
+        identity: Pairs of `question` and `answer`; the answer may hold `{name}`.
+    """
 
     def __init__(self, forms: Mapping[str, list[str]], identity: list[dict[str, str]], seed: int):
-        self._forms, self.identity, self._seed = forms, identity, seed
+        self.identity = identity
+        self._forms = forms
+        self._seed = seed
 
     @classmethod
     def load(cls, path: Path, seed: int) -> Questions:
-        """Raises ConfigError naming every key that is missing, unknown or has wrong fields."""
+        """Reads the forms from a YAML file.
+
+        Raises:
+            ConfigError: The file cannot be read, or a key is missing, unknown or has wrong fields.
+        """
         try:
             with open_regular(path) as file:
                 values = yaml.safe_load(file.read().decode("utf-8"))
@@ -45,68 +56,70 @@ class Questions:
                 f"cannot be read: {error}",
                 "correct collect_chats.questions",
             ) from None
-        told = _mistakes(values)
-        if told:
+        problems = _problems(values)
+        if problems:
             raise ConfigError(
                 f"questions file {path}",
-                "; ".join(told),
+                "; ".join(problems),
                 "write it like stages/collect_chats/questions/en.yaml",
             )
         identity = values.pop("identity")
         return cls(values, identity, seed)
 
-    def put(self, kind: str, **fields: str) -> str:
-        """One of the forms of `kind`, filled in; the same fields always get the same form."""
-        return self.several(kind, 1, **fields)[0]
+    def fill(self, key: str, **fields: str) -> str:
+        """Fills in one of the forms of `key`. The same fields always get the same form."""
+        return self.fill_several(key, 1, **fields)[0]
 
-    def several(self, kind: str, count: int, **fields: str) -> list[str]:
-        """`count` of the forms of `kind`, or all of them if there are fewer, filled in."""
-        forms = self._forms[kind]
-        first = seed_for(self._seed, kind, *fields.values())
-        return [
-            forms[(first + n) % len(forms)].format(**fields) for n in range(min(count, len(forms)))
-        ]
+    def fill_several(self, key: str, count: int, **fields: str) -> list[str]:
+        """Fills in `count` forms of `key`, or all of them if there are fewer."""
+        forms = self._forms[key]
+        first = seed_for(self._seed, key, *fields.values())
+        filled = []
+        for offset in range(min(count, len(forms))):
+            form = forms[(first + offset) % len(forms)]
+            filled.append(form.format(**fields))
+        return filled
 
 
-def _mistakes(values: Any) -> list[str]:
+def _problems(values: Any) -> list[str]:
+    """Says everything that is wrong with the content of a questions file."""
     if not isinstance(values, dict):
         return ["is not a mapping"]
-    keys = [*FIELDS, "identity"]
-    told = [f"{key} is missing" for key in keys if not values.get(key)]
-    told += [f"{key} is not known" for key in values if key not in keys]
-    told += [
-        f"{key} is not a list"
-        for key in keys
-        if values.get(key) and not isinstance(values[key], list)
-    ]
-    lists = {key: values[key] for key in keys if isinstance(values.get(key), list)}
+    problems = [f"{key} is missing" for key in KEYS if not values.get(key)]
+    problems += [f"{key} is not known" for key in values if key not in KEYS]
+    lists = {}
+    for key in KEYS:
+        value = values.get(key)
+        if isinstance(value, list):
+            lists[key] = value
+        elif value:
+            problems.append(f"{key} is not a list")
     for pair in lists.pop("identity", []):
-        if not (
-            isinstance(pair, dict)
-            and pair.keys() == {"question", "answer"}
-            and _is_form(pair["answer"], {"name"})
-        ):
-            told.append(
-                f"identity: {pair!r} is not a question and an answer, in which {{name}} may stand"
-            )
-        elif not isinstance(pair["question"], str):
-            told.append(f"identity: the question {pair['question']!r} is not a text")
+        problems += _problems_of_identity(pair)
     for key, forms in lists.items():
-        told += [
-            f"{key}: {form!r} is not a text with fields of {sorted(FIELDS[key])}"
-            for form in forms
-            if not _is_form(form, FIELDS[key])
+        fields = FIELDS[key]
+        wrong = [form for form in forms if not _is_form(form, fields)]
+        problems += [
+            f"{key}: {form!r} is not a text with fields of {sorted(fields)}" for form in wrong
         ]
-    return told
+    return problems
 
 
-def _is_form(form: Any, fields: set[str]) -> bool:
+def _problems_of_identity(pair: Any) -> list[str]:
+    is_pair = isinstance(pair, dict) and pair.keys() == {"question", "answer"}
+    if not is_pair or not _is_form(pair["answer"], {"name"}):
+        return [f"identity: {pair!r} is not a question and an answer, in which {{name}} may stand"]
+    if not isinstance(pair["question"], str):
+        return [f"identity: the question {pair['question']!r} is not a text"]
+    return []
+
+
+def _is_form(value: Any, fields: set[str]) -> bool:
+    """Whether a value is a format string that needs no other fields than these."""
+    if not isinstance(value, str):
+        return False
     try:
-        return isinstance(form, str) and bool(form.format(**dict.fromkeys(fields, "x")))
-    except (
-        LookupError,
-        ValueError,
-        AttributeError,
-        TypeError,
-    ):  # an unknown field, a lone brace, {name.attribute}, {name[key]}
+        return bool(value.format(**dict.fromkeys(fields, "x")))
+    # An unknown field, a lone brace, {name.attribute}, {name[key]}.
+    except (LookupError, ValueError, AttributeError, TypeError):
         return False

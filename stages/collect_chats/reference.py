@@ -1,7 +1,8 @@
-"""API pages (pydoc and its like, as plain text) → their modules, classes and functions with descriptions.
+"""Reads API pages (pydoc and its like, as plain text): modules, classes and functions, described.
 
-A page is a list of lines in which a signature stands alone on its line and its description follows until the next signature
-or heading. The grammar of a signature is Python's own: what does not parse as `def` is not one.
+On such a page a signature stands alone on its line. Its description follows until the next
+signature or heading. The grammar of a signature is Python's own: a line that does not parse as
+`def` is not a signature.
 """
 
 from __future__ import annotations
@@ -16,26 +17,41 @@ from typing import Literal
 TITLE = re.compile(r"^\w+: (?:built-in )?(?:module|package) ([\w.]+)")
 CLASS = re.compile(r"^class (\w+)(?:\(.*\))?$")
 SIGNATURE = re.compile(
-    r"^(?:async )?([A-Za-z_][\w.]*)\((.*)\)(?: -> .+?)?(?: method of [\w.]+ instance)?(?: from [\w.]+)?$"
+    r"^(?:async )?([A-Za-z_][\w.]*)\((.*)\)"
+    r"(?: -> .+?)?(?: method of [\w.]+ instance)?(?: from [\w.]+)?$"
 )
+# Group 1 matches a heading of the module; a class ends there. Group 2 matches one of a class.
 HEADING = re.compile(
     r"^(Package Contents|Modules|Classes|Functions|Data|Version|Date|Author|Credits)$"
-    r"|^(Method resolution order|(?:Methods|Class methods|Static methods|Readonly properties|Data descriptors|Data and other attributes)"
-    r" (?:defined here|inherited from .+)):$"
+    r"|^(Method resolution order"
+    r"|(?:Methods|Class methods|Static methods|Readonly properties|Data descriptors"
+    r"|Data and other attributes) (?:defined here|inherited from .+)):$"
 )
-DESCRIBED = (
+DESCRIBED_HEADINGS = (
     "Functions",
     "Methods defined here:",
     "Class methods defined here:",
     "Static methods defined here:",
 )
 ALIAS = re.compile(r"^\w+ = [\w.]+\(.*\)$")
-SPOKEN = {"posixpath": "os.path"}  # pydoc names the module that os.path is on this system
+ANGLE_BRACKETS = re.compile(r"<[^<>]*>")
+SELF = re.compile(r"^(?:self|cls)(?:, /)?(?:, |$)")
+TABS = re.compile(r"^ *\t[\t ]*")
+USUAL_NAMES = {"posixpath": "os.path"}  # pydoc names the module that os.path is on this system
+MAX_HEAD_LINES = 14
 
 
 @dataclass
-class Entry:
-    """One documented thing. name is qualified by module and class; signature as written, None for a module."""
+class ApiEntry:
+    """One documented thing.
+
+    Attributes:
+        kind: What it is.
+        name: Its name, qualified by module and class.
+        module: The name of its module as users write it; empty for builtins.
+        signature: The signature as written; None if there is none, as for a module.
+        lines: The lines of its description.
+    """
 
     kind: Literal["module", "class", "function"]
     name: str
@@ -49,45 +65,49 @@ class Entry:
         return textwrap.dedent("\n".join(self.lines)).strip()
 
     @property
-    def public(self) -> bool:
+    def is_public(self) -> bool:
+        """Whether no part of the name starts with an underscore."""
         return not any(part.startswith("_") for part in self.name.split("."))
 
 
 def module_of(title: str | None) -> str | None:
-    """The module that a page documents, from its title; None if it is no API page."""
+    """Returns the module that a page documents by its title, or None if it is no API page."""
     found = TITLE.match(title or "")
     return found[1] if found else None
 
 
-def entries(module: str, text: str) -> Iterator[Entry]:
-    """Everything that the page of `module` documents, in its order; inherited members are left to the page of their class."""
-    spoken = "" if module == "builtins" else SPOKEN.get(module, module)
-    current: Entry | None = Entry("module", spoken or module, spoken, None)
+def entries(module: str, text: str) -> Iterator[ApiEntry]:
+    """Yields everything that the page of `module` documents, in the order of the page.
+
+    Inherited members are left out: the page of the class that defines them has them.
+    """
+    usual_name = "" if module == "builtins" else USUAL_NAMES.get(module, module)
+    current: ApiEntry | None = ApiEntry("module", usual_name or module, usual_name, None)
     owner: str | None = None
-    listing = False  # in names without descriptions, or in members told elsewhere
-    previous = ""
+    is_listing = False  # below a heading with bare names or with inherited members
+    is_after_prompt = False  # the output of an example may look like a signature
     for line in _body(module, text):
-        opened: Entry | None = None
-        heading, made = HEADING.match(line), CLASS.match(line)
-        called = None if listing or previous.startswith((">>>", "...")) else signature(line)
-        previous = line.strip()
+        heading = HEADING.match(line)
+        class_line = CLASS.match(line)
+        callee = None if is_listing or is_after_prompt else signature(line)
+        is_after_prompt = line.strip().startswith((">>>", "..."))
+        opened: ApiEntry | None = None
         if heading:
-            owner = None if heading[1] else owner
-            listing = line not in DESCRIBED
-        elif made:
-            owner, listing = made[1], False
-            opened = Entry("class", _qualified(spoken, owner), spoken, None)
-        elif (
-            called
-            and current
-            and not current.text
-            and called.split(".")[-1] == current.name.split(".")[-1].strip("_")
-        ):
+            if heading[1]:
+                owner = None
+            is_listing = line not in DESCRIBED_HEADINGS
+        elif class_line:
+            owner = class_line[1]
+            is_listing = False
+            opened = ApiEntry("class", _qualified(usual_name, owner), usual_name, None)
+        elif callee and current and _continues(current, callee):
+            # The first such line is the signature. Any further one belongs to the description.
             if current.signature is None:
                 current.signature = line
-                continue  # else it says the signature once more, in other words
-        elif called:
-            opened = Entry("function", _qualified(spoken, owner, called), spoken, line)
+                continue
+        elif callee:
+            name = _qualified(usual_name, owner, callee)
+            opened = ApiEntry("function", name, usual_name, line)
         if heading or opened or ALIAS.match(line):
             if current:
                 yield current
@@ -98,14 +118,19 @@ def entries(module: str, text: str) -> Iterator[Entry]:
         yield current
 
 
+def _continues(entry: ApiEntry, callee: str) -> bool:
+    """Whether a signature of `callee` still belongs to `entry`, which has no description so far."""
+    short_name = entry.name.split(".")[-1].strip("_")
+    return not entry.text and callee.split(".")[-1] == short_name
+
+
 def signature(line: str) -> str | None:
-    """The name that is called, if the line is a signature and nothing else."""
+    """Returns the name that is called, if the line is a signature and nothing else."""
     found = SIGNATURE.match(line)
     if not found:
         return None
-    parameters = re.sub(
-        r"<[^<>]*>", "None", found[2]
-    )  # defaults without a literal, e.g. <object object>
+    # Defaults without a literal, such as <object object>, are no Python.
+    parameters = ANGLE_BRACKETS.sub("None", found[2])
     if parameters != "...":
         try:
             ast.parse(f"def f({parameters}): pass")
@@ -114,30 +139,37 @@ def signature(line: str) -> str | None:
     return found[1]
 
 
-def shown_signature(entry: Entry) -> str | None:
-    """name(parameters) without self, annotations of return and provenance; None if the parameters are not told."""
+def shown_signature(entry: ApiEntry) -> str | None:
+    """Returns `name(parameters)` as a caller writes it, without `self` and the return annotation.
+
+    Returns:
+        The signature, or None if the page does not show the parameters.
+    """
     found = SIGNATURE.match(entry.signature or "")
     if not found or found[2] == "...":
         return None
-    parameters = re.sub(r"^(?:self|cls)(?:, /)?(?:, |$)", "", found[2])
-    return f"{entry.name}({parameters})"
+    return f"{entry.name}({SELF.sub('', found[2])})"
 
 
-def _qualified(module: str, *parts: str | None) -> str:
-    if parts[0] is None and "." in (parts[-1] or ""):
-        return str(parts[-1])  # Sphinx writes whole names
-    return ".".join(part for part in (module, *parts) if part)
+def _qualified(module: str, owner: str | None, name: str | None = None) -> str:
+    if owner is None and name and "." in name:
+        return name  # Sphinx writes whole names
+    return ".".join(part for part in (module, owner, name) if part)
 
 
 def _body(module: str, text: str) -> Iterator[str]:
-    """Lines without the page's head (interpreter, links, file, the module's name once more), blanks made plain."""
+    """Yields the lines below the head of a page, with plain spaces and without indenting tabs.
+
+    The head shows the interpreter, links, the file and the name of the module once more.
+    """
     lines = [line.replace("\xa0", " ").rstrip() for line in text.splitlines()]
     head = re.compile(
-        rf"Module Reference|(?:/|\(built-in\))\S*|.*\t+index|{re.escape(module)}(?: \(version .*\))?"
+        r"Module Reference|(?:/|\(built-in\))\S*|.*\t+index"
+        rf"|{re.escape(module)}(?: \(version .*\))?"
     )
-    start = (
-        max((number for number, line in enumerate(lines[:14]) if head.fullmatch(line)), default=-1)
-        + 1
-    )
+    start = 0
+    for number, line in enumerate(lines[:MAX_HEAD_LINES]):
+        if head.fullmatch(line):
+            start = number + 1
     for line in lines[start:]:
-        yield re.sub(r"^ *\t[\t ]*", "", line)
+        yield TABS.sub("", line)

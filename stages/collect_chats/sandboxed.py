@@ -1,7 +1,8 @@
-"""Runs inside the sandbox: a server that forks one confined process per session. Standard library only; started by sandbox.py.
+"""Runs inside the sandbox: a server that forks one confined process per session.
 
-Reads {"seconds", "megabytes", "sessions": [[statement, …], …]} from stdin and writes one line of JSON per session:
-{"output": what the last statement printed} or {"error": why not}.
+sandbox.py starts it. It uses only the standard library. It reads one task from stdin:
+{"seconds", "megabytes", "home", "sessions": [[statement, …], …]}. It writes one line of JSON per
+session: {"output": what the last statement printed} or {"error": why there is none}.
 """
 
 import contextlib
@@ -16,30 +17,91 @@ import struct
 import sys
 import time
 
-MAX_OUTPUT = 100_000  # characters that a session may say
-REFUSED = (
-    "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.utime",
-    "os.setxattr", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "os.forkpty", "os.kill", "os.killpg", "pty.spawn",
-    "subprocess.Popen", "signal.pthread_kill", "resource.prlimit", "resource.setrlimit", "shutil.", "socket.", "ctypes.",
-    "webbrowser.open", "mmap.__new__", "fcntl.",
-)  # fmt: skip
-READ_FILE, READ_DIR = 1 << 2, 1 << 3  # rights of Landlock
-SYSTEM = (
-    "/usr/lib", "/usr/lib64", "/usr/share/zoneinfo", "/lib", "/lib64", "/nix/store", "/etc/ld.so.cache", "/dev/null", "/dev/urandom",
-)  # fmt: skip
-WRITING = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
+MAX_OUTPUT = 100_000  # characters that a session may print
+MAX_ANSWER_BYTES = 16 * MAX_OUTPUT  # the same as JSON
+REFUSED_EVENTS = (
+    "os.remove",
+    "os.rename",
+    "os.mkdir",
+    "os.rmdir",
+    "os.link",
+    "os.symlink",
+    "os.truncate",
+    "os.chmod",
+    "os.chown",
+    "os.utime",
+    "os.setxattr",
+    "os.system",
+    "os.exec",
+    "os.posix_spawn",
+    "os.spawn",
+    "os.fork",
+    "os.forkpty",
+    "os.kill",
+    "os.killpg",
+    "pty.spawn",
+    "subprocess.Popen",
+    "signal.pthread_kill",
+    "resource.prlimit",
+    "resource.setrlimit",
+    "shutil.",
+    "socket.",
+    "ctypes.",
+    "webbrowser.open",
+    "mmap.__new__",
+    "fcntl.",
+)
+SYSTEM_LIBRARIES = (
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/share/zoneinfo",
+    "/lib",
+    "/lib64",
+    "/nix/store",
+    "/etc/ld.so.cache",
+    "/dev/null",
+    "/dev/urandom",
+)
+WRITE_FLAGS = os.O_WRONLY | os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_TRUNC
+
+# Landlock: https://docs.kernel.org/userspace-api/landlock.html. The numbers of the system calls
+# are the same on every architecture. Each version of the interface has more rights to take away.
+LANDLOCK_CREATE_RULESET = 444
+LANDLOCK_ADD_RULE = 445
+LANDLOCK_RESTRICT_SELF = 446
+CREATE_RULESET_VERSION = 1  # a flag: ask for the version instead of creating a ruleset
+RULE_PATH_BENEATH = 1
+READ_FILE = 1 << 2
+READ_DIR = 1 << 3
+FILE_RIGHTS_BY_VERSION = {1: 13, 2: 14}  # how many rights to files there are
+FILE_RIGHTS = 15  # from version 3 on
+TCP_RIGHTS = 0b11  # to bind and to connect, from version 4 on
+FIRST_VERSION_WITH_TCP = 4
+PR_SET_NO_NEW_PRIVS = 38  # of prctl; Landlock requires it
 
 
-def confine(seconds: float, megabytes: int, readable: list) -> str:
-    """Limits of the kernel, then Landlock, then Python's own audit events. None can be undone. Says what failed, or ""."""
+def confine(seconds: float, megabytes: int, readable: list[str]) -> str:
+    """Takes rights from this process that it can never get back.
+
+    First come limits of the kernel, then Landlock, then the audit events of Python.
+
+    Args:
+        seconds: Processor time, rounded up.
+        megabytes: Memory.
+        readable: Files and folders that the process may read.
+
+    Returns:
+        What failed; empty if nothing did.
+    """
     limit(resource.RLIMIT_CPU, int(seconds) + 1)
     limit(resource.RLIMIT_FSIZE, 0)
     limit(resource.RLIMIT_CORE, 0)
     limit(resource.RLIMIT_NOFILE, 64)
     limit(resource.RLIMIT_AS, megabytes << 20)
     limit(resource.RLIMIT_NPROC, 0)
-    if wrong := landlock(readable):
-        return wrong
+    problem = restrict_files(readable)
+    if problem:
+        return problem
     sys.addaudithook(refuse)
     return ""
 
@@ -48,108 +110,162 @@ def limit(kind: int, value: int) -> None:
     resource.setrlimit(kind, (value, value))
 
 
-def libraries(home: str) -> list:
-    """What a session may read: where Python and the libraries of the system lie. Never a folder in which the home lies."""
-    places = [*sys.path, os.path.join(sys.base_prefix, "lib"), *SYSTEM]
-    real = {os.path.realpath(place) for place in places if place}
-    return sorted(
-        place
-        for place in real
-        if os.path.exists(place) and os.path.commonpath([place, home]) != place
-    )
+def libraries(home: str) -> list[str]:
+    """Returns what a session may read: the libraries of Python and of the system.
+
+    A folder that contains the home folder is never among them.
+    """
+    paths = [*sys.path, os.path.join(sys.base_prefix, "lib"), *SYSTEM_LIBRARIES]
+    real_paths = {os.path.realpath(path) for path in paths if path}
+    return [
+        path
+        for path in sorted(real_paths)
+        if os.path.exists(path) and os.path.commonpath([path, home]) != path
+    ]
 
 
-def landlock(readable: list) -> str:
-    """Takes all rights to files but that to read `readable`, and TCP, from this process. Says what failed, or "".
+def restrict_files(readable: list[str]) -> str:
+    """Takes from this process TCP and all rights to files, except to read those in `readable`.
 
-    https://docs.kernel.org/userspace-api/landlock.html; the system call numbers are the same on every architecture.
+    Returns:
+        What failed; empty if nothing did.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    version = libc.syscall(444, None, ctypes.c_size_t(0), 1)
+    no_size = ctypes.c_size_t(0)
+    version = libc.syscall(LANDLOCK_CREATE_RULESET, None, no_size, CREATE_RULESET_VERSION)
     if version < 1:
         return "the kernel has no Landlock, without which a session could read your files"
-    files = (1 << {1: 13, 2: 14}.get(version, 15)) - 1
-    rules = struct.pack("QQ", files, 0b11) if version >= 4 else struct.pack("Q", files)
-    ruleset = libc.syscall(444, rules, ctypes.c_size_t(len(rules)), 0)
-    held = ruleset >= 0 and all(add_readable(libc, ruleset, place) for place in readable)
-    held = held and libc.prctl(38, 1, 0, 0, 0) == 0 and libc.syscall(446, ruleset, 0) == 0
-    return "" if held else f"Landlock refused its rules: {os.strerror(ctypes.get_errno())}"
+    file_rights = (1 << FILE_RIGHTS_BY_VERSION.get(version, FILE_RIGHTS)) - 1
+    rights = struct.pack("Q", file_rights)
+    if version >= FIRST_VERSION_WITH_TCP:
+        rights += struct.pack("Q", TCP_RIGHTS)
+    ruleset = libc.syscall(LANDLOCK_CREATE_RULESET, rights, ctypes.c_size_t(len(rights)), 0)
+    if not enforce(libc, ruleset, readable):
+        return f"Landlock refused its rules: {os.strerror(ctypes.get_errno())}"
+    return ""
 
 
-def add_readable(libc: ctypes.CDLL, ruleset: int, place: str) -> bool:
-    """Whether Landlock took the rule that `place` may be read, with all that lies in it."""
-    opened = os.open(place, os.O_PATH | os.O_CLOEXEC)
-    rights = READ_FILE | READ_DIR if os.path.isdir(place) else READ_FILE
+def enforce(libc: ctypes.CDLL, ruleset: int, readable: list[str]) -> bool:
+    """Whether Landlock accepted the ruleset with all its rules, and enforces it from now on."""
+    if ruleset < 0:
+        return False
+    for path in readable:
+        if not add_readable(libc, ruleset, path):
+            return False
+    if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
+        return False
+    return libc.syscall(LANDLOCK_RESTRICT_SELF, ruleset, 0) == 0
+
+
+def add_readable(libc: ctypes.CDLL, ruleset: int, path: str) -> bool:
+    """Whether Landlock accepted the rule that `path`, with all that lies in it, may be read."""
+    opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    rights = READ_FILE | READ_DIR if os.path.isdir(path) else READ_FILE
     rule = struct.pack("=Qi", rights, opened)
-    taken = libc.syscall(445, ruleset, 1, rule, 0) == 0
+    result = libc.syscall(LANDLOCK_ADD_RULE, ruleset, RULE_PATH_BENEATH, rule, 0)
     os.close(opened)
-    return taken
+    return result == 0
 
 
-def refuse(event: str, arguments: tuple) -> None:
-    writes = event == "open" and (
-        (isinstance(arguments[1], str) and set(arguments[1]) & set("wax+"))
-        or (isinstance(arguments[2], int) and arguments[2] & WRITING)
-    )
-    if writes or event.startswith(REFUSED):
+def refuse(event: str, arguments: tuple[object, ...]) -> None:
+    """The audit hook: stops whatever writes, starts a process or opens a socket."""
+    is_writing = event == "open" and may_write(mode=arguments[1], flags=arguments[2])
+    if is_writing or event.startswith(REFUSED_EVENTS):
         raise PermissionError(f"{event} is not allowed in the sandbox")
 
 
-def play(statements: list) -> dict:
-    """Run the statements as an interactive session; what the last one printed."""
-    names: dict = {"__name__": "__main__"}
-    said = io.StringIO()
+def may_write(mode: object, flags: object) -> bool:
+    """Whether a file that is opened with this mode (a text) or these flags can be written to."""
+    if isinstance(mode, str) and set(mode) & set("wax+"):
+        return True
+    return isinstance(flags, int) and bool(flags & WRITE_FLAGS)
+
+
+def play(statements: list[str]) -> dict[str, str]:
+    """Runs the statements as an interactive session and returns what the last one prints."""
+    names: dict[str, object] = {"__name__": "__main__"}
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stdout(said), contextlib.redirect_stderr(io.StringIO()):
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
             for statement in statements:
-                said.seek(0)
-                said.truncate()
+                printed.seek(0)
+                printed.truncate()
                 exec(compile(statement, "<session>", "single", dont_inherit=True), names)
-    except (
-        BaseException
-    ) as error:  # whatever a stranger's code raises is its result, SystemExit too
+    # Whatever foreign code raises is its result. That includes SystemExit.
+    except BaseException as error:
         return {"error": f"{type(error).__name__}: {error}"[:500]}
-    if len(said.getvalue()) > MAX_OUTPUT:
-        return {"error": f"printed {len(said.getvalue())} characters"}
-    return {"output": said.getvalue()}
+    if len(printed.getvalue()) > MAX_OUTPUT:
+        return {"error": f"printed {len(printed.getvalue())} characters"}
+    return {"output": printed.getvalue()}
 
 
-def session(statements: list, seconds: float, megabytes: int, readable: list) -> dict:
-    """`play` in a process of its own, which is killed when its time is over, with all that it has started."""
+def run_session(
+    statements: list[str], seconds: float, megabytes: int, readable: list[str]
+) -> dict[str, str]:
+    """Runs `play` in a forked process.
+
+    When the time is over, the process is killed, with all that it has started.
+    """
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
-        devnull = os.open(os.devnull, os.O_RDWR)
-        os.dup2(devnull, 0)
-        os.dup2(devnull, 1)
-        wrong = confine(seconds, megabytes, readable)
-        answer = json.dumps({"error": wrong} if wrong else play(statements)).encode()
-        with contextlib.suppress(BrokenPipeError):
-            while answer:
-                answer = answer[os.write(writing, answer) :]
-        os._exit(0)
+        answer_confined(writing, statements, seconds, megabytes, readable)
     os.close(writing)
-    heard, ends = b"", time.monotonic() + seconds
-    while (left := ends - time.monotonic()) > 0 and len(heard) < 16 * MAX_OUTPUT:
-        if select.select([reading], [], [], left)[0]:
-            piece = os.read(reading, 65536)
-            if not piece:
-                break
-            heard += piece
-    timed_out = left <= 0
+    answer, timed_out = read_answer(reading, seconds)
     os.close(reading)
-    end_all_but_this()
+    kill_all_others()
     if timed_out:
         return {"error": f"ran longer than {seconds:g} seconds"}
     try:
-        return json.loads(heard)
+        return json.loads(answer)
     except ValueError:
         return {"error": "was killed: too much memory or processor time"}
 
 
-def end_all_but_this() -> None:
-    """This process is the first of its namespace: what a session started is all that there is beside it."""
+def answer_confined(
+    writing: int, statements: list[str], seconds: float, megabytes: int, readable: list
+) -> None:
+    """In the forked process: gives up its rights, runs the session, writes the answer and exits."""
+    devnull = os.open(os.devnull, os.O_RDWR)
+    os.dup2(devnull, 0)
+    os.dup2(devnull, 1)
+    problem = confine(seconds, megabytes, readable)
+    answer = json.dumps({"error": problem} if problem else play(statements)).encode()
+    with contextlib.suppress(BrokenPipeError):
+        while answer:
+            written = os.write(writing, answer)
+            answer = answer[written:]
+    os._exit(0)
+
+
+def read_answer(reading: int, seconds: float) -> tuple[bytes, bool]:
+    """Reads from a pipe until it is closed, has given too much or the time is over.
+
+    Returns:
+        The bytes, and whether the time was over.
+    """
+    answer = b""
+    deadline = time.monotonic() + seconds
+    while True:
+        left = deadline - time.monotonic()
+        if left <= 0:
+            return answer, True
+        if len(answer) >= MAX_ANSWER_BYTES:
+            return answer, False
+        ready, _, _ = select.select([reading], [], [], left)
+        if ready:
+            piece = os.read(reading, 65536)
+            if not piece:
+                return answer, False
+            answer += piece
+
+
+def kill_all_others() -> None:
+    """Kills every other process of the namespace: sessions have started all of them.
+
+    This process is the first of its namespace, so it sees no process outside.
+    """
     if os.getpid() != 1:
         sys.exit("this process is not the first of a namespace: sandbox.py starts it in one")
     os.kill(-1, signal.SIGKILL)
@@ -162,10 +278,8 @@ def main() -> None:
     task = json.load(sys.stdin)
     readable = libraries(task["home"])
     for statements in task["sessions"]:
-        print(
-            json.dumps(session(statements, task["seconds"], task["megabytes"], readable)),
-            flush=True,
-        )
+        outcome = run_session(statements, task["seconds"], task["megabytes"], readable)
+        print(json.dumps(outcome), flush=True)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Benchmark files of the user: JSONL or Parquet, a row per question.
+"""Reads benchmark files of the user: JSONL or Parquet, one row per question.
 
     {"question": "What is 2 + 2?\\nAnswer:", "choices": ["three", "four"], "answer": 1}
 
@@ -16,11 +16,16 @@ from stages.collect_evals.items import TASKS
 from stages.digests import digest
 from stages.user_files import read_rows
 
+KEYS = ("question", "choices", "answer")
+SHAPE = '{"question": "…", "choices": ["…", "…"], "answer": 0}'
+
 
 def read(paths: tuple[Path, ...]) -> list[dict[str, Any]]:
-    """Rows of the items table, in the order of the files.
+    """Returns the rows of the items table, in the order of the files.
 
-    Raises InputError naming file and row where a row is not as above, ConfigError if two files would have the same task name.
+    Raises:
+        InputError: A row has another shape. The message names its file and its number.
+        ConfigError: Two files have the same task name, or a file has none.
     """
     rows: list[dict[str, Any]] = []
     taken = set(TASKS)
@@ -33,15 +38,24 @@ def read(paths: tuple[Path, ...]) -> list[dict[str, Any]]:
                 "rename the file",
             )
         taken.add(task)
-        rows += [
-            _item(task, path, number, row, broken) for number, row, broken in read_rows(str(path))
-        ]
+        for number, row, broken in read_rows(str(path)):
+            if broken:
+                raise _bad_row(path, number, f"is {broken}")
+            problem = _problem(row)
+            if problem:
+                raise _bad_row(path, number, problem)
+            rows.append(_item(task, path, row))
     return rows
 
 
 def task_name(path: Path) -> str:
-    """The file's name without its ending, in small letters, digits and underscores."""
-    name = re.sub(r"[^a-z0-9]+", "_", path.name.split(".")[0].lower()).strip("_")
+    """Returns the file's name without suffix, as lower-case letters, digits and underscores.
+
+    Raises:
+        ConfigError: Nothing of the name is left.
+    """
+    stem = path.name.split(".")[0].lower()
+    name = re.sub(r"[^a-z0-9]+", "_", stem).strip("_")
     if not name:
         raise ConfigError(
             f"benchmark file {path}",
@@ -51,32 +65,50 @@ def task_name(path: Path) -> str:
     return name
 
 
-def _item(task: str, path: Path, number: int, row: Any, broken: str | None) -> dict[str, Any]:
-    def wrong(why: str) -> InputError:
-        shape = '{"question": "…", "choices": ["…", "…"], "answer": 0}'
-        return InputError(f"benchmark file {path}, row {number}", why, f"each row must be {shape}")
+def _bad_row(path: Path, number: int, problem: str) -> InputError:
+    location = f"benchmark file {path}, row {number}"
+    return InputError(location, problem, f"each row must be {SHAPE}")
 
-    if broken:
-        raise wrong(f"is {broken}")
-    if not isinstance(row, dict) or (
-        missing := [key for key in ("question", "choices", "answer") if row.get(key) is None]
-    ):
-        raise wrong(f"lacks {', '.join(missing)}" if isinstance(row, dict) else "is not an object")
+
+def _problem(row: Any) -> str | None:
+    """Says what is wrong with a row, if anything is."""
+    if not isinstance(row, dict):
+        return "is not an object"
+    missing = [key for key in KEYS if row.get(key) is None]
+    if missing:
+        return f"lacks {', '.join(missing)}"
     question, choices, answer = row["question"], row["choices"], row["answer"]
-    if not isinstance(question, str) or not question.strip():
-        raise wrong("question is not a text")
-    if (
-        not isinstance(choices, list)
-        or len(choices) < 2
-        or not all(isinstance(c, str) and c.strip() for c in choices)
-    ):
-        raise wrong("choices is not a list of at least two texts")
-    question, choices = question.rstrip(), [choice.strip() for choice in choices]
-    if len(set(choices)) != len(choices):
-        raise wrong("two choices are equal")
-    if isinstance(answer, bool) or not isinstance(answer, int) or not 0 <= answer < len(choices):
-        raise wrong(f"answer = {answer!r} is not an index from 0 to {len(choices) - 1}")
+    if not _is_text(question):
+        return "question is not a text"
+    if not isinstance(choices, list) or len(choices) < 2:
+        return "choices is not a list of at least two texts"
+    if not all(_is_text(choice) for choice in choices):
+        return "choices is not a list of at least two texts"
+    if len({choice.strip() for choice in choices}) != len(choices):
+        return "two choices are equal"
+    is_index = isinstance(answer, int) and not isinstance(answer, bool)
+    if not is_index or not 0 <= answer < len(choices):
+        return f"answer = {answer!r} is not an index from 0 to {len(choices) - 1}"
+    return None
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
+
+
+def _item(task: str, path: Path, row: dict[str, Any]) -> dict[str, Any]:
+    """Returns the row of the items table for a sound row of a file."""
+    question = row["question"].rstrip()
+    choices = [choice.strip() for choice in row["choices"]]
+    right = choices[row["answer"]]
     return {
-        "id": digest(task, question, *choices), "task": task, "question": question, "choices": choices, "answer": answer,
-        "evidence": f"{question} {choices[answer]}", "origin": "benchmark", "document": None, "url": f"file://{path.name}",
-    }  # fmt: skip
+        "id": digest(task, question, *choices),
+        "task": task,
+        "question": question,
+        "choices": choices,
+        "answer": row["answer"],
+        "evidence": f"{question} {right}",
+        "origin": "benchmark",
+        "document": None,
+        "url": f"file://{path.name}",
+    }

@@ -1,7 +1,9 @@
-"""Multiple-choice items from pages: the text itself says what follows, so no person and no model has to write a question.
+"""Makes multiple-choice items of pages: the text itself says what follows.
 
-Wrong choices are right answers of other items: from the nearest pages, of nearly the same length, none nearly equal to the right
-one. The right choice is as often the shortest, second shortest … longest, so that length tells nothing.
+No person and no model has to write a question. Wrong choices are right answers of other items. They
+come from the nearest pages, have nearly the same length, and none nearly equals the right one. The
+right choice is the shortest, the second shortest … or the longest equally often, so that its length
+does not give it away.
 """
 
 from __future__ import annotations
@@ -13,29 +15,35 @@ from itertools import chain, zip_longest
 from typing import Any
 
 from stages.collect_evals.config import CollectEvalsConfig
-from stages.collect_evals.nearest import Page
+from stages.collect_evals.nearest import HeldoutPage
 from stages.collect_evals.passages import Segment, words
 from stages.collect_evals.seen import key
 from stages.digests import digest, seed_for
 
-DESCRIPTION, SECTION, CONTINUATION = (
-    "heldout_description",
-    "heldout_section",
-    "heldout_continuation",
-)
+DESCRIPTION = "heldout_description"
+SECTION = "heldout_section"
+CONTINUATION = "heldout_continuation"
 TASKS = (DESCRIPTION, SECTION, CONTINUATION)
 
-LENGTH_BAND = 1.3  # a wrong choice is at most so many times as long as the right one, or as short
+LENGTH_BAND = 1.3  # the longer of a wrong and the right choice has at most so many times the length
 NEARLY_EQUAL = 0.6  # Jaccard similarity of words from which two choices count as the same
-PER_PAGE = 64  # candidates of a task that one page may give
+MAX_PER_PAGE = 64  # candidates of a task from one page
 MIN_CONTEXT = 80  # characters before a continuation
 WORDS_BEFORE = 5  # of the question in the evidence: the question alone gives nothing away
-HARDEST_OF = 8  # wrong choices are the likest of so many times as many as are needed
+HARDEST_OF = 8  # wrong choices are the most similar of so many times as many as are needed
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """page: its number. question: what stands before. answer: what follows. before: the segment right before the answer."""
+    """A passage that can become an item, or a wrong choice of another item.
+
+    Attributes:
+        page: The number of its page.
+        question: What stands before the answer.
+        answer: What follows the question in the page.
+        before: The segment directly before the answer.
+        bag: The words of the answer.
+    """
 
     page: int
     question: str
@@ -45,148 +53,206 @@ class Candidate:
 
     @property
     def length(self) -> int:
+        """Characters of the answer."""
         return len(self.answer)
+
+    @property
+    def bag_with_before(self) -> frozenset[str]:
+        """The words of the answer and of the segment before it."""
+        return self.bag | frozenset(words(self.before))
 
 
 def make(
     task: str,
-    pages: Sequence[Page],
+    pages: Sequence[HeldoutPage],
     near: Sequence[Sequence[int]],
     seen: Set[int],
     config: CollectEvalsConfig,
 ) -> list[dict[str, Any]]:
-    """Up to `config.max_items` rows of the items table, spread evenly over the pages.
+    """Makes the items of one task, spread evenly over the pages.
 
-    near: the nearest pages of each. seen: keys of segments that are also trained on, and therefore not used.
+    Args:
+        task: One of `TASKS`.
+        pages: The drawn pages.
+        near: For each page the numbers of the nearest others.
+        seen: Keys of segments that the model also trains on. They are not used.
+        config: The settings.
+
+    Returns:
+        At most `config.max_items` rows of the items table.
     """
     candidates = _candidates(task, pages, seen, config)
-    ranks: Counter[int] = Counter()
+    by_likeness = task != CONTINUATION
+    rank_counts: Counter[int] = Counter()
     rows: list[dict[str, Any]] = []
     for candidate in _round_robin(candidates):
         if len(rows) == config.max_items:
             break
-        # for a continuation, sentences of the same page could be right
-        places = (
-            near[candidate.page]
-            if task == CONTINUATION
-            else [candidate.page, *near[candidate.page]]
-        )
-        others = chain.from_iterable(candidates[place] for place in places)
-        wrong = _wrong_choices(
-            candidate, others, by_likeness=task != CONTINUATION, ranks=ranks, config=config
-        )
+        sources = list(near[candidate.page])
+        if task != CONTINUATION:  # as a continuation, sentences of the same page could be right
+            sources.insert(0, candidate.page)
+        others = chain.from_iterable(candidates[source] for source in sources)
+        wrong = _wrong_choices(candidate, others, by_likeness, rank_counts, config)
         if wrong is not None:
             rows.append(_row(task, candidate, wrong, pages[candidate.page], config.seed))
     return rows
 
 
 def _candidates(
-    task: str, pages: Sequence[Page], seen: Set[int], config: CollectEvalsConfig
+    task: str, pages: Sequence[HeldoutPage], seen: Set[int], config: CollectEvalsConfig
 ) -> list[list[Candidate]]:
-    """Candidates of each page, in an order given by the seed. What occurs more than once in the pages is boilerplate and left out."""
-    once = Counter(tuple(words(segment.text)) for page in pages for segment in page.segments)
+    """Returns the candidates of each page, in an order given by the seed.
+
+    Segments that occur more than once in the pages are boilerplate and left out.
+    """
+    occurrences: Counter[tuple[str, ...]] = Counter()
+    for page in pages:
+        occurrences.update(tuple(words(segment.text)) for segment in page.segments)
     found = []
     for number, page in enumerate(pages):
-        mine = []
+        candidates = []
         for before, segment in zip(page.segments, page.segments[1:], strict=False):
-            fits = (
-                config.min_characters <= len(segment.text) <= config.max_characters
-                and segment.is_prose
-            )
-            if (
-                not fits
-                or once[tuple(words(segment.text))] > 1
-                or key(segment.text) in seen
-                or key(before.text) in seen
-            ):
+            if not _is_answer(segment, config) or occurrences[tuple(words(segment.text))] > 1:
+                continue
+            if key(segment.text) in seen or key(before.text) in seen:
                 continue
             question = _question(task, page, before, segment, config.context_characters)
-            if question is None or (task != CONTINUATION and once[tuple(words(before.text))] > 1):
+            if question is None:
                 continue
-            mine.append(
-                Candidate(
-                    number, question, segment.text, before.text, frozenset(words(segment.text))
-                )
-            )
-        mine.sort(key=lambda c: seed_for(config.seed, task, page.id, c.question, c.answer))
-        found.append(mine[:PER_PAGE])
+            if task != CONTINUATION and occurrences[tuple(words(before.text))] > 1:
+                continue
+            bag = frozenset(words(segment.text))
+            candidates.append(Candidate(number, question, segment.text, before.text, bag))
+        found.append(_shuffled(task, page, candidates, config.seed)[:MAX_PER_PAGE])
     return found
 
 
-def _question(task: str, page: Page, before: Segment, segment: Segment, context: int) -> str | None:
-    """What stands before the answer, or None if this place in the page gives no item of the task."""
+def _is_answer(segment: Segment, config: CollectEvalsConfig) -> bool:
+    """Whether a segment can be a choice."""
+    has_good_length = config.min_characters <= len(segment.text) <= config.max_characters
+    return has_good_length and segment.is_prose
+
+
+def _shuffled(
+    task: str, page: HeldoutPage, candidates: list[Candidate], seed: int
+) -> list[Candidate]:
+    def order(candidate: Candidate) -> int:
+        return seed_for(seed, task, page.id, candidate.question, candidate.answer)
+
+    return sorted(candidates, key=order)
+
+
+def _question(
+    task: str, page: HeldoutPage, before: Segment, segment: Segment, max_context: int
+) -> str | None:
+    """Returns what stands before the answer, or None if the task makes no item here.
+
+    Args:
+        task: One of `TASKS`.
+        page: The page.
+        before: The segment directly before the answer.
+        segment: The answer.
+        max_context: Characters before a continuation, at most.
+    """
     if task == CONTINUATION:
-        start = next(s.start for s in page.segments if s.start >= segment.start - context)
-        shown = page.text[start : segment.start].rstrip()
-        return shown if len(shown) >= MIN_CONTEXT and segment.text not in shown else None
-    if (task == DESCRIPTION and before.is_signature) or (task == SECTION and before.is_heading):
-        return f"{page.title}\n\n{before.text}" if page.title else before.text
-    return None
+        first = segment.start - max_context
+        start = next(other.start for other in page.segments if other.start >= first)
+        context = page.text[start : segment.start].rstrip()
+        is_usable = len(context) >= MIN_CONTEXT and segment.text not in context
+        return context if is_usable else None
+    is_description = task == DESCRIPTION and before.is_signature
+    is_section = task == SECTION and before.is_heading
+    if not is_description and not is_section:
+        return None
+    return f"{page.title}\n\n{before.text}" if page.title else before.text
 
 
 def _wrong_choices(
     right: Candidate,
     others: Iterable[Candidate],
     by_likeness: bool,
-    ranks: Counter[int],
+    rank_counts: Counter[int],
     config: CollectEvalsConfig,
 ) -> list[str] | None:
-    """Wrong choices such that the right one gets the length rank that is rarest so far; None if there are not enough.
+    """Picks wrong choices that give the right one the rarest rank by length so far.
 
-    others: nearest pages first. by_likeness: of those, the ones that share most words with the right one and what stands before it.
+    Args:
+        right: The candidate whose answer is right.
+        others: Candidates for wrong choices, those of the nearest pages first.
+        by_likeness: Prefer those that share most words with the right answer and its question.
+        rank_counts: How often each rank was given. It is updated.
+        config: The settings.
+
+    Returns:
+        The wrong choices, or None if there are not enough.
     """
-    count, seed = config.choices - 1, config.seed
-    enough = count * (HARDEST_OF if by_likeness else 2)
+    needed = config.choices - 1
+    shorter, longer = _by_length(right, others, needed * (HARDEST_OF if by_likeness else 2))
+    lowest = max(0, needed - len(longer))
+    highest = min(needed, len(shorter))
+    possible_ranks = range(lowest, highest + 1)
+    if not possible_ranks:
+        return None
+
+    def rarity(rank: int) -> tuple[int, int]:
+        order = seed_for(config.seed, "rank", right.question, right.answer, rank)
+        return rank_counts[rank], order
+
+    def easiness(other: Candidate) -> tuple[float, int]:
+        likeness = 0.0
+        if by_likeness:
+            likeness = _jaccard(right_bag, other.bag_with_before)
+        order = seed_for(config.seed, "wrong", right.question, right.answer, other.answer)
+        return -likeness, order
+
+    right_bag = right.bag_with_before
+    rank = min(possible_ranks, key=rarity)
+    rank_counts[rank] += 1
+    hardest_shorter = sorted(shorter, key=easiness)[:rank]
+    hardest_longer = sorted(longer, key=easiness)[: needed - rank]
+    return [other.answer for other in hardest_shorter + hardest_longer]
+
+
+def _by_length(
+    right: Candidate, others: Iterable[Candidate], enough: int
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Returns the first usable candidates that are shorter, and those that are longer.
+
+    At most `enough` of each are returned.
+    """
     shorter: list[Candidate] = []
     longer: list[Candidate] = []
     for other in others:
         side = shorter if other.length < right.length else longer
-        if len(side) < enough and other.length != right.length and _usable(right, other):
+        if len(side) < enough and other.length != right.length and _is_usable(right, other):
             side.append(other)
         if len(shorter) == len(longer) == enough:
             break
-    possible = [
-        rank for rank in range(count + 1) if len(shorter) >= rank and len(longer) >= count - rank
-    ]
-    if not possible:
-        return None
-    rank = min(
-        possible, key=lambda r: (ranks[r], seed_for(seed, "rank", right.question, right.answer, r))
-    )
-    ranks[rank] += 1
-    about = right.bag | frozenset(words(right.before))
-
-    def easiness(other: Candidate) -> tuple[float, int]:
-        likeness = (
-            _jaccard(about, other.bag | frozenset(words(other.before))) if by_likeness else 0.0
-        )
-        return -likeness, seed_for(seed, "wrong", right.question, right.answer, other.answer)
-
-    return [
-        other.answer
-        for other in sorted(shorter, key=easiness)[:rank]
-        + sorted(longer, key=easiness)[: count - rank]
-    ]
+    return shorter, longer
 
 
-def _usable(right: Candidate, other: Candidate) -> bool:
+def _is_usable(right: Candidate, other: Candidate) -> bool:
+    """Whether the other answer can be a wrong choice beside the right one."""
     ratio = other.length / right.length
     if not 1 / LENGTH_BAND <= ratio <= LENGTH_BAND:
         return False
     return _jaccard(right.bag, other.bag) < NEARLY_EQUAL and other.answer not in right.question
 
 
-def _row(task: str, right: Candidate, wrong: list[str], page: Page, seed: int) -> dict[str, Any]:
-    choices = sorted(
-        [right.answer, *wrong], key=lambda choice: seed_for(seed, "order", right.question, choice)
-    )
+def _row(
+    task: str, right: Candidate, wrong: list[str], page: HeldoutPage, seed: int
+) -> dict[str, Any]:
+    """Returns a row of the items table."""
+    choices = [right.answer, *wrong]
+    choices.sort(key=lambda choice: seed_for(seed, "order", right.question, choice))
+    words_before = right.before.split()[-WORDS_BEFORE:]
     return {
         "id": digest(task, right.question, *choices),
         "task": task,
         "question": right.question,
         "choices": choices,
         "answer": choices.index(right.answer),
-        "evidence": " ".join([*right.before.split()[-WORDS_BEFORE:], right.answer]),
+        "evidence": " ".join([*words_before, right.answer]),
         "origin": "heldout",
         "document": page.id,
         "url": page.url,
@@ -194,8 +260,13 @@ def _row(task: str, right: Candidate, wrong: list[str], page: Page, seed: int) -
 
 
 def _round_robin(candidates: list[list[Candidate]]) -> Iterator[Candidate]:
-    return (c for layer in zip_longest(*candidates) for c in layer if c is not None)
+    """Yields the first candidate of each page, then the second of each, and so on."""
+    for layer in zip_longest(*candidates):
+        for candidate in layer:
+            if candidate is not None:
+                yield candidate
 
 
 def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
+    """Returns the share of common words, from 0 to 1."""
     return len(a & b) / max(len(a | b), 1)

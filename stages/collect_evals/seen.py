@@ -1,6 +1,8 @@
-"""Which sentences of the examined pages also stand in a training document: such a sentence examines memory.
+"""Finds sentences of the drawn pages that also occur in a training document.
 
-Without this, an item made of a doc string that half the library inherits would cost decontaminate half the library.
+A question about such a sentence would only measure memory. Also, decontaminate would remove every
+training document that holds the sentence: for a docstring that half a library inherits, half the
+library.
 """
 
 from __future__ import annotations
@@ -12,42 +14,52 @@ import pyarrow as pa
 import xxhash
 
 from data_contracts import Artifact
-from stages.collect_evals.nearest import Page
+from stages.collect_evals.nearest import HeldoutPage
 from stages.collect_evals.passages import segments, words
 from stages.execution.shards import map_shards
 from stages.report import Report
 
-FEWEST_WORDS = 5  # shorter segments (names, headings) are in every page and give nothing away
+MIN_WORDS = 5  # shorter segments (names, headings) are in every page and give nothing away
 BATCH = 256
 
 
 def key(text: str) -> int:
-    """64 bits of the words of a segment, whatever their case and punctuation."""
+    """Returns a 64-bit hash of the words of a segment, without regard to case and punctuation."""
     return xxhash.xxh3_64_intdigest(" ".join(words(text)).encode())
 
 
 def in_training(
-    pages: Iterable[Page], documents: Artifact, workers: int, report: Report
+    pages: Iterable[HeldoutPage], documents: Artifact, workers: int, report: Report
 ) -> set[int]:
-    """Keys of the pages' segments that occur in the training split. Reads all of it once, linear in its bytes."""
-    wanted = frozenset(
-        key(s.text) for page in pages for s in page.segments if len(words(s.text)) >= FEWEST_WORDS
-    )
+    """Returns the keys of the pages' segments that occur in the training split.
+
+    Reads the whole split once. The time is linear in its bytes.
+
+    Args:
+        pages: The drawn pages.
+        documents: The artifact with a table `train`.
+        workers: Processes that read the split; 0: one per core.
+        report: Receives the progress.
+    """
+    wanted = set()
+    for page in pages:
+        for segment in page.segments:
+            if len(words(segment.text)) >= MIN_WORDS:
+                wanted.add(key(segment.text))
+    batches = documents.batches("train", ["text"], batch_size=BATCH)
+    total = documents.rows("train")
     seen: set[int] = set()
     done = 0
-    for rows, found in map_shards(
-        partial(_find, wanted), documents.batches("train", ["text"], batch_size=BATCH), workers
-    ):
+    for rows, found in map_shards(partial(_find, frozenset(wanted)), batches, workers):
         seen |= found
         done += rows
-        report.progress(done, documents.rows("train"), "documents")
+        report.progress(done, total, "documents")
     return seen
 
 
 def _find(wanted: frozenset[int], batch: pa.RecordBatch) -> tuple[int, set[int]]:
-    return batch.num_rows, {
-        found
-        for text in batch.column("text")
-        for s in segments(text.as_py())
-        if (found := key(s.text)) in wanted
-    }
+    """Returns the number of documents in a batch, and which of the wanted keys they hold."""
+    keys: set[int] = set()
+    for text in batch.column("text"):
+        keys.update(key(segment.text) for segment in segments(text.as_py()))
+    return batch.num_rows, keys & wanted

@@ -1,4 +1,7 @@
-"""Held-out documents and benchmark files → eval_items: pages for bits per byte, and multiple-choice items."""
+"""Held-out documents and benchmark files → eval_items.
+
+The pages are for bits per byte; the items are multiple-choice questions.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,29 @@ from stages.collect_evals import benchmarks, items, nearest, seen
 from stages.collect_evals.config import CollectEvalsConfig
 from stages.report import Facts, Report
 
+Figures = dict[str, float | int | str | bool | None]
+
 
 def run(
     config: CollectEvalsConfig, *, unique_documents: Artifact, out: Draft, report: Report
 ) -> Facts:
-    """Draw pages, make items of them, add the benchmark files.
+    """Draws pages, makes items of them and adds the benchmark files.
 
-    Raises InputError if nothing is held out or a benchmark row is not in shape.
+    Args:
+        config: The settings.
+        unique_documents: The documents, with tables `heldout` and `train`.
+        out: The draft that is written to.
+        report: Receives progress and notes.
+
+    Raises:
+        InputError: There are no held-out documents, or a row of a benchmark file is malformed.
     """
-    examined = benchmarks.read(config.benchmark_files)
+    rows = benchmarks.read(config.benchmark_files)
     if not unique_documents.rows("heldout"):
+        train, duplicates = unique_documents.rows("train"), unique_documents.rows("rejects")
         raise InputError(
             f"{unique_documents}.heldout",
-            f"0 held-out documents ({unique_documents.rows('train')} for training, {unique_documents.rows('rejects')} duplicates)",
+            f"0 held-out documents ({train} for training, {duplicates} duplicates)",
             "raise dedup.heldout_share or give the crawl more pages",
         )
     pages = nearest.draw(
@@ -31,58 +44,66 @@ def run(
     near = nearest.neighbours(pages)
     trained_on = seen.in_training(pages, unique_documents, config.workers, report)
     for done, task in enumerate(items.TASKS, start=1):
-        examined += items.make(task, pages, near, trained_on, config)
+        rows += items.make(task, pages, near, trained_on, config)
         report.progress(done, len(items.TASKS), "tasks")
-    examined = list(
-        {row["id"]: row for row in examined}.values()
-    )  # a benchmark may hold a question twice
+    # A benchmark may hold a question twice.
+    rows = list({row["id"]: row for row in rows}.values())
 
-    out.write(
-        "pages",
-        [
-            {"id": page.id, "url": page.url, "title": page.title, "text": page.text}
-            for page in pages
-        ],
-    )
-    out.write("items", examined)
+    out.write("pages", [_page_row(page) for page in pages])
+    out.write("items", rows)
 
     notes = []
-    if not examined and config.max_items:
-        notes.append(
-            f"No items: {len(pages)} held-out pages have no sentences that fit; bits per byte is the only measure."
+    if not rows and config.max_items:
+        note = (
+            f"No items: {len(pages)} held-out pages have no sentences that fit;"
+            " bits per byte is the only measure."
         )
-        report.note(notes[0])
+        notes.append(note)
+        report.note(note)
+    first_of_task = {row["task"]: row for row in reversed(rows)}
     return Facts(
-        figures=_figures(examined, pages),
-        samples=list({row["task"]: _shown(row) for row in reversed(examined)}.values()),
+        figures=_figures(rows, pages),
+        samples=[_sample(row) for row in first_of_task.values()],
         notes=notes,
     )
 
 
-def _figures(
-    examined: list[dict[str, Any]], pages: list[nearest.Page]
-) -> dict[str, float | int | str | bool | None]:
-    counts = Counter(row["task"] for row in examined)
-    made = [
-        ([len(choice) for choice in row["choices"]], row["answer"])
-        for row in examined
-        if row["origin"] == "heldout"
-    ]
-    figures: dict[str, float | int | str | bool | None] = {
-        "items": len(examined),
+def _page_row(page: nearest.HeldoutPage) -> dict[str, Any]:
+    return {"id": page.id, "url": page.url, "title": page.title, "text": page.text}
+
+
+def _sample(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: row[key] for key in ("task", "question", "choices", "answer")}
+
+
+def _figures(rows: list[dict[str, Any]], pages: list[nearest.HeldoutPage]) -> Figures:
+    counts = Counter(row["task"] for row in rows)
+    figures: Figures = {
+        "items": len(rows),
         "pages": len(pages),
         "page_bytes": sum(len(page.text.encode()) for page in pages),
     }
-    figures |= {f"items of {task}": counts[task] for task in sorted(counts)}
-    if made:  # a reader who takes the longest or the shortest choice should be right as often as by chance
-        figures["score of the longest choice"] = round(
-            sum(sizes[right] == max(sizes) for sizes, right in made) / len(made), 4
-        )
-        figures["score of the shortest choice"] = round(
-            sum(sizes[right] == min(sizes) for sizes, right in made) / len(made), 4
-        )
+    for task in sorted(counts):
+        figures[f"items of {task}"] = counts[task]
+    made = [row for row in rows if row["origin"] == "heldout"]
+    if made:
+        figures |= _scores_by_length(made)
     return figures
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in ("task", "question", "choices", "answer")}
+def _scores_by_length(rows: list[dict[str, Any]]) -> Figures:
+    """Returns the scores of readers who always take the longest or the shortest choice.
+
+    Both should be near chance: the length of a choice must not give the answer away.
+    """
+    longest_right = 0
+    shortest_right = 0
+    for row in rows:
+        lengths = [len(choice) for choice in row["choices"]]
+        right_length = lengths[row["answer"]]
+        longest_right += right_length == max(lengths)
+        shortest_right += right_length == min(lengths)
+    return {
+        "score of the longest choice": round(longest_right / len(rows), 4),
+        "score of the shortest choice": round(shortest_right / len(rows), 4),
+    }

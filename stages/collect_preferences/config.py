@@ -14,11 +14,13 @@ from stages.lm.config import Compute
 
 
 class CollectPreferencesConfig(StageConfig):
+    """How the model answers, which pairs are kept, and which files of your own are added."""
+
     prompts: int = Field(
         256,
         ge=0,
         le=10_000_000,
-        description="Conversations whose prompt the model answers; 0: only your own files",
+        description="Conversations whose prompt the model answers; 0: use only your own files",
     )
     kinds: tuple[str, ...] = Field((), description="Only conversations of these kinds; empty: all")
     files: tuple[str, ...] = Field(
@@ -28,13 +30,16 @@ class CollectPreferencesConfig(StageConfig):
         0.8,
         gt=0,
         le=10,
-        description="Of the sampled answers; low values give the model's usual mistakes",
+        description="Sampling temperature; low values give the model's usual mistakes",
     )
     top_p: float = Field(
         0.95, gt=0, le=1, description="Sample from the smallest set of tokens with this probability"
     )
     max_new_tokens: int = Field(
-        96, ge=1, le=1 << 20, description="Tokens after which an answer is given up as unfinished"
+        96,
+        ge=1,
+        le=1 << 20,
+        description="Most tokens of an answer; one that is longer is rejected as unfinished",
     )
     keep_unfinished: bool = Field(
         False, description="Also take answers cut at max_new_tokens; for models that seldom stop"
@@ -43,7 +48,8 @@ class CollectPreferencesConfig(StageConfig):
         0.9,
         gt=0,
         le=1,
-        description="Drop pairs whose answers have at least this share of characters in common, in order (1 = equal)",
+        description="Drop pairs whose answers have at least this share of characters in common,"
+        " in order (1 = equal)",
     )
     heldout_share: float = Field(
         0.25,
@@ -61,9 +67,8 @@ class CollectPreferencesConfig(StageConfig):
     compute: Compute = execution(Compute(), "Device and threads; one device is used")
 
     def identity(self) -> dict[str, Any]:
-        """The contents of files count, not only their names."""
-        places = {path: Path(expanduser(path)) for path in self.files}
-        found = file_digests(places.values(), "collect_preferences.files")
-        return super().identity() | {
-            "files": {path: found[place] for path, place in places.items()}
-        }
+        """Adds the contents of the files, so that not only their names count."""
+        paths = {path: Path(expanduser(path)) for path in self.files}
+        contents = file_digests(paths.values(), "collect_preferences.files")
+        files = {name: contents[path] for name, path in paths.items()}
+        return super().identity() | {"files": files}

@@ -1,4 +1,4 @@
-"""Which conversations are answered again: first those that sft did not train on."""
+"""Which conversations the model answers: first those that sft did not train on."""
 
 from __future__ import annotations
 
@@ -10,46 +10,69 @@ from typing import Any
 from data_contracts import Artifact
 from stages.digests import seed_for
 
+Rank = tuple[bool, int, str]  # trained on, hash, id
+
 
 @dataclass(frozen=True)
-class Asked:
-    """A conversation up to the last question, the human answer to it, and which split its pair belongs to."""
+class AnsweredPrompt:
+    """A conversation up to its last question, and the human answer to it.
+
+    Attributes:
+        conversation: The id of the conversation.
+        prompt: Its messages up to the last question.
+        answer: The human answer.
+        split: The split of the pair that is made of it: `train` or `heldout`.
+    """
 
     conversation: str
     prompt: list[dict[str, str]]
     answer: str
     split: str
 
+    @property
+    def question(self) -> str:
+        """The text of the last message before the answer."""
+        return self.prompt[-1]["content"]
+
 
 def choose(
     conversations: Artifact, count: int, kinds: Collection[str], heldout_share: float, seed: int
-) -> list[Asked]:
-    """At most `count` conversations by hash: those held out of sft, and where they are too few, others.
+) -> list[AnsweredPrompt]:
+    """Chooses conversations by hash: those held out of sft and, if they are too few, others.
 
-    Pairs of the held-out split come only from conversations that sft did not see: a share of them, by hash.
+    Pairs of the held-out split come only from conversations that sft did not train on.
     Memory: `count` conversations.
+
+    Args:
+        conversations: The artifact with a table `conversations`.
+        count: How many to choose, at most.
+        kinds: Only conversations of these kinds; empty: all.
+        heldout_share: Share of the conversations held out of sft whose pairs are held out of dpo.
+        seed: The seed of the hashes.
     """
-    best = heapq.nsmallest(count, _ranked(conversations, kinds, seed), key=lambda one: one[0])
-    asked = []
-    for (seen, _, _), row in best:
-        held = not seen and seed_for(seed, "heldout", row["id"]) < heldout_share * 2**63
-        asked.append(
-            Asked(
-                row["id"],
-                row["messages"][:-1],
-                row["messages"][-1]["content"],
-                "heldout" if held else "train",
-            )
-        )
-    return asked
+    ranked = _ranked(conversations, kinds, seed)
+    chosen = heapq.nsmallest(count, ranked, key=lambda ranked_row: ranked_row[0])
+    prompts = []
+    for (is_trained_on, _, _), row in chosen:
+        split = "train" if is_trained_on else split_of(seed, heldout_share, row["id"])
+        *prompt, answer = row["messages"]
+        prompts.append(AnsweredPrompt(row["id"], prompt, answer["content"], split))
+    return prompts
+
+
+def split_of(seed: int, heldout_share: float, *key: str) -> str:
+    """Returns `train` or `heldout`, by the hash of a key."""
+    is_heldout = seed_for(seed, "heldout", *key) < heldout_share * 2**63
+    return "heldout" if is_heldout else "train"
 
 
 def _ranked(
     conversations: Artifact, kinds: Collection[str], seed: int
-) -> Iterator[tuple[tuple[bool, int, str], dict[str, Any]]]:
-    for batch in conversations.batches(
-        "conversations", ["id", "messages", "kind", "split", "document"]
-    ):
+) -> Iterator[tuple[Rank, dict[str, Any]]]:
+    """Yields every conversation of the kinds with its rank; the lowest are chosen."""
+    columns = ["id", "messages", "kind", "split", "document"]
+    for batch in conversations.batches("conversations", columns):
         for row in batch.to_pylist():
             if not kinds or row["kind"] in kinds:
-                yield (row["split"] == "train", seed_for(seed, "prompt", row["id"]), row["id"]), row
+                rank = (row["split"] == "train", seed_for(seed, "prompt", row["id"]), row["id"])
+                yield rank, row

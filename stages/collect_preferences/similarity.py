@@ -6,18 +6,26 @@ from collections import defaultdict
 
 
 def similarity(a: str, b: str) -> float:
-    """Share of the characters that the longest common subsequence has, from 0 (none) to 1 (the texts are equal).
+    """Returns the share of the characters that the longest common subsequence has.
 
-    A row of the usual table is one integer, in which a 0 at bit n says that the length grows there, so a character of `b` costs a
-    few operations on long integers (Hyyrö 2004). Wants a character in one of them.
+    The usual algorithm fills a table row by row. Here a row is one integer in which a 0 at bit n
+    means that the length grows at character n of `a`. A character of `b` then costs a few
+    operations on long integers (Hyyrö 2004, "Bit-parallel LCS-length computation revisited").
+
+    Args:
+        a: A text.
+        b: Another text. One of the two must not be empty.
+
+    Returns:
+        A number from 0 (nothing in common) to 1 (the texts are equal).
     """
-    places: dict[str, int] = defaultdict(int)
+    positions: dict[str, int] = defaultdict(int)  # of each character in `a`, as bits
     for n, character in enumerate(a):
-        places[character] |= 1 << n
-    every = (1 << len(a)) - 1
-    row = every
+        positions[character] |= 1 << n
+    all_ones = (1 << len(a)) - 1
+    row = all_ones
     for character in b:
-        common = row & places.get(character, 0)
+        common = row & positions.get(character, 0)
         row = (row + common) | (row - common)
-    longest = len(a) - (row & every).bit_count()
-    return 2 * longest / (len(a) + len(b))
+    length = len(a) - (row & all_ones).bit_count()
+    return 2 * length / (len(a) + len(b))

@@ -64,13 +64,13 @@ def test_names_that_are_left_out_give_no_chats_and_are_counted(run, pages):
 
 
 @confined
-def test_a_doctest_is_kept_when_it_prints_what_the_page_says_and_refused_when_not(run, pages):
+def test_a_doctest_is_kept_when_it_prints_what_the_page_says_and_rejected_when_not(run, pages):
     chats = run("collect_chats", golden.SETTINGS, training_documents=pages)
     assert [(q.split("\n")[1:], a) for q, a in asked(chats, "doctest").items()] == [
         ([">>> from textwrap import indent", ">>> indent('a', '- ')"], "'- a'")
     ]
-    refused = [row for row in chats.read("rejects").to_pylist() if row["kind"] == "doctest"]
-    assert [(row["reason"], row["detail"]) for row in refused] == [
+    rejected = [row for row in chats.read("rejects").to_pylist() if row["kind"] == "doctest"]
+    assert [(row["reason"], row["detail"]) for row in rejected] == [
         ("output_differs", "it does not print \"'wrong'\\n\"")
     ]
 
@@ -96,8 +96,9 @@ def test_a_chinese_page_gives_chats(run, publish):
         training_documents=publish("training_documents", documents=[page]),
     )
     assert set(asked(chats, "prose").values()) == {
-        "蜜蜂是一种会飞行的昆虫，住在蜂箱里。每个蜂箱有一只蜂王，她产下所有的卵。", "每个蜂箱有一只蜂王，她产下所有的卵。",
-    }  # fmt: skip
+        "蜜蜂是一种会飞行的昆虫，住在蜂箱里。每个蜂箱有一只蜂王，她产下所有的卵。",
+        "每个蜂箱有一只蜂王，她产下所有的卵。",
+    }
 
 
 @pytest.mark.slow
@@ -135,7 +136,7 @@ def test_the_documents_of_one_split_stay_out_of_the_other(run, publish):
     assert 8 <= len(by_split["heldout"]) <= 30
 
 
-def test_pages_that_must_be_known_are_never_kept_to_measure_sft(run, publish):
+def test_pages_of_always_train_are_never_held_out(run, publish):
     documents = [
         golden.document(f"About place{n}", golden.PROSE.replace("Bees", f"Place{n}"))
         for n in range(30)
@@ -166,15 +167,11 @@ def test_a_document_gives_at_most_per_document_chats_and_the_rest_are_counted(ru
 
 
 def test_a_question_is_put_in_as_many_forms_as_asked_for(run, pages):
-    one, three = (
-        asked(
-            run(
-                "collect_chats", golden.SETTINGS | {"names": {"forms": n}}, training_documents=pages
-            ),
-            "signature",
-        )
-        for n in (1, 3)
-    )
+    def signatures(forms):
+        settings = golden.SETTINGS | {"names": {"forms": forms}}
+        return asked(run("collect_chats", settings, training_documents=pages), "signature")
+
+    one, three = signatures(1), signatures(3)
     assert set(one) < set(three)
     assert sorted(answer for answer in one.values() for _ in range(3)) == sorted(three.values())
 
@@ -187,7 +184,7 @@ def test_only_the_pages_asked_for_give_chats(run, pages):
     }
 
 
-def test_own_chats_are_taken_and_each_bad_row_is_refused_by_name_with_its_file_and_row(
+def test_own_chats_are_taken_and_each_bad_row_is_rejected_with_its_reason_file_and_row(
     run, pages, tmp_path
 ):
     file = tmp_path / "chats.jsonl"
@@ -215,27 +212,28 @@ def test_own_chats_are_taken_and_each_bad_row_is_refused_by_name_with_its_file_a
         "collect_chats", {"kinds": [], "files": [str(file)], "workers": 1}, training_documents=pages
     )
     assert asked(chats) == {"Be kind.": "Yes.", "2+2?": "4"}
-    refused = [
+    rejected = [
         (row["reason"], row["url"].rsplit("#")[-1], row["detail"])
         for row in chats.read("rejects").to_pylist()
     ]
-    assert [(reason, int(row)) for reason, row, _ in refused] == [
-        ("unreadable_row", 3), ("not_an_object", 4), ("no_messages", 5), ("unknown_role", 6), ("empty_turn", 7), ("wrong_order", 8),
+    assert [(reason, int(row)) for reason, row, _ in rejected] == [
+        ("unreadable_row", 3),
+        ("not_an_object", 4),
+        ("no_messages", 5),
+        ("unknown_role", 6),
+        ("empty_turn", 7),
+        ("wrong_order", 8),
         ("duplicate_question", 10),
-    ]  # fmt: skip
-    assert refused[0][2].startswith(f"{file} row 3: not JSON")
+    ]
+    assert rejected[0][2].startswith(f"{file} row 3: not JSON")
 
 
 def test_own_chats_may_be_parquet(run, pages, tmp_path):
     file = tmp_path / "chats.parquet"
     pq.write_table(pa.table({"prompt": ["2+2?"], "response": ["4"]}), file)
-    assert asked(
-        run(
-            "collect_chats",
-            {"kinds": [], "files": [str(file)], "workers": 1},
-            training_documents=pages,
-        )
-    ) == {"2+2?": "4"}
+    settings = {"kinds": [], "files": [str(file)], "workers": 1}
+    chats = run("collect_chats", settings, training_documents=pages)
+    assert asked(chats) == {"2+2?": "4"}
 
 
 def test_own_chats_need_no_pages_and_kinds_of_pages_then_give_nothing(run, tmp_path):
@@ -257,7 +255,7 @@ def test_without_pages_and_files_both_are_named(run, store):
     assert not store.ids()
 
 
-def test_pages_without_rows_are_told(run, publish):
+def test_pages_without_rows_are_an_error(run, publish):
     with pytest.raises(
         InputError, match="0 conversations from 0 documents and 0 files: no candidate was found"
     ):
@@ -272,16 +270,13 @@ def test_own_files_may_lie_in_the_home_folder(run, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "chats.jsonl").write_text(json.dumps({"prompt": "2+2?", "response": "4"}))
     (tmp_path / "mine.yaml").write_text((QUESTIONS / "de.yaml").read_text("utf-8"))
-    assert asked(
-        run("collect_chats", {"files": ["~/chats.jsonl"], "questions": "~/mine.yaml"}), "user"
-    ) == {"2+2?": "4"}
+    settings = {"files": ["~/chats.jsonl"], "questions": "~/mine.yaml"}
+    assert asked(run("collect_chats", settings), "user") == {"2+2?": "4"}
 
 
 def test_another_content_of_a_file_is_another_result(run, pages, tmp_path):
-    file, settings = (
-        tmp_path / "chats.jsonl",
-        {"kinds": [], "workers": 1, "files": [str(tmp_path / "chats.jsonl")]},
-    )
+    file = tmp_path / "chats.jsonl"
+    settings = {"kinds": [], "workers": 1, "files": [str(file)]}
     file.write_text(json.dumps({"prompt": "2+2?", "response": "4"}))
     first = run("collect_chats", settings, training_documents=pages)
     file.write_text(json.dumps({"prompt": "2+3?", "response": "5"}))
@@ -304,10 +299,8 @@ def test_no_conversation_at_all_is_an_error_with_counts(run, publish, tmp_path):
         "training_documents",
         documents=[golden.document("Pydoc: module x", "Module Reference\n\nFunctions\nf(x)\n")],
     )
-    with pytest.raises(
-        InputError,
-        match=r"from 1 documents and 0 files: 2 undocumented\n.*groundup stage collect_chats --keys",
-    ):
+    message = r"from 1 documents and 0 files: 2 undocumented\n.*groundup stage collect_chats --keys"
+    with pytest.raises(InputError, match=message):
         run(
             "collect_chats",
             {"kinds": ["module", "signature"], "workers": 1},
@@ -315,7 +308,7 @@ def test_no_conversation_at_all_is_an_error_with_counts(run, publish, tmp_path):
         )
 
 
-def test_own_questions_with_a_wrong_field_are_told_at_once(run, pages, tmp_path):
+def test_own_questions_with_wrong_fields_are_one_error(run, pages, tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("module: ['{nam}?']\nlookups: [x]\n")
     with pytest.raises(ConfigError, match=r"signature is missing.*lookups is not known.*\{nam\}"):
@@ -323,7 +316,7 @@ def test_own_questions_with_a_wrong_field_are_told_at_once(run, pages, tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "problem"),
     [
         ("module: What is it?", "module is not a list"),
         ("module: ['{name.x}?']", "module: .* is not a text with fields"),
@@ -337,13 +330,10 @@ def test_own_questions_with_a_wrong_field_are_told_at_once(run, pages, tmp_path)
         ("identity: [Hello]", "identity: 'Hello' is not a question and an answer"),
     ],
 )
-def test_a_line_of_own_questions_that_cannot_be_used_is_told(tmp_path, line, told):
-    file, key = tmp_path / "mine.yaml", line.split(":")[0]
-    kept = {
-        name: forms
-        for name, forms in yaml.safe_load((QUESTIONS / "en.yaml").read_text("utf-8")).items()
-        if name != key
-    }
-    file.write_text(f"{yaml.safe_dump(kept)}{line}\n")
-    with pytest.raises(ConfigError, match=told):
+def test_a_line_of_own_questions_that_cannot_be_used_is_named(tmp_path, line, problem):
+    file = tmp_path / "mine.yaml"
+    forms = yaml.safe_load((QUESTIONS / "en.yaml").read_text("utf-8"))
+    del forms[line.split(":")[0]]
+    file.write_text(f"{yaml.safe_dump(forms)}{line}\n")
+    with pytest.raises(ConfigError, match=problem):
         Questions.load(file, 0)

@@ -11,8 +11,10 @@ def names(module, text):
 
 def test_a_class_has_its_own_methods_and_not_the_inherited():
     text = (
-        "Classes\nobject\nA\n\nclass A(object)\n\tA(x=1)\n\nA thing.\n\nMethods defined here:\nrun(self, n)\nRun it.\nstop = run(self, n)\n"
-        "Methods inherited from B:\nwalk(self)\nWalk.\n\nFunctions\n\nf(a, *, b=<object object>) -> int\nDo f."
+        "Classes\nobject\nA\n\nclass A(object)\n\tA(x=1)\n\nA thing.\n\n"
+        "Methods defined here:\nrun(self, n)\nRun it.\nstop = run(self, n)\n"
+        "Methods inherited from B:\nwalk(self)\nWalk.\n\n"
+        "Functions\n\nf(a, *, b=<object object>) -> int\nDo f."
     )
     entries = {entry.name: entry for entry in reference.entries("m", text)}
     assert list(entries) == ["m", "m.A", "m.A.run", "m.f"]
@@ -23,9 +25,8 @@ def test_a_class_has_its_own_methods_and_not_the_inherited():
 
 
 def test_the_output_of_an_example_is_no_signature():
-    assert names("fractions", "Functions\nf(x)\nHalve.\n\n>>> f(8)\nFraction(4, 1)\n>>> f(y)\nPoint(x=1)\ng(x)\nMore.") == [
-        "fractions", "fractions.f", "fractions.g",
-    ]  # fmt: skip
+    text = "Functions\nf(x)\nHalve.\n\n>>> f(8)\nFraction(4, 1)\n>>> f(y)\nPoint(x=1)\ng(x)\nMore."
+    assert names("fractions", text) == ["fractions", "fractions.f", "fractions.g"]
 
 
 def test_a_signature_that_is_said_twice_is_one_entry():
@@ -35,7 +36,7 @@ def test_a_signature_that_is_said_twice_is_one_entry():
     assert entry.text.endswith("Fill it.")
 
 
-def test_builtins_and_os_path_are_called_as_they_are_spoken_of():
+def test_builtins_and_os_path_have_the_names_that_users_write():
     assert names("builtins", "Functions\nlen(obj, /)\nCount.")[1] == "len"
     assert names("posixpath", "Functions\njoin(a, *p)\nJoin.")[1] == "os.path.join"
 
@@ -48,7 +49,7 @@ def test_what_python_would_not_define_is_no_signature(line):
 
 
 @pytest.mark.parametrize(
-    ("text", "most", "wanted"),
+    ("text", "max_chars", "expected"),
     [
         ("One two. Three four.", 100, "One two. Three four."),
         ("One two. Three four.", 12, "One two."),
@@ -61,17 +62,20 @@ def test_what_python_would_not_define_is_no_signature(line):
         ("Too long for that", 5, None),
     ],
 )
-def test_text_is_cut_to_whole_sentences(text, most, wanted):
-    assert prose.whole_sentences(text, most) == wanted
+def test_text_is_cut_to_whole_sentences(text, max_chars, expected):
+    assert prose.whole_sentences(text, max_chars) == expected
 
 
 def test_lines_of_chinese_and_japanese_are_prose_and_join_without_spaces():
     assert (
-        prose.prose(["蜜蜂住在蜂箱里，", "每个蜂箱有一只蜂王。"])
+        prose.paragraph_text(["蜜蜂住在蜂箱里，", "每个蜂箱有一只蜂王。"])
         == "蜜蜂住在蜂箱里，每个蜂箱有一只蜂王。"
     )
-    assert prose.prose(["\u3000蜂は巣に住む。", "Python も。"]) == "蜂は巣に住む。 Python も。"
-    assert prose.prose(["蜂蜜"]) is None
+    assert (
+        prose.paragraph_text(["\u3000蜂は巣に住む。", "Python も。"])
+        == "蜂は巣に住む。 Python も。"
+    )
+    assert prose.paragraph_text(["蜂蜜"]) is None
 
 
 @pytest.mark.parametrize(
@@ -79,11 +83,14 @@ def test_lines_of_chinese_and_japanese_are_prose_and_join_without_spaces():
     [["    x = 1"], [">>> f()"], ["* item"], ["=====  ====="], ["12 34 56 78"], ["# x y z"]],
 )
 def test_code_lists_and_tables_are_no_prose(block):
-    assert prose.prose(block) is None
+    assert prose.paragraph_text(block) is None
 
 
 def test_an_example_is_shown_with_the_statements_and_the_import_that_it_needs_and_no_others():
-    text = "Functions\nmean(data)\nAverage.\n\n>>> other = 1\n>>> data = [1, 3]\n>>> data.append(5)\n>>> mean(data)\n3\n"
+    text = (
+        "Functions\nmean(data)\nAverage.\n\n"
+        ">>> other = 1\n>>> data = [1, 3]\n>>> data.append(5)\n>>> mean(data)\n3\n"
+    )
     entry = list(reference.entries("statistics", text))[-1]
     (session,) = doctests.sessions(entry, {"mean"})
     assert (

@@ -41,7 +41,7 @@ def test_a_session_that_does_not_end_is_stopped_and_the_next_still_runs():
 
 
 @pytest.mark.parametrize(
-    ("statements", "said"),
+    ("statements", "message"),
     [
         (["x = 'a' * 10**11\n"], "MemoryError"),
         (["import subprocess\n", "subprocess.run(['true'])\n"], "PermissionError"),
@@ -53,8 +53,8 @@ def test_a_session_that_does_not_end_is_stopped_and_the_next_still_runs():
         (["print('x' * 200_000)\n"], "printed 200001 characters"),
     ],
 )
-def test_what_is_not_allowed_ends_that_session(statements, said):
-    assert said in error(*statements)
+def test_what_is_not_allowed_ends_that_session(statements, message):
+    assert message in error(*statements)
 
 
 def test_one_session_leaves_no_trace_in_the_next():

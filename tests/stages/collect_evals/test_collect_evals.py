@@ -1,4 +1,7 @@
-"""Items are answerable, hard, and not given away by length, place, boilerplate or what is trained on."""
+"""Items are answerable and hard.
+
+Neither length, position, boilerplate nor the training split gives an answer away.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ Split a path name.
 def collected(publish: Any, run: Any) -> Any:
     """collected(heldout, train, **settings): what the stage makes of these documents."""
 
-    def go(
+    def collect(
         heldout: list[dict[str, Any]], train: list[dict[str, Any]] | None = None, **changed: Any
     ) -> Any:
         documents = publish(
@@ -52,22 +55,21 @@ def collected(publish: Any, run: Any) -> Any:
         )
         return run("collect_evals", {"workers": 1} | changed, unique_documents=documents)
 
-    return go
+    return collect
 
 
 @pytest.fixture(scope="module")
 def many() -> list[dict[str, Any]]:
     """The items of sixty pages."""
     pages = [
-        nearest.Page(r["id"], r["url"], r["title"], "en", r["text"])
+        nearest.HeldoutPage(r["id"], r["url"], r["title"], "en", r["text"])
         for r in made_up.documents(0, 60)
     ]
     near = nearest.neighbours(pages)
-    return [
-        row
-        for task in making.TASKS
-        for row in making.make(task, pages, near, set(), CollectEvalsConfig())
-    ]
+    rows = []
+    for task in making.TASKS:
+        rows += making.make(task, pages, near, set(), CollectEvalsConfig())
+    return rows
 
 
 def right(row: dict[str, Any]) -> str:
@@ -113,17 +115,15 @@ def test_all_three_tasks_come_from_pages_that_have_the_like(many: list[dict[str,
 def test_the_right_choice_is_what_follows_in_the_page(many: list[dict[str, Any]]) -> None:
     texts = {row["id"]: " ".join(row["text"].split()) for row in made_up.documents(0, 60)}
     for row in many:
-        question = (
-            row["question"].split("\n\n")[-1]
-            if row["task"] != making.CONTINUATION
-            else row["question"]
-        )
+        question = row["question"]
+        if row["task"] != making.CONTINUATION:
+            question = question.split("\n\n")[-1]
         assert f"{' '.join(question.split())} {right(row)}" in texts[row["document"]]
         if row["task"] == making.CONTINUATION:
             assert sum(choice in texts[row["document"]] for choice in row["choices"]) == 1
 
 
-def test_neither_length_nor_place_gives_the_answer_away(many: list[dict[str, Any]]) -> None:
+def test_neither_length_nor_position_gives_the_answer_away(many: list[dict[str, Any]]) -> None:
     for task in making.TASKS[::2]:
         rows = [row for row in many if row["task"] == task]
         margin = 3 * (0.25 * 0.75 / len(rows)) ** 0.5
@@ -150,20 +150,20 @@ def test_wrong_choices_are_hard_but_wrong(many: list[dict[str, Any]]) -> None:
 
 
 def test_wrong_choices_come_from_the_nearest_pages(many: list[dict[str, Any]]) -> None:
-    topic = {
-        row["id"]: n % 4 for n, row in enumerate(made_up.documents(0, 60))
-    }  # every fourth page shares words
-    home = {
-        s.text: topic[row["id"]] for row in made_up.documents(0, 60) for s in segments(row["text"])
-    }
-    same = [
-        home[c] == topic[row["document"]]
-        for row in many
-        if row["task"] == making.CONTINUATION
-        for c in row["choices"]
-        if c != right(row)
-    ]
-    assert sum(same) / len(same) > 0.8
+    topic_of_page = {}
+    topic_of_sentence = {}
+    for number, row in enumerate(made_up.documents(0, 60)):
+        topic_of_page[row["id"]] = number % 4  # every fourth page shares words
+        for segment in segments(row["text"]):
+            topic_of_sentence[segment.text] = number % 4
+    has_same_topic = []
+    for row in many:
+        if row["task"] != making.CONTINUATION:
+            continue
+        topic = topic_of_page[row["document"]]
+        wrong = [choice for choice in row["choices"] if choice != right(row)]
+        has_same_topic += [topic_of_sentence[choice] == topic for choice in wrong]
+    assert sum(has_same_topic) / len(has_same_topic) > 0.8
 
 
 def test_questions_end_without_a_space_and_choices_begin_without_one(
@@ -293,8 +293,8 @@ def test_a_benchmark_may_lie_in_the_home_folder(
 def test_a_benchmark_counts_by_name_and_content(tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     here, there = tmp_path / "a.jsonl", tmp_path / "elsewhere" / "a.jsonl"
-    for place in (here, there):
-        place.write_text(json.dumps(ROWS[0]))
+    for path in (here, there):
+        path.write_text(json.dumps(ROWS[0]))
     before = CollectEvalsConfig(benchmarks=(str(here),)).identity()
     assert CollectEvalsConfig(benchmarks=(str(there),)).identity() == before
     here.write_text(json.dumps(ROWS[1]))

@@ -56,12 +56,12 @@ def test_conversations_that_sft_did_not_see_come_first_and_only_they_are_held_ou
     assert {one.split for one in few} == {"train", "heldout"}
 
 
-def test_answers_that_do_not_end_are_refused_and_counted(run, given):
+def test_answers_that_do_not_end_are_rejected_and_counted(run, given):
     with pytest.raises(InputError, match=r"0 pairs from 12 prompts and 0 files: 12 unfinished"):
         run("collect_preferences", golden.SETTINGS | {"max_new_tokens": 1}, **given)
 
 
-def test_prompts_without_room_for_an_answer_are_refused(run, given):
+def test_prompts_that_leave_no_tokens_for_an_answer_are_rejected(run, given):
     with pytest.raises(InputError, match=r"12 too_long"):
         run("collect_preferences", golden.SETTINGS | {"max_new_tokens": 120}, **given)
 
@@ -90,8 +90,10 @@ def test_own_pairs_are_taken_in_every_usual_shape(run, given, tmp_path):
     )
     made = run("collect_preferences", {"prompts": 0, "files": [str(file), str(table)]}, **given)
     assert {(row["prompt"][-1]["content"], row["chosen"], row["kind"]) for row in rows(made)} == {
-        ("Sky?", "Blue.", "user"), ("Sea?", "Wet.", "user"), ("Grass?", "Green.", "user"),
-    }  # fmt: skip
+        ("Sky?", "Blue.", "user"),
+        ("Sea?", "Wet.", "user"),
+        ("Grass?", "Green.", "user"),
+    }
     assert made.rows("pairs") == 4
 
 
@@ -102,11 +104,8 @@ def test_whole_conversations_may_have_their_last_question_beside_them(run, tmp_p
         {"role": "user", "content": "Sky?"},
         {"role": "assistant", "content": "Blue."},
     ]
-    usual = {
-        "prompt": "Sea?",
-        "chosen": [USER, ASSISTANT],
-        "rejected": [USER, wrong],
-    }  # ultrafeedback_binarized
+    # The shape of ultrafeedback_binarized.
+    usual = {"prompt": "Sea?", "chosen": [USER, ASSISTANT], "rejected": [USER, wrong]}
     longer = {
         "prompt": " Sea?\n",
         "chosen": [*before, USER, ASSISTANT],
@@ -138,10 +137,8 @@ def test_own_pairs_alone_need_neither_a_model_nor_conversations(run, given, tmp_
         ({}, "checkpoint and conversations"),
         ({"checkpoint": given["checkpoint"]}, "conversations"),
     ):
-        with pytest.raises(
-            ConfigError,
-            match=rf"prompts is 256, so the model is asked; that needs {missing}\n.*--set prompts=0",
-        ):
+        message = rf"prompts is 256, so the model is asked; that needs {missing}\n.*--set prompts=0"
+        with pytest.raises(ConfigError, match=message):
             run("collect_preferences", {"files": [str(file)]}, **inputs)
 
 
@@ -154,20 +151,20 @@ def test_conversations_without_rows_give_no_pairs(run, given, publish):
         )
 
 
-def test_progress_is_told_at_every_batch_of_prompts(given, tmp_path):
-    told = []
+def test_every_batch_of_prompts_reports_progress(given, tmp_path):
+    reported = []
 
-    class Ear(Report):
+    class RecordingReport(Report):
         def progress(self, done, total, unit):
-            told.append((done, total, unit))
+            reported.append((done, total, unit))
 
     row = stage("collect_preferences")
     config = row.config_class.parse(golden.SETTINGS | {"prompts": 12, "batch_size": 5}, row.name)
-    run_stage(Store(tmp_path), row, config, given, Ear())
-    assert told == [(done, 12, "prompts") for done in (0, 5, 10, 12)]
+    run_stage(Store(tmp_path), row, config, given, RecordingReport())
+    assert reported == [(done, 12, "prompts") for done in (0, 5, 10, 12)]
 
 
-def test_each_bad_row_is_refused_by_name_with_its_file_and_row(run, given, tmp_path):
+def test_each_bad_row_is_rejected_with_its_reason_file_and_row(run, given, tmp_path):
     bad = [
         ("not_an_object", [1]),
         ("no_pair", {"prompt": "a", "chosen": "b"}),
@@ -195,12 +192,12 @@ def test_each_bad_row_is_refused_by_name_with_its_file_and_row(run, given, tmp_p
     made = run(
         "collect_preferences", {"prompts": 0, "files": [str(file)], "heldout_share": 0.0}, **given
     )
-    refused = rows(made, "rejects")
+    rejected = rows(made, "rejects")
     wanted = [*(reason for reason, _ in bad), "unreadable_row"]
-    assert [(row["reason"], row["conversation"].rsplit("#")[-1]) for row in refused] == [
+    assert [(row["reason"], row["conversation"].rsplit("#")[-1]) for row in rejected] == [
         (r, str(n)) for n, r in enumerate(wanted, 2)
     ]
-    assert refused[0]["detail"].startswith(f"{file} row 2: ")
+    assert rejected[0]["detail"].startswith(f"{file} row 2: ")
 
 
 def test_a_text_that_spells_out_a_special_token_is_not_asked(run, publish):
