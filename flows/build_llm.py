@@ -10,7 +10,7 @@ from flows import forecast, preview
 from flows import recipe as recipes
 from flows.cli import console
 from flows.cli.console import headline
-from flows.home import enter_folder, open_store
+from flows.home import open_store
 from flows.prefect_host import run_page
 from flows.settings import absolute
 from flows.stage_flows import (
@@ -31,6 +31,7 @@ from flows.stage_flows import (
     sft,
     train_tokenizer,
 )
+from flows.working_folder import enter_folder
 
 RecipeName = Literal[recipes.NAMES]  # type: ignore[valid-type]
 
