@@ -84,16 +84,16 @@ def _parse_arguments() -> tuple[Address, socket.socket]:
 
 
 def _begin_transactions_as_writer() -> None:
-    from prefect.server.database.configurations import AioSqliteConfiguration
+    from prefect.server.database.configurations import AioSqliteConfiguration as SQLite
 
-    begin = AioSqliteConfiguration.begin_transaction
+    begin = SQLite.begin_transaction
 
     def begin_as_writer(
         configuration: Any, session: Any, with_for_update: bool = True
     ) -> AbstractAsyncContextManager[Any]:
         return begin(configuration, session, with_for_update=True)
 
-    AioSqliteConfiguration.begin_transaction = begin_as_writer  # type: ignore
+    SQLite.begin_transaction = begin_as_writer  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":
