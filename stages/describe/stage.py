@@ -49,11 +49,11 @@ def run(config: DescribeConfig, *, out: Draft, report: Report, **given: Artifact
         out.path(name).write_text(text(), "utf-8")
     report.progress(len(files), len(files), "files")
     checkpoint = latest_checkpoint(given)
-    figures = {
-        "artifacts": len(given),
-        "parameters": parameters(checkpoint) if checkpoint else None,
-    }
-    return Facts(figures=figures, notes=_notes(config))
+    weights = parameters(checkpoint) if checkpoint else None
+    return Facts(
+        figures={"artifacts": len(given), "parameters": weights},
+        notes=_notes(config),
+    )
 
 
 def _loss_svg(given: Mapping[str, Artifact]) -> str:
