@@ -168,7 +168,9 @@ def _share_store(at: Home, group_name: str) -> Iterator[str]:
             f"{_user_name(os.geteuid())} may not give files to that group",
             f"join it: usermod -aG {group_name} USER, then log in again",
         ) from None
-    yield f"{store} is shared with the group {group_name}; other users of this machine cannot see it"
+    yield (
+        f"{store} is shared with the group {group_name}; other users of this machine cannot see it"
+    )
 
 
 def _shareable_store(at: Home, group_name: str) -> Path:

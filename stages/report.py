@@ -30,7 +30,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a stage found, for the manifest, the run's page and the cards. All values are plain JSON.
+    """What a stage found, for the manifest, the run's page and the cards, as plain JSON.
 
     Attributes:
         figures: name → number or word, in the order to show, e.g. {"bytes_per_token": 3.9}

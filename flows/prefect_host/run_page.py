@@ -162,7 +162,7 @@ def _put(
 
 @contextmanager
 def reporting(stage: str) -> Iterator[Report]:
-    """Provide a report that is shown on the run's page and, if a person watches, in the terminal."""
+    """Provide a report to the run's page and, if a person watches, to the terminal."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with PageReport(stage) as page, console.reporting(stage) as terminal:
         yield _Combined(page, terminal)

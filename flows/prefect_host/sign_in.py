@@ -34,7 +34,9 @@ MAX_CODE_BYTES = 200
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>groundup: sign in</title>
-<style nonce="NONCE">body {font-family: sans-serif; max-width: 36em; margin: 4em auto}</style></head>
+<style nonce="NONCE">
+body {font-family: sans-serif; max-width: 36em; margin: 4em auto}
+</style></head>
 <body>
 <h1>groundup</h1>
 <p id="state">Signing in …</p>

@@ -14,7 +14,7 @@ STOP_SIGNALS = tuple(
 
 
 def handled_signals() -> list[signal.Signals]:
-    """Return the STOP_SIGNALS that this process does not ignore, as it does SIGHUP under `nohup`."""
+    """Return the STOP_SIGNALS that this process does not ignore. `nohup` makes it ignore SIGHUP."""
     return [number for number in STOP_SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
 
 

@@ -90,7 +90,7 @@ def _nothing() -> None:
 
 @contextmanager
 def _starting() -> Iterator[None]:
-    """Explain errors of starting a process. It takes pipes and files, whose errors do not say so."""
+    """Explain errors of starting a process, which name only the pipes or files that failed."""
     try:
         yield
     except OSError as error:

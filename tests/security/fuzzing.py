@@ -1,4 +1,4 @@
-"""How fuzz tests go about it: documents that were damaged, tried a few hundred times, or for GROUNDUP_FUZZ_SECONDS."""
+"""Fuzzing with damaged documents: some hundred tries, or as many as GROUNDUP_FUZZ_SECONDS allow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from data_contracts import GroundupError
 BUDGET_S = float(os.environ.get("GROUNDUP_FUZZ_SECONDS", "600"))  # of each test marked `long`
 EXAMPLES = 200
 AT_A_TIME = 500  # examples between two looks at the clock
-LONGEST_MESSAGE = 5000  # characters: nobody reads more
+MAX_MESSAGE_CHARS = 5000  # characters: nobody reads more
 
 Attempt = Callable[[Any], None]
 Target = tuple[st.SearchStrategy[Any], Attempt]
@@ -105,7 +105,10 @@ def as_long_as_the_budget(strategy: st.SearchStrategy[Any], attempt: Attempt) ->
 
 
 def refusal(call: Callable[[], Any]) -> str:
-    """What an error of ours says, which is safe for a terminal and short; "" if all is well. Any other error fails the test."""
+    """Return the message of a named error, which must be short and safe for a terminal.
+
+    Returns "" if the call succeeds. Any other error fails the test.
+    """
     try:
         call()
     except GroundupError as error:
@@ -113,5 +116,5 @@ def refusal(call: Callable[[], Any]) -> str:
     else:
         return ""
     assert "\x1b" not in message
-    assert len(message) < LONGEST_MESSAGE
+    assert len(message) < MAX_MESSAGE_CHARS
     return message

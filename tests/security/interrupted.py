@@ -26,7 +26,7 @@ every_signal = pytest.mark.parametrize("number", STOP_SIGNALS, ids=lambda number
 # `groundup` with a command that a test defines, in place of those that take minutes.
 COMMAND = """
 import os, sys, time
-from flows import failures
+from flows.cli import failures
 
 {body}
 

@@ -1,4 +1,4 @@
-"""A small store with a chain of artifacts: raw_documents, clean_documents made from them, and a run `demo` that has both."""
+"""A small store: raw_documents, clean_documents made from them, and a run `demo` with both."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def publish_clean(store: Store, raw: Artifact) -> Artifact:
 
 
 class Entries:
-    """Reads and writes entries of a store as somebody would who does not use groundup: a folder's files or a bucket's objects."""
+    """Reads and writes files of a folder or objects of a bucket without groundup."""
 
     def __init__(self, store: Store):
         self.files, self.root = fsspec.core.url_to_fs(store.location, use_listings_cache=False)

@@ -51,9 +51,14 @@ def _nothing_runs(monkeypatch):
 
 @pytest.mark.parametrize(
     "url",
-    ["http://example.org/textwrap", "http://pydoc.localhost.example.org/textwrap", "http://pydoc.localhost:8080/x",
-     "https://pydoc.localhost/x", "file:///tmp/pydoc.localhost/x"],
-)  # fmt: skip
+    [
+        "http://example.org/textwrap",
+        "http://pydoc.localhost.example.org/textwrap",
+        "http://pydoc.localhost:8080/x",
+        "https://pydoc.localhost/x",
+        "file:///tmp/pydoc.localhost/x",
+    ],
+)
 @pytest.mark.usefixtures("_nothing_runs")
 def test_examples_of_a_page_from_elsewhere_are_never_run_whatever_its_source_is_called(
     run, publish, url
@@ -129,7 +134,7 @@ def test_chats_made_without_running_examples_are_not_taken_for_those_made_with(
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """program(old, new): the sandbox runs its program with that changed, to try one wall without another."""
+    """program(old, new) changes the sandbox's program, to test one protection without another."""
 
     def change(old: str, new: str) -> None:
         text = sandbox.PROGRAM.read_text("utf-8")
@@ -176,7 +181,8 @@ def test_without_audit_events_the_kernel_still_refuses_writing_programs_and_the_
     victim.write_text("here")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("127.0.0.1", 0))
-        send = f"socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', {listener.getsockname()})\n"
+        address = listener.getsockname()
+        send = f"socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', {address})\n"
         assert "Network is unreachable" in error("import socket\n", send)
     for statement in (
         f"open({str(victim)!r}, 'w')\n",
@@ -196,7 +202,10 @@ def test_without_audit_events_a_process_that_an_example_leaves_behind_ends_with_
         "if os.fork() == 0:\n    os.setsid()\n    time.sleep(600)\n\n",
         "1\n",
     ]
-    look = "def lives(n):\n    try:\n        return os.kill(n, 0) is None\n    except ProcessLookupError:\n        return False\n\n"
+    look = (
+        "def lives(n):\n    try:\n        return os.kill(n, 0) is None\n"
+        "    except ProcessLookupError:\n        return False\n\n"
+    )
     count = [
         "import os\n",
         look,

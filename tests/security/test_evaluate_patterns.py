@@ -1,4 +1,4 @@
-"""A task file of plain data may hold a pattern that never ends, and a group of tasks that are not there."""
+"""Task files of plain data: patterns that never end, and groups of tasks that do not exist."""
 
 from __future__ import annotations
 

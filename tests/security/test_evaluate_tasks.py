@@ -84,7 +84,8 @@ WAYS = {
     "trust": {"changes": {"dataset_kwargs": {"trust_remote_code": True}}},
     "a nested loop": {
         "changes": {
-            "doc_to_text": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+            "doc_to_text": "{% for a in range(99999) %}"
+            "{% for b in range(99999) %}{% endfor %}{% endfor %}"
         }
     },
     "doubling": {"changes": {"doc_to_text": "{{ 'a' * 10**10 }}"}},
@@ -95,7 +96,8 @@ WAYS = {
 
 
 def attack(folder: Path, mark: Path, way: str) -> Path:
-    path = written(folder, WAYS[way].get("text", ""), **WAYS[way].get("changes", {}))  # type: ignore[arg-type]
+    text, changes = WAYS[way].get("text", ""), WAYS[way].get("changes", {})
+    path = written(folder, text, **changes)  # type: ignore[arg-type]
     path.write_text(path.read_text().replace("FOLDER", str(folder)).replace("MARK", str(mark)))
     return path
 

@@ -1,4 +1,7 @@
-"""Whatever bytes a model's files have, they are read, or they are one error of ours. No traceback, no hang, no appetite."""
+"""Model files of any bytes are read or give one named error.
+
+No traceback is shown, nothing hangs, and memory stays bounded.
+"""
 
 from __future__ import annotations
 

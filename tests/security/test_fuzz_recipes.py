@@ -1,4 +1,4 @@
-"""A recipe may be any file: it is a recipe, or one error says why not. Nothing hangs, nothing is run, no trace is shown."""
+"""Any file is a recipe or gives one named error: no hang, no traceback, and nothing is run."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def read(data: bytes, folder: Path) -> None:
     try:
         loaded = recipe.load(str(path))
     except ConfigError as error:
-        told = str(error)
-        assert len(told) < 20_000, "nobody reads that"
-        assert "\x1b" not in told
+        message = str(error)
+        assert len(message) < 20_000, "nobody reads that"
+        assert "\x1b" not in message
     else:
         assert set(loaded.configs) == set(stages.NAMES)
 

@@ -1,4 +1,4 @@
-"""Whatever bytes a page, a table, an archive or a file of chats has: rows come of it, or one error. No traceback, no hang."""
+"""Pages, tables, archives and chats of any bytes give rows or one error: no traceback, no hang."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_no_bytes_of_a_source_raise_anything_else_for_as_long_as_we_look(
 
 
 def on_page(guard: Guard) -> Target:
-    """A page of any bytes and character set through all of clean: a row, whose extractor neither died nor hung."""
+    """A page of any bytes and character set gives a row of clean; no extractor dies or hangs."""
     markup = st.lists(st.sampled_from([*TAGS, *MARKS]), max_size=60).map(
         lambda found: "".join(found).encode("utf-8", "surrogatepass")
     )

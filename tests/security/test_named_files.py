@@ -1,4 +1,4 @@
-"""A path that somebody writes into a setting is read if it leads to a plain file; a pipe or a device is one error at once."""
+"""A path in a setting is read if it is a plain file; a pipe or a device is an error at once."""
 
 from __future__ import annotations
 
@@ -121,7 +121,8 @@ import signal
 import sys
 from pathlib import Path
 from stages.file_digests import file_digests
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a script
+# A script that runs the tests in the background ignores the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("begun", flush=True)
 file_digests([Path(sys.argv[1])], "stage.files")
 """

@@ -1,4 +1,4 @@
-"""What a real browser sees of the server: its owner signs in without typing, and pages of others get nothing."""
+"""The server in a real browser: its owner signs in without typing; foreign pages get nothing."""
 
 from __future__ import annotations
 
@@ -33,35 +33,45 @@ PAGES = [
     "settings",
 ]
 UIS = {"first": "", "second": "/v2"}
-# whatever the policy holds back that is not an outside host would be a part of the UI that does not work
+# If the policy holds back anything but an outside host, a part of the UI does not work.
 WATCH_POLICY = """
 window.heldBack = [];
-document.addEventListener("securitypolicyviolation", event => window.heldBack.push(event.effectiveDirective + " " + event.blockedURI));
+document.addEventListener(
+  "securitypolicyviolation",
+  event => window.heldBack.push(event.effectiveDirective + " " + event.blockedURI)
+);
 """
 FETCH = "address => fetch(address, {mode: 'no-cors'}).then(() => 'sent', () => 'not sent')"
 ATTACK = """
 async port => {
   const base = "127.0.0.1:" + port;
-  const reads = await fetch("http://" + base + "/api/csrf-token?client=x").then(answer => answer.text(), () => "nothing");
-  const sends = await fetch("http://" + base + "/sign-in", {method: "POST", body: "x"}).then(() => "an answer", () => "nothing");
-  const opens = path => new Promise(settle => {
+  const reads = await fetch("http://" + base + "/api/csrf-token?client=x")
+    .then(answer => answer.text(), () => "nothing");
+  const sends = await fetch("http://" + base + "/sign-in", {method: "POST", body: "x"})
+    .then(() => "an answer", () => "nothing");
+  const opens = path => new Promise(resolve => {
     const socket = new WebSocket("ws://" + base + path, ["prefect"]);
-    socket.onopen = () => settle("open");
-    socket.onerror = () => settle("nothing");
+    socket.onopen = () => resolve("open");
+    socket.onerror = () => resolve("nothing");
   });
   const frame = document.createElement("iframe");
   frame.src = "http://" + base + "/sign-in";
-  const framed = new Promise(settle => { frame.onload = () => { let text = "nothing";
-    try { text = frame.contentDocument.body.innerText; } catch (error) { }
-    settle(text); }; });
+  const framed = new Promise(resolve => {
+    frame.onload = () => {
+      let text = "nothing";
+      try { text = frame.contentDocument.body.innerText; } catch (error) { }
+      resolve(text);
+    };
+  });
   document.body.append(frame);
-  return [reads, sends, await opens("/api/events/out"), await opens("/api/events/in"), await framed];
+  const sockets = [await opens("/api/events/out"), await opens("/api/events/in")];
+  return [reads, sends, ...sockets, await framed];
 }
 """
 
 
 class Recorder:
-    """A proxy that lets nothing through and remembers what was asked of it. Browsers ask it for all but loopback."""
+    """A proxy that lets nothing through and records requests: all of a browser but for loopback."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -217,8 +227,10 @@ def test_a_page_under_a_foreign_name_that_resolves_to_loopback_is_refused(
         read = "fetch('/api/csrf-token?client=x').then(answer => answer.status)"
         assert page.evaluate(read) == 403
         open_socket = (
-            "new Promise(settle => { const socket = new WebSocket('ws://' + location.host + '/api/events/out', ['prefect']);"
-            "socket.onopen = () => settle('open'); socket.onerror = () => settle('nothing'); })"
+            "new Promise(resolve => {"
+            "const address = 'ws://' + location.host + '/api/events/out';"
+            "const socket = new WebSocket(address, ['prefect']);"
+            "socket.onopen = () => resolve('open'); socket.onerror = () => resolve('nothing'); })"
         )
         assert page.evaluate(open_socket) == "nothing"
 
@@ -230,7 +242,8 @@ def test_nothing_that_is_printed_or_kept_in_the_browser_but_one_entry_has_the_se
         address = _sign_in(attacked, page)
         page.goto(f"{attacked.url}/v2/dashboard", wait_until="networkidle")
         kept = page.evaluate(
-            "JSON.stringify([Object.entries(localStorage), Object.entries(sessionStorage), document.cookie])"
+            "JSON.stringify([Object.entries(localStorage),"
+            " Object.entries(sessionStorage), document.cookie])"
         )
         entries = dict(json.loads(kept)[0])
         assert entries.pop("prefect-password") == basic(attacked.secret)

@@ -1,4 +1,4 @@
-"""Another user who takes the port of a server that has ended gets nothing to do, and nothing that is worth anything."""
+"""Another user who takes the port of a server that has ended gets neither work nor secrets."""
 
 from __future__ import annotations
 

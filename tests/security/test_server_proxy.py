@@ -62,7 +62,7 @@ class Proxied:
 
 @pytest.fixture(scope="module")
 def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
-    """`groundup up --url https://…` behind nginx with infra/nginx.conf, of which only ports and files are others."""
+    """`groundup up --url https://…` behind nginx, with infra/nginx.conf but for ports and files."""
     folder = tmp_path_factory.mktemp("proxy")
     certificate, key = _certificate(folder)
     port, behind = free_port(), free_port()
@@ -121,8 +121,8 @@ def _wait_for_port(port: int) -> None:
 
 
 def test_up_prints_the_address_outside_and_it_signs_a_browser_in(proxied: Proxied) -> None:
-    told = proxied.groundup.run("up").stdout
-    address = next(line.split()[1] for line in told.splitlines() if line.startswith("up "))
+    output = proxied.groundup.run("up").stdout
+    address = next(line.split()[1] for line in output.splitlines() if line.startswith("up "))
     assert address.startswith(f"{proxied.url}/sign-in#")
     with chromium_page(f"--host-resolver-rules=MAP {NAME} 127.0.0.1") as page:
         page.goto(address)

@@ -1,4 +1,4 @@
-"""Files and folders of strangers as sources: links that lead elsewhere, files that unpack to more than memory holds."""
+"""Untrusted files and folders as sources: links that lead elsewhere, and unpacking bombs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from data_contracts import InputError
 from stages.user_files import LONGEST, read_rows
 from tests.security.crawled import crawled
 
-MOST_MEGABYTES = 512
+MAX_MEGABYTES = 512
 SECRET = "-----BEGIN OPENSSH PRIVATE KEY-----"
 
 
@@ -100,7 +100,7 @@ def test_a_folder_of_a_data_set_brings_no_files_of_elsewhere(tmp_path, cloned):
 
 
 def gzipped(path, *pieces):
-    """pieces: (bytes, times). Members of gzip one after the other, as `cat a.gz b.gz` makes them: quick to write."""
+    """Write gzip members one after the other, as `cat a.gz b.gz` does. pieces: (bytes, times)."""
     with path.open("wb") as out:
         for piece, times in pieces:
             member = gzip.compress(piece)
@@ -130,7 +130,8 @@ def archive(path):
     size = 2000 << 20
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"
     record = (
-        b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:0>\r\nWARC-Target-URI: http://example.org/\r\n"
+        b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:0>\r\n"
+        b"WARC-Target-URI: http://example.org/\r\n"
         b"WARC-Date: 2026-01-01T00:00:00Z\r\nContent-Type: application/http; msgtype=response\r\n"
         b"Content-Length: " + str(len(head) + size).encode() + b"\r\n\r\n" + head
     )
@@ -148,7 +149,8 @@ def packed_body(path):
     body = b"".join(packer.compress(b"a" * (1 << 20)) for _ in range(2000)) + packer.flush()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n"
     path.write_bytes(
-        b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:0>\r\nWARC-Target-URI: http://example.org/\r\n"
+        b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:0>\r\n"
+        b"WARC-Target-URI: http://example.org/\r\n"
         b"WARC-Date: 2026-01-01T00:00:00Z\r\nContent-Type: application/http; msgtype=response\r\n"
         b"Content-Length: "
         + str(len(head) + len(body)).encode()
@@ -186,11 +188,18 @@ def wide_csv(path):
 
 
 BOMBS = [
-    ("rows.jsonl.gz", rows_of_jsonl), ("line.jsonl.gz", one_line), ("lists.jsonl", lists_in_lists), ("text.txt.gz", one_line),
-    ("line.csv.gz", one_line), ("fields.csv.gz", wide_csv), ("record.warc.gz", archive), ("body.warc", packed_body),
+    ("rows.jsonl.gz", rows_of_jsonl),
+    ("line.jsonl.gz", one_line),
+    ("lists.jsonl", lists_in_lists),
+    ("text.txt.gz", one_line),
+    ("line.csv.gz", one_line),
+    ("fields.csv.gz", wide_csv),
+    ("record.warc.gz", archive),
+    ("body.warc", packed_body),
     ("header.warc.gz", header_without_end),
-    ("dictionary.parquet", dictionary), ("row.parquet", one_row),
-]  # fmt: skip
+    ("dictionary.parquet", dictionary),
+    ("row.parquet", one_row),
+]
 
 
 @pytest.mark.slow
@@ -199,7 +208,7 @@ BOMBS = [
 def test_no_file_takes_more_than_half_a_gigabyte_whatever_it_unpacks_to(tmp_path, name, make):
     make(tmp_path / name)
     done = crawled(tmp_path / "store", kind="files", name="mine", paths=[str(tmp_path / name)])
-    assert done.peak <= MOST_MEGABYTES, done
+    assert done.peak <= MAX_MEGABYTES, done
     refused = name in done.error or "unreadable_row" in done.error
     assert refused or done.documents, done  # a document that was cut at the limit is fine, too
 
@@ -210,7 +219,7 @@ def test_a_data_set_keeps_within_it_too(tmp_path, name):
     (tmp_path / "set").mkdir()
     dict(BOMBS)[name](tmp_path / "set" / name)
     done = crawled(tmp_path / "store", kind="dataset", dataset=str(tmp_path / "set"))
-    assert done.peak <= MOST_MEGABYTES, done
+    assert done.peak <= MAX_MEGABYTES, done
     assert done.error or done.documents
 
 
@@ -230,14 +239,14 @@ def test_reading_ends_at_a_signal(tmp_path, name, number):
     try:
         reader = _child(process)
         os.kill(process.pid, number)
-        said, _ = process.communicate(timeout=60)
+        stdout, _ = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
     assert not os.path.exists(f"/proc/{reader}") or _is_zombie(reader)
-    told = json.loads(said.splitlines()[-1])
-    assert "stopped by a signal in" in told["error"]
-    assert name in told["error"]
+    error = json.loads(stdout.splitlines()[-1])["error"]
+    assert "stopped by a signal in" in error
+    assert name in error
 
 
 def _child(process):

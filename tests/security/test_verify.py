@@ -49,7 +49,7 @@ def leaves(value: Any, path: Path_ = ()) -> Iterator[Path_]:
 
 
 def changed(value: Any) -> Any:
-    """Another value of the same kind, which no pattern of a manifest forbids where it can be helped."""
+    """Another value of the same kind, which matches the patterns of a manifest if possible."""
     if isinstance(value, bool) or value is None:
         return "2026-01-31" if value is None else not value
     if isinstance(value, int | float):
