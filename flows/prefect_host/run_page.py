@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -256,7 +257,7 @@ def _show_scores(name: str, scores: Artifact) -> None:
     columns = ("task", "metric", "value", "stderr", "n", "baseline", "baseline_name")
     rows = scores.read("scores", columns).to_pylist()
     _show_image("scores-picture", pictures.scores_svg(rows), "Scores beside their baselines")
-    cells = [[row[column] for column in columns] for row in rows]
+    cells = list(map(itemgetter(*columns), rows))
     text = f"# Scores of {plain(name)}\n\n{table(columns, cells)}"
     _show_markdown("scores", text, f"Scores of {name}")
 

@@ -54,13 +54,13 @@ class _Peaks:
     def _look(self) -> None:
         own = os.getpid()
         while not self._over.wait(0.005):
-            with suppress(OSError, LookupError):  # of a process that just ended
+            with suppress(OSError, LookupError):  # the process has just ended
                 children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
                 for process in (own, *map(int, children)):
                     self._of[process] = max(self._of.get(process, 0), _peak(process))
 
     def total(self) -> float:
-        """Megabytes, were all of them at their peaks at once."""
+        """Return the megabytes that all processes would use if they were at their peaks at once."""
         self._over.set()
         self._watch.join()
         return sum(self._of.values())

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from data_contracts import GroundupError
 
-BUDGET_S = float(os.environ.get("GROUNDUP_FUZZ_SECONDS", "600"))  # of each test marked `long`
+BUDGET_S = float(os.environ.get("GROUNDUP_FUZZ_SECONDS", "600"))  # for each test marked `long`
 EXAMPLES = 200
-AT_A_TIME = 500  # examples between two looks at the clock
+AT_A_TIME = 500  # examples between two checks of the time
 MAX_MESSAGE_CHARS = 5000  # characters: nobody reads more
 
 Attempt = Callable[[Any], None]
@@ -58,7 +58,7 @@ _PIECES = [
 
 @st.composite
 def mangled(draw: st.DrawFn, written: bytes, within: int | None = None) -> bytes:
-    """The bytes with pieces overwritten, cut out and put in, in the first `within` of them."""
+    """The bytes with pieces overwritten, removed and inserted within the first `within` bytes."""
     data = written
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, min(len(data), within or len(data))))
@@ -70,7 +70,7 @@ def mangled(draw: st.DrawFn, written: bytes, within: int | None = None) -> bytes
 
 @st.composite
 def edited(draw: st.DrawFn, document: dict[str, Any]) -> bytes:
-    """The JSON document with the value somewhere in it replaced by any other."""
+    """The JSON document with one of its values replaced by any other value."""
     changed = json.loads(json.dumps(document))
     part: Any = changed
     while True:
@@ -85,7 +85,7 @@ def edited(draw: st.DrawFn, document: dict[str, Any]) -> bytes:
 
 
 def many(strategy: st.SearchStrategy[Any], attempt: Attempt, examples: int = EXAMPLES) -> None:
-    """Have `attempt` meet that many examples."""
+    """Try `attempt` with that many examples."""
 
     @settings(
         max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -98,7 +98,7 @@ def many(strategy: st.SearchStrategy[Any], attempt: Attempt, examples: int = EXA
 
 
 def as_long_as_the_budget(strategy: st.SearchStrategy[Any], attempt: Attempt) -> None:
-    """Have `attempt` meet examples for BUDGET_S."""
+    """Try `attempt` with examples for BUDGET_S seconds."""
     end = time.monotonic() + BUDGET_S
     while time.monotonic() < end:
         many(strategy, attempt, AT_A_TIME)

@@ -25,7 +25,7 @@ def fill(store: Store) -> None:
 
 
 def publish_raw(store: Store, name: str = "a") -> Artifact:
-    """Five pages. Another name, another artifact."""
+    """Publish five pages. Another name gives another artifact."""
     rows = good_rows(current(RAW), "documents", 5)
 
     def make(draft: Any) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def ref_key(output: str, number: int = 1) -> str:
 
 
 def forget_seals(store: Store) -> None:
-    """Make of a store what release 0.1 would have written: nothing holds a manifest's digest."""
+    """Turn a store into one of release 0.1, in which nothing contains a manifest's digest."""
     entries = Entries(store)
     for output in (RAW, CLEAN):
         entries.change_json(

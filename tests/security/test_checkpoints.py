@@ -42,7 +42,7 @@ READERS = {
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a sound checkpoint."""
+    """The files of a valid checkpoint."""
     from data_contracts import Store
     from tests.conftest import publisher
 
@@ -212,7 +212,7 @@ def test_every_stage_refuses_a_hostile_checkpoint_with_one_error(
     given = golden.inputs(publish)
     for damage in EVERY:
         bad = hostile(publish, monkeypatch, spoilt(sound, damage))
-        bad.verify()  # its manifest is as good as any
+        bad.verify()  # its manifest is valid
         for wanted in [one for one in stage.consumes if one.artifact_type == "checkpoint"]:
             with pytest.raises((ContractError, ArtifactError)) as error:
                 run_stage(store, stage, config, given | {wanted.name: bad})

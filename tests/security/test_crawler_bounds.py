@@ -134,7 +134,7 @@ def stalling(sent: bytes, again: bytes = b""):
 
 @pytest.fixture
 def raw(site):
-    """raw(talk) → the origin of a server that speaks so."""
+    """raw(talk) → the origin of a server whose connections `talk` handles."""
     servers = []
 
     def start(talk):
@@ -240,7 +240,7 @@ def test_redirects_in_a_circle_end(site, run):
 
 @pytest.fixture
 def planted(tmp_path):
-    """A file that must not come to be, and a pickle and a program that would make it."""
+    """A file that must not be created, and a pickle and a program that would create it."""
     return tmp_path / "planted"
 
 

@@ -183,7 +183,7 @@ def test_what_caused_an_error_is_masked_too_and_so_is_an_error_that_keeps_its_te
 
 @pytest.fixture
 def groundup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`groundup …` in this process, with a home of its own; gives all that it printed."""
+    """Run `groundup …` in this process, with a separate home, and return its output."""
     monkeypatch.setenv("GROUNDUP_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("GROUNDUP_STORE", raising=False)
 
@@ -321,7 +321,7 @@ def test_the_advice_works_a_data_set_behind_a_password_is_read_with_netrc(
 
 
 def kept(folder: Path, secret: str) -> list[Path]:
-    """Files that hold the secret."""
+    """Return the files that contain the secret."""
     return [
         path
         for path in folder.rglob("*")
@@ -332,7 +332,7 @@ def kept(folder: Path, secret: str) -> list[Path]:
 WORK = """
 from datasets import config
 config.STREAMING_READ_MAX_RETRIES = 1
-config.STREAMING_READ_RETRY_INTERVAL = 0  # it would ask a proxy that is not there for minutes
+config.STREAMING_READ_RETRY_INTERVAL = 0  # or it would try a missing proxy for minutes
 from flows.home import home
 from flows.prefect_host.server import running_server
 with running_server(home(), "prefect"):

@@ -1,4 +1,4 @@
-"""Examples of pages are programs. Which of them are run, and what those that are run can do."""
+"""Examples on pages are programs: which of them are run, and what these can do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ confined = pytest.mark.skipif(bool(sandbox.missing()), reason=sandbox.missing())
 
 
 def chats_of(run, publish, *, url, source="pydoc", **settings):
-    """Chats of the API page with examples, had from that address, by a source of that name."""
+    """Return the chats of an API page with examples, from that address and source."""
     page = golden.document("Pydoc: module textwrap", golden.API) | {"url": url, "source": source}
     return run(
         "collect_chats",
@@ -95,7 +95,7 @@ def test_no_name_of_a_source_can_be_given_trust():
 
 @pytest.fixture
 def without_namespaces(tmp_path, monkeypatch):
-    """A system whose `unshare` answers as that of a container without the right to it."""
+    """A system whose `unshare` fails as in a container without the permission."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "unshare"
     program.write_text(
@@ -151,7 +151,7 @@ def program(tmp_path, monkeypatch):
 def test_a_kernel_without_landlock_runs_nothing(program):
     program(
         "libc.syscall(444,", "libc.syscall(9999,"
-    )  # a kernel that does not know the call answers the same
+    )  # a kernel without the call gives the same error
     assert sandbox.missing().startswith("the kernel has no Landlock")
     assert sandbox.run_sessions([["1\n"]], 5)[0].not_run
 

@@ -61,7 +61,7 @@ def test_a_thousand_slow_searches_share_one_bound(soon):
 
 
 WRONG = {
-    # which of its bounds it meets first depends on the machine
+    # which limit it reaches first depends on the machine
     "more than memory": (
         "(?=(.*))",
         "a" * 20_000,

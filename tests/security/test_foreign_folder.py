@@ -1,4 +1,4 @@
-"""A folder that somebody else made, e.g. a cloned repository, runs nothing when one works in it."""
+"""Working in a foreign folder, e.g. a cloned repository, runs nothing of what is in it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ MODULES = [
 
 
 def planted(folder: Path, settings: str) -> Path:
-    """Fill `folder` with files that would leave a trace if anything ran them; the trace."""
+    """Fill `folder` with files that leave a trace if anything runs them; return the trace."""
     ran, config, profiles = folder / "ran", folder / "logging.yaml", folder / "profiles.toml"
     config.write_text(LOGGING.format(ran=ran))
     profiles.write_text(

@@ -53,7 +53,7 @@ MARKS = ["&#0;", "&#xD800;", "&#1114112;", "&amp", PYDOC.mark, *CHARACTERS]
 
 
 def as_rows(items: Iterator[Any]) -> None:
-    """Take every row; its text can be written, which half of a character cannot."""
+    """Read every row, and check that its text can be encoded: half a character could not."""
     for item in items:
         texts = []
         if isinstance(item, Document):
@@ -148,7 +148,7 @@ def on_own_rows(
 
 
 def writable(row: Any) -> None:
-    """All text of a row can be written, which half of a character cannot."""
+    """Check that all text of a row can be encoded: half a character could not."""
     columns = asdict(row) if is_dataclass(row) and not isinstance(row, type) else row
     json.dumps(columns, ensure_ascii=False).encode("utf-8")
 

@@ -33,7 +33,7 @@ def as_other(
 
 
 def readable(folder: Path, user: int = NOBODY, group: int = NOBODY) -> list[str]:
-    """What in `folder` another user can read: every file, tried one by one by its path."""
+    """Return the files in `folder` that another user can read, tried one by one by path."""
     files = [str(path) for path in folder.rglob("*") if path.is_file()]
     assert files, "a test that finds no file could not fail"
     return [path for path in files if as_other("cat", path, user=user, group=group).returncode == 0]

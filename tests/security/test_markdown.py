@@ -92,7 +92,7 @@ def test_foreign_text_is_text_wherever_it_stands_on_a_page(attack: str) -> None:
 
 
 def as_read(page: str) -> str:
-    """What a reader sees of the first paragraph, cell or item."""
+    """Return the text that a reader sees in the first paragraph, cell or item."""
     inline = next(token for token in RENDERER.parse(page) if token.type == "inline")
     assert {child.type for child in inline.children or []} <= {
         "text",
@@ -118,7 +118,7 @@ def test_a_reader_sees_foreign_text_as_it_was_written(text: str) -> None:
         found = RENDERER.parse(page)
         assert found[0].type == block, page
         assert [token.content for token in found if token.type == "inline"][-1] == "after", page
-        if "`" not in text:  # code is shown as code, its entities as they are written
+        if "`" not in text:  # code shows entities as they are written
             assert as_read(page) == written, page
         assert not ACTIVE & set(kinds(page)), page
 
@@ -257,7 +257,7 @@ def test_pictures_draw_any_text_as_text(attack: str) -> None:
 
 @pytest.fixture
 def page(store: Store, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The page that Prefect is given for an artifact with these facts."""
+    """The page that Prefect receives for an artifact with these facts."""
 
     def draw(facts: dict[str, Any]) -> str:
         drawn: list[str] = []

@@ -132,7 +132,7 @@ file_digests([Path(sys.argv[1])], "stage.files")
 def test_a_file_that_takes_minutes_to_hash_keeps_no_signal_waiting(tmp_path, number):
     large = tmp_path / "large"
     with large.open("wb") as file:
-        file.truncate(1 << 40)  # a hole: a terabyte that takes no room
+        file.truncate(1 << 40)  # a hole: a terabyte that takes no disk space
     environment = os.environ | {"GROUNDUP_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-c", DIGEST, str(large)]
     with subprocess.Popen(

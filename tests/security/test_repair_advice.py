@@ -1,4 +1,4 @@
-"""What is advised follows from the cause, repairs it when it is done, and deletes nothing."""
+"""The advice of an error fits its cause, repairs it when followed, and deletes nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.security.stores import CLEAN, RAW, Entries, manifest_key, ref_key
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """A store that belongs to somebody for whom permissions count, in a folder to which he gets."""
+    """A store of a user for whom permissions count, in a folder that this user can enter."""
     with open_folder() as folder:
         store = Store(folder / "store")
         stores.fill(store)

@@ -32,7 +32,7 @@ def filled(
 
 @pytest.fixture
 def rm(filled: Store, capsys: pytest.CaptureFixture[str]) -> Rm:
-    """The command; gives what it prints as JSON."""
+    """Run the command and return its JSON output."""
 
     def go(artifact: str | None = None, **options: bool) -> Any:
         capsys.readouterr()

@@ -146,7 +146,7 @@ def test_the_address_signs_in_to_both_uis_without_typing_and_once(attacked: Grou
             page.get_by_text("build-llm").locator("visible=true").first.wait_for()
             assert page.locator("input[type=password]").count() == 0
         assert "#" not in page.evaluate("JSON.stringify(history.state) + location.href")
-    with chromium_page() as page:  # somebody who finds the address in a history
+    with chromium_page() as page:  # as somebody does who finds the address in a history
         page.goto(address)
         page.get_by_text(USED_UP).wait_for()
         assert page.evaluate("localStorage.length") == 0
@@ -167,13 +167,13 @@ def test_no_page_asks_an_outside_host_and_none_is_held_back_from_its_own(
     attacked: Groundup, recorder: Recorder, prefix: str
 ) -> None:
     run = _failed_run(attacked)
-    # Chromium goes past a proxy for loopback, and so reaches our server
+    # Chromium uses no proxy for loopback, and so reaches our server
     with chromium_page(f"--proxy-server=http://127.0.0.1:{recorder.port}") as page:
         page.goto("about:blank")
         page.evaluate(FETCH, "http://outside.example/before")
         assert recorder.names("outside.example/before"), "what a page without a policy asks is seen"
         page.add_init_script(WATCH_POLICY)
-        asked: list[str] = []  # by pages; the proxy sees what Chromium asks for itself, too
+        asked: list[str] = []  # by pages; the proxy also sees the requests of Chromium itself
         page.context.on("request", lambda request: asked.append(request.url))
         page.on("websocket", lambda opened: asked.append(opened.url))
         recorder.asked.clear()
@@ -202,7 +202,7 @@ def test_no_page_asks_an_outside_host_and_none_is_held_back_from_its_own(
 
 
 def _failed_run(groundup: Groundup) -> str:
-    """A run that has a page of its own; it fails at once, for want of a run called none."""
+    """A flow run with a page. It fails at once, because there is no run called none."""
     identity = groundup.deployment("rerun")["id"]
     parameters = {"name": "none", "stage": "clean"}
     return groundup.api(f"/deployments/{identity}/create_flow_run", parameters=parameters)["id"]

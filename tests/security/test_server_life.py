@@ -15,7 +15,7 @@ from flows.prefect_host import server_life
 
 @pytest.fixture
 def served(tmp_path: Path) -> Home:
-    """A home whose server is this process, as far as the record says."""
+    """A home whose record names this process as its server."""
     at = Home(tmp_path)
     at.prefect.mkdir()
     record(at)

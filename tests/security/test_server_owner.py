@@ -296,7 +296,7 @@ def _start_unchecked(groundup: Groundup, job_variables: dict[str, Any]) -> str:
 
 
 def _end(groundup: Groundup, run: str) -> str:
-    """The type of the state in which a run ends."""
+    """Wait for the end of a run and return the type of its state."""
     ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
     _wait_until(lambda: groundup.api(f"/flow_runs/{run}")["state_type"] in ended)
     return groundup.api(f"/flow_runs/{run}")["state_type"]
@@ -376,7 +376,7 @@ def test_it_listens_on_loopback_only(attacked: Groundup) -> None:
 
 
 def _api(groundup: Groundup) -> list[tuple[str, str]]:
-    """Every method and path that the API says it has."""
+    """Return every method and path of the API's schema."""
     with _anonymous(groundup) as client:
         schema = client.get("/openapi.json").raise_for_status().json()
     found = []

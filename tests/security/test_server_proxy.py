@@ -1,4 +1,4 @@
-"""infra/nginx.conf as it is, before a real server: TLS outside, and the same rules behind it."""
+"""infra/nginx.conf before a real server: TLS outside, and the same rules behind it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Proxied:
         return f"https://{NAME}:{self.port}"
 
     def client(self, **settings) -> httpx.Client:
-        """Speaks to the proxy by its name, which no name server knows."""
+        """Connects to the proxy under its name, which no name server knows."""
         extensions = {"sni_hostname": NAME}
         headers = {"Host": f"{NAME}:{self.port}"} | settings.pop("headers", {})
         client = httpx.Client(

@@ -26,7 +26,7 @@ SECRET = "-----BEGIN OPENSSH PRIVATE KEY-----"
 
 @pytest.fixture
 def cloned(tmp_path):
-    """A folder that somebody else filled, beside a key that is none of theirs."""
+    """A folder that somebody else filled, beside a key that is not theirs."""
     (tmp_path / "home" / ".ssh").mkdir(parents=True)
     (tmp_path / "home" / ".ssh" / "id_rsa").write_text(SECRET)
     (tmp_path / "home" / "notes").mkdir()
@@ -116,17 +116,17 @@ def rows_of_jsonl(path):
 
 
 def one_line(path):
-    """2 GB without an end of line."""
+    """Write 2 GB without a line end."""
     gzipped(path, (MEGABYTE, 2000))
 
 
 def lists_in_lists(path):
-    """Small as bytes, large as objects: 60 MB of empty lists in one line."""
+    """Write 60 MB of empty lists in one line: few bytes, but large as objects."""
     path.write_bytes(b'{"text": "a", "b": [' + b"[]," * (20 << 20) + b"[]]}\n")
 
 
 def archive(path):
-    """One record of 2 GB."""
+    """Write one record of 2 GB."""
     size = 2000 << 20
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"
     record = (
@@ -139,12 +139,12 @@ def archive(path):
 
 
 def header_without_end(path):
-    """A header of 250 MB in one line: warcio takes the square of that, half an hour."""
+    """Write a header of 250 MB in one line. warcio's time is quadratic: half an hour."""
     gzipped(path, (b"WARC/1.0\r\nX: ", 1), (MEGABYTE, 250))
 
 
 def packed_body(path):
-    """A record whose body is packed once more."""
+    """Write a record whose body is compressed, too."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     body = b"".join(packer.compress(b"a" * (1 << 20)) for _ in range(2000)) + packer.flush()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n"
@@ -162,7 +162,7 @@ def packed_body(path):
 
 
 def dictionary(path):
-    """2,000 rows that are all the same 100 MB, which are in the file once, packed."""
+    """Write 2,000 rows with the same 100 MB, which the file contains once, compressed."""
     column = pa.DictionaryArray.from_arrays(
         pa.array([0] * 2000, pa.int32()), pa.array(["a" * (100 << 20)])
     )
@@ -174,7 +174,7 @@ def dictionary(path):
 
 
 def one_row(path):
-    """A value of 400 MB, which packs to nothing."""
+    """Write a value of 400 MB, which compresses to almost nothing."""
     pq.write_table(
         pa.table({"text": pa.array(["a" * (400 << 20)], pa.large_string())}),
         path,
@@ -183,7 +183,7 @@ def one_row(path):
 
 
 def wide_csv(path):
-    """A row of 2 GB of empty fields."""
+    """Write a row of 2 GB of empty fields."""
     gzipped(path, (b"text,more\n", 1), (b"," * (1 << 20), 2000))
 
 
@@ -250,7 +250,7 @@ def test_reading_ends_at_a_signal(tmp_path, name, number):
 
 
 def _child(process):
-    """The process that reads, once it has begun."""
+    """Wait for the process that reads, and return its id."""
     until = time.monotonic() + 60
     while time.monotonic() < until and process.poll() is None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -45,7 +45,7 @@ def filled(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    """A folder outside of the store with what a user would miss."""
+    """A folder outside of the store with files that a user would miss."""
     folder = tmp_path / "victim"
     for inside in ("files", "scratch", "thesis"):
         (folder / inside).mkdir(parents=True)
@@ -58,7 +58,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 def plant(link: Path, to: Path) -> None:
-    """Put a link in the stead of what is there."""
+    """Replace what is there by a link."""
     if link.is_dir():
         shutil.rmtree(link)
     link.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Text that others wrote steers no terminal: controls are shown, wherever it is printed."""
+"""Untrusted text controls no terminal: control characters are shown, wherever it is printed."""
 
 from __future__ import annotations
 
@@ -180,13 +180,13 @@ def test_notes_of_a_stage_and_tables_are_safe(capsys: pytest.CaptureFixture[str]
         with console.reporting("crawl") as report:
             report.note(HOSTILE)
     output = capsys.readouterr().out
-    assert output.count("owned") >= 6  # a table breaks its lines
+    assert output.count("owned") >= 6  # a table wraps its lines
     assert safe(output.replace("\n", ""))
 
 
 @pytest.fixture
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A store with an artifact whose settings and facts say what they should not."""
+    """A store with an artifact whose settings and facts contain hostile text."""
     monkeypatch.setenv("GROUNDUP_HOME", str(tmp_path))
     monkeypatch.delenv("GROUNDUP_STORE", raising=False)
     text = HOSTILE.replace("\ud83d", "") + MARKUP
@@ -237,7 +237,7 @@ def _loaded(*_: object):
 
 
 def _say(monkeypatch: pytest.MonkeyPatch, requests: list[object]) -> None:
-    """Let every model say what it should not, a character at a time."""
+    """Let every model answer with hostile text, a character at a time."""
 
     def answer(_: object, messages: list[dict[str, str]], **__: object):
         requests.append([dict(message) for message in messages])

@@ -1,4 +1,4 @@
-"""`groundup verify` calls sound what is as it was published, and nothing else."""
+"""`groundup verify` accepts artifacts that are as they were published, and nothing else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def verified(store: Store, reference: str) -> Verified:
 
 
 def leaves(value: Any, path: Path_ = ()) -> Iterator[Path_]:
-    """The way to every value in a JSON document, lists and objects too."""
+    """Yield the path to every value in a JSON document, including lists and objects."""
     if path:
         yield path
     inside = (
