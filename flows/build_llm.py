@@ -11,10 +11,11 @@ from flows import forecast, preview
 from flows import recipe as recipes
 from flows.cli import console
 from flows.cli.console import headline
-from flows.home import enter_folder, open_store
+from flows.home import open_store
 from flows.prefect_host import recipe_page, run_page
 from flows.settings import absolute
 from flows.stage_flows import SUBFLOWS
+from flows.working_folder import enter_folder
 
 RecipeName = Literal[recipes.NAMES]  # type: ignore[valid-type]
 

@@ -1,4 +1,4 @@
-"""Where groundup keeps things for the folder that a person works in: the store, and the state of Prefect."""
+"""The folder in which groundup keeps its files: the artifact store and the state of Prefect."""
 
 from __future__ import annotations
 
@@ -18,74 +18,83 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Home:
-    """`.groundup` in the current folder, or GROUNDUP_HOME."""
+    """The home: `.groundup` in the current folder, or the folder that GROUNDUP_HOME names."""
 
     path: Path
 
     @property
     def store(self) -> str:
-        """A folder (absolute, so that every process means the same) or a URL: GROUNDUP_STORE, or `store` in here.
+        """The store: what GROUNDUP_STORE names, or the folder `store` of the home.
 
-        Raises ConfigError for a URL with credentials: it would be kept in records, logs and messages.
+        Returns:
+            A URL, or an absolute path, which means the same folder to every process.
+
+        Raises:
+            ConfigError: The URL holds credentials. They would end up in records, logs and
+                messages.
         """
-        given = os.environ.get("GROUNDUP_STORE") or str(self.path / "store")
-        if holds_credentials(given):
+        location = os.environ.get("GROUNDUP_STORE") or str(self.path / "store")
+        if holds_credentials(location):
             raise ConfigError(
-                f"GROUNDUP_STORE={masked(given)}", "is an address with credentials in it", ADVICE
+                f"GROUNDUP_STORE={masked(location)}",
+                "is an address with credentials in it",
+                ADVICE,
             )
-        return given if "://" in given else str(Path(given).expanduser().resolve())
+        if "://" in location:
+            return location
+        return str(Path(location).expanduser().resolve())
 
     @property
     def prefect(self) -> Path:
+        """The folder of Prefect's database, logs and secret."""
         return self.path / "prefect"
 
     def pid_file(self, process: str) -> Path:
+        """The file that records which process is our `process` ("server" or "worker")."""
         return self.prefect / f"{process}.json"
 
     def log(self, process: str) -> Path:
+        """The log file of our `process` ("server" or "worker")."""
         return self.prefect / f"{process}.log"
 
 
 def home() -> Home:
+    """Return the home that this process uses."""
     return Home(Path(os.environ.get("GROUNDUP_HOME") or ".groundup").expanduser().resolve())
 
 
-def enter_folder() -> None:
-    """Work where `groundup up` or `groundup run` was called: relative paths in settings start there, and Prefect starts runs elsewhere."""
-    if "PREFECT__FLOW_RUN_ID" in os.environ:  # in a worker that may have been started by hand
-        from flows.private_home import keep_private
-
-        keep_private()
-    os.chdir(os.environ.get("GROUNDUP_FOLDER", "."))
-
-
 def open_store() -> Store:
-    """The store of this folder.
+    """Open the store of the home.
 
     Raises:
-        ConfigError: there is a file in its place.
+        ConfigError: The path of the store is a file.
     """
-    from data_contracts import (
-        open_store as open_store_at,
-    )  # Arrow and all contracts: not for a command's help
+    # Imports Arrow and reads all contracts, which the help of a command does not need.
+    from data_contracts import open_store as open_store_at
 
-    place = home().store
-    if "://" not in place and Path(place).exists() and not Path(place).is_dir():
-        fix = "move it away, or give another place: GROUNDUP_STORE=FOLDER groundup …"
-        raise ConfigError(f"the store {place}", "is a file, not a folder", fix)
-    return open_store_at(place)
+    location = home().store
+    is_local = "://" not in location
+    if is_local and Path(location).exists() and not Path(location).is_dir():
+        raise ConfigError(
+            f"the store {location}",
+            "is a file, not a folder",
+            "move it away, or name another folder: GROUNDUP_STORE=FOLDER groundup …",
+        )
+    return open_store_at(location)
 
 
 @contextmanager
 def writing(at: Home) -> Iterator[None]:
-    """What goes wrong with a file in the home is said with the home's name.
+    """Turn an OSError of the block into an error that names the home.
 
     Raises:
-        GroundupError: the home cannot be written.
+        GroundupError: The home cannot be written.
     """
     try:
         yield
     except OSError as error:
-        fix = "repair that, or give another: GROUNDUP_HOME=FOLDER groundup …"
-        why = f"cannot be written: {error.strerror}"
-        raise GroundupError(f"the folder {at.path}", why, fix) from error
+        raise GroundupError(
+            f"the folder {at.path}",
+            f"cannot be written: {error.strerror}",
+            "repair that, or name another folder: GROUNDUP_HOME=FOLDER groundup …",
+        ) from error

@@ -1,7 +1,9 @@
-"""The home is its owner's alone, and so is the store, unless GROUNDUP_STORE_GROUP names a group that shares it.
+"""File permissions: the home and the store are private to their owner.
 
-A home holds the database, logs, the API secret and artifacts made of pages that may be private. Everything that groundup makes is closed
-to others from the start (umask), and a home that an older groundup left open is closed when the next command works in it.
+A home holds the database, logs, the API secret and artifacts made of pages that may be private.
+The umask closes new files to other users. A home that an older groundup left open is closed when
+the next command works in it. GROUNDUP_STORE_GROUP names a group that shares a store outside of the
+home.
 """
 
 from __future__ import annotations
@@ -18,31 +20,38 @@ from flows.home import Home
 
 GROUP = "GROUNDUP_STORE_GROUP"
 PRIVATE, OTHERS, ALL_BUT_OWNER = 0o700, 0o007, 0o077
+OWNER_TO_GROUP = 3  # bits by which the owner's permissions are shifted to be the group's
 
 
 def umask() -> int:
-    """What new files and folders are closed to: everybody else, or everybody but a group that shares the store."""
+    """Return the umask for new files: no access for others, nor for a group unless one shares."""
     return OTHERS if os.environ.get(GROUP) else ALL_BUT_OWNER
 
 
 def keep_private() -> None:
-    """Whatever this process makes from now on, and all that it starts, is closed to others."""
+    """Set the umask of this process and of all that it starts."""
     os.umask(umask())
 
 
 def prepare(at: Home) -> list[str]:
-    """Make the home if there is none, and close to others what is open. Returns what was changed, for people.
+    """Create the home if it is missing, and remove other users' access to it and to the store.
+
+    Returns:
+        A line for people about each folder whose permissions have changed.
 
     Raises:
-        GroundupError: the home belongs to somebody else, who could have planted in it what groundup would run.
-        ConfigError: the group that shall share the store cannot.
+        GroundupError: Another user owns the home, and could plant in it what groundup would run.
+        ConfigError: The store cannot be shared with the group of GROUNDUP_STORE_GROUP.
     """
     _make(at)
-    folders = {at.path: "", **_kept_elsewhere(at)}
-    told = [line for folder, advice in folders.items() for line in _closed(folder, advice)]
-    if group := os.environ.get(GROUP):
-        told += _shared(at, group)
-    return told
+    lines: list[str] = []
+    folders = {at.path: "", **_folders_elsewhere(at)}
+    for folder, advice in folders.items():
+        lines += _close(folder, advice)
+    group = os.environ.get(GROUP)
+    if group:
+        lines += _share_store(at, group)
+    return lines
 
 
 def _make(at: Home) -> None:
@@ -51,120 +60,148 @@ def _make(at: Home) -> None:
         at.prefect.mkdir(mode=PRIVATE, exist_ok=True)
         owner = at.path.stat().st_uid
     except FileExistsError as error:
-        fix = "give another: GROUNDUP_HOME=FOLDER groundup …, or move the file away"
         raise GroundupError(
-            str(error.filename), "is a file, and the home is a folder", fix
+            str(error.filename),
+            "is a file, and the home is a folder",
+            "name another folder: GROUNDUP_HOME=FOLDER groundup …, or move the file away",
         ) from None
     except OSError as error:
-        fix = "repair that, or give another: GROUNDUP_HOME=FOLDER groundup …"
         raise GroundupError(
-            f"the folder {at.path}", f"cannot be written: {error.strerror}", fix
+            f"the folder {at.path}",
+            f"cannot be written: {error.strerror}",
+            "repair that, or name another folder: GROUNDUP_HOME=FOLDER groundup …",
         ) from None
     if owner != os.geteuid():
-        why = f"belongs to {_user(owner)}, who could plant in it what groundup would run"
-        fix = f"give another: GROUNDUP_HOME=FOLDER groundup …, or take it over: chown -R {os.geteuid()} {at.path}"
-        raise GroundupError(f"the folder {at.path}", why, fix)
+        raise GroundupError(
+            f"the folder {at.path}",
+            f"belongs to {_user_name(owner)}, who could plant in it what groundup would run",
+            "name another folder: GROUNDUP_HOME=FOLDER groundup …, "
+            f"or take it over: chown -R {os.geteuid()} {at.path}",
+        )
 
 
-def _kept_elsewhere(at: Home) -> dict[Path, str]:
-    """The store or the cache of one, where they lie outside of the home and are ours; and how to share them."""
+def _folders_elsewhere(at: Home) -> dict[Path, str]:
+    """Map our folders outside of the home to advice on sharing them.
+
+    This is the store or, for a store behind a URL, its cache.
+    """
     store = _local_store(at)
     if store is None:
-        from data_contracts.store.remote import (
-            cache_base,
-        )  # Arrow and fsspec: only for a store behind a URL
+        # Imports Arrow and fsspec, which only a store behind a URL needs.
+        from data_contracts.store.remote import cache_base
 
         folder, advice = cache_base(), ""
     elif os.environ.get(GROUP):
         return {}
     else:
         folder, advice = store, f" (to share it with a group, set {GROUP})"
-    ours = folder.is_dir() and folder.stat().st_uid == os.geteuid()
-    return {folder: advice} if ours and not folder.is_relative_to(at.path) else {}
+    is_ours = folder.is_dir() and folder.stat().st_uid == os.geteuid()
+    if is_ours and not folder.is_relative_to(at.path):
+        return {folder: advice}
+    return {}
 
 
 def _local_store(at: Home) -> Path | None:
-    """The folder of the store; None if it is behind a URL."""
-    local = at.store.removeprefix("file://")
-    return None if "://" in local else Path(local)
+    """Return the folder of the store; None if the store is behind a URL."""
+    location = at.store.removeprefix("file://")
+    return None if "://" in location else Path(location)
 
 
-def _closed(folder: Path, advice: str) -> Iterator[str]:
-    """Close `folder` and what is in it to others, if it is open, and say so."""
+def _close(folder: Path, advice: str) -> Iterator[str]:
+    """Remove other users' access to an open folder and its content, and yield a line about it."""
     if not folder.stat().st_mode & ALL_BUT_OWNER:
         return
-    folder.chmod(folder.stat().st_mode & ~ALL_BUT_OWNER)  # first: from now on nobody else gets in
+    # The folder itself comes first: from then on nobody else gets in.
+    folder.chmod(folder.stat().st_mode & ~ALL_BUT_OWNER)
     changed, left = 1, 0
-    for path, mode in _inside(folder):
-        if mode & ALL_BUT_OWNER:
-            try:
-                path.chmod(mode & ~ALL_BUT_OWNER)
-                changed += 1
-            except (
-                PermissionError
-            ):  # somebody else's file; nobody but its owner and we can reach it any more
-                left += 1
+    for path, mode in _content(folder):
+        if not mode & ALL_BUT_OWNER:
+            continue
+        try:
+            path.chmod(mode & ~ALL_BUT_OWNER)
+            changed += 1
+        except PermissionError:
+            # The file is another user's. Only that user and we can still reach it.
+            left += 1
     theirs = f"; {left:,} belong to others and stay as they are" if left else ""
-    yield f"{folder} was open to other users of this machine: {changed:,} files and folders are now yours alone{advice}{theirs}"
+    yield (
+        f"{folder} was open to other users of this machine: "
+        f"{changed:,} files and folders are now yours alone{advice}{theirs}"
+    )
 
 
-def _inside(folder: Path) -> Iterator[tuple[Path, int]]:
-    """Every file and folder in `folder` with its mode, but links: a file that has two names may be in use elsewhere."""
-    for place, folders, files in os.walk(folder):
+def _content(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Yield every file and folder in `folder` with its mode.
+
+    Skips links, and files with two names: the other name may be in use elsewhere.
+    """
+    for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:
-            path = Path(place, name)
+            path = Path(parent, name)
             try:
                 found = path.lstat()
-            except FileNotFoundError:  # of a process that works here
+            except FileNotFoundError:  # a process that works here has deleted it
                 continue
             has_two_names = stat.S_ISREG(found.st_mode) and found.st_nlink > 1
             if not stat.S_ISLNK(found.st_mode) and not has_two_names:
                 yield path, stat.S_IMODE(found.st_mode)
 
 
-def _shared(at: Home, name: str) -> Iterator[str]:
-    """Open the store to a group, once: what is made in it later belongs to the group by itself."""
+def _share_store(at: Home, group_name: str) -> Iterator[str]:
+    """Give the store to a group once. The setgid bit hands later files to the group, too."""
+    store = _shareable_store(at, group_name)
+    group = _group_id(group_name)
+    store.mkdir(parents=True, exist_ok=True)
+    state = store.stat()
+    is_shared = state.st_gid == group and bool(state.st_mode & stat.S_ISGID)
+    if is_shared or state.st_uid != os.geteuid():
+        return
+    try:
+        for path, mode in [*_content(store), (store, stat.S_IMODE(state.st_mode))]:
+            os.chown(path, -1, group)
+            owner_bits = mode & PRIVATE
+            shared_mode = owner_bits | owner_bits >> OWNER_TO_GROUP
+            path.chmod(shared_mode | (stat.S_ISGID if path.is_dir() else 0))
+    except PermissionError:
+        raise ConfigError(
+            f"{GROUP}={group_name}",
+            f"{_user_name(os.geteuid())} may not give files to that group",
+            f"join it: usermod -aG {group_name} USER, then log in again",
+        ) from None
+    yield (
+        f"{store} is shared with the group {group_name}; other users of this machine cannot see it"
+    )
+
+
+def _shareable_store(at: Home, group_name: str) -> Path:
     store = _local_store(at)
     if store is None:
         raise ConfigError(
-            f"{GROUP}={name}",
+            f"{GROUP}={group_name}",
             "the store is behind a URL",
-            f"say there who reads it, and unset {GROUP}",
+            f"set there who may read it, and unset {GROUP}",
         )
     if store.is_relative_to(at.path):
-        fix = "have the store elsewhere, e.g. GROUNDUP_STORE=/srv/groundup"
         raise ConfigError(
-            f"{GROUP}={name}", f"the store is in the home {at.path}, which is yours alone", fix
+            f"{GROUP}={group_name}",
+            f"the store is in the home {at.path}, which is yours alone",
+            "put the store elsewhere, e.g. GROUNDUP_STORE=/srv/groundup",
         )
-    group = _group(name)
-    store.mkdir(parents=True, exist_ok=True)
-    state = store.stat()
-    shared_already = state.st_gid == group and bool(state.st_mode & stat.S_ISGID)
-    if shared_already or state.st_uid != os.geteuid():
-        return
-    try:
-        for path, mode in [*_inside(store), (store, stat.S_IMODE(state.st_mode))]:
-            os.chown(path, -1, group)
-            like_owner = (mode & PRIVATE) | (mode & PRIVATE) >> 3
-            path.chmod(like_owner | (stat.S_ISGID if path.is_dir() else 0))
-    except PermissionError:
-        why = f"{_user(os.geteuid())} may not give files to that group"
-        raise ConfigError(
-            f"{GROUP}={name}", why, f"join it: usermod -aG {name} USER, then log in again"
-        ) from None
-    yield f"{store} is shared with the group {name}; the others of this machine do not see it"
+    return store
 
 
-def _group(name: str) -> int:
+def _group_id(name: str) -> int:
     try:
         return grp.getgrnam(name).gr_gid
     except KeyError:
         raise ConfigError(
-            f"{GROUP}={name}", "there is no such group", "getent group lists those there are"
+            f"{GROUP}={name}",
+            "there is no such group",
+            "choose one of those that `getent group` lists",
         ) from None
 
 
-def _user(number: int) -> str:
+def _user_name(number: int) -> str:
     try:
         return pwd.getpwuid(number).pw_name
     except KeyError:

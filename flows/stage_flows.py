@@ -19,9 +19,10 @@ from data_contracts import Artifact, Interrupted
 from data_contracts.credentials import nothing_secret
 from flows import preview
 from flows.cli import console
-from flows.home import enter_folder, open_store
+from flows.home import open_store
 from flows.prefect_host import run_page
 from flows.settings import filled_in, settings_for
+from flows.working_folder import enter_folder
 from stages import Stage
 from stages.run import run_stage
 

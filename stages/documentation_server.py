@@ -1,8 +1,9 @@
-"""The address of Python's own documentation server as crawl starts it: the one source whose examples may be run.
+"""The address of Python's own documentation server, as crawl starts it.
 
-Only pages that crawl had from a server that it started itself, on the loopback interface, have addresses of this origin: every
-other kind of source refuses them. So an address of it is proof of where a page came from, and a name that somebody gave to a
-source is none.
+It is the only source whose examples may be run. Only pages that crawl fetched from a server that it
+started itself, on the loopback interface, have addresses of this origin: all other kinds of source
+refuse them. So such an address proves where a page comes from. The name of a source, which anybody
+can choose, does not.
 """
 
 from __future__ import annotations
@@ -11,5 +12,5 @@ ORIGIN = "http://pydoc.localhost"
 
 
 def is_documentation_server(url: str) -> bool:
-    """Whether a canonical address is of the built-in documentation server."""
+    """Return whether a canonical address belongs to the built-in documentation server."""
     return url.startswith(f"{ORIGIN}/")

@@ -1,4 +1,4 @@
-"""How a stage tells what it is doing while it runs, and what it found when it is done. Stages know no console and no UI."""
+"""How a stage reports its progress and what it found. Stages know neither console nor UI."""
 
 from __future__ import annotations
 
@@ -7,26 +7,36 @@ from typing import Any
 
 
 class Report:
-    """Hears of progress. This one is silent; flows have one for the console and one for the Prefect UI."""
+    """Receives the progress of a stage.
+
+    This one does nothing. `flows` has one for the console and one for the Prefect UI.
+    """
 
     def progress(self, done: float, total: float | None, unit: str) -> None:
-        """`done` of `total` units so far (None: nobody knows how many). Cheap: call as often as you like."""
+        """Report that `done` of `total` units are finished. Cheap: call it as often as you like.
+
+        Args:
+            done: How many units are finished.
+            total: How many units there are; None if that is unknown.
+            unit: What is counted, e.g. "documents".
+        """
 
     def metrics(self, step: int, **values: float | None) -> None:
-        """Figures of one training step, by column name of the checkpoint's metrics table."""
+        """Report figures of one training step, by column of the checkpoint's metrics table."""
 
     def note(self, text: str) -> None:
-        """One sentence that a person should see now: a fallback taken, a host skipped, a resume."""
+        """Report a sentence that a person should see now: a fallback, a skipped host, a resume."""
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a stage found, for the manifest, the run's page and the cards. All values are plain JSON.
+    """What a stage found, for the manifest, the run's page and the cards, as plain JSON.
 
-    figures:  name → number or word, in the order to show, e.g. {"bytes_per_token": 3.9}
-    rejected: reason → rows
-    samples:  a few rows to look at, e.g. [{"prompt": …, "answer": …}]
-    notes:    sentences a reader of the cards must know
+    Attributes:
+        figures: name → number or word, in the order to show, e.g. {"bytes_per_token": 3.9}
+        rejected: reason → rows
+        samples: A few rows to look at, e.g. [{"prompt": …, "answer": …}]
+        notes: Sentences that a reader of the cards must know.
     """
 
     figures: dict[str, float | int | str | bool | None] = field(default_factory=dict)

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from stages.execution.interruption import heeded
+from stages.execution.interruption import handled_signals
 
 GRACE_S = float(os.environ.get("GROUNDUP_GRACE_S") or 6)
 """Seconds for a stage to reach its safe point. Longer steps need more: a scheduler's own time limit says how much there is."""
@@ -72,7 +72,7 @@ def caught() -> Iterator[Asked]:
 
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    _handlers.update({number: signal.signal(number, stop) for number in heeded()})
+    _handlers.update({number: signal.signal(number, stop) for number in handled_signals()})
     # libraries replace handlers, and those run only when the main thread leaves its C code; the pipe hears every signal at once
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading, asked), name="signals", daemon=True).start()

@@ -1,1 +1,1 @@
-"""The Prefect server and worker of a folder, for its owner alone, and the pages of its runs."""
+"""The Prefect server and worker of a home, private to its owner, and the pages of flow runs."""

@@ -1,7 +1,8 @@
-"""The secret of this folder's Prefect server: who knows it may use the API, and so run code as its owner.
+"""The secret of the home's Prefect server. Whoever knows it may run code as the server's owner.
 
-Each server has a new one. It is kept in a file that only its owner reads, and given to the server, to
-the worker and through it to runs as environment variables, which other users cannot read either.
+Each server gets a new secret. A file that only the owner can read keeps it. The server and the
+worker get it as an environment variable, and flow runs get it from the worker. Other users cannot
+read the environment of these processes.
 """
 
 from __future__ import annotations
@@ -17,20 +18,21 @@ from data_contracts import GroundupError
 from flows import private_home
 from flows.home import Home, writing
 
-USER = "groundup"  # basic authentication wants "user:password"
+USER = "groundup"  # basic authentication expects "user:password"
+MIN_PASSWORD_CHARS = 16
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def path(at: Home) -> Path:
-    """The file that holds the secret."""
+    """Return the file that holds the secret."""
     return at.prefect / "api-secret"
 
 
 def read_or_make(at: Home) -> str:
-    """The secret, "groundup:…"; made if there is none yet.
+    """Return the secret, "groundup:…". Creates one if there is none.
 
     Raises:
-        GroundupError: the file cannot be written or read, or others may have read it.
+        GroundupError: The file cannot be written or read, or others may have read it.
     """
     with writing(at):
         private_home.prepare(at)
@@ -40,17 +42,21 @@ def read_or_make(at: Home) -> str:
 
 
 def forget(at: Home) -> None:
-    """Delete the secret, so that the next server gets a new one and the old one opens nothing."""
+    """Delete the secret: the next server gets a new one, and the old one opens nothing."""
     path(at).unlink(missing_ok=True)
 
 
 def basic(secret: str) -> str:
-    """The secret as the header `Authorization: Basic …` and both UIs of Prefect carry it."""
+    """Encode the secret as `Authorization: Basic …` and both UIs of Prefect expect it."""
     return base64.b64encode(secret.encode()).decode()
 
 
 def _make(at: Home) -> None:
-    """Two processes that make it at once end up with one secret, and nobody sees half of one."""
+    """Write a new secret.
+
+    Linking a finished file makes this atomic: processes that do it at the same time end up with
+    one secret, and none reads half of one.
+    """
     new = path(at).with_name(f"api-secret.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
@@ -72,10 +78,20 @@ def _read(at: Home) -> str:
             mode = stat.S_IMODE(found.st_mode)
             raise _unusable(at, f"is open to others (mode {mode:o}): they may know it")
         secret = file.read().strip()
-    user, colon, password = secret.partition(":")
-    if not (user and colon and len(password) >= 16 and secret.isascii() and secret.isprintable()):
-        raise _unusable(at, "holds no secret of the form user:password with 16 or more characters")
+    if not _is_well_formed(secret):
+        raise _unusable(
+            at,
+            "holds no secret of the form user:password "
+            f"with {MIN_PASSWORD_CHARS} or more characters",
+        )
     return secret
+
+
+def _is_well_formed(secret: str) -> bool:
+    user, colon, password = secret.partition(":")
+    if not user or not colon or len(password) < MIN_PASSWORD_CHARS:
+        return False
+    return secret.isascii() and secret.isprintable()
 
 
 def _unusable(at: Home, why: str) -> GroundupError:

@@ -1,7 +1,8 @@
-"""What `groundup up` sets up on a Prefect server: the work pool, and the deployments that infra/prefect.yaml declares.
+"""Sets up a Prefect server: the work pool, and the deployments that infra/prefect.yaml declares.
 
-`prefect deploy` would set back what a person has changed in the UI: schedules, pauses, default parameters. Here a deployment
-is made once; afterwards only what the code determines is kept up to date. To be imported once PREFECT_API_URL is chosen.
+`prefect deploy` would reset what a person has changed in the UI: schedules, pauses, default
+parameters. Here a deployment is created once. Afterwards only the fields that the code determines
+are updated. Import this module after PREFECT_API_URL is chosen.
 """
 
 from __future__ import annotations
@@ -42,109 +43,112 @@ from data_contracts import GroundupError
 from flows.cli.console import out
 from flows.prefect_host.job_template import closed
 from flows.prefect_host.processes import REPOSITORY
-from flows.prefect_host.server import POOL, WORKER
+from flows.prefect_host.work_pool import POOL, WORKER
 
-PAGE = 200  # the most that Prefect's API gives at once
+PAGE_SIZE = 200  # the most that Prefect's API returns at once
+DECLARATIONS = REPOSITORY / "infra" / "prefect.yaml"
+LOST_RUN = "Its process ended without reporting a state."
+SET_WORKING_DIRECTORY = "prefect.deployments.steps.set_working_directory"
 
 
 def deploy(whole_server: bool) -> None:
-    """Make what is missing of the work pool and the deployments, and tell the server what the code has changed.
+    """Create the work pool and the deployments that are missing, and update what the code defines.
 
-    whole_server: the server is ours, so no pool on it may take commands from requests; else only our own pool.
+    Args:
+        whole_server: Whether the server is ours, so that no work pool on it may take commands from
+            requests. Otherwise only our own work pool is restricted.
     """
     with _client() as client:
         template = closed(ProcessWorker.get_default_base_job_template())
         with suppress(ObjectAlreadyExists):
             new = WorkPoolCreate(name=POOL, type="process", base_job_template=template)
             client.create_work_pool(new)
-        _close_pools(client, whole_server)
-        for declared, flow in _declared():
-            wanted = {
-                "entrypoint": declared["entrypoint"],
-                "parameter_openapi_schema": parameter_schema(flow).model_dump(
-                    mode="json", exclude_unset=True
-                ),
-                "pull_steps": [
-                    {
-                        "prefect.deployments.steps.set_working_directory": {
-                            "directory": str(REPOSITORY)
-                        }
-                    }
-                ],
-                "work_pool_name": POOL,
-            }
-            try:
-                found = client.read_deployment_by_name(f"{flow.name}/{declared['name']}")
-            except ObjectNotFound:
-                client.create_deployment(
-                    client.create_flow(flow),
-                    declared["name"],
-                    description=declared.get("description") or flow.description,
-                    schedules=[_schedule(**schedule) for schedule in declared.get("schedules", ())],
-                    enforce_parameter_schema=True,
-                    **wanted,
-                )
-            else:
-                if any(getattr(found, field) != value for field, value in wanted.items()):
-                    client.update_deployment(found.id, DeploymentUpdate(**wanted))
+        _restrict_pools(client, whole_server)
+        for declared, flow in _declarations():
+            _create_or_update(client, declared, flow)
 
 
-def _close_pools(client: SyncPrefectClient, whole_server: bool) -> None:
-    """Pools that exist take no command, working directory or environment any more, and that is said."""
-    for pool in _work_pools(client) if whole_server else [client.read_work_pool(POOL)]:
-        if (
-            not pool.base_job_template
-        ):  # of a pool that runs nothing; a worker would fill it in at its start
-            continue
+def _create_or_update(
+    client: SyncPrefectClient, declared: dict[str, Any], flow: Flow[..., Any]
+) -> None:
+    wanted = _fields_from_code(declared, flow)
+    try:
+        found = client.read_deployment_by_name(f"{flow.name}/{declared['name']}")
+    except ObjectNotFound:
+        client.create_deployment(
+            client.create_flow(flow),
+            declared["name"],
+            description=declared.get("description") or flow.description,
+            schedules=[_schedule(**schedule) for schedule in declared.get("schedules", ())],
+            enforce_parameter_schema=True,
+            **wanted,
+        )
+        return
+    if any(getattr(found, field) != value for field, value in wanted.items()):
+        client.update_deployment(found.id, DeploymentUpdate(**wanted))
+
+
+def _fields_from_code(declared: dict[str, Any], flow: Flow[..., Any]) -> dict[str, Any]:
+    schema = parameter_schema(flow).model_dump(mode="json", exclude_unset=True)
+    return {
+        "entrypoint": declared["entrypoint"],
+        "parameter_openapi_schema": schema,
+        "pull_steps": [{SET_WORKING_DIRECTORY: {"directory": str(REPOSITORY)}}],
+        "work_pool_name": POOL,
+    }
+
+
+def _restrict_pools(client: SyncPrefectClient, whole_server: bool) -> None:
+    """Close existing work pools to commands, folders and environments of requests; print which."""
+    pools = _work_pools(client) if whole_server else [client.read_work_pool(POOL)]
+    for pool in pools:
+        if not pool.base_job_template:
+            continue  # a pool that runs nothing; a worker would fill in the template at its start
         template = closed(pool.base_job_template)
         if template != pool.base_job_template:
             client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=template))
-            closed_now = (
-                f"work pool {pool.name}: requests choose no command, working_dir or env now"
-            )
-            out.print(closed_now, markup=False)
+            line = f"work pool {pool.name}: requests choose no command, working_dir or env now"
+            out.print(line, markup=False)
 
 
 def _work_pools(client: SyncPrefectClient) -> Iterator[WorkPool]:
     offset = 0
-    while page := client.read_work_pools(limit=PAGE, offset=offset):
+    while True:
+        page = client.read_work_pools(limit=PAGE_SIZE, offset=offset)
+        if not page:
+            return
         yield from page
         offset += len(page)
 
 
-def tell_lost_runs() -> None:
-    """Runs whose process was killed, or went with the power, still count as running: set them to Crashed.
+def mark_lost_runs_crashed() -> None:
+    """Set the flow runs whose process was killed, or died with the power, to Crashed.
 
-    To be called only while neither a worker nor a run from the shell is alive. The run of a worker that was killed may have
-    outlived it; then nothing is touched.
+    Prefect still counts them as running. Call this only while neither a worker nor a run from the
+    shell is alive. The run of a killed worker may have outlived it; then nothing is changed.
     """
     unfinished = FlowRunFilterStateType(
         any_=[StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
     )
-    ours = FlowFilter(name=FlowFilterName(any_=[flow.name for _, flow in _declared()]))
+    flow_names = [flow.name for _, flow in _declarations()]
     with _client() as client:
         runs = client.read_flow_runs(
-            flow_filter=ours,
+            flow_filter=FlowFilter(name=FlowFilterName(any_=flow_names)),
             flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=unfinished)),
         )
-        if not any(_lives(run.infrastructure_pid) for run in runs):
-            for run in runs:
-                client.set_flow_run_state(
-                    run.id, Crashed(message="Its process ended without a word."), force=True
-                )
+        if any(_is_alive(run.infrastructure_pid) for run in runs):
+            return
+        for run in runs:
+            client.set_flow_run_state(run.id, Crashed(message=LOST_RUN), force=True)
 
 
 def last_heartbeat() -> datetime | None:
-    """When the server last heard of our worker."""
+    """Return when the server last had a heartbeat of our worker."""
     with _client() as client:
-        return next(
-            (
-                worker.last_heartbeat_time
-                for worker in client.read_workers_for_work_pool(POOL)
-                if worker.name == WORKER
-            ),
-            None,
-        )
+        for worker in client.read_workers_for_work_pool(POOL):
+            if worker.name == WORKER:
+                return worker.last_heartbeat_time
+    return None
 
 
 @contextmanager
@@ -160,26 +164,31 @@ def _client() -> Iterator[SyncPrefectClient]:
         ) from error
 
 
-def _declared() -> Iterator[tuple[dict[str, Any], Flow[..., Any]]]:
-    """Each deployment as it is declared, and its flow."""
-    for declared in yaml.safe_load((REPOSITORY / "infra" / "prefect.yaml").read_text("utf-8"))[
-        "deployments"
-    ]:
+def _declarations() -> Iterator[tuple[dict[str, Any], Flow[..., Any]]]:
+    """Yield each deployment of infra/prefect.yaml with its flow."""
+    for declared in yaml.safe_load(DECLARATIONS.read_text("utf-8"))["deployments"]:
         file, name = declared["entrypoint"].split(":")
-        yield declared, getattr(import_module(file.removesuffix(".py").replace("/", ".")), name)
+        module = import_module(file.removesuffix(".py").replace("/", "."))
+        yield declared, getattr(module, name)
 
 
 def _schedule(cron: str, timezone: str, active: bool) -> DeploymentScheduleCreate:
-    return DeploymentScheduleCreate(
-        schedule=CronSchedule(cron=cron, timezone=timezone), active=active
-    )
+    schedule = CronSchedule(cron=cron, timezone=timezone)
+    return DeploymentScheduleCreate(schedule=schedule, active=active)
 
 
-def _lives(identity: str | None) -> bool:
-    """Is the process alive in which a worker started a run? Another that got its number since is told by its command line."""
+def _is_alive(infrastructure_pid: str | None) -> bool:
+    """Return whether the process in which a worker started a run is alive.
+
+    The command line distinguishes it from another process that has got its id since.
+
+    Args:
+        infrastructure_pid: "host:pid", as Prefect records it.
+    """
+    if infrastructure_pid is None:
+        return False
     try:
-        return identity is not None and any(
-            "prefect" in word for word in psutil.Process(int(identity.split(":")[-1])).cmdline()
-        )
+        process = psutil.Process(int(infrastructure_pid.split(":")[-1]))
+        return any("prefect" in argument for argument in process.cmdline())
     except psutil.Error:
         return False

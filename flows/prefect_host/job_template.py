@@ -1,8 +1,8 @@
-"""Job templates of work pools that take no command, working directory or environment from a request.
+"""Job templates of work pools from which a request cannot set a command, folder or environment.
 
 A worker fills a pool's `job_configuration` with the `job_variables` of a request, whether or not
-`variables` lists them, and merges `env` into any that is there. So what a request shall not
-choose stands in neither, nor in a placeholder further inside.
+`variables` lists them, and merges `env` into an `env` that is there. So a setting that a request
+must not choose may be in neither section, nor in a placeholder deeper inside.
 """
 
 from __future__ import annotations
@@ -12,37 +12,44 @@ from copy import deepcopy
 from typing import Any
 
 CLOSED = frozenset({"command", "working_dir", "env"})
-PLACEHOLDER = re.compile(
+PLACEHOLDER = re.compile(  # Prefect's syntax; captures the name with which it starts
     r"\{\{\s*(\w+)[\w.\-\[\]$]*\s*\}\}"
-)  # Prefect's form; the name it starts with
+)
 
 
 def closed(template: dict[str, Any]) -> dict[str, Any]:
-    """The same template, with which a request that names one of CLOSED, or anything unknown, is refused."""
+    """Return a copy of a job template that rejects requests for CLOSED or unknown variables.
+
+    Args:
+        template: A `base_job_template` of Prefect, with `variables` and `job_configuration`.
+    """
     variables = deepcopy(template.get("variables") or {"type": "object"})
-    for listed in (variables.get("properties") or {}, variables.get("$defs") or {}):
+    for definitions in (variables.get("properties") or {}, variables.get("$defs") or {}):
         for name in CLOSED:
-            listed.pop(name, None)
+            definitions.pop(name, None)
     if "required" in variables:
         variables["required"] = [name for name in variables["required"] if name not in CLOSED]
     variables["additionalProperties"] = False
-    configuration = _without(template.get("job_configuration") or {})
+    configuration = _without_closed(template.get("job_configuration") or {})
     return template | {"variables": variables, "job_configuration": configuration}
 
 
-def _without(value: Any, top: bool = True) -> Any:
-    """A copy of a part of the configuration without what a request would fill in for CLOSED."""
+def _without_closed(value: Any, is_top_level: bool = True) -> Any:
+    """Copy a part of the configuration without the values that a CLOSED variable would fill."""
     if isinstance(value, list):
-        return [_without(one, top=False) for one in value if not _takes_closed(one)]
+        kept_items = [item for item in value if not _uses_closed(item)]
+        return [_without_closed(item, is_top_level=False) for item in kept_items]
     if not isinstance(value, dict):
         return value
-    kept = {key: one for key, one in value.items() if not _takes_closed(one)}
-    if top:
-        kept = {key: one for key, one in kept.items() if key not in CLOSED}
-    return {key: _without(one, top=False) for key, one in kept.items()}
+    kept = {}
+    for key, item in value.items():
+        is_closed_key = is_top_level and key in CLOSED
+        if not is_closed_key and not _uses_closed(item):
+            kept[key] = _without_closed(item, is_top_level=False)
+    return kept
 
 
-def _takes_closed(value: Any) -> bool:
+def _uses_closed(value: Any) -> bool:
     if not isinstance(value, str):
         return False
     return not CLOSED.isdisjoint(PLACEHOLDER.findall(value))

@@ -1,8 +1,8 @@
-"""ASGI middleware: the server answers under its own names only, and says to browsers what its pages may do.
+"""ASGI middleware that refuses foreign hosts and origins and adds security headers.
 
-A page on a foreign name that resolves to this machine (DNS rebinding) carries that name in `Host`;
-a page on another origin that speaks to us carries it in `Origin`, for WebSockets, too, which no
-same-origin policy holds back. Both are refused before Prefect sees them.
+With DNS rebinding, a page on a foreign name that resolves to this machine sends that name in
+`Host`. A page of another origin sends its origin in `Origin`, also with WebSockets, which the
+same-origin policy does not cover. Both are refused before Prefect sees them.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from flows.prefect_host.server_address import Address
 
 POLICY_VIOLATION = 1008  # RFC 6455; sent before the handshake it becomes HTTP status 403
-# Both UIs draw the graph of a run with a library that compiles its shaders' code and works in workers
-# made from blobs; scripts that stand in markup, as an injected one would, never run.
+# Both UIs draw the graph of a run with a library that compiles shaders and starts workers from
+# blobs. Scripts in the markup, where an injected one would be, never run.
 CONTENT_SECURITY_POLICY = "; ".join(
     [
         "default-src 'self'",
@@ -43,10 +43,12 @@ HEADERS = {
 
 
 class KnownHosts:
-    """Refuses what was sent to a name, or by a page, that is not ours; adds the headers to the rest."""
+    """Refuses requests for another host or from another origin; adds HEADERS to all answers."""
 
     def __init__(self, app: ASGIApp, address: Address):
-        self.app, self.hosts, self.origins = app, address.hosts, address.origins
+        self.app = app
+        self.hosts = address.hosts
+        self.origins = address.origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -62,7 +64,8 @@ class KnownHosts:
             await PlainTextResponse(refusal, 403)(scope, receive, _with_headers(send))
 
     def _refusal(self, headers: Headers) -> str | None:
-        hosts, origins = headers.getlist("host"), headers.getlist("origin")
+        hosts = headers.getlist("host")
+        origins = headers.getlist("origin")
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
             return "This server is not known under that name; see --url of groundup up."
         if any(origin.lower() not in self.origins for origin in origins):
@@ -71,7 +74,7 @@ class KnownHosts:
 
 
 def _with_headers(send: Send) -> Send:
-    """A page with a stricter policy of its own keeps it."""
+    """Add HEADERS to an answer. A header that the answer has, such as a stricter policy, stays."""
 
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,13 +1,16 @@
-"""`python -m flows.prefect_host.prefect_server`: Prefect's server for its owner alone, with one repair on SQLite.
+"""Runs Prefect's server for its owner alone: `python -m flows.prefect_host.prefect_server`.
 
-It wants the API secret in PREFECT_SERVER_API_AUTH_STRING and does not start without: there is no
-way to run it open. It answers under its own names only (known_hosts.py) and signs browsers in
-(sign_in.py).
+The server needs the API secret in PREFECT_SERVER_API_AUTH_STRING and does not start without it:
+it cannot run open. It accepts requests for known host names only (known_hosts.py) and signs
+browsers in (sign_in.py).
 
-SQLite has one writer. Prefect opens most transactions as readers that become writers later; if another has written in
-between, SQLite refuses at once, whatever the time-out. A run then waits two seconds before it asks again, and a person who
-submits the form reads "unknown error". A transaction that asks for the writer's lock when it begins waits its turn
-instead, some milliseconds: https://www.sqlite.org/lang_transaction.html. Prefect knows both ways; here it takes the second.
+It also changes how Prefect begins transactions on SQLite, which allows one writer at a time.
+Prefect opens most transactions as readers that become writers later. If another transaction has
+written in between, SQLite refuses at once, whatever the time-out is. A run then waits for two
+seconds before it asks again, and a person who submits the form sees "unknown error". A transaction
+that takes the write lock when it begins waits for some milliseconds instead
+(https://www.sqlite.org/lang_transaction.html). Prefect supports both ways; this server uses the
+second.
 """
 
 from __future__ import annotations
@@ -31,24 +34,27 @@ SECRET = "PREFECT_SERVER_API_AUTH_STRING"
 
 
 def main() -> None:
-    """The server on the socket, and under the names, that the arguments give, until it is stopped."""
+    """Serve on the socket, and under the host names, of the arguments until stopped."""
     secret = os.environ.get(SECRET)
     if not secret:
         sys.exit(
             f"{SECRET} is not set: the server would let everybody in. Start it with: groundup up"
         )
-    address, listening = _asked()
+    address, listening = _parse_arguments()
     os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = ",".join(sorted(address.origins))
-    os.environ["PREFECT_SERVER_UI_API_URL"] = "/api"  # on whichever of our names a page was opened
+    # A relative URL, because a page may be opened under any of the server's names.
+    os.environ["PREFECT_SERVER_UI_API_URL"] = "/api"
 
-    gc.disable()  # all that is imported stays; without the search for garbage in it runs wait a fifth less for their server
+    # Everything imported here stays in memory. Keeping it out of garbage collection makes the wait
+    # for the server a fifth shorter.
+    gc.disable()
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
     gc.freeze()
     gc.enable()
-    _begin_as_writer()
+    _begin_transactions_as_writer()
     end_when_unused()
     settings = get_current_settings().server
     config = uvicorn.Config(
@@ -61,34 +67,33 @@ def main() -> None:
     uvicorn.Server(config).run(sockets=[listening])
 
 
-def _asked() -> tuple[Address, socket.socket]:
+def _parse_arguments() -> tuple[Address, socket.socket]:
     parser = argparse.ArgumentParser(prog="python -m flows.prefect_host.prefect_server")
     parser.add_argument(
-        "--socket", type=int, required=True, help="the file descriptor of a socket that listens"
+        "--socket", type=int, required=True, help="the file descriptor of a listening socket"
     )
     parser.add_argument("--host")
     parser.add_argument("--port", type=int)
     parser.add_argument("--url")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        return server_address.wanted(asked.host, asked.port, asked.url), socket.socket(
-            fileno=asked.socket
-        )
+        address = server_address.wanted(arguments.host, arguments.port, arguments.url)
+        return address, socket.socket(fileno=arguments.socket)
     except ConfigError as error:
         sys.exit(str(error))
 
 
-def _begin_as_writer() -> None:
-    from prefect.server.database.configurations import AioSqliteConfiguration
+def _begin_transactions_as_writer() -> None:
+    from prefect.server.database.configurations import AioSqliteConfiguration as SQLite
 
-    begin = AioSqliteConfiguration.begin_transaction
+    begin = SQLite.begin_transaction
 
     def begin_as_writer(
         configuration: Any, session: Any, with_for_update: bool = True
     ) -> AbstractAsyncContextManager[Any]:
         return begin(configuration, session, with_for_update=True)
 
-    AioSqliteConfiguration.begin_transaction = begin_as_writer  # type: ignore[assignment, method-assign]
+    SQLite.begin_transaction = begin_as_writer  # type: ignore[assignment, method-assign]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""`python -m flows.prefect_host.prefect_worker POOL NAME AT_ONCE [SERVER]`: Prefect's worker, which ends with its server.
+"""Runs Prefect's worker and ends it with its server.
 
-A worker does what the server on its port asks it to do. Once our server has ended, any user may take the port, and could ask
-for any command. So the worker and its runs end in the same moment; SERVER is the process id of the server.
+Usage: `python -m flows.prefect_host.prefect_worker POOL NAME LIMIT [SERVER_PID]`
+
+A worker runs whatever the server on its port asks for. Once our server has ended, any user may take
+the port and ask for any command. So the worker and its runs end as soon as their server does.
 """
 
 from __future__ import annotations
@@ -16,56 +18,43 @@ from contextlib import suppress
 
 import psutil
 
-EVERY_S = 0.05
+POLL_S = 0.05
 
 
 def main() -> None:
-    """The worker, until it is stopped or its server ends."""
-    pool, name, at_once, *server = sys.argv[1:]
+    """Run the worker until it is stopped or its server ends."""
+    pool, name, limit, *server = sys.argv[1:]
     if server:
-        threading.Thread(
-            target=_end_with, args=(int(server[0]),), name="server", daemon=True
-        ).start()
-    sys.argv = [
-        "prefect",
-        "worker",
-        "start",
-        "--pool",
-        pool,
-        "--name",
-        name,
-        "--type",
-        "process",
-        "--limit",
-        at_once,
-    ]
+        server_pid = int(server[0])
+        watch = threading.Thread(target=_end_with, args=(server_pid,), name="server", daemon=True)
+        watch.start()
+    options = ["--pool", pool, "--name", name, "--type", "process", "--limit", limit]
+    sys.argv = ["prefect", "worker", "start", *options]
     runpy.run_module("prefect", run_name="__main__", alter_sys=True)
 
 
-def _end_with(server: int) -> None:
-    _wait_for_end_of(server)
+def _end_with(server_pid: int) -> None:
+    _wait_for_end_of(server_pid)
     with suppress(psutil.NoSuchProcess):
         for run in psutil.Process().children():
             with suppress(psutil.NoSuchProcess):
-                run.terminate()  # it stops what it started, and says that it was stopped
+                # A run stops what it started itself, and reports that it was stopped.
+                run.terminate()
     os._exit(1)
 
 
-def _wait_for_end_of(process: int) -> None:
-    """Returns as soon as the process has ended, even if its parent has not waited for it."""
+def _wait_for_end_of(pid: int) -> None:
+    """Return as soon as a process has ended, even if its parent has not waited for it."""
     try:
-        select.select([os.pidfd_open(process)], [], [])
+        select.select([os.pidfd_open(pid)], [], [])
         return
     except ProcessLookupError:
         return
-    except (
-        AttributeError,
-        OSError,
-    ):  # macOS has no pidfd_open; old kernels and some containers refuse it
-        pass
+    except (AttributeError, OSError):
+        pass  # macOS has no pidfd_open; old kernels and some containers refuse it
     with suppress(psutil.NoSuchProcess):
-        while psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
-            time.sleep(EVERY_S)
+        while psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+            time.sleep(POLL_S)
 
 
 if __name__ == "__main__":

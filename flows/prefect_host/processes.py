@@ -1,7 +1,8 @@
-"""The processes of `groundup up`, the server and the worker: started, known again, stopped.
+"""The processes of `groundup up`, the server and the worker: starts, identifies and stops them.
 
-A file in the home says of each which process it is. A process is known again by its id, its command line and its owner: an
-id may have gone to another process meanwhile, and any user can start one with the same command line.
+A file in the home records each process. A recorded process is identified by its id, its command
+line and its owner, because the system may have given its id to another process, and any user can
+start a process with the same command line.
 """
 
 from __future__ import annotations
@@ -22,25 +23,25 @@ from flows.home import Home, writing
 
 REPOSITORY = Path(__file__).parents[2]
 PROCESSES = ("worker", "server")  # in the order in which they are stopped
-GENTLY_S = {
-    "worker": 5,
-    "server": 2,
-}  # seconds that they have to end by themselves: `down` is done within ten
+GRACE_S = {"worker": 5, "server": 2}  # before they are killed; `down` ends within ten seconds
+MAX_LOG_CHARS = 1500  # of the end of a log, in a message
 
 
 def spawn(
     at: Home, process: str, command: list[str], handed_over: Sequence[int] = (), **record: Any
 ) -> None:
-    """Start `python -m command` as our server or worker, with its log, and write down which process it is.
+    """Start `python -m command` as our server or worker, and record it.
 
-    handed_over: file descriptors that it inherits under the same numbers.
+    Args:
+        at: The home, for the log and the record.
+        process: "server" or "worker".
+        command: The module and its arguments.
+        handed_over: File descriptors that the process inherits under the same numbers.
+        record: Further fields for the record.
     """
-    # a run from the shell keeps the terminal clear of Prefect's logs; in a log file they belong
-    environ = {
-        name: value
-        for name, value in os.environ.items()
-        if name != "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"
-    }
+    environ = dict(os.environ)
+    # A run from the shell keeps Prefect's logs out of the terminal. The log file shall have them.
+    environ.pop("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", None)
     command = ["-m", *command]
     with writing(at):
         log = at.log(process).open("ab")
@@ -60,7 +61,7 @@ def spawn(
 
 
 def write_record(at: Home, process: str, record: dict[str, Any]) -> None:
-    """Write down which process it is, and what was asked of it."""
+    """Record a process of ours and the options with which it was started."""
     new = at.pid_file(process).with_suffix(".new")
     with writing(at):
         new.write_text(json.dumps(record), "utf-8")
@@ -68,68 +69,75 @@ def write_record(at: Home, process: str, record: dict[str, Any]) -> None:
 
 
 def record_of(at: Home, process: str) -> dict[str, Any]:
-    """What is written of a process of ours; empty if there is nothing, or nothing that we would write."""
+    """Return the record of a process of ours; empty if there is none or it is malformed."""
     try:
-        found = json.loads(at.pid_file(process).read_text("utf-8"))
+        record = json.loads(at.pid_file(process).read_text("utf-8"))
     except (FileNotFoundError, ValueError):
         return {}
-    is_ours = (
-        isinstance(found, dict)
-        and isinstance(found.get("pid"), int)
-        and isinstance(found.get("command"), list)
-    )
-    return found if is_ours else {}
+    if not isinstance(record, dict):
+        return {}
+    has_pid = isinstance(record.get("pid"), int)
+    has_command = isinstance(record.get("command"), list)
+    return record if has_pid and has_command else {}
 
 
 def alive(at: Home, process: str) -> psutil.Process | None:
-    """Our process, if it still runs; start times are not compared, for they move when a clock is set."""
+    """Return our process if it still runs.
+
+    Start times are not compared, because they move when a clock is set.
+    """
     record = record_of(at, process)
+    if not record:
+        return None
     try:
-        found = psutil.Process(record["pid"]) if record else None
-        is_ours = (
-            found
-            and found.uids().real == os.getuid()
-            and found.cmdline()[1:] == record.get("command")
-        )
+        found = psutil.Process(record["pid"])
+        has_our_owner = found.uids().real == os.getuid()
+        is_ours = has_our_owner and found.cmdline()[1:] == record["command"]
     except psutil.Error:
         return None
     return found if is_ours else None
 
 
 def stop(at: Home, process: str) -> bool:
-    """Stop one of our processes and its children, gently, then for good. False if it did not run.
+    """Terminate one of our processes and its children; kill what is left after GRACE_S.
 
-    Runs of a worker are asked, too, and have the time to reach their safe point. What they started in turn is theirs to end:
-    a worker process of a stage that ended by itself would look like one that was killed for want of memory.
+    The runs of a worker are terminated, too, and have the time to reach a resume checkpoint. Their
+    own children are left to them: if a worker process of a stage ended first, the stage would
+    report that it was killed for want of memory.
+
+    Returns:
+        Whether the process was running.
     """
     found = alive(at, process)
     if found:
-        asked = [found]
+        terminated = [found]
         with suppress(psutil.NoSuchProcess):
-            asked += found.children()
-        family = list(asked)
-        for member in asked:
+            terminated += found.children()
+        family = list(terminated)
+        for member in terminated:
             with suppress(psutil.NoSuchProcess):
-                family += [one for one in member.children(recursive=True) if one not in family]
+                descendants = member.children(recursive=True)
+                family += [child for child in descendants if child not in family]
                 member.terminate()
-        _end(family, GENTLY_S[process])
+        _wait_then_kill(family, GRACE_S[process])
     at.pid_file(process).unlink(missing_ok=True)
     return found is not None
 
 
-def _end(family: list[psutil.Process], gently: float) -> None:
-    _, alive = psutil.wait_procs(family, timeout=gently)
-    for member in alive:
+def _wait_then_kill(family: list[psutil.Process], grace_s: float) -> None:
+    _, left = psutil.wait_procs(family, timeout=grace_s)
+    for member in left:
         with suppress(psutil.NoSuchProcess):
             member.kill()
-    psutil.wait_procs(alive, timeout=1)
+    psutil.wait_procs(left, timeout=1)
 
 
 def recorded(at: Home) -> set[int]:
-    """The process ids of ours that are recorded: others may use these processes."""
-    return {record["pid"] for process in PROCESSES if (record := record_of(at, process))}
+    """Return the ids of our recorded processes, which other commands may use."""
+    records = [record_of(at, process) for process in PROCESSES]
+    return {record["pid"] for record in records if record}
 
 
 def log_end(at: Home, process: str) -> str:
-    """The last lines of its log."""
-    return at.log(process).read_text("utf-8", "replace")[-1500:]
+    """Return the end of a process's log."""
+    return at.log(process).read_text("utf-8", "replace")[-MAX_LOG_CHARS:]

@@ -1,7 +1,8 @@
-"""What a person sees on a run's page in the Prefect UI: progress while it runs, then figures, pictures and lineage.
+"""The page of a flow run in the Prefect UI: progress, then figures, pictures and lineage.
 
-Pages are drawn from what is there, and no run stops because one cannot be drawn: its work is done, or goes on.
-Prefect draws markdown (mermaid included) and images; pictures travel as data: URIs, because raw SVG would be dropped.
+A page shows what is available. No run stops because its page cannot be drawn: the results are in
+the store, or the work goes on. Prefect renders Markdown (with mermaid) and images. Pictures are
+data: URIs, because Prefect drops raw SVG.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from http import HTTPStatus
+from operator import itemgetter
 from typing import Any
 from uuid import UUID
 
@@ -33,35 +35,41 @@ from stages.report import Report
 from stages.reporting import pictures
 from stages.reporting.markdown import plain, quotation, table
 
-EVERY_S = 2.0  # how often a run's page is refreshed while a stage works …
-SHARE = 0.005  # … and later this share of the time it has worked: Prefect keeps every refresh, with its content, as an event
+# The page is refreshed every EVERY_S seconds at first, later after this share of the elapsed time:
+# Prefect keeps every refresh, with its content, as an event.
+EVERY_S = 2.0
+SHARE = 0.005
 PICTURE_EVERY = 10  # refreshes
-_shown: dict[
-    tuple[UUID, str], UUID
-] = {}  # (run, kind) → what its page has; the page of a whole has one bar for all its stages
-_whole: ContextVar[UUID | None] = ContextVar(
-    "whole", default=None
-)  # Prefect would have to be asked for it, stage by stage
 MAX_BYTES = 900_000  # Prefect refuses events of more than 1.5 MB
+MAX_SAMPLES = 5
+
+# (flow run, kind) → the Prefect artifact on its page. The page of a whole run has one progress bar
+# for all its stages.
+_shown: dict[tuple[UUID, str], UUID] = {}
+# The flow run of a whole run. Without it each stage would have to ask Prefect for it.
+_whole: ContextVar[UUID | None] = ContextVar("whole", default=None)
+
+Progress = tuple[float, float | None, str]  # done, total, unit
 
 
 def whole() -> None:
-    """The flow that runs now consists of stages: their progress is shown on its page, too."""
+    """Show the progress of the stages on the page of the current flow run, too."""
     _whole.set(UUID(flow_run.id))
 
 
 class PageReport(Report):
-    """Sends the latest progress to the UI from a thread of its own, so that no stage ever waits for the server.
+    """Sends the latest progress to the UI from a thread, so that no stage waits for the server.
 
-    While the server does not answer the page stays behind; that is a warning, told once.
+    While the server does not answer, the page is out of date. One warning in the log says so.
     """
 
     def __init__(self, stage: str):
-        self._stage, self._log = stage, get_run_logger()
+        self._stage = stage
+        self._log = get_run_logger()
         self._run = UUID(flow_run.id)
         self._whole = _whole.get() or self._run
-        self._progress: tuple[float, float | None, str] | None = None
-        self._sent: tuple[float, float | None, str] | None = None
+        self._progress: Progress | None = None
+        self._sent: Progress | None = None
         self._metrics: list[dict[str, Any]] = []
         self._drawn = 0
         self._over = threading.Event()
@@ -74,7 +82,8 @@ class PageReport(Report):
         self._metrics.append({"step": step, **values})
 
     def note(self, text: str) -> None:
-        self._log.info(shown(masked(text)))  # Prefect keeps it, and prints it to the worker's log
+        # Prefect keeps the text, and prints it to the worker's log.
+        self._log.info(shown(masked(text)))
 
     def __enter__(self) -> PageReport:
         self._thread.start()
@@ -85,47 +94,46 @@ class PageReport(Report):
         self._thread.join(timeout=10)
 
     def _post(self) -> None:
+        """Refresh the page until the stage is over, and once more after that."""
         began = picture_due = time.monotonic()
-        behind = over = False
+        has_warned = is_over = False
         with get_client(sync_client=True) as client:
-            while not over:
+            while not is_over:
                 every = max(EVERY_S, SHARE * (time.monotonic() - began))
-                over = self._over.wait(every)
+                is_over = self._over.wait(every)
                 try:
                     self._show_progress(client)
-                    if over or time.monotonic() >= picture_due:
+                    if is_over or time.monotonic() >= picture_due:
                         picture_due = time.monotonic() + PICTURE_EVERY * every
                         self._show_loss(client)
                 except httpx.HTTPError as error:
-                    if not behind:
-                        self._log.warning(
-                            "the run's page cannot be refreshed (%s); the work goes on",
-                            shown(masked(str(error))),
-                        )
-                    behind = True
+                    if not has_warned:
+                        self._warn(error)
+                    has_warned = True
+
+    def _warn(self, error: httpx.HTTPError) -> None:
+        reason = shown(masked(str(error)))
+        self._log.warning("the run's page cannot be refreshed (%s); the work goes on", reason)
 
     def _show_progress(self, client: SyncPrefectClient) -> None:
         progress = self._progress
         if progress is None or progress == self._sent:
             return
         done, total, unit = progress
-        share = 100.0 * min(1.0, done / total) if total else 0.0
+        percent = 100.0 * min(1.0, done / total) if total else 0.0
+        description = f"{self._stage}: {_amount(done, total, unit)}"
         for run in {self._run, self._whole}:
-            _put(client, run, "progress", share, f"{self._stage}: {_amount(done, total, unit)}")
+            _put(client, run, "progress", percent, description)
         self._sent = progress
 
     def _show_loss(self, client: SyncPrefectClient) -> None:
         rows = list(self._metrics)
-        if len(rows) > self._drawn:
-            _put(
-                client,
-                self._run,
-                "image",
-                data_uri(pictures.loss_svg(rows)),
-                f"{self._stage}: loss",
-                key=f"{self._stage}-loss",
-            )
-            self._drawn = len(rows)
+        if len(rows) <= self._drawn:
+            return
+        picture = data_uri(pictures.loss_svg(rows))
+        description = f"{self._stage}: loss"
+        _put(client, self._run, "image", picture, description, key=f"{self._stage}-loss")
+        self._drawn = len(rows)
 
 
 def _put(
@@ -136,29 +144,34 @@ def _put(
     description: str,
     key: str | None = None,
 ) -> None:
-    """Let the page of `run` show this in the place of what it showed of this kind; anew, if somebody has deleted that."""
-    if known := _shown.get((run, kind)):
+    """Show `data` on the page of `run`, in place of what it showed of this kind before.
+
+    Creates a new Prefect artifact if somebody has deleted the old one.
+    """
+    known = _shown.get((run, kind))
+    if known:
+        update = ArtifactUpdate(data=data, description=description)
         try:
-            return client.update_artifact(known, ArtifactUpdate(data=data, description=description))
+            client.update_artifact(known, update)
+            return
         except httpx.HTTPStatusError as error:
             if error.response.status_code != HTTPStatus.NOT_FOUND:
                 raise
-    made = client.create_artifact(
-        ArtifactCreate(key=key, type=kind, data=data, description=description, flow_run_id=run)
-    )
-    _shown[run, kind] = made.id
-    return None
+    new = ArtifactCreate(key=key, type=kind, data=data, description=description, flow_run_id=run)
+    _shown[run, kind] = client.create_artifact(new).id
 
 
 @contextmanager
 def reporting(stage: str) -> Iterator[Report]:
-    """A report that is heard on the run's page and, where a person watches, in the terminal."""
+    """Provide a report to the run's page and, if a person watches, to the terminal."""
     logging.getLogger("httpx").setLevel(logging.WARNING)
     with PageReport(stage) as page, console.reporting(stage) as terminal:
-        yield _Both(page, terminal)
+        yield _Combined(page, terminal)
 
 
-class _Both(Report):
+class _Combined(Report):
+    """Passes everything on to several reports."""
+
     def __init__(self, *reports: Report):
         self._reports = reports
 
@@ -177,19 +190,27 @@ class _Both(Report):
 
 @contextmanager
 def _or_a_warning(page: str) -> Iterator[None]:
-    """Whatever keeps a page from being drawn or sent, the results are in the store already."""
+    """Turn any error of drawing or sending a page into a warning: the results are in the store."""
     try:
         yield
     except Exception as error:
-        told = shown(masked(str(error)))
-        get_run_logger().warning(
-            "%s cannot be drawn (%s: %s); the run goes on", page, type(error).__name__, told
-        )
+        reason = f"{type(error).__name__}: {shown(masked(str(error)))}"
+        get_run_logger().warning("%s cannot be drawn (%s); the run goes on", page, reason)
 
 
 @_or_a_warning("the stage's page")
 def show_stage(artifact: Artifact, title: str, store: Store) -> None:
-    """Figures, samples and lineage of one artifact; its loss curve if it has one."""
+    """Show the figures, samples, lineage and, if there is one, the loss curve of one artifact."""
+    manifest = artifact.manifest
+    page = _stage_markdown(artifact, title, store)
+    _show_markdown(manifest.stage.replace("_", "-"), page, title)
+    has_picture = (UUID(flow_run.id), "image") in _shown
+    if "metrics" in artifact.contract.tables and not has_picture:
+        rows = artifact.read("metrics").to_pylist()
+        _show_image(f"{manifest.stage}-loss", pictures.loss_svg(rows), f"{title}: loss")
+
+
+def _stage_markdown(artifact: Artifact, title: str, store: Store) -> str:
     manifest = artifact.manifest
     facts = manifest.facts
     when = f"{plain(manifest.started)} → {plain(manifest.finished)}"
@@ -198,67 +219,61 @@ def show_stage(artifact: Artifact, title: str, store: Store) -> None:
         f"{plain(str(artifact))} · {manifest.bytes / 1e6:,.1f} MB · {when}",
     ]
     parts += [f"> {plain(note)}" for note in facts.get("notes", [])]
-    for head, found in (
+    for head, values in (
         (("table", "rows"), manifest.rows),
         (("figure", "value"), facts.get("figures")),
         (("refused because", "rows"), facts.get("rejected")),
     ):
-        if found:
-            parts.append(table(head, found.items()))
-    for sample in facts.get("samples", [])[:5]:
-        parts.append(
-            "\n".join(f"**{plain(key)}**\n{quotation(str(value))}" for key, value in sample.items())
-        )
+        if values:
+            parts.append(table(head, values.items()))
+    for sample in facts.get("samples", [])[:MAX_SAMPLES]:
+        lines = [f"**{plain(key)}**\n{quotation(str(value))}" for key, value in sample.items()]
+        parts.append("\n".join(lines))
     parts += ["## Made from", f"```mermaid\n{lineage.mermaid(store, artifact)}\n```"]
-    _markdown(manifest.stage.replace("_", "-"), "\n\n".join(p for p in parts if p), title)
-    if "metrics" in artifact.contract.tables and (UUID(flow_run.id), "image") not in _shown:
-        rows = artifact.read("metrics").to_pylist()
-        _image(f"{manifest.stage}-loss", pictures.loss_svg(rows), f"{title}: loss")
+    return "\n\n".join(part for part in parts if part)
 
 
 @_or_a_warning("the page of the whole")
 def show_whole(name: str, store: Store) -> None:
-    """The page of a whole run, as far as `name` holds one: funnel, loss, scores, lineage."""
-    made = {
-        output: store.open(p.artifact_type, p.id, verify=False)
-        for output, p in store.refs.outputs(name).items()
-        if store.has(p.artifact_type, p.id)
-    }
-    _image(
-        "funnel",
-        pictures.funnel_svg(artifact.manifest for artifact in made.values()),
-        "Documents kept and lost",
-    )
-    if base := made.get("base_checkpoint"):
-        _image("loss", pictures.loss_svg(base.read("metrics").to_pylist()), "Loss of pretraining")
-    if scores := made.get("scores"):
-        columns = ("task", "metric", "value", "stderr", "n", "baseline", "baseline_name")
-        rows = scores.read("scores", columns).to_pylist()
-        _image("scores-picture", pictures.scores_svg(rows), "Scores beside their baselines")
-        shown_scores = table(columns, [tuple(row[column] for column in columns) for row in rows])
-        _markdown("scores", f"# Scores of {plain(name)}\n\n{shown_scores}", f"Scores of {name}")
-    if release := made.get("release"):
-        drawn = lineage.mermaid(store, release)
-        _markdown(
-            "lineage",
-            f"# What {plain(name)} was made from\n\n```mermaid\n{drawn}\n```",
-            f"Lineage of {name}",
-        )
+    """Show the page of a whole run: funnel, loss, scores and lineage, as far as they exist."""
+    made = {}
+    for output, pointer in store.refs.outputs(name).items():
+        if store.has(pointer.artifact_type, pointer.id):
+            made[output] = store.open(pointer.artifact_type, pointer.id, verify=False)
+    manifests = [artifact.manifest for artifact in made.values()]
+    _show_image("funnel", pictures.funnel_svg(manifests), "Documents kept and lost")
+    if "base_checkpoint" in made:
+        rows = made["base_checkpoint"].read("metrics").to_pylist()
+        _show_image("loss", pictures.loss_svg(rows), "Loss of pretraining")
+    if "scores" in made:
+        _show_scores(name, made["scores"])
+    if "release" in made:
+        drawn = lineage.mermaid(store, made["release"])
+        text = f"# What {plain(name)} was made from\n\n```mermaid\n{drawn}\n```"
+        _show_markdown("lineage", text, f"Lineage of {name}")
+
+
+def _show_scores(name: str, scores: Artifact) -> None:
+    columns = ("task", "metric", "value", "stderr", "n", "baseline", "baseline_name")
+    rows = scores.read("scores", columns).to_pylist()
+    _show_image("scores-picture", pictures.scores_svg(rows), "Scores beside their baselines")
+    cells = list(map(itemgetter(*columns), rows))
+    text = f"# Scores of {plain(name)}\n\n{table(columns, cells)}"
+    _show_markdown("scores", text, f"Scores of {name}")
 
 
 def data_uri(svg: str) -> str:
-    """An SVG as an image address that any page can show."""
+    """Return an SVG as a data: URI, which any page can show as an image."""
     return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
 
 
-def _image(key: str, svg: str, description: str) -> None:
+def _show_image(key: str, svg: str, description: str) -> None:
     create_image_artifact(image_url=data_uri(svg), key=key, description=description)
 
 
-def _markdown(key: str, text: str, description: str) -> None:
-    create_markdown_artifact(
-        markdown=text.encode()[:MAX_BYTES].decode(errors="ignore"), key=key, description=description
-    )
+def _show_markdown(key: str, text: str, description: str) -> None:
+    shortened = text.encode()[:MAX_BYTES].decode(errors="ignore")
+    create_markdown_artifact(markdown=shortened, key=key, description=description)
 
 
 def _amount(done: float, total: float | None, unit: str) -> str:

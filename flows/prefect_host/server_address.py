@@ -1,4 +1,4 @@
-"""Where our server listens, under which names it is known, and which ports are free."""
+"""The address of our server: host, port, the names under which it is known, and free ports."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from data_contracts import ConfigError, GroundupError
 
 LOOPBACK = "127.0.0.1"
 DEFAULT_PORTS = {"http": 80, "https": 443}
+MAX_PORT = 65535
+BACKLOG = 2048  # uvicorn's default
 
 
 @dataclass(frozen=True)
 class Address:
-    """The address that the server binds, and the one under which a reverse proxy offers it.
+    """The address that the server binds, and the URL under which a reverse proxy offers it.
 
-    host: an IPv4 address, 0.0.0.0 for all of the machine.
-    url: what browsers open where a proxy stands in front, e.g. https://models.example.org.
+    Attributes:
+        host: An IPv4 address; 0.0.0.0 for all addresses of the machine.
+        port: A TCP port.
+        url: What browsers open if a reverse proxy is in front, e.g. https://models.example.org.
     """
 
     host: str = LOOPBACK
@@ -29,90 +33,111 @@ class Address:
 
     @property
     def local_host(self) -> str:
-        """What processes on this machine connect to."""
+        """The address to which processes on this machine connect."""
         return LOOPBACK if self.host == "0.0.0.0" else self.host
 
     @property
     def api_url(self) -> str:
+        """The URL of Prefect's API for processes on this machine."""
         return f"http://{self.local_host}:{self.port}/api"
 
     @property
     def ui_url(self) -> str:
-        """What a person opens."""
+        """The URL that a person opens in a browser."""
         return self.url or self.api_url.removesuffix("/api")
 
     @property
     def origins(self) -> frozenset[str]:
-        """The origins whose pages may speak to the server: its own, under each of its names."""
+        """The origins whose pages may call the server: its own, under each of its names."""
         names = {LOOPBACK, "localhost", self.local_host}
         own = {f"http://{name}:{self.port}" for name in names}
         return frozenset(_without_default_port(origin) for origin in own | {self.ui_url})
 
     @property
     def hosts(self) -> frozenset[str]:
-        """The values of a request's `Host` that are known; others are names that somebody made up."""
-        return frozenset(_spellings(self.origins))
+        """The values of the header `Host` that the server accepts."""
+        return frozenset(_host_headers(self.origins))
 
     def options(self) -> list[str]:
-        """As arguments of `python -m flows.prefect_host.prefect_server`."""
+        """Return the arguments for `python -m flows.prefect_host.prefect_server`."""
         public = ["--url", self.url] if self.url else []
         return ["--host", self.host, "--port", str(self.port), *public]
 
     def as_record(self) -> dict[str, Any]:
+        """Return the fields for the server's record (see processes.py)."""
         return asdict(self)
 
 
 def wanted(host: str | None, port: int | None, url: str | None) -> Address:
-    """The address that somebody asks for; what is not given is usual: 127.0.0.1, GROUNDUP_PORT or 4200.
+    """Return the address that was asked for.
+
+    Args:
+        host: An IPv4 address or "localhost"; None for 127.0.0.1.
+        port: A TCP port; None for GROUNDUP_PORT or 4200.
+        url: The URL under which a reverse proxy offers the server, if there is one.
 
     Raises:
-        ConfigError: no such address, or one that would show the secret to a network.
+        ConfigError: The address is invalid, or would show the secret to a network.
     """
     address = Address(_checked_host(host or LOOPBACK), port or usual_port(), _checked_url(url))
     if address.host != LOOPBACK and not address.url:
-        why = (
-            "other machines would reach the server under a name that it does not know, without TLS"
+        raise ConfigError(
+            f"--host {address.host}",
+            "other machines would reach the server under a name that it does not know, without TLS",
+            "put a reverse proxy in front and name it: "
+            f"groundup up --host {address.host} --url https://… (infra/README.md)",
         )
-        fix = f"put a reverse proxy in front and name it: groundup up --host {address.host} --url https://…"
-        raise ConfigError(f"--host {address.host}", why, f"{fix} (infra/README.md)")
     return address
 
 
 def usual_port() -> int:
-    """GROUNDUP_PORT, else 4200."""
+    """Return the port of GROUNDUP_PORT, or 4200.
+
+    Raises:
+        ConfigError: GROUNDUP_PORT is not a port.
+    """
     text = os.environ.get("GROUNDUP_PORT", "4200")
-    if not (text.isascii() and text.isdecimal() and 0 < int(text) < 65536):
-        raise ConfigError(f"GROUNDUP_PORT={text}", "is not a port", "give a number from 1 to 65535")
+    is_number = text.isascii() and text.isdecimal()
+    if not is_number or not 0 < int(text) <= MAX_PORT:
+        raise ConfigError(
+            f"GROUNDUP_PORT={text}", "is not a port", f"set a number from 1 to {MAX_PORT}"
+        )
     return int(text)
 
 
 def listen(address: Address, or_any_port: bool = False) -> tuple[socket.socket, Address]:
-    """A socket that listens there, or on a port that is free; and where.
+    """Open a listening socket at an address.
 
-    Raises GroundupError if no server of ours can listen there.
+    Args:
+        address: Where to listen.
+        or_any_port: Whether to listen on any free port if that of the address is not available.
+
+    Returns:
+        The socket, and the address at which it listens.
+
+    Raises:
+        GroundupError: The port is not available.
     """
     try:
-        return _listening(address), address
+        return _listening_socket(address), address
     except OSError as error:
         if not or_any_port:
-            barred = (
-                "is kept for root by the system"
-                if isinstance(error, PermissionError)
-                else "is taken by another program"
-            )
+            why = "is taken by another program"
+            if isinstance(error, PermissionError):
+                why = "is kept for root by the system"
             raise GroundupError(
-                f"port {address.port}", barred, f"groundup up --port {any_port()}"
+                f"port {address.port}", why, f"groundup up --port {any_port()}"
             ) from None
-    free = _listening(replace(address, port=0))
-    return free, replace(address, port=free.getsockname()[1])
+    listening = _listening_socket(replace(address, port=0))
+    return listening, replace(address, port=listening.getsockname()[1])
 
 
-def _listening(address: Address) -> socket.socket:
-    return socket.create_server((address.host, address.port), backlog=2048)  # as uvicorn has it
+def _listening_socket(address: Address) -> socket.socket:
+    return socket.create_server((address.host, address.port), backlog=BACKLOG)
 
 
 def any_port() -> int:
-    """A port that is free now."""
+    """Return a port that is free now."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])
@@ -123,14 +148,17 @@ def _checked_host(text: str) -> str:
     try:
         return str(ipaddress.IPv4Address(text))
     except ValueError as error:
-        fix = "give one of this machine, or 0.0.0.0 for all of them"
-        raise ConfigError(f"--host {text}", "is not an IPv4 address", fix) from error
+        raise ConfigError(
+            f"--host {text}",
+            "is not an IPv4 address",
+            "give an address of this machine, or 0.0.0.0 for all of them",
+        ) from error
 
 
 def _checked_url(text: str | None) -> str | None:
     if text is None:
         return None
-    fix = "give what browsers open, e.g. https://models.example.org"
+    fix = "give the URL that browsers open, e.g. https://models.example.org"
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -140,14 +168,11 @@ def _checked_url(text: str | None) -> str | None:
     if not named or parts.username or parts.password:
         raise ConfigError("--url", "is not an address of the form https://HOST[:PORT]", fix)
     if parts.path not in ("", "/") or parts.query or parts.fragment:
-        raise ConfigError(
-            f"--url {text}", "has a path; the server stands at the root of a host", fix
-        )
+        raise ConfigError(f"--url {text}", "has a path; the server is at the root of a host", fix)
     if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-        why = "would send the secret over the network in the clear"
         raise ConfigError(
             f"--url {text}",
-            why,
+            "would send the secret over the network in the clear",
             "let a reverse proxy add TLS (infra/README.md), and give https://…",
         )
     origin = f"{parts.scheme}://{parts.netloc.lower()}"
@@ -164,13 +189,13 @@ def _is_loopback(host: str) -> bool:
 
 
 def _without_default_port(origin: str) -> str:
-    """As browsers write an origin: without the port that its scheme implies."""
+    """Write an origin as browsers do: without the default port of its scheme."""
     parts = urlsplit(origin)
     return origin.removesuffix(f":{DEFAULT_PORTS[parts.scheme]}")
 
 
-def _spellings(origins: frozenset[str]) -> set[str]:
-    """Each host as `Host` may spell it: a default port may stand there or not."""
+def _host_headers(origins: frozenset[str]) -> set[str]:
+    """Return the hosts as `Host` may contain them: with or without a default port."""
     found = set()
     for origin in origins:
         parts = urlsplit(origin)

@@ -1,4 +1,4 @@
-"""The server of a run ends with the last run that uses it, however that ended: `kill -9` leaves no time to stop a server."""
+"""Ends a server that no run uses any more. A run killed with `kill -9` cannot stop its server."""
 
 from __future__ import annotations
 
@@ -13,30 +13,31 @@ from typing import TextIO
 
 from flows.home import Home, home
 
-EVERY_S = 1.0
-GENTLY_S = 3.0
+POLL_S = 1.0
+GRACE_S = 3.0  # the server waits for clients that hold a connection; not longer than this
 
 
 def end_when_unused() -> None:
-    """Watch, in a thread of the server, whether a run still uses it or `up` has kept it; without either, end the process."""
+    """Start a thread that ends this server once no run uses it, unless `groundup up` keeps it."""
     threading.Thread(target=_watch, args=(home(),), name="life", daemon=True).start()
 
 
 def _watch(at: Home) -> None:
     while not _is_unused(at):
-        time.sleep(EVERY_S)
+        time.sleep(POLL_S)
     os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(GENTLY_S)  # it waits for clients that hold a connection
+    time.sleep(GRACE_S)
     os._exit(0)
 
 
 def _is_unused(at: Home) -> bool:
-    """Whether this process serves nobody. While another starts or stops a server, the answer has to wait."""
+    """Return whether this server has no users. False while another process starts or stops one."""
     record = at.pid_file("server")
     try:
-        with _free(at.prefect / "server.lock"), _free(at.prefect / "server.users"):
+        with _locked(at.prefect / "server.lock"), _locked(at.prefect / "server.users"):
             written = json.loads(record.read_text("utf-8"))
-            if written["pid"] != os.getpid():  # nobody would find this server
+            is_recorded = written["pid"] == os.getpid()
+            if not is_recorded:  # nobody would find this server
                 return True
             if written.get("kept"):
                 return False
@@ -44,12 +45,17 @@ def _is_unused(at: Home) -> bool:
             return True
     except BlockingIOError:
         return False
-    except FileNotFoundError:  # whoever started it was killed before it could write the record
+    except FileNotFoundError:
+        # The process that started this server was killed before it could write the record.
         return True
 
 
-def _free(path: Path) -> TextIO:
-    """The file, locked by nobody but its holder. Raises BlockingIOError if another has it."""
+def _locked(path: Path) -> TextIO:
+    """Open a file and lock it until it is closed.
+
+    Raises:
+        BlockingIOError: Another process holds a lock.
+    """
     file = path.open("a")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

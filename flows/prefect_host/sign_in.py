@@ -1,9 +1,9 @@
-"""Signing a browser in without typing the secret.
+"""Signs a browser in without a person having to type the secret.
 
-Both UIs of Prefect take base64(secret) from `localStorage["prefect-password"]`. `groundup up` asks
-the server for a code and prints an address with it; the page at that address exchanges the code
-for the entry, once, and goes on to the UI. The code stands behind the `#`: no server, proxy or log
-sees it, and a program that only fetches the address does not use it up.
+Both UIs of Prefect read base64(secret) from `localStorage["prefect-password"]`. `groundup up` asks
+the server for a code and prints an address with it. The page at that address exchanges the code for
+the entry in localStorage, once, and goes on to the UI. The code is in the fragment (after the `#`):
+no proxy or log sees it, and a program that only fetches the address does not use it up.
 """
 
 from __future__ import annotations
@@ -28,13 +28,15 @@ from flows.prefect_host.server_address import Address
 PAGE_PATH = "/sign-in"
 CODES_PATH = "/sign-in/codes"
 LIFETIME_S = 600
-CODES_AT_ONCE = 32
-LONGEST_CODE = 200
+MAX_CODES = 32
+MAX_CODE_BYTES = 200
 
 PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head><meta charset="utf-8"><title>groundup: sign in</title>
-<style nonce="NONCE">body {font-family: sans-serif; max-width: 36em; margin: 4em auto}</style></head>
+<style nonce="NONCE">
+body {font-family: sans-serif; max-width: 36em; margin: 4em auto}
+</style></head>
 <body>
 <h1>groundup</h1>
 <p id="state">Signing in …</p>
@@ -62,39 +64,43 @@ USED_UP = "This address was used already, or is too old. For a new one: groundup
 
 
 class Codes:
-    """The codes that are out: each can be redeemed once, within ten minutes."""
+    """The codes in circulation: each can be redeemed once, within LIFETIME_S seconds."""
 
     def __init__(self, now: Callable[[], float] = time.monotonic):
         self._now = now
         self._ends: dict[bytes, float] = {}
 
     def issue(self) -> str:
-        """A new code. If very many are out, the oldest ends now."""
+        """Return a new code. Beyond MAX_CODES the oldest one becomes invalid."""
         code = secrets.token_urlsafe(24)
-        while len(self._ends) >= CODES_AT_ONCE:
+        while len(self._ends) >= MAX_CODES:
             del self._ends[next(iter(self._ends))]
         self._ends[_digest(code)] = self._now() + LIFETIME_S
         return code
 
     def redeem(self, code: str) -> bool:
-        """True if the code was issued, is not too old, and was not redeemed before."""
+        """Return whether the code was issued, is not too old, and was not redeemed before."""
         ends = self._ends.pop(_digest(code), None)
         return ends is not None and self._now() < ends
 
 
 class SignIn:
-    """ASGI middleware: the page, the exchange, and new codes for who has the secret."""
+    """ASGI middleware: the sign-in page, the exchange, and new codes for holders of the secret."""
 
     def __init__(self, app: ASGIApp, secret: str, codes: Codes | None = None):
-        self.app, self.secret, self.codes = app, secret, codes or Codes()
+        self.app = app
+        self.secret = secret
+        self.codes = codes or Codes()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        answers = {PAGE_PATH: self._page, CODES_PATH: self._new_code}
-        answer = answers.get(scope["path"]) if scope["type"] == "http" else None
-        if answer is None:
+        endpoints = {PAGE_PATH: self._page, CODES_PATH: self._new_code}
+        endpoint = None
+        if scope["type"] == "http":
+            endpoint = endpoints.get(scope["path"])
+        if endpoint is None:
             await self.app(scope, receive, send)
             return
-        response = await answer(Request(scope, receive))
+        response = await endpoint(Request(scope, receive))
         response.headers["Cache-Control"] = "no-store"
         await response(scope, receive, send)
 
@@ -113,16 +119,17 @@ class SignIn:
         if request.method != "POST":
             return PlainTextResponse("Method Not Allowed", 405)
         given = request.headers.get("Authorization", "").encode()
-        if not hmac.compare_digest(given, f"Basic {basic(self.secret)}".encode()):
+        expected = f"Basic {basic(self.secret)}".encode()
+        if not hmac.compare_digest(given, expected):
             return PlainTextResponse("Unauthorized", 401)
         return JSONResponse({"code": self.codes.issue()})
 
 
 def new_address(address: Address, secret: str) -> str:
-    """An address that signs a browser in, once, at the server that listens at `address`.
+    """Return a URL that signs a browser in, once, at the server that listens at `address`.
 
     Raises:
-        GroundupError: the server does not answer, or does not take the secret.
+        GroundupError: The server does not answer, or does not accept the secret.
     """
     local = address.api_url.removesuffix("/api")
     headers = {"Authorization": f"Basic {basic(secret)}"}
@@ -138,15 +145,15 @@ def new_address(address: Address, secret: str) -> str:
 
 
 async def _short_text(request: Request) -> str:
-    """The body, if it is as short as a code; nothing of a longer one is kept."""
+    """Return the body of a request; "" if it is longer than any code."""
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > LONGEST_CODE:
+        if len(body) > MAX_CODE_BYTES:
             return ""
     return body.decode("ascii", "replace")
 
 
 def _digest(code: str) -> bytes:
-    """Codes are looked up by digest, so that the time it takes says nothing about them."""
+    """Return the digest by which a code is looked up, so that timing reveals nothing of it."""
     return hashlib.sha256(code.encode()).digest()

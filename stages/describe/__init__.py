@@ -1,1 +1,1 @@
-"""Writes what a person reads about a model: model card, data card, lineage, pictures, all from manifests and tables."""
+"""Writes the model card, the data card, the lineage and pictures from manifests and tables."""

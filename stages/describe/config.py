@@ -1,4 +1,4 @@
-"""Settings of the cards: only what no manifest can know."""
+"""Settings of the cards: only what no manifest can contain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ UNKNOWN = "TO BE PROVIDED"
 
 
 class DescribeConfig(StageConfig):
-    """Everything else in the cards is measured."""
+    """The entries of the cards that cannot be measured."""
 
     name: str = Field(
         "groundup model",
@@ -21,9 +21,11 @@ class DescribeConfig(StageConfig):
     summary: str = Field(
         UNKNOWN, max_length=2000, description="One or two sentences on what the model is for"
     )
-    author: str = Field(UNKNOWN, max_length=200, description="Who made it")
+    author: str = Field(UNKNOWN, max_length=200, description="Who made the model")
     contact: str = Field(
-        UNKNOWN, max_length=200, description="Where to write, requests for removal of data included"
+        UNKNOWN,
+        max_length=200,
+        description="Where to send questions and requests for the removal of data",
     )
     license: str = Field(
         UNKNOWN,
@@ -31,8 +33,10 @@ class DescribeConfig(StageConfig):
         description="Licence of the weights, as the Hugging Face hub names it, e.g. apache-2.0",
     )
     data_license: str = Field(
-        UNKNOWN, max_length=500, description="On what terms the data may be used"
+        UNKNOWN, max_length=500, description="The terms under which the data may be used"
     )
     intended_use: str = Field(
-        UNKNOWN, max_length=2000, description="What it should be used for, and what not"
+        UNKNOWN,
+        max_length=2000,
+        description="What the model should be used for, and what it should not be used for",
     )

@@ -1,4 +1,4 @@
-"""Counts for the data card, read from the tables in batches: memory does not grow with the data."""
+"""Counts for the data card. Tables are read in batches, so memory does not grow with the data."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ import pyarrow.compute as pc
 
 from data_contracts import Artifact
 
+NOT_DECLARED = "not declared"
+MAX_ROWS = 20  # of a table in a card
+
 
 @dataclass(frozen=True)
 class Source:
-    """What one source of the crawl gave."""
+    """What one source of the crawl contributed: pages, bytes of their bodies, declared licences."""
 
     pages: int
     bytes: int
@@ -22,7 +25,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Robots:
-    """Evidence of what robots.txt and the pages themselves said, as counts of pages."""
+    """Evidence of what robots.txt and the pages themselves allow, as value → pages."""
 
     verdicts: dict[str, int]
     meta: dict[str, int]
@@ -31,7 +34,7 @@ class Robots:
 
 @dataclass
 class Texts:
-    """The training text by source, language and licence; documents and UTF-8 bytes."""
+    """Documents of the training text by source, language and licence, and their UTF-8 bytes."""
 
     by_source: Counter[str] = field(default_factory=Counter)
     by_language: Counter[str] = field(default_factory=Counter)
@@ -39,85 +42,76 @@ class Texts:
     bytes: int = 0
 
 
-NOT_DECLARED = "not declared"
-
-
 def sources(raw_documents: Artifact) -> dict[str, Source]:
-    """By source, sorted by name. Reads every page once: the bytes are those of the bodies."""
+    """Count the pages of each source, sorted by name. Reads every body once, for its length."""
     pages: Counter[str] = Counter()
-    size: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
     licensed: Counter[str] = Counter()
     for batch in raw_documents.batches("documents", ["source", "body", "license"], batch_size=256):
+        names = batch.column("source").to_pylist()
         lengths = pc.binary_length(batch.column("body")).to_pylist()
-        for source, length, licence in zip(
-            batch.column("source").to_pylist(),
-            lengths,
-            batch.column("license").to_pylist(),
-            strict=True,
-        ):
-            pages[source] += 1
-            size[source] += length
-            licensed[source] += licence is not None
-    return {
-        source: Source(pages[source], size[source], licensed[source]) for source in sorted(pages)
-    }
+        licences = batch.column("license").to_pylist()
+        for name, length, licence in zip(names, lengths, licences, strict=True):
+            pages[name] += 1
+            sizes[name] += length
+            licensed[name] += licence is not None
+    return {name: Source(pages[name], sizes[name], licensed[name]) for name in sorted(pages)}
 
 
 def robots(raw_documents: Artifact) -> Robots:
-    """Counts of the evidence that crawl kept with every page."""
+    """Count the evidence that crawl kept with every page."""
     return Robots(
-        *(
-            count(raw_documents, "documents", column)
-            for column in ("robots", "meta_robots", "x_robots_tag")
-        )
+        verdicts=count(raw_documents, "documents", "robots"),
+        meta=count(raw_documents, "documents", "meta_robots"),
+        headers=count(raw_documents, "documents", "x_robots_tag"),
     )
 
 
 def texts(training_documents: Artifact) -> Texts:
-    """What the model is trained on."""
-    told = Texts()
-    for batch in training_documents.batches(
-        "documents", ["source", "language", "license", "text"], batch_size=1024
-    ):
-        told.by_source.update(batch.column("source").to_pylist())
-        told.by_language.update(batch.column("language").to_pylist())
-        told.by_license.update(
-            licence or NOT_DECLARED for licence in batch.column("license").to_pylist()
-        )
-        told.bytes += pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
-    return told
+    """Count the documents on which the model is trained."""
+    counted = Texts()
+    columns = ["source", "language", "license", "text"]
+    for batch in training_documents.batches("documents", columns, batch_size=1024):
+        counted.by_source.update(batch.column("source").to_pylist())
+        counted.by_language.update(batch.column("language").to_pylist())
+        licences = batch.column("license").to_pylist()
+        counted.by_license.update(licence or NOT_DECLARED for licence in licences)
+        counted.bytes += pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
+    return counted
 
 
 def count(artifact: Artifact, table: str, column: str) -> dict[str, int]:
-    """value → rows, most first; nulls are left out."""
+    """Count the rows of each value of a column, largest count first. Nulls are left out."""
     counted: Counter[str] = Counter()
     for batch in artifact.batches(table, [column]):
-        counted.update(value for value in batch.column(column).to_pylist() if value is not None)
+        values = batch.column(column).to_pylist()
+        counted.update(value for value in values if value is not None)
     return ranked(counted)
 
 
 def total(artifact: Artifact, table: str, column: str) -> int:
-    """The sum of a column of whole numbers."""
-    return sum(
-        pc.sum(batch.column(column)).as_py() or 0 for batch in artifact.batches(table, [column])
-    )
+    """Return the sum of an integer column."""
+    batches = artifact.batches(table, [column])
+    return sum(pc.sum(batch.column(column)).as_py() or 0 for batch in batches)
 
 
 def distinct(artifact: Artifact, table: str, column: str) -> int:
-    """How many different values a column has. Keeps them in memory: for columns of ids that are few."""
+    """Return how many different values a column has. Keeps them in memory: they should be few."""
     seen: set[str] = set()
     for batch in artifact.batches(table, [column]):
-        seen.update(value for value in batch.column(column).to_pylist() if value is not None)
+        values = batch.column(column).to_pylist()
+        seen.update(value for value in values if value is not None)
     return len(seen)
 
 
 def ranked(counted: Counter[str]) -> dict[str, int]:
-    """Most first, equal ones by name."""
+    """Sort by count, largest first, then by name."""
     return dict(sorted(counted.items(), key=lambda item: (-item[1], item[0])))
 
 
-def shown(counted: dict[str, int], most: int = 20) -> Sequence[tuple[str, int]]:
-    """The first `most`, the others together."""
+def shown(counted: dict[str, int], max_rows: int = MAX_ROWS) -> Sequence[tuple[str, int]]:
+    """Return the first `max_rows` counts, and a last row with the sum of the others."""
     items = list(counted.items())
-    rest = sum(value for _, value in items[most:])
-    return items[:most] + ([("all others", rest)] if rest else [])
+    rest = sum(value for _, value in items[max_rows:])
+    others = [("all others", rest)] if rest else []
+    return items[:max_rows] + others

@@ -1,9 +1,12 @@
-"""The model card: a README.md as the Hugging Face hub reads it. Every figure is a manifest's or a table's."""
+"""The model card: a README.md in the format of the Hugging Face hub.
+
+Every figure comes from a manifest or a table.
+"""
 
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -21,70 +24,112 @@ CHECKPOINTS = {
     "sft_checkpoint": "Instruction tuning",
     "dpo_checkpoint": "Preference optimization",
 }
-MOST_LANGUAGES = 20
+MAX_LANGUAGES = 20
+SCORES = ("task", "metric", "value", "stderr", "n", "baseline", "baseline_name")
+QUANTIZATIONS = (
+    "quantization",
+    "file",
+    "bytes",
+    "kl_divergence",
+    "top1_agreement",
+    "same_greedy_text",
+    "positions",
+    "token_mismatches",
+    "strings",
+)
+TRAININGS = (
+    "stage",
+    "last step",
+    "tokens",
+    "first loss",
+    "last loss",
+    "last held-out loss",
+    "held-out bits per byte",
+)
+WITH_TRANSFORMERS = """With transformers:
+
+```python
+from transformers import pipeline
+
+chat = pipeline("text-generation", model="PATH")
+print(chat([{"role": "user", "content": "Hello"}]))
+```"""
 
 
 def model_card(config: DescribeConfig, given: Mapping[str, Artifact], texts: Texts | None) -> str:
-    """The text of README.md. `given` may hold any of the inputs of the stage."""
+    """Return the text of README.md.
+
+    Args:
+        config: The entries of the cards that no manifest contains.
+        given: Any of the inputs of the stage.
+        texts: Counts of the training text; None if it is not among the inputs.
+    """
     parts = [
         front_matter(config, given, texts),
         f"# {plain(config.name)}\n\n{paragraphs(config.summary)}",
-        "Every figure on this page was read from the manifests and tables of the run that made the model. What they cannot know says "
-        f"{UNKNOWN} until a person fills it in.",
+        "Every figure on this page was read from the manifests and tables of the run that made "
+        f"the model. What they cannot know says {UNKNOWN} until a person fills it in.",
         _model(given),
         _use(config, given),
         _scores(given),
         _training(given),
         _files(given),
         _answers(given),
-        "## Data\n\nSee [DATA.md](DATA.md). What was made from what: [lineage.json](lineage.json), [lineage.mmd](lineage.mmd).",
+        "## Data\n\nSee [DATA.md](DATA.md). What was made from what: "
+        "[lineage.json](lineage.json), [lineage.mmd](lineage.mmd).",
         _limits(config, given),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
 def front_matter(config: DescribeConfig, given: Mapping[str, Artifact], texts: Texts | None) -> str:
-    """The YAML between dashes that the hub's filters read."""
-    languages = (
-        [language for language, _ in texts.by_language.most_common(MOST_LANGUAGES)] if texts else []
-    )
+    """Return the YAML between dashes that the filters of the Hugging Face hub read."""
+    tags = ["groundup"]
+    if "gguf_model" in given:
+        tags.append("gguf")
+    if "sft_checkpoint" in given or "dpo_checkpoint" in given:
+        tags.append("conversational")
     fields: dict[str, Any] = {
-        "language": sorted(language for language in languages if language) or UNKNOWN,
+        "language": _languages(texts) or UNKNOWN,
         "license": config.license,
         "pipeline_tag": "text-generation",
         "library_name": "transformers",
-        "tags": [
-            "groundup",
-            *(["gguf"] if "gguf_model" in given else []),
-            *(["conversational"] if _tuned(given) else []),
-        ],
+        "tags": tags,
     }
     return f"---\n{yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)}---"
 
 
+def _languages(texts: Texts | None) -> list[str]:
+    """Return the most frequent languages of the training text, sorted by name."""
+    if texts is None:
+        return []
+    languages = [language for language, _ in texts.by_language.most_common(MAX_LANGUAGES)]
+    return sorted(language for language in languages if language)
+
+
 def parameters(checkpoint: Artifact) -> int:
-    """Weights in the safetensors files; a tied table is stored and counted once."""
-    return sum(
-        prod(shape)
-        for path in checkpoint.files("weights")
-        for shape in safetensors_header(path)[0].values()
-    )
+    """Count the weights in the safetensors files. A tied table is stored, and counted, once."""
+    weights = 0
+    for path in checkpoint.files("weights"):
+        shapes = safetensors_header(path)[0].values()
+        weights += sum(prod(shape) for shape in shapes)
+    return weights
 
 
-def newest(given: Mapping[str, Artifact]) -> Artifact | None:
-    """The checkpoint that went through most stages."""
-    return next((given[output] for output in reversed(CHECKPOINTS) if output in given), None)
-
-
-def _tuned(given: Mapping[str, Artifact]) -> bool:
-    return "sft_checkpoint" in given or "dpo_checkpoint" in given
+def latest_checkpoint(given: Mapping[str, Artifact]) -> Artifact | None:
+    """Return the checkpoint of the last training stage among the inputs."""
+    for output in reversed(CHECKPOINTS):
+        if output in given:
+            return given[output]
+    return None
 
 
 def _model(given: Mapping[str, Artifact]) -> str:
-    if (checkpoint := newest(given)) is None:
+    checkpoint = latest_checkpoint(given)
+    if checkpoint is None:
         return ""
     sizes = read_json(checkpoint.file("config"))
-    rows = {
+    entries = {
         "Architecture": sizes.get("model_type"),
         "Parameters": parameters(checkpoint),
         "Layers": sizes.get("num_hidden_layers"),
@@ -97,126 +142,101 @@ def _model(given: Mapping[str, Artifact]) -> str:
         "Tied embeddings": bool(sizes.get("tie_word_embeddings")),
         "Checkpoint": f"`{checkpoint}`",
     }
-    return "## The model\n\n" + table(
-        ("", ""), [(key, value) for key, value in rows.items() if value is not None]
-    )
+    rows = [(name, value) for name, value in entries.items() if value is not None]
+    return f"## The model\n\n{table(('', ''), rows)}"
 
 
 def _use(config: DescribeConfig, given: Mapping[str, Artifact]) -> str:
-    lines = ["## How to use it", f"Intended use: {paragraphs(config.intended_use)}"]
+    parts = ["## How to use it", f"Intended use: {paragraphs(config.intended_use)}"]
     if "gguf_model" in given:
         files = given["gguf_model"].read("quantizations", ["file"]).column("file").to_pylist()
         command = quotation(f"llama-cli -m {shlex.quote(files[0])} -cnv", "sh")
-        lines.append(f"With llama.cpp:\n\n{command}")
-    if newest(given) is not None:
-        lines.append(
-            "With transformers:\n\n```python\nfrom transformers import pipeline\n\n"
-            'chat = pipeline("text-generation", model="PATH")\nprint(chat([{"role": "user", "content": "Hello"}]))\n```'
-        )
-    return "\n\n".join(lines)
+        parts.append(f"With llama.cpp:\n\n{command}")
+    if latest_checkpoint(given) is not None:
+        parts.append(WITH_TRANSFORMERS)
+    return "\n\n".join(parts)
 
 
 def _scores(given: Mapping[str, Artifact]) -> str:
     if "scores" not in given:
         return f"## Evaluation\n\n{UNKNOWN}"
-    head = ("task", "metric", "value", "stderr", "n", "baseline", "baseline_name")
-    rows = given["scores"].read("scores", head).to_pylist()
-    notes = "\n".join(
-        f"- {plain(note)}" for note in given["scores"].manifest.facts.get("notes", [])
-    )
-    return "\n\n".join(
-        part
-        for part in ("## Evaluation", table(head, [list(row.values()) for row in rows]), notes)
-        if part
-    )
-
-
-def _training(given: Mapping[str, Artifact]) -> str:
-    trainings = {output: given[output] for output in CHECKPOINTS if output in given}
-    if not trainings:
-        return ""
-    head = (
-        "stage",
-        "last step",
-        "tokens",
-        "first loss",
-        "last loss",
-        "last held-out loss",
-        "held-out bits per byte",
-    )
-    rows = [(CHECKPOINTS[output], *_course(artifact)) for output, artifact in trainings.items()]
-    parts = ["## Training", "![Loss](loss.svg)", table(head, rows)]
-    parts += [
-        folded(f"Settings: {CHECKPOINTS[output]}", settings(artifact.manifest))
-        for output, artifact in trainings.items()
-    ]
+    scores = given["scores"]
+    parts = ["## Evaluation", _table_of(scores, "scores", SCORES)]
+    notes = [f"- {plain(note)}" for note in scores.manifest.facts.get("notes", [])]
+    if notes:
+        parts.append("\n".join(notes))
     return "\n\n".join(parts)
 
 
-def _course(checkpoint: Artifact) -> tuple[Any, ...]:
-    rows = checkpoint.read(
-        "metrics", ["step", "tokens", "loss", "heldout_loss", "heldout_bits_per_byte"]
-    ).to_pylist()
+def _training(given: Mapping[str, Artifact]) -> str:
+    trainings = {title: given[output] for output, title in CHECKPOINTS.items() if output in given}
+    if not trainings:
+        return ""
+    rows = [(title, *_losses(checkpoint)) for title, checkpoint in trainings.items()]
+    parts = ["## Training", "![Loss](loss.svg)", table(TRAININGS, rows)]
+    for title, checkpoint in trainings.items():
+        parts.append(folded(f"Settings: {title}", settings(checkpoint.manifest)))
+    return "\n\n".join(parts)
 
-    def ends(column: str, which: int) -> Any:
-        values = [row[column] for row in rows if row[column] is not None]
-        return values[which] if values else None
 
-    last = [ends(column, -1) for column in ("loss", "heldout_loss", "heldout_bits_per_byte")]
-    return ends("step", -1), ends("tokens", -1), ends("loss", 0), *last
+def _losses(checkpoint: Artifact) -> tuple[Any, ...]:
+    """Return the cells of TRAININGS after the first for one checkpoint."""
+    columns = ["step", "tokens", "loss", "heldout_loss", "heldout_bits_per_byte"]
+    rows = checkpoint.read("metrics", columns).to_pylist()
+    known: dict[str, list[Any]] = {}
+    for column in columns:
+        values = [row[column] for row in rows]
+        known[column] = [value for value in values if value is not None] or [None]
+    return (
+        known["step"][-1],
+        known["tokens"][-1],
+        known["loss"][0],
+        known["loss"][-1],
+        known["heldout_loss"][-1],
+        known["heldout_bits_per_byte"][-1],
+    )
 
 
 def _files(given: Mapping[str, Artifact]) -> str:
     if "gguf_model" not in given:
         return ""
-    head = (
-        "quantization",
-        "file",
-        "bytes",
-        "kl_divergence",
-        "top1_agreement",
-        "same_greedy_text",
-        "positions",
-        "token_mismatches",
-        "strings",
+    return (
+        "## GGUF files\n\n"
+        "Each file was loaded in llama.cpp and compared with torch: mean KL divergence in nats per "
+        "position over the whole vocabulary.\n\n"
+        f"{_table_of(given['gguf_model'], 'quantizations', QUANTIZATIONS)}"
     )
-    rows = given["gguf_model"].read("quantizations", head).to_pylist()
-    told = "Each file was loaded in llama.cpp and compared with torch: mean KL divergence in nats per position over the whole vocabulary."
-    return f"## GGUF files\n\n{told}\n\n{table(head, [list(row.values()) for row in rows])}"
+
+
+def _table_of(artifact: Artifact, name: str, columns: Sequence[str]) -> str:
+    rows = artifact.read(name, columns).to_pylist()
+    return table(columns, [list(row.values()) for row in rows])
 
 
 def _answers(given: Mapping[str, Artifact]) -> str:
-    samples = given["scores"].manifest.facts.get("samples", []) if "scores" in given else []
-    parts = [
-        f"{quotation(str(sample['prompt']))}\n\n{quotation(str(sample['answer']))}"
-        for sample in samples
-        if sample.get("answer")
-    ]
-    return "\n\n".join(["## Answers, greedy and unedited", *parts]) if parts else ""
+    if "scores" not in given:
+        return ""
+    parts = ["## Answers, greedy and unedited"]
+    for sample in given["scores"].manifest.facts.get("samples", []):
+        if sample.get("answer"):
+            parts.append(quotation(str(sample["prompt"])))
+            parts.append(quotation(str(sample["answer"])))
+    return "\n\n".join(parts) if len(parts) > 1 else ""
 
 
 def _limits(config: DescribeConfig, given: Mapping[str, Artifact]) -> str:
-    notes = [
-        (output, note)
-        for output, artifact in given.items()
-        if output != "scores"
-        for note in artifact.manifest.facts.get("notes", [])
-    ]
-    lines = ["## Limits, licence, contact"]
+    notes: list[str] = []
+    for output, artifact in given.items():
+        if output != "scores":  # whose notes are beside the scores
+            texts = artifact.manifest.facts.get("notes", [])
+            notes += [f"- {output}: {plain(text)}" for text in texts]
+    parts = ["## Limits, licence, contact"]
     if notes:
-        lines.append(
-            "What the stages noted:\n\n"
-            + "\n".join(f"- {output}: {plain(note)}" for output, note in notes)
-        )
-    lines.append(
-        table(
-            ("", ""),
-            [
-                ("Licence of the weights", config.license),
-                ("Author", config.author),
-                ("Contact", config.contact),
-            ],
-        )
-    )
-    lines.append(f"Known biases and risks: {UNKNOWN}")
-    return "\n\n".join(lines)
+        parts += ["What the stages noted:", "\n".join(notes)]
+    rows = [
+        ("Licence of the weights", config.license),
+        ("Author", config.author),
+        ("Contact", config.contact),
+    ]
+    parts += [table(("", ""), rows), f"Known biases and risks: {UNKNOWN}"]
+    return "\n\n".join(parts)

@@ -1,1 +1,1 @@
-"""How the work of a stage is spread over processes, bounded and interrupted."""
+"""Spreads the work of a stage over processes, bounds their memory and handles interruptions."""

@@ -1,9 +1,11 @@
-"""Reading files of strangers in a process of their own, whose memory is bounded and which can be killed at any moment.
+"""Reads untrusted files in a separate process with bounded memory, which can be killed at any time.
 
-A file of a few kilobytes may unpack to terabytes, and one call into a C library may take all of that. So whatever parses
-such files runs apart: `rows_apart(read, …)` gives the items of the generator `read(…)`, and an end to it that is none of
-this process. Run as `python -m stages.execution.apart FD`, this file is the process that reads. It speaks over a socket pair: the work
-once, then lists of items. It ends when the other side closes.
+A file of a few kilobytes may unpack to terabytes, and a single call into a C library may allocate
+all of that. So the code that parses such files runs in a separate process: `rows_apart(read, …)`
+yields the items of the generator `read(…)`, and if reading fails, this process goes on.
+
+`python -m stages.execution.apart FD` runs this file as the process that reads. It receives the work
+over a socket pair, sends lists of items back, and ends when the other side closes.
 """
 
 from __future__ import annotations
@@ -24,12 +26,13 @@ from data_contracts import GroundupError, InputError
 
 Item = TypeVar("Item")
 
-MEGABYTES = (
-    224  # that reading may take beside what the interpreter and its libraries take themselves
-)
-LOOK = 0.2  # seconds between looks at a wish to stop
-_ITEMS, _BYTES = 256, 1 << 20  # what is sent at once
-_LEAN = {  # each thread and each arena takes addresses, Arrow's own allocators take gigabytes; `datasets` would load torch
+# Memory for reading, beside that of the interpreter and its libraries.
+MEGABYTES = 224
+POLL_S = 0.2  # how often the caller can look for a request to stop
+_MAX_ITEMS, _MAX_BYTES = 256, 1 << 20  # in one message
+# Each thread and each arena takes address space, Arrow's own allocators take gigabytes of it, and
+# `datasets` would load torch.
+_LEAN = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "MALLOC_ARENA_MAX": "1",
@@ -45,24 +48,26 @@ def rows_apart(
     megabytes: int = MEGABYTES,
     libraries: tuple[str, ...] = (),
 ) -> Generator[Item | None, None, None]:
-    """The items of `read(*arguments)`, a generator function of a module, which runs in a process of its own.
+    """Yield the items of `read(*arguments)`, which runs in a separate process.
 
-    Items come in lists; None that `read` gives sends off what is waiting. None comes out whenever nothing came for a moment,
-    so that the caller can look for a wish to stop. Whoever stops taking items ends the process.
+    Items arrive in lists. If `read` yields None, the items that are waiting are sent at once. This
+    generator yields None whenever nothing has arrived for POLL_S seconds, so that the caller can
+    look for a request to stop. Closing the generator ends the process.
 
     Args:
-        read: It may raise GroundupError and OSError, which are raised here.
-        arguments: What can be pickled.
-        what: What is being read, for messages.
-        megabytes: Memory that reading may take.
-        libraries: What `read` imports; their memory does not count.
+        read: A generator function of a module. GroundupError and OSError that it raises are raised
+            here.
+        arguments: Its arguments, which must be picklable.
+        what: Returns a name of what is read, for messages.
+        megabytes: Memory for reading.
+        libraries: Modules that `read` imports. Their memory does not count.
 
     Raises:
-        GroundupError: What `read` raises.
-        OSError: What `read` raises.
-        InputError: If reading takes more memory than that, or kills its process.
+        GroundupError: `read` raised it.
+        OSError: `read` raised it.
+        InputError: Reading needs more memory, or killed its process.
     """
-    line, theirs = Pipe()
+    connection, theirs = Pipe()
     command = [sys.executable, "-P", "-m", "stages.execution.apart", str(theirs.fileno())]
     process = subprocess.Popen(
         command,
@@ -73,72 +78,76 @@ def rows_apart(
     )
     theirs.close()
     try:
-        line.send((read, arguments, megabytes, libraries))
+        connection.send((read, arguments, megabytes, libraries))
         while True:
-            if not line.poll(LOOK):
+            if not connection.poll(POLL_S):
                 yield None
                 continue
-            told = line.recv()
-            if told is None:
+            message = connection.recv()
+            if message is None:
                 return
-            if isinstance(told, MemoryError):
+            if isinstance(message, MemoryError):
                 raise too_large(what(), f"needs more than {megabytes} MB of memory at once")
-            if isinstance(told, Exception):
-                raise told
-            yield from told
+            if isinstance(message, Exception):
+                raise message
+            yield from message
     except (EOFError, ConnectionError):
         code = process.wait()
         raise too_large(what(), f"ended the process that read it (exit status {code})") from None
     finally:
         process.kill()
         process.wait()
-        line.close()
+        connection.close()
 
 
 def too_large(what: str, why: str) -> InputError:
-    """The refusal of a file that cannot be read within bounds."""
-    fix = "split it into smaller rows or files, or leave it out"
+    """Return the error for a file that cannot be read within its bounds."""
     return InputError(
         what,
         f"cannot be read: it {why}; what unpacks to so much is damaged or made to do harm",
-        fix,
+        "split it into smaller rows or files, or leave it out",
     )
 
 
-def _serve(line: Connection) -> None:
-    read, arguments, megabytes, libraries = line.recv()
+def _serve(connection: Connection) -> None:
+    """Receive the work, then send the items or the error."""
+    read, arguments, megabytes, libraries = connection.recv()
     for library in libraries:
         import_module(library)
-    threading.Thread(target=_end_with, args=(line,), daemon=True).start()
+    threading.Thread(target=_end_with, args=(connection,), daemon=True).start()
     _bound_memory(megabytes << 20)
     try:
-        _send_all(line, read(*arguments))
+        _send_all(connection, read(*arguments))
     except (MemoryError, OSError, GroundupError) as error:
-        line.send(error.with_traceback(None))
+        connection.send(error.with_traceback(None))
 
 
-def _send_all(line: Connection, items: Iterator[Any | None]) -> None:
+def _send_all(connection: Connection, items: Iterator[Any | None]) -> None:
     waiting: list[Any] = []
-    size = 0
+    waiting_bytes = 0
     for item in items:
         if item is not None:
             waiting.append(item)
-            size += _size(item)
-        if item is None or len(waiting) >= _ITEMS or size >= _BYTES:
-            line.send(waiting)
-            waiting, size = [], 0
-    line.send(waiting)
-    line.send(None)
+            waiting_bytes += _size(item)
+        is_full = len(waiting) >= _MAX_ITEMS or waiting_bytes >= _MAX_BYTES
+        if item is None or is_full:
+            connection.send(waiting)
+            waiting, waiting_bytes = [], 0
+    connection.send(waiting)
+    connection.send(None)
 
 
 def _size(item: Any) -> int:
-    """About how many bytes an item takes on the way; only large ones matter."""
+    """Estimate the bytes of an item in a message. Only large ones matter."""
     parts = item if isinstance(item, tuple) else (item,)
     return sum(len(part) for part in parts if isinstance(part, str | bytes))
 
 
 def _bound_memory(more: int) -> None:
-    """Lets this process take `more` bytes beside those that it has. Only Linux counts all memory under this limit."""
+    """Let this process allocate `more` bytes beyond what it has.
+
+    Does nothing except on Linux, the only system that counts all memory under this limit.
+    """
     if not sys.platform.startswith("linux"):
         return
     with open("/proc/self/statm") as pages:
@@ -146,10 +155,10 @@ def _bound_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (now + more, now + more))
 
 
-def _end_with(line: Connection) -> None:
-    """The other side sends nothing more: what ends this wait is its end."""
+def _end_with(connection: Connection) -> None:
+    """End this process when the other side closes. It sends nothing more, so only that is read."""
     with suppress(EOFError, OSError):
-        line.recv_bytes()
+        connection.recv_bytes()
     os._exit(1)
 
 

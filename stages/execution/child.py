@@ -1,4 +1,4 @@
-"""Child processes end with the process that started them, however that ended."""
+"""Ends child processes together with the process that started them."""
 
 from __future__ import annotations
 
@@ -7,26 +7,30 @@ import signal
 import sys
 from contextlib import suppress
 
-PR_SET_PDEATHSIG = 1
+PR_SET_PDEATHSIG = 1  # prctl(2)
 
 
 def end_with_parent(parent: int | None = None) -> None:
-    """Called in a child: the kernel kills it when its parent is gone. Linux alone can; elsewhere a pipe has to be watched.
+    """Ask the kernel to kill this process when its parent ends.
 
-    parent: its process id, where the child knows it; one that is gone already is noticed, too.
+    Does nothing except on Linux. On other systems the child has to watch a pipe.
+
+    Args:
+        parent: The process id of the parent, if known. If that process has ended already, this one
+            ends at once.
     """
     if not sys.platform.startswith("linux"):
         return
     import ctypes
 
-    with suppress(OSError, AttributeError):  # a C library without prctl
+    with suppress(OSError, AttributeError):  # the C library has no prctl
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if parent is not None and os.getppid() != parent:
         os._exit(1)
 
 
 def kill_with_descendants(pid: int) -> None:
-    """End a process, all that it has started and all that those have, whichever groups and sessions they made."""
+    """Kill a process and all its descendants, in whatever process groups and sessions they are."""
     import psutil
 
     try:

@@ -1,6 +1,6 @@
-"""The one seam through which a stage's work is spread: a function over shards, in worker processes.
+"""Spreads a stage's work over worker processes: a function is applied to shards.
 
-Results come in the order of the shards whatever the number of workers, so the same bytes come out.
+Results are in the order of the shards, so the output has the same bytes for any number of workers.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from data_contracts import GroundupError
-from stages.execution.interruption import ENDING
+from stages.execution.interruption import STOP_SIGNALS
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
@@ -35,9 +35,16 @@ AHEAD = 2  # shards in flight per worker: enough to keep it busy, few enough to 
 def map_shards(
     work: Callable[[Shard], Result], shards: Iterable[Shard], workers: int = 0
 ) -> Iterator[Result]:
-    """`work` over `shards`, results in order. workers 0: one per core; 1: in this process. Workers end with this process.
+    """Apply `work` to `shards` and yield the results in order. Workers end with this process.
 
-    Raises what `work` raises, and GroundupError if workers cannot start or one dies.
+    Args:
+        work: A picklable function.
+        shards: Picklable values; read at most AHEAD per worker in advance.
+        workers: The number of processes; 0 for one per core, 1 to work in this process.
+
+    Raises:
+        GroundupError: Workers cannot start, or one dies.
+        Exception: Whatever `work` raises.
     """
     workers = workers or cores()
     if workers == 1:
@@ -52,7 +59,7 @@ def map_shards(
         try:
             yield from _ordered(pool, partial(_begin, work), shards, workers * AHEAD)
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            held.close()  # what the workers are doing is not waited for
+            held.close()  # ends the workers without waiting for what they are doing
             raise
         finally:
             over.set()
@@ -60,15 +67,16 @@ def map_shards(
 
 @cache
 def _require_processes() -> None:
-    """Start one that does nothing, before there are locks and queues, which would complain each in its own way.
+    """Start a process that does nothing, to fail with one clear message.
+
+    Later, locks and queues would fail, too, each with a message of another form.
 
     Raises:
-        GroundupError: The system starts none.
+        GroundupError: The system cannot start processes.
     """
     with _starting(), warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", UserWarning
-        )  # of Python's own helper, which cannot start either
+        # Python's resource tracker, which cannot start either, warns.
+        warnings.simplefilter("ignore", UserWarning)
         trial = multiprocessing.get_context(METHOD).Process(target=_nothing)
         trial.start()
         trial.join()
@@ -77,12 +85,12 @@ def _require_processes() -> None:
 
 
 def _nothing() -> None:
-    """What the first process does."""
+    """Do nothing: the target of the trial process."""
 
 
 @contextmanager
 def _starting() -> Iterator[None]:
-    """Says what failed: to start a process takes pipes, files and sockets, and their errors name none of it."""
+    """Explain errors of starting a process, which name only the pipes or files that failed."""
     try:
         yield
     except OSError as error:
@@ -94,35 +102,56 @@ def _starting() -> Iterator[None]:
 
 
 def _not_started(why: str) -> GroundupError:
-    fix = "do the work in one process: --set workers=1 (for a whole run --set STAGE.workers=1); nothing was published"
-    return GroundupError("the worker processes", f"cannot start: {why}", fix)
+    return GroundupError(
+        "the worker processes",
+        f"cannot start: {why}",
+        "do the work in one process: --set workers=1 (for a whole run --set STAGE.workers=1); "
+        "nothing was published",
+    )
 
 
 def cores() -> int:
-    """Cores that this process may use: those of its affinity, or fewer if its control group has a CPU quota (containers, systemd)."""
-    allowed = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
+    """Return the number of cores that this process may use.
+
+    These are the cores of its affinity, or fewer if its control group has a CPU quota (containers,
+    systemd).
+    """
+    allowed = os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        allowed = len(os.sched_getaffinity(0))
     return max(1, math.ceil(min(allowed, cpu_quota())))
 
 
 def cpu_quota(
     memberships: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
 ) -> float:
-    """The least cpu.max, in cores, of this process's control group (v2) and of those above it; infinite if there is none."""
-    own = (
-        [line[3:] for line in memberships.read_text().splitlines() if line.startswith("0::/")]
-        if memberships.is_file()
-        else []
-    )
+    """Return the smallest CPU quota of this process's control group (v2) and its ancestors.
+
+    Args:
+        memberships: The file that lists the control groups of the process.
+        root: The folder of the control groups.
+
+    Returns:
+        The quota in cores; infinity if there is none.
+    """
     limits = [math.inf]
-    for group in own:
-        place = root / group.strip("/")
-        for file in (folder / "cpu.max" for folder in (place, *place.parents)):
+    for group in _control_groups(memberships):
+        folder = root / group.strip("/")
+        for ancestor in (folder, *folder.parents):
+            file = ancestor / "cpu.max"
             if file.is_relative_to(root) and file.is_file():
                 quota, period = file.read_text().split()
                 limits.append(math.inf if quota == "max" else int(quota) / int(period))
     return min(limits)
+
+
+def _control_groups(memberships: Path) -> list[str]:
+    """Return the version 2 control groups that a file like /proc/self/cgroup lists."""
+    if not memberships.is_file():
+        return []
+    prefix = "0::"
+    lines = memberships.read_text().splitlines()
+    return [line.removeprefix(prefix) for line in lines if line.startswith(f"{prefix}/")]
 
 
 def _ordered(
@@ -141,7 +170,8 @@ def _ordered(
         while waiting:
             yield waiting.popleft().result()
             done += 1
-    except BrokenProcessPool:  # every future then fails alike, so which shard it was is not known
+    except BrokenProcessPool:
+        # All futures fail in the same way, so the shard is known only approximately.
         raise GroundupError(
             f"a worker process, near shard {done}",
             "was killed, most often for want of memory",
@@ -149,17 +179,19 @@ def _ordered(
         ) from None
 
 
-_over: Event  # in a worker: has the parent stopped wanting results?
+_over: Event  # in a worker: whether the parent wants no more results
 
 
 def _prepare(over: Event, lifeline: Connection) -> None:
-    """Let this worker die with the process that asked for it, however that ends: left alone it would write into the next run's draft.
+    """Let this worker end with the process that started it, however that ends.
 
-    Ctrl-C and a closed terminal reach the whole process group. Those are for the process that asked: it lets go of the lifeline.
+    A worker that outlived it would write into the draft of the next run. Ctrl-C and a closed
+    terminal reach the whole process group. Workers ignore these signals: the process that started
+    them handles them, and closes the lifeline.
     """
     global _over
     _over = over
-    for number in ENDING:
+    for number in STOP_SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
 
@@ -172,7 +204,10 @@ def _prepare(over: Event, lifeline: Connection) -> None:
 
 
 def _begin(work: Callable[[Shard], Result], shard: Shard) -> Result:
-    """The pool hands shards out early and cannot take them back: those not begun when another one failed are passed over here."""
+    """Do the work, unless another shard has failed.
+
+    The pool hands shards out early and cannot take them back, so those not begun are skipped here.
+    """
     if _over.is_set():
         raise CancelledError
     return work(shard)

@@ -1,8 +1,9 @@
-"""Markdown of what others wrote: text stays text, whatever stands in it.
+"""Markdown with untrusted text: whatever the text contains, it is shown as text.
 
-Pages, vocabularies, manifests and recipes can hold Markdown and HTML. In a model card or on a page of the Prefect UI nothing of it is
-obeyed: no link can be clicked, no image is loaded, no tag is a tag. `plain` is the one function for text in a line, `paragraphs` for
-several lines, `quotation` for a block; figures and tables go through them.
+Pages, vocabularies, manifests and recipes can contain Markdown and HTML. A model card or a page of
+the Prefect UI must not interpret it: no link can be clicked, no image is loaded, no tag takes
+effect. `plain` escapes text within a line, `paragraphs` several lines, `quotation` a block. Figures
+and tables use these functions.
 """
 
 from __future__ import annotations
@@ -17,49 +18,55 @@ from data_contracts import Manifest
 from data_contracts.credentials import masked
 from data_contracts.foreign_text import json_text, line, shown
 
-LONGEST = 1500  # characters of a quotation
+MAX_CHARS = 1500  # of a quotation or a line
 
-_MARKS = re.compile(
-    r"[\\|\[\]*~$]|`(?=`)|(?<=`)`|#(?=#*$)|(?<![^\W_])_|_(?![^\W_])"
-)  # a lone ` or _ in a word does no harm
-_BEGINS_BLOCK = re.compile(r"^(\d*)([#.)+=-])(?=[\s#=-]|$)")  # a heading, a list, a ruled line
-_MAKES_LINK = re.compile(
-    r"(?<=\w):(?=//)|(?<=\bwww)\.", re.IGNORECASE
-)  # for renderers that look for addresses
+# A single ` or an _ within a word does no harm.
+_MARKS = re.compile(r"[\\|\[\]*~$]|`(?=`)|(?<=`)`|#(?=#*$)|(?<![^\W_])_|_(?![^\W_])")
+# The start of a heading, a list or a ruled line.
+_BEGINS_BLOCK = re.compile(r"^(\d*)([#.)+=-])(?=[\s#=-]|$)")
+# Some renderers turn addresses into links.
+_MAKES_LINK = re.compile(r"(?<=\w):(?=//)|(?<=\bwww)\.", re.IGNORECASE)
 
 
 def number(value: Any) -> str:
-    """Counts with separators, measurements with four figures, nothing as a dash."""
+    """Format a value: integers with separators, floats with four digits, None and "" as a dash."""
     if value is None or value == "":
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:.4g}" if isinstance(value, float) else plain(str(value))
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return plain(str(value))
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """A table, or a sentence if there are no rows."""
+    """Return a table, or a sentence if there are no rows."""
     lines = [f"| {' | '.join(map(number, row))} |" for row in rows]
-    return (
-        "\n".join([f"| {' | '.join(map(plain, head))} |", "|" + "---|" * len(head), *lines])
-        if lines
-        else "None."
-    )
+    if not lines:
+        return "None."
+    heading = f"| {' | '.join(map(plain, head))} |"
+    return "\n".join([heading, "|" + "---|" * len(head), *lines])
 
 
 def quotation(text: str, language: str = "text") -> str:
-    """A fenced block that no text can end early."""
-    text = shown(masked(text if len(text) <= LONGEST else text[:LONGEST] + " …"))
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
+    """Return a fenced code block that no text in it can end."""
+    if len(text) > MAX_CHARS:
+        text = text[:MAX_CHARS] + " …"
+    text = shown(masked(text))
+    longest_run = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest_run + 1)
     return f"{fence}{language}\n{text}\n{fence}"
 
 
 def settings(manifest: Manifest) -> str:
-    """The settings of a stage as they were given, but for those that bear on no result: as JSON."""
-    told = {name: value for name, value in manifest.settings.items() if name in manifest.config}
-    return json_block(told)
+    """Return the settings of a stage as JSON, as they were given.
+
+    Leaves out those that do not affect the result.
+    """
+    given = {name: value for name, value in manifest.settings.items() if name in manifest.config}
+    return json_block(given)
 
 
 def json_block(values: Any) -> str:
@@ -69,17 +76,20 @@ def json_block(values: Any) -> str:
 
 
 def folded(title: str, text: str) -> str:
-    """Hidden behind its title until a reader wants it."""
+    """Return a section that is hidden behind its title until a reader opens it."""
     return f"<details><summary>{plain(title)}</summary>\n\n{text}\n\n</details>"
 
 
 def plain(text: str) -> str:
-    """One line in which nothing is Markdown, HTML, a link or the end of a cell."""
-    one_line = line(masked(" ".join(text.split())[:LONGEST]))
-    marked = _BEGINS_BLOCK.sub(r"\1\\\2", _MARKS.sub(r"\\\g<0>", one_line))
-    return _MAKES_LINK.sub(lambda found: f"&#{ord(found[0])};", html.escape(marked, quote=False))
+    """Return the text as one line without effective Markdown, HTML, links or cell ends."""
+    words = " ".join(text.split())
+    one_line = line(masked(words[:MAX_CHARS]))
+    marked = _MARKS.sub(r"\\\g<0>", one_line)
+    marked = _BEGINS_BLOCK.sub(r"\1\\\2", marked)
+    escaped = html.escape(marked, quote=False)
+    return _MAKES_LINK.sub(lambda found: f"&#{ord(found[0])};", escaped)
 
 
 def paragraphs(text: str) -> str:
-    """The same over several lines, which stay lines."""
+    """Escape each line like `plain`, and keep the lines."""
     return "\n".join(plain(part) for part in text.splitlines())

@@ -83,7 +83,7 @@ def test_a_reader_that_has_enough_is_no_failure(tmp_path: Path) -> None:
 def test_a_pipe_that_breaks_between_processes_is_not_taken_for_a_reader_that_has_enough() -> None:
     command = """
 import sys
-from flows import failures
+from flows.cli import failures
 def command():
     raise BrokenPipeError(32, "Broken pipe")
 sys.exit(failures.status_of(command, False))

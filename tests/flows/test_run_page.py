@@ -140,7 +140,7 @@ def test_a_page_of_a_long_training_has_points_enough_and_every_held_out_loss():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pictures, "losses_svg", keep)
         pictures.loss_svg(rows)
-        assert len(drawn[""]) <= pictures.POINTS + 41
+        assert len(drawn[""]) <= pictures.MAX_POINTS + 41
         assert [row["step"] for row in drawn[""] if row["heldout_loss"]] == list(
             range(0, 20_000, 500)
         )

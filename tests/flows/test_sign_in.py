@@ -13,9 +13,9 @@ from flows.prefect_host import sign_in
 from flows.prefect_host.known_hosts import KnownHosts
 from flows.prefect_host.server_address import Address
 from flows.prefect_host.sign_in import (
-    CODES_AT_ONCE,
     CODES_PATH,
     LIFETIME_S,
+    MAX_CODES,
     PAGE_PATH,
     Codes,
     SignIn,
@@ -69,8 +69,8 @@ def test_a_code_ends_after_ten_minutes() -> None:
 
 
 def test_codes_that_nobody_redeems_do_not_fill_the_memory(codes: Codes) -> None:
-    issued = [codes.issue() for _ in range(CODES_AT_ONCE + 1)]
-    assert len(set(issued)) == CODES_AT_ONCE + 1
+    issued = [codes.issue() for _ in range(MAX_CODES + 1)]
+    assert len(set(issued)) == MAX_CODES + 1
     assert not codes.redeem(issued[0])
     assert all(codes.redeem(code) for code in issued[1:])
 

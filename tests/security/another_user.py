@@ -1,7 +1,8 @@
-"""Does something as a user for whom permissions count. For root they do not, so a test of them run by root cannot fail.
+"""Calls a function as a user for whom permissions count.
 
-The process forks and drops to uid 65534 without groups, as `setpriv --reuid 65534 --regid 65534 --clear-groups` does, but starts no other
-program: the interpreter itself may lie where only its owner gets to.
+Run by root, a test of permissions cannot fail. The process forks and drops to uid 65534 without
+groups, like `setpriv --reuid 65534 --regid 65534 --clear-groups`. It starts no other program,
+because the interpreter may be in a folder that only its owner can enter.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ NOBODY = 65534
 
 
 def as_nobody(function: Callable[[], Any]) -> Any:
-    """What the function returns (plain JSON) when somebody else calls it. What it raises fails the test."""
+    """Call the function as user `nobody` and return its value (plain JSON). Raises if it does."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -48,7 +49,7 @@ def _outcome(function: Callable[[], Any]) -> dict[str, Any]:
 
 @contextmanager
 def open_folder() -> Iterator[Path]:
-    """A temporary folder to which everybody gets: pytest's own are closed to others."""
+    """A temporary folder that every user can enter: those of pytest are private."""
     folder = Path(tempfile.mkdtemp(prefix="groundup-test-"))
     folder.chmod(0o755)
     try:
@@ -58,6 +59,6 @@ def open_folder() -> Iterator[Path]:
 
 
 def give_to_nobody(folder: Path) -> None:
-    """Let everything below, and the folder, belong to the other user."""
+    """Give the folder and everything in it to the other user."""
     for path in (folder, *folder.rglob("*")):
         os.chown(path, NOBODY, NOBODY, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""A real server and worker of its own for the attacks."""
+"""A real server and worker for the attacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.flows.conftest import Groundup, free_port
 
 @pytest.fixture(scope="session")
 def attacked() -> Iterator[Groundup]:
-    """`groundup up` in a folder that others may enter, so that only its own modes protect it."""
+    """`groundup up` in a folder that others may enter, so that only its file modes protect it."""
     folder = Path(tempfile.mkdtemp(prefix="groundup-attacked-", dir="/tmp"))
     folder.chmod(0o755)
     (folder / "work").mkdir()

@@ -1,7 +1,8 @@
-"""Runs crawl in a process of its own and tells what it took: `python -m tests.security.crawled STORE SOURCE`.
+"""Runs crawl in a separate process and measures it.
 
-Prints one line of JSON: rows by table, reasons of failures, notes, the error if there was one, and the peaks of memory of this
-process and of those that it started.
+`python -m tests.security.crawled STORE SOURCE` prints one line of JSON: rows by table, reasons of
+failures, notes, the error if there was one, and the peak memory of this process and of those that
+it started.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from stages.run import run_stage
 
 
 class Crawled(NamedTuple):
-    """What came of a crawl. peak: megabytes of all processes together, at most."""
+    """The result of a crawl. peak: the most megabytes of all processes together."""
 
     documents: int
     rejected: dict[str, int]
@@ -31,16 +32,17 @@ class Crawled(NamedTuple):
 
 
 def crawled(store: Path, **source: Any) -> Crawled:
-    """Crawl one source in a process of its own."""
+    """Crawl one source in a separate process."""
     command = [sys.executable, "-m", "tests.security.crawled", str(store), json.dumps(source)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
     return Crawled(**json.loads(done.stdout.splitlines()[-1]))
 
 
 class _Peaks:
-    """The most memory that this process and each that it starts have taken. The kernel remembers it as long as they live.
+    """The peak memory of this process and of each that it starts.
 
-    What getrusage says of children will not do: a process inherits the peak of the one that started it.
+    The kernel keeps it as long as they live. The peak of children in getrusage is of no use here: a
+    process inherits the peak of the one that started it.
     """
 
     def __init__(self) -> None:
@@ -52,13 +54,13 @@ class _Peaks:
     def _look(self) -> None:
         own = os.getpid()
         while not self._over.wait(0.005):
-            with suppress(OSError, LookupError):  # of a process that just ended
+            with suppress(OSError, LookupError):  # the process has just ended
                 children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
                 for process in (own, *map(int, children)):
                     self._of[process] = max(self._of.get(process, 0), _peak(process))
 
     def total(self) -> float:
-        """Megabytes, were all of them at their peaks at once."""
+        """Return the megabytes that all processes would use if they were at their peaks at once."""
         self._over.set()
         self._watch.join()
         return sum(self._of.values())

@@ -1,4 +1,4 @@
-"""How fuzz tests go about it: documents that were damaged, tried a few hundred times, or for GROUNDUP_FUZZ_SECONDS."""
+"""Fuzzing with damaged documents: some hundred tries, or as many as GROUNDUP_FUZZ_SECONDS allow."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from data_contracts import GroundupError
 
-BUDGET_S = float(os.environ.get("GROUNDUP_FUZZ_SECONDS", "600"))  # of each test marked `long`
+BUDGET_S = float(os.environ.get("GROUNDUP_FUZZ_SECONDS", "600"))  # for each test marked `long`
 EXAMPLES = 200
-AT_A_TIME = 500  # examples between two looks at the clock
-LONGEST_MESSAGE = 5000  # characters: nobody reads more
+AT_A_TIME = 500  # examples between two checks of the time
+MAX_MESSAGE_CHARS = 5000  # characters: nobody reads more
 
 Attempt = Callable[[Any], None]
 Target = tuple[st.SearchStrategy[Any], Attempt]
@@ -58,7 +58,7 @@ _PIECES = [
 
 @st.composite
 def mangled(draw: st.DrawFn, written: bytes, within: int | None = None) -> bytes:
-    """The bytes with pieces overwritten, cut out and put in, in the first `within` of them."""
+    """The bytes with pieces overwritten, removed and inserted within the first `within` bytes."""
     data = written
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, min(len(data), within or len(data))))
@@ -70,7 +70,7 @@ def mangled(draw: st.DrawFn, written: bytes, within: int | None = None) -> bytes
 
 @st.composite
 def edited(draw: st.DrawFn, document: dict[str, Any]) -> bytes:
-    """The JSON document with the value somewhere in it replaced by any other."""
+    """The JSON document with one of its values replaced by any other value."""
     changed = json.loads(json.dumps(document))
     part: Any = changed
     while True:
@@ -85,7 +85,7 @@ def edited(draw: st.DrawFn, document: dict[str, Any]) -> bytes:
 
 
 def many(strategy: st.SearchStrategy[Any], attempt: Attempt, examples: int = EXAMPLES) -> None:
-    """Have `attempt` meet that many examples."""
+    """Try `attempt` with that many examples."""
 
     @settings(
         max_examples=examples, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -98,14 +98,17 @@ def many(strategy: st.SearchStrategy[Any], attempt: Attempt, examples: int = EXA
 
 
 def as_long_as_the_budget(strategy: st.SearchStrategy[Any], attempt: Attempt) -> None:
-    """Have `attempt` meet examples for BUDGET_S."""
+    """Try `attempt` with examples for BUDGET_S seconds."""
     end = time.monotonic() + BUDGET_S
     while time.monotonic() < end:
         many(strategy, attempt, AT_A_TIME)
 
 
 def refusal(call: Callable[[], Any]) -> str:
-    """What an error of ours says, which is safe for a terminal and short; "" if all is well. Any other error fails the test."""
+    """Return the message of a named error, which must be short and safe for a terminal.
+
+    Returns "" if the call succeeds. Any other error fails the test.
+    """
     try:
         call()
     except GroundupError as error:
@@ -113,5 +116,5 @@ def refusal(call: Callable[[], Any]) -> str:
     else:
         return ""
     assert "\x1b" not in message
-    assert len(message) < LONGEST_MESSAGE
+    assert len(message) < MAX_MESSAGE_CHARS
     return message

@@ -1,4 +1,4 @@
-"""GGUF files, byte by byte, as no writer makes them."""
+"""GGUF files, written byte by byte, that no ordinary writer creates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints that no groundup would publish: a sound one, with one thing wrong in its files."""
+"""Checkpoints that groundup would not publish: valid ones with one error in their files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ WEIGHTS = "model.safetensors"
 
 
 def json_file(name: str, **changes: Any) -> Damage:
-    """Other values for keys of a JSON file; a value of `...` takes the key out."""
+    """Other values for keys of a JSON file; `...` removes a key."""
 
     def damage(files: Files) -> None:
         values = json.loads(files[name]) | changes
@@ -78,7 +78,7 @@ PRE_TOKENIZER = {
     "invert": False,
 }
 
-# what reads the weights or their sizes
+# For the code that reads the weights or their sizes.
 WEIGHTS_DAMAGES: dict[str, Damage] = {
     "no header": replaced(WEIGHTS, b""),
     "a header of three bytes": replaced(WEIGHTS, b"\1\2\3"),
@@ -147,7 +147,7 @@ TOKENIZER_DAMAGES: dict[str, Damage] = {
     "a special token that is a number": json_file("tokenizer_config.json", eos_token=7),
     "a special token that is a list": json_file("tokenizer_config.json", eos_token=["x"]),
 }
-# the loaders pass over these; the contract does not
+# the loaders ignore these; the contract does not
 CONTRACT_DAMAGES: dict[str, Damage] = {
     "a pickle": replaced("pytorch_model.bin", b"cos\nsystem\n(S'touch owned'\ntR."),
     "a program": replaced("modeling_evil.py", b"raise SystemExit('owned')\n"),

@@ -1,4 +1,4 @@
-"""A small store with a chain of artifacts: raw_documents, clean_documents made from them, and a run `demo` that has both."""
+"""A small store: raw_documents, clean_documents made from them, and a run `demo` with both."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def fill(store: Store) -> None:
 
 
 def publish_raw(store: Store, name: str = "a") -> Artifact:
-    """Five pages. Another name, another artifact."""
+    """Publish five pages. Another name gives another artifact."""
     rows = good_rows(current(RAW), "documents", 5)
 
     def make(draft: Any) -> dict[str, Any]:
@@ -50,7 +50,7 @@ def publish_clean(store: Store, raw: Artifact) -> Artifact:
 
 
 class Entries:
-    """Reads and writes entries of a store as somebody would who does not use groundup: a folder's files or a bucket's objects."""
+    """Reads and writes files of a folder or objects of a bucket without groundup."""
 
     def __init__(self, store: Store):
         self.files, self.root = fsspec.core.url_to_fs(store.location, use_listings_cache=False)
@@ -76,7 +76,7 @@ def ref_key(output: str, number: int = 1) -> str:
 
 
 def forget_seals(store: Store) -> None:
-    """Make of a store what release 0.1 would have written: nothing holds a manifest's digest."""
+    """Turn a store into one of release 0.1, in which nothing contains a manifest's digest."""
     entries = Entries(store)
     for output in (RAW, CLEAN):
         entries.change_json(

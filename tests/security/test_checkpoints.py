@@ -1,4 +1,4 @@
-"""Checkpoints and GGUF files of strangers: one error of ours, before anything is allocated, wherever one is read."""
+"""Untrusted checkpoints and GGUF files give one named error before anything is allocated."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ from tests.security.hostile_checkpoints import (
 READERS = {
     stage.name
     for stage in stages.STAGES
-    if any(wanted.artifact_type == "checkpoint" for wanted in stage.consumes)
+    if "checkpoint" in [consumed.artifact_type for consumed in stage.consumes]
 }
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """The files of a sound checkpoint."""
+    """The files of a valid checkpoint."""
     from data_contracts import Store
     from tests.conftest import publisher
 
@@ -144,13 +144,13 @@ for read in (load_model, transformers_model.load):
     ["an absurd width", "an absurd vocabulary", "a header longer than the file", "an absurd shape"],
 )
 def test_no_size_that_a_checkpoint_claims_is_allocated(sound, tmp_path, damage):
-    """The model that an absurd config calls for takes hundreds of gigabytes; the process may take one more than it has."""
+    """An absurd config asks for hundreds of gigabytes; the process may allocate one more."""
     folder = in_folder(spoilt(sound, damage), tmp_path / "checkpoint")
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", SMALL, str(folder)], capture_output=True, text=True, check=False
     )
-    assert told.returncode == 0, told.stderr
-    assert told.stdout.splitlines() == [f"checkpoint {folder}"] * 2
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [f"checkpoint {folder}"] * 2
 
 
 @pytest.mark.slow
@@ -191,7 +191,7 @@ def test_nothing_of_a_checkpoint_is_run_by_transformers(sound, tmp_path, monkeyp
 
 
 def hostile(publish: Any, monkeypatch: Any, files: dict[str, bytes]) -> Artifact:
-    """An artifact whose manifest agrees with its files, as somebody would make it who has no groundup to object."""
+    """An artifact whose manifest agrees with its files, made without groundup's checks."""
     with monkeypatch.context() as patch:
         patch.setattr(bundles, "problems", lambda *_, **__: [])
         return publish("checkpoint", files=files, metrics=METRICS)
@@ -212,7 +212,7 @@ def test_every_stage_refuses_a_hostile_checkpoint_with_one_error(
     given = golden.inputs(publish)
     for damage in EVERY:
         bad = hostile(publish, monkeypatch, spoilt(sound, damage))
-        bad.verify()  # its manifest is as good as any
+        bad.verify()  # its manifest is valid
         for wanted in [one for one in stage.consumes if one.artifact_type == "checkpoint"]:
             with pytest.raises((ContractError, ArtifactError)) as error:
                 run_stage(store, stage, config, given | {wanted.name: bad})

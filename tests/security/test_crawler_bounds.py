@@ -1,4 +1,4 @@
-"""Hostile servers: what they send takes bounded memory and time, and leads nowhere but to the public internet."""
+"""Hostile servers cost bounded memory and time, and lead nowhere but to the public internet."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from data_contracts import InputError
 from tests.security.crawled import crawled
 from tests.stages.crawl.conftest import Site
 
-MOST_MEGABYTES = 512
+MAX_MEGABYTES = 512
 
 
 @pytest.fixture
@@ -30,9 +30,16 @@ def site() -> Iterator[Site]:
 
 def settings(site, **changes):
     fast = {
-        "kind": "web", "name": "site", "seeds": [f"{site.origin}/"], "allow_origins": [site.origin], "contact": "test@example.org",
-        "delay_seconds": 0, "timeout_seconds": 5, "per_host": 4, "max_pages": 50,
-    }  # fmt: skip
+        "kind": "web",
+        "name": "site",
+        "seeds": [f"{site.origin}/"],
+        "allow_origins": [site.origin],
+        "contact": "test@example.org",
+        "delay_seconds": 0,
+        "timeout_seconds": 5,
+        "per_host": 4,
+        "max_pages": 50,
+    }
     return fast | changes
 
 
@@ -103,13 +110,13 @@ def test_a_hostile_page_takes_less_than_half_a_gigabyte_and_the_others_are_had(
     make(site)
     done = crawled(tmp_path / "store", **settings(site))
     assert done.error == ""
-    assert done.peak <= MOST_MEGABYTES, done
+    assert done.peak <= MAX_MEGABYTES, done
     assert "/hostile" in site.asked
     assert done.documents >= 2
 
 
 def stalling(sent: bytes, again: bytes = b""):
-    """A server for one connection after the other, that sends that and then waits, or goes on without end."""
+    """A server that sends `sent` to each connection, then waits or repeats `again` without end."""
 
     async def talk(reader, writer):
         try:
@@ -127,7 +134,7 @@ def stalling(sent: bytes, again: bytes = b""):
 
 @pytest.fixture
 def raw(site):
-    """raw(talk) → the origin of a server that speaks so."""
+    """raw(talk) → the origin of a server whose connections `talk` handles."""
     servers = []
 
     def start(talk):
@@ -147,10 +154,15 @@ def raw(site):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sent", "again"),
-    [(b"HTTP/1.1 200 OK\r\nX-Slow: ", b""), (b"HTTP/1.1 200 OK\r\n", b"X-More: " + b"a" * 4000 + b"\r\n"),
-     (b"HTTP/1.1 200 OK\r\nX-Long: ", b"a" * 65536), (b"HTTP/1.1 200 ", b"a" * 65536), (b"", b"")],
+    [
+        (b"HTTP/1.1 200 OK\r\nX-Slow: ", b""),
+        (b"HTTP/1.1 200 OK\r\n", b"X-More: " + b"a" * 4000 + b"\r\n"),
+        (b"HTTP/1.1 200 OK\r\nX-Long: ", b"a" * 65536),
+        (b"HTTP/1.1 200 ", b"a" * 65536),
+        (b"", b""),
+    ],
     ids=["slow header", "endless headers", "endless header", "endless reason", "silence"],
-)  # fmt: skip
+)
 def test_headers_that_do_not_end_cost_that_page_alone(site, raw, tmp_path, sent, again):
     origin = raw(stalling(sent, again))
     site.page("/")
@@ -162,15 +174,32 @@ def test_headers_that_do_not_end_cost_that_page_alone(site, raw, tmp_path, sent,
     done = crawled(tmp_path / "store", **settings(site, respect_robots=False, **both))
     assert (done.documents, done.error) == (1, "")
     assert sum(done.rejected.values()) == 1
-    assert done.peak <= MOST_MEGABYTES
+    assert done.peak <= MAX_MEGABYTES
 
 
 ELSEWHERE = [
-    "http://127.0.0.1:9/", "http://localhost:9/", "http://127.1:9/", "http://2130706433:9/", "http://0x7f000001:9/", "http://0177.0.0.1:9/",
-    "http://0.0.0.0:9/", "http://[::1]:9/", "http://[::ffff:127.0.0.1]:9/", "http://[::]:9/", "http://[64:ff9b::7f00:1]:9/",
-    "http://169.254.169.254/latest/meta-data/", "http://[fe80::1]/", "http://10.0.0.1/", "http://192.168.0.1/", "http://100.64.0.1/",
-    "file:///etc/passwd", "ftp://example.org/", "data:text/html,x", "javascript:alert(1)", "http://pydoc.localhost/os.html",
-]  # fmt: skip
+    "http://127.0.0.1:9/",
+    "http://localhost:9/",
+    "http://127.1:9/",
+    "http://2130706433:9/",
+    "http://0x7f000001:9/",
+    "http://0177.0.0.1:9/",
+    "http://0.0.0.0:9/",
+    "http://[::1]:9/",
+    "http://[::ffff:127.0.0.1]:9/",
+    "http://[::]:9/",
+    "http://[64:ff9b::7f00:1]:9/",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[fe80::1]/",
+    "http://10.0.0.1/",
+    "http://192.168.0.1/",
+    "http://100.64.0.1/",
+    "file:///etc/passwd",
+    "ftp://example.org/",
+    "data:text/html,x",
+    "javascript:alert(1)",
+    "http://pydoc.localhost/os.html",
+]
 
 
 @pytest.mark.parametrize("to", ELSEWHERE)
@@ -211,7 +240,7 @@ def test_redirects_in_a_circle_end(site, run):
 
 @pytest.fixture
 def planted(tmp_path):
-    """A file that must not come to be, and a pickle and a program that would make it."""
+    """A file that must not be created, and a pickle and a program that would create it."""
     return tmp_path / "planted"
 
 

@@ -1,4 +1,7 @@
-"""Credentials in addresses reach no error, ref, manifest, log, database or list of processes; a wrong file is not read out."""
+"""Credentials in addresses reach no error, ref, manifest, log, database or list of processes.
+
+Neither does the content of a file that is no recipe.
+"""
 
 from __future__ import annotations
 
@@ -132,7 +135,8 @@ def test_no_setting_of_any_stage_takes_credentials(stage: str) -> None:
 def test_a_recipe_file_with_credentials_is_refused_with_its_line(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(
-        f"stages:\n  crawl:\n    sources:\n    - kind: dataset\n      dataset: json\n      data_files: ['{ADDRESSES[0]}']\n"
+        "stages:\n  crawl:\n    sources:\n    - kind: dataset\n      dataset: json\n"
+        f"      data_files: ['{ADDRESSES[0]}']\n"
     )
     with pytest.raises(
         ConfigError,
@@ -179,7 +183,7 @@ def test_what_caused_an_error_is_masked_too_and_so_is_an_error_that_keeps_its_te
 
 @pytest.fixture
 def groundup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`groundup …` in this process, with a home of its own; gives all that it printed."""
+    """Run `groundup …` in this process, with a separate home, and return its output."""
     monkeypatch.setenv("GROUNDUP_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("GROUNDUP_STORE", raising=False)
 
@@ -195,9 +199,9 @@ def test_a_store_whose_url_has_credentials_is_refused_by_every_command(
 ) -> None:
     monkeypatch.setenv("GROUNDUP_STORE", f"s3://key:{SECRET}@bucket/prefix")
     for command in (["ls"], ["run", "--preview"], ["up"], ["show", "demo/tokenizer"]):
-        told = groundup(*command)
-        assert "is an address with credentials in it" in told
-        assert SECRET not in told
+        output = groundup(*command)
+        assert "is an address with credentials in it" in output
+        assert SECRET not in output
 
 
 def test_what_an_older_groundup_stored_with_credentials_is_shown_masked(
@@ -297,7 +301,8 @@ def locked() -> Iterator[str]:
 def test_the_advice_works_a_data_set_behind_a_password_is_read_with_netrc(
     tmp_path: Path, locked: str
 ) -> None:
-    (netrc := tmp_path / "netrc").write_text(f"machine 127.0.0.1 login user password {SECRET}\n")
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine 127.0.0.1 login user password {SECRET}\n")
     netrc.chmod(0o600)
     groundup = Groundup(tmp_path / "home", 0)
     groundup.environment |= {
@@ -316,7 +321,7 @@ def test_the_advice_works_a_data_set_behind_a_password_is_read_with_netrc(
 
 
 def kept(folder: Path, secret: str) -> list[Path]:
-    """Files that hold the secret."""
+    """Return the files that contain the secret."""
     return [
         path
         for path in folder.rglob("*")
@@ -327,7 +332,7 @@ def kept(folder: Path, secret: str) -> list[Path]:
 WORK = """
 from datasets import config
 config.STREAMING_READ_MAX_RETRIES = 1
-config.STREAMING_READ_RETRY_INTERVAL = 0  # it would ask a proxy that is not there for minutes
+config.STREAMING_READ_RETRY_INTERVAL = 0  # or it would try a missing proxy for minutes
 from flows.home import home
 from flows.prefect_host.server import running_server
 with running_server(home(), "prefect"):
@@ -342,7 +347,9 @@ with running_server(home(), "prefect"):
             run()
         except Exception as error:
             print(f"failed: {error}", flush=True)
-    print("\\n".join(" ".join(child.cmdline()) for child in __import__("psutil").Process().children(recursive=True)))
+    import psutil
+    for child in psutil.Process().children(recursive=True):
+        print(*child.cmdline())
 """
 
 
@@ -350,7 +357,8 @@ with running_server(home(), "prefect"):
 def test_a_wrong_file_and_the_password_of_a_proxy_reach_neither_database_nor_logs_nor_processes(
     tmp_path: Path,
 ) -> None:
-    (wrong := tmp_path / "shadow").write_text(f"root: {SECRET}\n")
+    wrong = tmp_path / "shadow"
+    wrong.write_text(f"root: {SECRET}\n")
     at = Home(tmp_path / "home")
     kept_environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "GROUNDUP_"))
@@ -370,7 +378,8 @@ def test_a_wrong_file_and_the_password_of_a_proxy_reach_neither_database_nor_log
             "-c",
             WORK,
             str(wrong),
-            "crawl.sources=[{kind: dataset, dataset: json, data_files: ['https://example.org/x.jsonl']}]",
+            "crawl.sources=[{kind: dataset, dataset: json,"
+            " data_files: ['https://example.org/x.jsonl']}]",
         ],
         env=kept_environment | settings | proxy,
         cwd=tmp_path,

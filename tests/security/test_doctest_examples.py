@@ -1,4 +1,4 @@
-"""Examples of pages are programs. Which of them are run, and what those that are run can do."""
+"""Examples on pages are programs: which of them are run, and what these can do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ confined = pytest.mark.skipif(bool(sandbox.missing()), reason=sandbox.missing())
 
 
 def chats_of(run, publish, *, url, source="pydoc", **settings):
-    """Chats of the API page with examples, had from that address, by a source of that name."""
+    """Return the chats of an API page with examples, from that address and source."""
     page = golden.document("Pydoc: module textwrap", golden.API) | {"url": url, "source": source}
     return run(
         "collect_chats",
@@ -51,9 +51,14 @@ def _nothing_runs(monkeypatch):
 
 @pytest.mark.parametrize(
     "url",
-    ["http://example.org/textwrap", "http://pydoc.localhost.example.org/textwrap", "http://pydoc.localhost:8080/x",
-     "https://pydoc.localhost/x", "file:///tmp/pydoc.localhost/x"],
-)  # fmt: skip
+    [
+        "http://example.org/textwrap",
+        "http://pydoc.localhost.example.org/textwrap",
+        "http://pydoc.localhost:8080/x",
+        "https://pydoc.localhost/x",
+        "file:///tmp/pydoc.localhost/x",
+    ],
+)
 @pytest.mark.usefixtures("_nothing_runs")
 def test_examples_of_a_page_from_elsewhere_are_never_run_whatever_its_source_is_called(
     run, publish, url
@@ -90,7 +95,7 @@ def test_no_name_of_a_source_can_be_given_trust():
 
 @pytest.fixture
 def without_namespaces(tmp_path, monkeypatch):
-    """A system whose `unshare` answers as that of a container without the right to it."""
+    """A system whose `unshare` fails as in a container without the permission."""
     (tmp_path / "bin").mkdir()
     program = tmp_path / "bin" / "unshare"
     program.write_text(
@@ -129,7 +134,7 @@ def test_chats_made_without_running_examples_are_not_taken_for_those_made_with(
 
 @pytest.fixture
 def program(tmp_path, monkeypatch):
-    """program(old, new): the sandbox runs its program with that changed, to try one wall without another."""
+    """program(old, new) changes the sandbox's program, to test one protection without another."""
 
     def change(old: str, new: str) -> None:
         text = sandbox.PROGRAM.read_text("utf-8")
@@ -146,7 +151,7 @@ def program(tmp_path, monkeypatch):
 def test_a_kernel_without_landlock_runs_nothing(program):
     program(
         "CREATE_RULESET = 444", "CREATE_RULESET = 9999"
-    )  # a kernel that does not know the call answers the same
+    )  # a kernel without the call gives the same error
     assert sandbox.missing().startswith("the kernel has no Landlock")
     assert sandbox.run_sessions([["1\n"]], 5)[0].not_run
 
@@ -176,7 +181,8 @@ def test_without_audit_events_the_kernel_still_refuses_writing_programs_and_the_
     victim.write_text("here")
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as listener:
         listener.bind(("127.0.0.1", 0))
-        send = f"socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', {listener.getsockname()})\n"
+        address = listener.getsockname()
+        send = f"socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto(b'x', {address})\n"
         assert "Network is unreachable" in error("import socket\n", send)
     for statement in (
         f"open({str(victim)!r}, 'w')\n",
@@ -196,7 +202,10 @@ def test_without_audit_events_a_process_that_an_example_leaves_behind_ends_with_
         "if os.fork() == 0:\n    os.setsid()\n    time.sleep(600)\n\n",
         "1\n",
     ]
-    look = "def lives(n):\n    try:\n        return os.kill(n, 0) is None\n    except ProcessLookupError:\n        return False\n\n"
+    look = (
+        "def lives(n):\n    try:\n        return os.kill(n, 0) is None\n"
+        "    except ProcessLookupError:\n        return False\n\n"
+    )
     count = [
         "import os\n",
         look,

@@ -1,4 +1,4 @@
-"""A task file of plain data may hold a pattern that never ends, and a group of tasks that are not there."""
+"""Task files of plain data: patterns that never end, and groups of tasks that do not exist."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_a_thousand_slow_searches_share_one_bound(soon):
 
 
 WRONG = {
-    # which of its bounds it meets first depends on the machine
+    # which limit it reaches first depends on the machine
     "more than memory": (
         "(?=(.*))",
         "a" * 20_000,

@@ -40,7 +40,7 @@ def mark(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, mark: Path) -> Path:
-    """A folder with a Python module, a data file, and a metric in a folder of its name."""
+    """A folder with a Python module, a data file, and a metric in a folder named after it."""
     made = tmp_path / "tasks"
     (made / "metric").mkdir(parents=True)
     (made / "code.py").write_text(EVIL.format(mark=str(mark)))
@@ -50,7 +50,7 @@ def folder(tmp_path: Path, mark: Path) -> Path:
 
 
 def written(folder: Path, text: str = "", name: str = "task.yaml", **changes: object) -> Path:
-    """A sound task with other settings, and lines put after it."""
+    """Write a valid task with changed settings and more lines at the end."""
     data = {"data_files": {"test": str(folder / "rows.jsonl")}, "cache_dir": str(folder / "cache")}
     path = folder / name
     path.write_text(yaml.safe_dump(PLAIN | {"dataset_kwargs": data} | changes) + text)
@@ -84,7 +84,8 @@ WAYS = {
     "trust": {"changes": {"dataset_kwargs": {"trust_remote_code": True}}},
     "a nested loop": {
         "changes": {
-            "doc_to_text": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+            "doc_to_text": "{% for a in range(99999) %}"
+            "{% for b in range(99999) %}{% endfor %}{% endfor %}"
         }
     },
     "doubling": {"changes": {"doc_to_text": "{{ 'a' * 10**10 }}"}},
@@ -95,7 +96,8 @@ WAYS = {
 
 
 def attack(folder: Path, mark: Path, way: str) -> Path:
-    path = written(folder, WAYS[way].get("text", ""), **WAYS[way].get("changes", {}))  # type: ignore[arg-type]
+    text, changes = WAYS[way].get("text", ""), WAYS[way].get("changes", {})
+    path = written(folder, text, **changes)  # type: ignore[arg-type]
     path.write_text(path.read_text().replace("FOLDER", str(folder)).replace("MARK", str(mark)))
     return path
 
@@ -209,7 +211,7 @@ def test_the_code_of_a_file_runs_if_and_only_if_that_is_allowed(folder, mark, ev
     with pytest.raises(ConfigError, match="may run code"):
         evaluate(path)
     assert not mark.exists()
-    with suppress(InputError):  # it ran, and may be no good at what a task does
+    with suppress(InputError):  # it ran; whether it works as a task does not matter
         evaluate(path, allow_code=True)
     assert mark.exists()
 

@@ -1,4 +1,4 @@
-"""A folder that somebody else made, e.g. a cloned repository, runs nothing when one works in it."""
+"""Working in a foreign folder, e.g. a cloned repository, runs nothing of what is in it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.flows.conftest import REPOSITORY, Groundup, free_port
 
 pytestmark = pytest.mark.slow
 
-# Prefect configures its logging from a file that a setting names, and the file may name any function
+# Prefect configures its logging from a file that a setting names. The file may name any function.
 LOGGING = """
 version: 1
 filters:
@@ -47,11 +47,12 @@ MODULES = [
 
 
 def planted(folder: Path, settings: str) -> Path:
-    """Fill `folder` with files that would leave a trace if anything ran them; the trace."""
+    """Fill `folder` with files that leave a trace if anything runs them; return the trace."""
     ran, config, profiles = folder / "ran", folder / "logging.yaml", folder / "profiles.toml"
     config.write_text(LOGGING.format(ran=ran))
     profiles.write_text(
-        f'active = "p"\n[profiles.p]\nPREFECT_LOGGING_CONFIG_PATH = "{config}"\nPREFECT_LOGGING_SETTINGS_PATH = "{config}"\n'
+        'active = "p"\n[profiles.p]\n'
+        f'PREFECT_LOGGING_CONFIG_PATH = "{config}"\nPREFECT_LOGGING_SETTINGS_PATH = "{config}"\n'
     )
     name = ".env" if settings == "profiles" else settings
     (folder / name).write_text(SETTINGS[settings].format(config=config, profiles=profiles))
@@ -65,7 +66,10 @@ def test_what_is_planted_would_run(tmp_path: Path) -> None:
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")
     }
-    script = "import sys; sys.path.pop(0); import prefect; from prefect.logging.configuration import setup_logging; setup_logging()"
+    script = (
+        "import sys; sys.path.pop(0); import prefect; "
+        "from prefect.logging.configuration import setup_logging; setup_logging()"
+    )
     subprocess.run(
         [sys.executable, "-c", script],
         cwd=tmp_path,
@@ -101,7 +105,11 @@ def test_a_run_from_the_shell_takes_no_settings_of_the_folder(tmp_path: Path) ->
     folder = tmp_path / "cloned"
     folder.mkdir()
     ran = planted(folder, ".env")
-    script = "from flows.home import home\nfrom flows.prefect_host.server import running_server\nwith running_server(home(), 'flows.build_llm'): pass"
+    script = (
+        "from flows.home import home\n"
+        "from flows.prefect_host.server import running_server\n"
+        "with running_server(home(), 'flows.build_llm'): pass"
+    )
     groundup = Groundup(tmp_path / "home", free_port(), folder)
     environment = groundup.environment | {"PYTHONPATH": str(REPOSITORY)}
     subprocess.run(

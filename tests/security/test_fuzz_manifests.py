@@ -1,4 +1,4 @@
-"""Whatever bytes a manifest, a ref or a contract has: it is read, or it is one error of ours. No traceback, no hang."""
+"""Manifests, refs and contracts of any bytes are read or give one error: no traceback, no hang."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Whatever bytes a model's files have, they are read, or they are one error of ours. No traceback, no hang, no appetite."""
+"""Model files of any bytes are read or give one named error.
+
+No traceback is shown, nothing hangs, and memory stays bounded.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ TIGHT = Limits(seconds=1, bytes=256 << 20, characters=10_000)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound checkpoint, whose files may be written over."""
+    """A valid checkpoint whose files may be overwritten."""
     root = tmp_path_factory.mktemp("models")
     made = tiny_checkpoint(publisher(Store(root / "store")), vocab_size=500)
     target = root / "checkpoint"
@@ -53,7 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def on_file(folder: Path, name: str, *reads: Callable[[Path], Any]) -> Attempt:
-    """Write the bytes over a file, read, and put back what was there."""
+    """Overwrite a file with the bytes, read it, and restore it."""
     path = folder / name
     sound = path.read_bytes()
 

@@ -1,4 +1,4 @@
-"""A recipe may be any file: it is a recipe, or one error says why not. Nothing hangs, nothing is run, no trace is shown."""
+"""Any file is a recipe or gives one named error: no hang, no traceback, and nothing is run."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ recipe_like = st.dictionaries(
 
 @st.composite
 def damaged(draw: st.DrawFn) -> str:
-    """A shipped recipe with pieces cut out, doubled, or written over."""
+    """A shipped recipe with pieces removed, duplicated or overwritten."""
     text = draw(st.sampled_from(SHIPPED))
     for _ in range(draw(st.integers(1, 6))):
         begin = draw(st.integers(0, max(0, len(text) - 1)))
@@ -73,16 +73,16 @@ any_file = st.one_of(
 
 
 def read(data: bytes, folder: Path) -> None:
-    """Load a file with this content: a recipe comes out, or a ConfigError that is safe to print."""
+    """Load a file with this content: gives a recipe, or a ConfigError that is safe to print."""
     recipe_file._text.cache_clear()
     path = folder / "fuzzed.yaml"
     path.write_bytes(data)
     try:
         loaded = recipe.load(str(path))
     except ConfigError as error:
-        told = str(error)
-        assert len(told) < 20_000, "nobody reads that"
-        assert "\x1b" not in told
+        message = str(error)
+        assert len(message) < 20_000, "nobody reads that"
+        assert "\x1b" not in message
     else:
         assert set(loaded.configs) == set(stages.NAMES)
 

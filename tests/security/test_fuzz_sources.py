@@ -1,4 +1,4 @@
-"""Whatever bytes a page, a table, an archive or a file of chats has: rows come of it, or one error. No traceback, no hang."""
+"""Pages, tables, archives and chats of any bytes give rows or one error: no traceback, no hang."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ MARKS = ["&#0;", "&#xD800;", "&#1114112;", "&amp", PYDOC.mark, *CHARACTERS]
 
 
 def as_rows(items: Iterator[Any]) -> None:
-    """Take every row; its text can be written, which half of a character cannot."""
+    """Read every row, and check that its text can be encoded: half a character could not."""
     for item in items:
         texts = []
         if isinstance(item, Document):
@@ -148,7 +148,7 @@ def on_own_rows(
 
 
 def writable(row: Any) -> None:
-    """All text of a row can be written, which half of a character cannot."""
+    """Check that all text of a row can be encoded: half a character could not."""
     columns = asdict(row) if is_dataclass(row) and not isinstance(row, type) else row
     json.dumps(columns, ensure_ascii=False).encode("utf-8")
 
@@ -187,7 +187,7 @@ def test_no_bytes_of_a_source_raise_anything_else_for_as_long_as_we_look(
 
 
 def on_page(guard: CleaningProcess) -> Target:
-    """A page of any bytes and character set through all of clean: a row, whose extractor neither died nor hung."""
+    """A page of any bytes and character set gives a row of clean; no extractor dies or hangs."""
     markup = st.lists(st.sampled_from([*TAGS, *MARKS]), max_size=60).map(
         lambda found: "".join(found).encode("utf-8", "surrogatepass")
     )

@@ -1,4 +1,7 @@
-"""What others on the machine see of a home: nothing. They are real others: as root, a test of permissions could not fail."""
+"""Other users of the machine see nothing of a home.
+
+The tests use another user: run by root alone, a test of permissions could not fail.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ def as_other(
 
 
 def readable(folder: Path, user: int = NOBODY, group: int = NOBODY) -> list[str]:
-    """What in `folder` another user can read: every file, tried one by one by its path."""
+    """Return the files in `folder` that another user can read, tried one by one by path."""
     files = [str(path) for path in folder.rglob("*") if path.is_file()]
     assert files, "a test that finds no file could not fail"
     return [path for path in files if as_other("cat", path, user=user, group=group).returncode == 0]
@@ -71,11 +74,12 @@ def test_a_home_that_others_could_read_is_closed_with_all_that_is_in_it_and_that
     open_home: Home,
 ) -> None:
     assert len(readable(open_home.path)) == 3
-    told = private_home.prepare(open_home)
+    lines = private_home.prepare(open_home)
     assert readable(open_home.path) == []
     assert open_to_others(open_home.path) == []
-    assert told == [
-        f"{open_home.path} was open to other users of this machine: 9 files and folders are now yours alone"
+    assert lines == [
+        f"{open_home.path} was open to other users of this machine: "
+        "9 files and folders are now yours alone"
     ]
     assert private_home.prepare(open_home) == [], "what is closed is not said again"
 
@@ -99,19 +103,21 @@ def test_a_home_of_somebody_else_is_refused(open_home: Home) -> None:
 def test_a_store_elsewhere_is_closed_too_and_how_to_share_it_is_said(
     public: Path, open_home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (store := public / "store").mkdir(mode=0o755)
+    store = public / "store"
+    store.mkdir(mode=0o755)
     (store / "pages").write_text("mine")
     monkeypatch.setenv("GROUNDUP_STORE", str(store))
-    _, told = private_home.prepare(open_home)
-    assert told.startswith(f"{store} was open")
-    assert "set GROUNDUP_STORE_GROUP" in told
+    _, line = private_home.prepare(open_home)
+    assert line.startswith(f"{store} was open")
+    assert "set GROUNDUP_STORE_GROUP" in line
     assert readable(store) == []
 
 
 def test_the_cache_of_a_store_behind_a_url_is_closed_too(
     public: Path, open_home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (cache := public / "cache").mkdir(mode=0o755)
+    cache = public / "cache"
+    cache.mkdir(mode=0o755)
     (cache / "pages").write_text("mine")
     monkeypatch.setenv("GROUNDUP_STORE", "s3://bucket/prefix")
     monkeypatch.setenv("GROUNDUP_CACHE", str(cache))
@@ -199,8 +205,8 @@ def test_up_closes_an_open_home_says_so_and_its_server_keeps_it_closed(open_home
     (open_home.path / "prefect" / "prefect.db").unlink()
     groundup = Groundup(open_home.path, free_port())
     try:
-        told = groundup.run("up")
-        assert "was open to other users of this machine" in told.stderr
+        done = groundup.run("up")
+        assert "was open to other users of this machine" in done.stderr
         assert (open_home.path / "prefect" / "prefect.db").is_file()
         assert open_to_others(open_home.path) == []
         assert readable(open_home.path) == []

@@ -1,4 +1,4 @@
-"""Text that others wrote is text in model cards, data cards and on pages of the Prefect UI: no link, no image, no HTML."""
+"""Untrusted text stays text in cards and on pages of the Prefect UI: no link, no image, no HTML."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_foreign_text_is_text_wherever_it_stands_on_a_page(attack: str) -> None:
 
 
 def as_read(page: str) -> str:
-    """What a reader sees of the first paragraph, cell or item."""
+    """Return the text that a reader sees in the first paragraph, cell or item."""
     inline = next(token for token in RENDERER.parse(page) if token.type == "inline")
     assert {child.type for child in inline.children or []} <= {
         "text",
@@ -118,7 +118,7 @@ def test_a_reader_sees_foreign_text_as_it_was_written(text: str) -> None:
         found = RENDERER.parse(page)
         assert found[0].type == block, page
         assert [token.content for token in found if token.type == "inline"][-1] == "after", page
-        if "`" not in text:  # code is shown as code, its entities as they are written
+        if "`" not in text:  # code shows entities as they are written
             assert as_read(page) == written, page
         assert not ACTIVE & set(kinds(page)), page
 
@@ -183,7 +183,7 @@ def test_cards_obey_nothing_that_a_recipe_says(attack: str) -> None:
 
 
 def _active(card: str) -> list[str]:
-    """Where links and images of a card lead, and its HTML. The hub takes what is between dashes for settings."""
+    """Links, images and HTML of a card after its front matter, which the hub reads as settings."""
     body = card.split("\n---\n", 1)[-1] if card.startswith("---") else card
     return [
         f"{token.type} {token.attrs} {token.content}"
@@ -192,13 +192,25 @@ def _active(card: str) -> list[str]:
     ]
 
 
-def _manifest(**said: Any) -> Manifest:
+def _manifest(**fields: Any) -> Manifest:
     values: dict[str, Any] = {
-        "groundup": "0", "id": "a" * 24, "artifact_type": "raw_documents", "contract": "1.0.0", "stage": "crawl", "stage_version": 1,
-        "as_of": None, "config": {}, "settings": {}, "inputs": {}, "rows": {}, "facts": {}, "files": [], "started": "x",
+        "groundup": "0",
+        "id": "a" * 24,
+        "artifact_type": "raw_documents",
+        "contract": "1.0.0",
+        "stage": "crawl",
+        "stage_version": 1,
+        "as_of": None,
+        "config": {},
+        "settings": {},
+        "inputs": {},
+        "rows": {},
+        "facts": {},
+        "files": [],
+        "started": "x",
         "finished": "x",
-    }  # fmt: skip
-    return Manifest.model_construct(**(values | said))
+    }
+    return Manifest.model_construct(**(values | fields))
 
 
 @pytest.mark.parametrize(
@@ -218,7 +230,8 @@ def test_a_chart_of_lineage_has_no_statement_but_our_own(attack: str) -> None:
     )
     for row in lineage.mermaid([made, _manifest()]).splitlines():
         assert re.fullmatch(
-            r'flowchart TD|  \w+\["[^"<>\x1b]*(<b>[^"<>]*</b>)?(<br/>[^"<>]*)*"\](:::absent)?|  \w+ --> \w+|  classDef .*',
+            r'flowchart TD|  \w+\["[^"<>\x1b]*(<b>[^"<>]*</b>)?(<br/>[^"<>]*)*"\](:::absent)?|'
+            r"  \w+ --> \w+|  classDef .*",
             row,
         ), row
 
@@ -244,7 +257,7 @@ def test_pictures_draw_any_text_as_text(attack: str) -> None:
 
 @pytest.fixture
 def page(store: Store, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The page that Prefect is given for an artifact with these facts."""
+    """The page that Prefect receives for an artifact with these facts."""
 
     def draw(facts: dict[str, Any]) -> str:
         drawn: list[str] = []
@@ -263,7 +276,8 @@ def page(store: Store, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def _shown_without_catching(artifact: Artifact, store: Store) -> None:
-    run_page.show_stage.__wrapped__(artifact, "demo/raw_documents", store)  # type: ignore[attr-defined]
+    show_stage: Any = run_page.show_stage
+    show_stage.__wrapped__(artifact, "demo/raw_documents", store)
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

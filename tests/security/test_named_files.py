@@ -1,4 +1,4 @@
-"""A path that somebody writes into a setting is read if it leads to a plain file; a pipe or a device is one error at once."""
+"""A path in a setting is read if it is a plain file; a pipe or a device is an error at once."""
 
 from __future__ import annotations
 
@@ -121,7 +121,8 @@ import signal
 import sys
 from pathlib import Path
 from stages.file_digests import file_digests
-signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background of a script
+# A script that runs the tests in the background ignores the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 print("begun", flush=True)
 file_digests([Path(sys.argv[1])], "stage.files")
 """
@@ -131,7 +132,7 @@ file_digests([Path(sys.argv[1])], "stage.files")
 def test_a_file_that_takes_minutes_to_hash_keeps_no_signal_waiting(tmp_path, number):
     large = tmp_path / "large"
     with large.open("wb") as file:
-        file.truncate(1 << 40)  # a hole: a terabyte that takes no room
+        file.truncate(1 << 40)  # a hole: a terabyte that takes no disk space
     environment = os.environ | {"GROUNDUP_CACHE": str(tmp_path / "cache")}
     command = [sys.executable, "-c", DIGEST, str(large)]
     with subprocess.Popen(

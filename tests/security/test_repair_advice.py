@@ -1,4 +1,4 @@
-"""What is advised follows from the cause, repairs it when it is done, and deletes nothing."""
+"""The advice of an error fits its cause, repairs it when followed, and deletes nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.security.stores import CLEAN, RAW, Entries, manifest_key, ref_key
 
 @pytest.fixture
 def root() -> Iterator[Path]:
-    """A store that belongs to somebody for whom permissions count, in a folder to which he gets."""
+    """A store of a user for whom permissions count, in a folder that this user can enter."""
     with open_folder() as folder:
         store = Store(folder / "store")
         stores.fill(store)
@@ -37,7 +37,7 @@ def root() -> Iterator[Path]:
 
 
 def advice(root: Path, reference: str) -> str | None:
-    """What a person is told who has the artifact verified; None if all is well."""
+    """The advice for a person who has the artifact verified; None if all is well."""
     store = Store(root)
     try:
         verify(store.find(reference), Held.by(store))
@@ -62,11 +62,11 @@ def test_who_lacks_a_permission_is_told_the_chmod_that_gives_it(root: Path, what
     pattern, mode = CLOSED[what]
     (path,) = root.glob(pattern)
     path.chmod(mode)
-    told = as_nobody(lambda: advice(root, f"demo/{RAW}"))
-    assert told == f"chmod u+r{'X' if path.is_dir() else ''} {path}"
+    fix = as_nobody(lambda: advice(root, f"demo/{RAW}"))
+    assert fix == f"chmod u+r{'X' if path.is_dir() else ''} {path}"
 
     def obey() -> Any:
-        subprocess.run(shlex.split(told), check=True)
+        subprocess.run(shlex.split(fix), check=True)
         return advice(root, f"demo/{RAW}")
 
     assert as_nobody(obey) is None
@@ -83,7 +83,7 @@ def test_a_ref_that_may_not_be_read_is_not_taken_for_damaged(
         os.chown(entry, os.geteuid(), os.getegid())
 
     def remove() -> list[str]:
-        store, told = Store(root), []
+        store, fixes = Store(root), []
         for use in (
             lambda: removal.repair_ref(store, f"demo/{RAW}"),
             lambda: store.find(f"demo/{RAW}"),
@@ -92,11 +92,11 @@ def test_a_ref_that_may_not_be_read_is_not_taken_for_damaged(
                 ArtifactError, match="its entry 1 cannot be read: Permission denied"
             ) as error:
                 use()
-            told.append(error.value.fix)
-        return told
+            fixes.append(error.value.fix)
+        return fixes
 
-    ours, verifys = as_nobody(remove)
-    assert ours == verifys
+    ours, of_verify = as_nobody(remove)
+    assert ours == of_verify
     theirs = owner == "root" and os.geteuid() == 0
     assert ours.startswith("run as " if theirs else "chmod u+r")
     assert [path.name for path in (root / "refs" / "demo" / RAW).iterdir()] == ["00000001.json"]
@@ -125,25 +125,25 @@ def test_who_does_not_own_the_file_is_told_who_does(root: Path) -> None:
     (path,) = root.glob(f"objects/{RAW}/*/documents/part-00000.parquet")
     os.chown(path, 0, 0)
     path.chmod(0o600)
-    told = as_nobody(lambda: advice(root, f"demo/{RAW}"))
-    assert told.startswith(f"run as root, who owns {path}")
+    fix = as_nobody(lambda: advice(root, f"demo/{RAW}"))
+    assert fix.startswith(f"run as root, who owns {path}")
 
 
 def test_a_store_that_cannot_be_read_is_neither_empty_nor_missing_its_artifacts(root: Path) -> None:
     (root / "objects" / RAW).chmod(0o000)
 
     def look() -> list[str]:
-        store, told = Store(root), []
+        store, fixes = Store(root), []
         for ask in (
             store.ids,
             lambda: store.has(*store.resolve(f"demo/{RAW}")),
             lambda: store.resolve("abcdef"),
         ):
             try:
-                told.append(repr(ask()))
+                fixes.append(repr(ask()))
             except ArtifactError as error:
-                told.append(error.fix)
-        return told
+                fixes.append(error.fix)
+        return fixes
 
     assert as_nobody(look) == [f"chmod u+rX {root / 'objects' / RAW}"] * 3
 
@@ -157,15 +157,15 @@ def test_a_read_only_store_is_read_and_a_publish_into_it_says_what_is_not_writab
     def use() -> list[str]:
         store = Store(root)
         assert verify(store.find(f"demo/{CLEAN}"), Held.by(store)).seal == "sealed"
-        told = []
+        fixes = []
         for write in (
             lambda: stores.publish_raw(store, "b"),
             lambda: store.follow("demo", "tiny", []),
         ):
             with pytest.raises(ArtifactError, match="permission is denied") as error:
                 write()
-            told.append(error.value.fix)
-        return told
+            fixes.append(error.value.fix)
+        return fixes
 
     for fix in as_nobody(use):
         assert fix.startswith(f"chmod u+rwX {root}")
@@ -223,13 +223,21 @@ def damage_ref(store: Store) -> None:
 
 
 DAMAGES: list[Callable[[Store], None]] = [
-    damage_stray, damage_hidden, damage_escapes, damage_flip, damage_gone, damage_link, damage_manifest, damage_no_manifest,
-    damage_moved, damage_ref,
-]  # fmt: skip
+    damage_stray,
+    damage_hidden,
+    damage_escapes,
+    damage_flip,
+    damage_gone,
+    damage_link,
+    damage_manifest,
+    damage_no_manifest,
+    damage_moved,
+    damage_ref,
+]
 
 
 def everything(root: Path) -> dict[str, bytes]:
-    """All that lies in a store, wherever it lies."""
+    """All files of a store, by path."""
     return {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
@@ -277,7 +285,8 @@ def test_to_make_it_again_says_the_command_and_what_it_costs(store: Store) -> No
     )
     fix = advice(store.root, f"{CLEAN}/{clean.id}")
     assert fix == (
-        f"restore it from a copy of the store, or make it again: groundup rm {clean}   (keeps it aside)   "
+        "restore it from a copy of the store, or make it again: "
+        f"groundup rm {clean}   (keeps it aside)   "
         "then groundup stage test --name NAME, with a name that has it; making it took 2.5 h"
     )
 
@@ -371,13 +380,13 @@ def test_no_message_of_the_sources_says_to_delete() -> None:
         *Path(data_contracts.__file__).parent.rglob("*.py"),
         *Path(lineage.__file__).parent.glob("*.py"),
     ]
-    texts = [
-        (path.name, node.value)
-        for path in sources
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    ]
+    texts = []
+    for path in sources:
+        nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+        constants = [node.value for node in nodes if isinstance(node, ast.Constant)]
+        texts += [(path.name, value) for value in constants if isinstance(value, str)]
     assert len(texts) > 1000
-    assert [
-        found for found in texts if "rm -" in found[1] and "groundup rm -" not in found[1]
-    ] == []
+    deleting = [
+        (name, text) for name, text in texts if "rm -" in text and "groundup rm -" not in text
+    ]
+    assert deleting == []

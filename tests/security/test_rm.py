@@ -1,4 +1,4 @@
-"""`groundup rm` takes nothing away without saying what depends on it, and nothing for good that nobody asked it to."""
+"""`groundup rm` says what depends on an artifact, and deletes nothing for good unless asked to."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def filled(
 
 @pytest.fixture
 def rm(filled: Store, capsys: pytest.CaptureFixture[str]) -> Rm:
-    """The command; gives what it prints as JSON."""
+    """Run the command and return its JSON output."""
 
     def go(artifact: str | None = None, **options: bool) -> Any:
         capsys.readouterr()
@@ -50,14 +50,14 @@ def test_what_is_removed_is_gone_from_the_store_kept_aside_and_comes_back_as_it_
     filled: Store, rm: Rm
 ) -> None:
     clean = filled.find(f"demo/{CLEAN}")
-    told = rm(f"demo/{CLEAN}")
-    assert told["removed"] == str(clean)
+    answer = rm(f"demo/{CLEAN}")
+    assert answer["removed"] == str(clean)
     assert not filled.has(CLEAN, clean.id)
     assert [key[0] for key in filled.ids()] == [RAW]
     with pytest.raises(ArtifactError):
         filled.find(f"demo/{CLEAN}")
     (kept,) = [row["removed"] for row in rm(list_=True)]
-    assert told["kept"].endswith(f"removed/{kept}")
+    assert answer["kept"].endswith(f"removed/{kept}")
     rm(str(clean), restore=True)
     assert filled.find(f"demo/{CLEAN}").digest == clean.digest
     assert seal_of(filled, f"demo/{CLEAN}") == "sealed"
@@ -77,9 +77,9 @@ def test_what_depends_on_it_is_named_and_it_goes_only_when_that_is_accepted(
     with pytest.raises(ConfigError, match="1 artifacts were made from it") as error:
         artifact_commands.rm(raw.id)
     assert "--yes" in error.value.fix
-    told = capsys.readouterr().err
-    assert f"refs: demo/{RAW}, other/{RAW}" in told
-    assert f"made from it: {clean}" in told
+    stderr = capsys.readouterr().err
+    assert f"refs: demo/{RAW}, other/{RAW}" in stderr
+    assert f"made from it: {clean}" in stderr
     assert filled.has(RAW, raw.id)
     rm(raw.id, yes=True)
     assert not filled.has(RAW, raw.id)
@@ -143,8 +143,8 @@ def test_a_ref_that_cannot_be_read_is_kept_aside_and_points_at_what_it_did_befor
     with pytest.raises(ArtifactError, match="its entry 2 cannot be read") as error:
         filled.find(f"demo/{RAW}")
     assert f"groundup rm demo/{RAW}" in error.value.fix
-    told = rm(f"demo/{RAW}")
-    assert entries.read(told["entry_kept_as"]) == b"{broken"
+    answer = rm(f"demo/{RAW}")
+    assert entries.read(answer["entry_kept_as"]) == b"{broken"
     assert seal_of(filled, f"demo/{RAW}") == "sealed"
     assert filled.has(*filled.resolve(f"demo/{RAW}")), "the artifact itself stays"
 

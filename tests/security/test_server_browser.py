@@ -1,4 +1,4 @@
-"""What a real browser sees of the server: its owner signs in without typing, and pages of others get nothing."""
+"""The server in a real browser: its owner signs in without typing; foreign pages get nothing."""
 
 from __future__ import annotations
 
@@ -33,35 +33,45 @@ PAGES = [
     "settings",
 ]
 UIS = {"first": "", "second": "/v2"}
-# whatever the policy holds back that is not an outside host would be a part of the UI that does not work
+# If the policy holds back anything but an outside host, a part of the UI does not work.
 WATCH_POLICY = """
 window.heldBack = [];
-document.addEventListener("securitypolicyviolation", event => window.heldBack.push(event.effectiveDirective + " " + event.blockedURI));
+document.addEventListener(
+  "securitypolicyviolation",
+  event => window.heldBack.push(event.effectiveDirective + " " + event.blockedURI)
+);
 """
 FETCH = "address => fetch(address, {mode: 'no-cors'}).then(() => 'sent', () => 'not sent')"
 ATTACK = """
 async port => {
   const base = "127.0.0.1:" + port;
-  const reads = await fetch("http://" + base + "/api/csrf-token?client=x").then(answer => answer.text(), () => "nothing");
-  const sends = await fetch("http://" + base + "/sign-in", {method: "POST", body: "x"}).then(() => "an answer", () => "nothing");
-  const opens = path => new Promise(settle => {
+  const reads = await fetch("http://" + base + "/api/csrf-token?client=x")
+    .then(answer => answer.text(), () => "nothing");
+  const sends = await fetch("http://" + base + "/sign-in", {method: "POST", body: "x"})
+    .then(() => "an answer", () => "nothing");
+  const opens = path => new Promise(resolve => {
     const socket = new WebSocket("ws://" + base + path, ["prefect"]);
-    socket.onopen = () => settle("open");
-    socket.onerror = () => settle("nothing");
+    socket.onopen = () => resolve("open");
+    socket.onerror = () => resolve("nothing");
   });
   const frame = document.createElement("iframe");
   frame.src = "http://" + base + "/sign-in";
-  const framed = new Promise(settle => { frame.onload = () => { let text = "nothing";
-    try { text = frame.contentDocument.body.innerText; } catch (error) { }
-    settle(text); }; });
+  const framed = new Promise(resolve => {
+    frame.onload = () => {
+      let text = "nothing";
+      try { text = frame.contentDocument.body.innerText; } catch (error) { }
+      resolve(text);
+    };
+  });
   document.body.append(frame);
-  return [reads, sends, await opens("/api/events/out"), await opens("/api/events/in"), await framed];
+  const sockets = [await opens("/api/events/out"), await opens("/api/events/in")];
+  return [reads, sends, ...sockets, await framed];
 }
 """
 
 
 class Recorder:
-    """A proxy that lets nothing through and remembers what was asked of it. Browsers ask it for all but loopback."""
+    """A proxy that lets nothing through and records requests: all of a browser but for loopback."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -136,7 +146,7 @@ def test_the_address_signs_in_to_both_uis_without_typing_and_once(attacked: Grou
             page.get_by_text("build-llm").locator("visible=true").first.wait_for()
             assert page.locator("input[type=password]").count() == 0
         assert "#" not in page.evaluate("JSON.stringify(history.state) + location.href")
-    with chromium_page() as page:  # somebody who finds the address in a history
+    with chromium_page() as page:  # as somebody does who finds the address in a history
         page.goto(address)
         page.get_by_text(USED_UP).wait_for()
         assert page.evaluate("localStorage.length") == 0
@@ -157,13 +167,13 @@ def test_no_page_asks_an_outside_host_and_none_is_held_back_from_its_own(
     attacked: Groundup, recorder: Recorder, prefix: str
 ) -> None:
     run = _failed_run(attacked)
-    # Chromium goes past a proxy for loopback, and so reaches our server
+    # Chromium uses no proxy for loopback, and so reaches our server
     with chromium_page(f"--proxy-server=http://127.0.0.1:{recorder.port}") as page:
         page.goto("about:blank")
         page.evaluate(FETCH, "http://outside.example/before")
         assert recorder.names("outside.example/before"), "what a page without a policy asks is seen"
         page.add_init_script(WATCH_POLICY)
-        asked: list[str] = []  # by pages; the proxy sees what Chromium asks for itself, too
+        asked: list[str] = []  # by pages; the proxy also sees the requests of Chromium itself
         page.context.on("request", lambda request: asked.append(request.url))
         page.on("websocket", lambda opened: asked.append(opened.url))
         recorder.asked.clear()
@@ -192,7 +202,7 @@ def test_no_page_asks_an_outside_host_and_none_is_held_back_from_its_own(
 
 
 def _failed_run(groundup: Groundup) -> str:
-    """A run that has a page of its own; it fails at once, for want of a run called none."""
+    """A flow run with a page. It fails at once, because there is no run called none."""
     identity = groundup.deployment("rerun")["id"]
     parameters = {"name": "none", "stage": "clean"}
     return groundup.api(f"/deployments/{identity}/create_flow_run", parameters=parameters)["id"]
@@ -217,8 +227,10 @@ def test_a_page_under_a_foreign_name_that_resolves_to_loopback_is_refused(
         read = "fetch('/api/csrf-token?client=x').then(answer => answer.status)"
         assert page.evaluate(read) == 403
         open_socket = (
-            "new Promise(settle => { const socket = new WebSocket('ws://' + location.host + '/api/events/out', ['prefect']);"
-            "socket.onopen = () => settle('open'); socket.onerror = () => settle('nothing'); })"
+            "new Promise(resolve => {"
+            "const address = 'ws://' + location.host + '/api/events/out';"
+            "const socket = new WebSocket(address, ['prefect']);"
+            "socket.onopen = () => resolve('open'); socket.onerror = () => resolve('nothing'); })"
         )
         assert page.evaluate(open_socket) == "nothing"
 
@@ -230,7 +242,8 @@ def test_nothing_that_is_printed_or_kept_in_the_browser_but_one_entry_has_the_se
         address = _sign_in(attacked, page)
         page.goto(f"{attacked.url}/v2/dashboard", wait_until="networkidle")
         kept = page.evaluate(
-            "JSON.stringify([Object.entries(localStorage), Object.entries(sessionStorage), document.cookie])"
+            "JSON.stringify([Object.entries(localStorage),"
+            " Object.entries(sessionStorage), document.cookie])"
         )
         entries = dict(json.loads(kept)[0])
         assert entries.pop("prefect-password") == basic(attacked.secret)

@@ -1,4 +1,4 @@
-"""Another user who takes the port of a server that has ended gets nothing to do, and nothing that is worth anything."""
+"""Another user who takes the port of a server that has ended gets neither work nor secrets."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def started(tmp_path: Path) -> Iterator[Groundup]:
 
 
 class Impostor:
-    """Listens on a port as soon as it can, and keeps what it is asked."""
+    """Listens on a port as soon as it is free, and records the requests."""
 
     def __init__(self, port: int):
         self.asked: list[bytes] = []
@@ -61,7 +61,7 @@ class Impostor:
     def close(self) -> None:
         self._listening.shutdown(
             socket.SHUT_RDWR
-        )  # ends the wait in accept, which would keep the port
+        )  # ends the wait in accept, which would hold the port
         self._listening.close()
 
 
@@ -75,7 +75,7 @@ def test_the_worker_of_a_server_that_was_killed_asks_nobody_for_work(started: Gr
     impostor = Impostor(started.port)
     try:
         worker.wait(30)
-        time.sleep(6)  # longer than a worker waits before it asks again
+        time.sleep(6)  # longer than a worker waits between two requests
         assert not [asked for asked in impostor.asked if b"get_scheduled" in asked]
     finally:
         impostor.close()

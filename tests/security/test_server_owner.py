@@ -1,4 +1,4 @@
-"""The server lets in its owner only: attacks of other users, of pages and of requests on a real server and worker."""
+"""The server admits its owner alone. Other users, pages and requests attack a real server."""
 
 from __future__ import annotations
 
@@ -81,17 +81,19 @@ def test_another_user_of_the_machine_gets_no_token_and_starts_no_run(attacked: G
     attack = f"""
 import json, sys, urllib.error, urllib.request
 def ask(path, headers={{}}, body=None):
-    request = urllib.request.Request("{attacked.url}/api" + path, body, headers | {{"Content-Type": "application/json"}})
+    headers = headers | {{"Content-Type": "application/json"}}
+    request = urllib.request.Request("{attacked.url}/api" + path, body, headers)
     try:
         return urllib.request.urlopen(request).status
     except urllib.error.HTTPError as error:
         return error.code
 body = json.dumps({{"job_variables": {{"command": "sh -c id"}}}}).encode()
 token = {{"Prefect-Csrf-Token": "x", "Prefect-Csrf-Client": "x"}}
-print(ask("/health"), ask("/csrf-token?client=x"), ask("/deployments/{identity}/create_flow_run", token, body))
+started = ask("/deployments/{identity}/create_flow_run", token, body)
+print(ask("/health"), ask("/csrf-token?client=x"), started)
 """
-    told = _as_nobody("/usr/bin/env", "python3", "-c", attack)
-    assert told.stdout == "200 401 403\n", told.stderr
+    done = _as_nobody("/usr/bin/env", "python3", "-c", attack)
+    assert done.stdout == "200 401 403\n", done.stderr
 
 
 def test_no_path_of_the_api_answers_without_the_secret_but_two(attacked: Groundup) -> None:
@@ -108,9 +110,15 @@ def test_no_path_of_the_api_answers_without_the_secret_but_two(attacked: Groundu
 
 def test_spellings_of_the_open_paths_do_not_open_others(attacked: Groundup) -> None:
     spellings = [
-        "/api//csrf-token", "/api/health/../csrf-token?client=x", "/api/csrf-token;/health?client=x", "//api/csrf-token?client=x",
-        "/api/%63srf-token?client=x", "/API/csrf-token?client=x", "/api/csrf-token%2f..%2fhealth?client=x", "/api/api/csrf-token?client=x",
-    ]  # fmt: skip
+        "/api//csrf-token",
+        "/api/health/../csrf-token?client=x",
+        "/api/csrf-token;/health?client=x",
+        "//api/csrf-token?client=x",
+        "/api/%63srf-token?client=x",
+        "/API/csrf-token?client=x",
+        "/api/csrf-token%2f..%2fhealth?client=x",
+        "/api/api/csrf-token?client=x",
+    ]
     with _anonymous(attacked) as client:
         for spelling in spellings:
             answer = client.get(
@@ -186,7 +194,7 @@ def _opens(
     subprotocol: str | None = "prefect",
     name: str | None = None,
 ) -> bool:
-    """Whether the server takes the handshake and the token; name: the host that the address names, if another."""
+    """Return whether the server accepts the handshake and the token. name: another host to name."""
     address = f"ws://127.0.0.1:{groundup.port}{path}"
     protocols = [subprotocol] if subprotocol else None
     connection = None
@@ -204,7 +212,7 @@ def _opens(
 
 
 def test_an_event_that_somebody_forges_is_not_stored(attacked: Groundup) -> None:
-    name = "forged.by.a.stranger"
+    name = "made.up.by.a.stranger"
     event = {
         "event": name,
         "resource": {"prefect.resource.id": "x"},
@@ -229,7 +237,7 @@ def test_an_event_that_somebody_forges_is_not_stored(attacked: Groundup) -> None
 def test_a_request_chooses_neither_command_nor_folder_nor_environment_of_a_run(
     attacked: Groundup, tmp_path: Path
 ) -> None:
-    """The worker first runs what the request says, as it does with Prefect's own template; `up` ends that, and says so."""
+    """With Prefect's template the worker runs what the request says. `up` ends that and says so."""
     marker = attacked.folder / "marker"
     hostile = {"command": f"sh -c 'touch {marker}; exit 1'"}
     pool = "/work_pools/groundup"
@@ -245,9 +253,9 @@ def test_a_request_chooses_neither_command_nor_folder_nor_environment_of_a_run(
     _end(attacked, run)
     marker.unlink()
 
-    told = attacked.run("up").stdout
+    output = attacked.run("up").stdout
     for name in ("groundup", "others"):
-        assert f"work pool {name}: requests choose no command" in told
+        assert f"work pool {name}: requests choose no command" in output
         template = attacked.api(f"/work_pools/{name}")["base_job_template"]
         assert not CLOSED & (
             template["variables"]["properties"].keys() | template["job_configuration"].keys()
@@ -257,7 +265,7 @@ def test_a_request_chooses_neither_command_nor_folder_nor_environment_of_a_run(
     for variables in (hostile, {"env": {"X": "y"}}, {"env.X": "y"}, {"working_dir": "/"}):
         with pytest.raises(httpx.HTTPStatusError, match=r"'4(09|22) "):
             _start(attacked, variables)
-    # the server checks nothing where a pool lists no variables: the worker must leave them out by itself
+    # The server checks nothing if a pool lists no variables: the worker has to leave them out.
     for variables in (
         hostile,
         {"env": {"GROUNDUP_FOLDER": str(tmp_path), "PATH": str(tmp_path)}},
@@ -277,7 +285,7 @@ def _start(groundup: Groundup, job_variables: dict[str, Any]) -> str:
 
 
 def _start_unchecked(groundup: Groundup, job_variables: dict[str, Any]) -> str:
-    """A run whose variables got past the server's checks; only the pool's job_configuration protects now."""
+    """A run whose variables passed the server's checks; the job_configuration still protects."""
     template = groundup.api("/work_pools/groundup")["base_job_template"]
     unchecked = template | {"variables": template["variables"] | {"additionalProperties": True}}
     groundup.api("/work_pools/groundup", "PATCH", base_job_template=unchecked)
@@ -288,7 +296,7 @@ def _start_unchecked(groundup: Groundup, job_variables: dict[str, Any]) -> str:
 
 
 def _end(groundup: Groundup, run: str) -> str:
-    """The type of the state in which a run ends."""
+    """Wait for the end of a run and return the type of its state."""
     ended = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
     _wait_until(lambda: groundup.api(f"/flow_runs/{run}")["state_type"] in ended)
     return groundup.api(f"/flow_runs/{run}")["state_type"]
@@ -348,9 +356,9 @@ def test_no_server_starts_without_a_secret(host: str) -> None:
 
 
 def test_up_on_an_address_of_the_network_needs_a_name_with_tls(attacked: Groundup) -> None:
-    told = attacked.run("up", "--host", "0.0.0.0", check=False)
-    assert told.returncode == 2
-    assert "without TLS" in told.stderr
+    done = attacked.run("up", "--host", "0.0.0.0", check=False)
+    assert done.returncode == 2
+    assert "without TLS" in done.stderr
     assert (
         "groundup is up on host 127.0.0.1"
         in attacked.run(
@@ -368,10 +376,11 @@ def test_it_listens_on_loopback_only(attacked: Groundup) -> None:
 
 
 def _api(groundup: Groundup) -> list[tuple[str, str]]:
-    """Every method and path that the API says it has."""
+    """Return every method and path of the API's schema."""
     with _anonymous(groundup) as client:
         schema = client.get("/openapi.json").raise_for_status().json()
-    found = [
-        (method.upper(), path) for path, methods in schema["paths"].items() for method in methods
-    ]
-    return [(method, path if path.startswith("/api") else "/api" + path) for method, path in found]
+    found = []
+    for path, methods in schema["paths"].items():
+        full_path = path if path.startswith("/api") else "/api" + path
+        found += [(method.upper(), full_path) for method in methods]
+    return found

@@ -1,4 +1,4 @@
-"""infra/nginx.conf as it is, before a real server: TLS outside, and the same rules behind it."""
+"""infra/nginx.conf before a real server: TLS outside, and the same rules behind it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Proxied:
         return f"https://{NAME}:{self.port}"
 
     def client(self, **settings) -> httpx.Client:
-        """Speaks to the proxy by its name, which no name server knows."""
+        """Connects to the proxy under its name, which no name server knows."""
         extensions = {"sni_hostname": NAME}
         headers = {"Host": f"{NAME}:{self.port}"} | settings.pop("headers", {})
         client = httpx.Client(
@@ -62,7 +62,7 @@ class Proxied:
 
 @pytest.fixture(scope="module")
 def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
-    """`groundup up --url https://…` behind nginx with infra/nginx.conf, of which only ports and files are others."""
+    """`groundup up --url https://…` behind nginx, with infra/nginx.conf but for ports and files."""
     folder = tmp_path_factory.mktemp("proxy")
     certificate, key = _certificate(folder)
     port, behind = free_port(), free_port()
@@ -121,8 +121,8 @@ def _wait_for_port(port: int) -> None:
 
 
 def test_up_prints_the_address_outside_and_it_signs_a_browser_in(proxied: Proxied) -> None:
-    told = proxied.groundup.run("up").stdout
-    address = next(line.split()[1] for line in told.splitlines() if line.startswith("up "))
+    output = proxied.groundup.run("up").stdout
+    address = next(line.split()[1] for line in output.splitlines() if line.startswith("up "))
     assert address.startswith(f"{proxied.url}/sign-in#")
     with chromium_page(f"--host-resolver-rules=MAP {NAME} 127.0.0.1") as page:
         page.goto(address)

@@ -1,4 +1,4 @@
-"""Files and folders of strangers as sources: links that lead elsewhere, files that unpack to more than memory holds."""
+"""Untrusted files and folders as sources: links that lead elsewhere, and unpacking bombs."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from data_contracts import InputError
 from stages.user_files import LONGEST, read_rows
 from tests.security.crawled import crawled
 
-MOST_MEGABYTES = 512
+MAX_MEGABYTES = 512
 SECRET = "-----BEGIN OPENSSH PRIVATE KEY-----"
 
 
 @pytest.fixture
 def cloned(tmp_path):
-    """A folder that somebody else filled, beside a key that is none of theirs."""
+    """A folder that somebody else filled, beside a key that is not theirs."""
     (tmp_path / "home" / ".ssh").mkdir(parents=True)
     (tmp_path / "home" / ".ssh" / "id_rsa").write_text(SECRET)
     (tmp_path / "home" / "notes").mkdir()
@@ -100,7 +100,7 @@ def test_a_folder_of_a_data_set_brings_no_files_of_elsewhere(tmp_path, cloned):
 
 
 def gzipped(path, *pieces):
-    """pieces: (bytes, times). Members of gzip one after the other, as `cat a.gz b.gz` makes them: quick to write."""
+    """Write gzip members one after the other, as `cat a.gz b.gz` does. pieces: (bytes, times)."""
     with path.open("wb") as out:
         for piece, times in pieces:
             member = gzip.compress(piece)
@@ -116,21 +116,22 @@ def rows_of_jsonl(path):
 
 
 def one_line(path):
-    """2 GB without an end of line."""
+    """Write 2 GB without a line end."""
     gzipped(path, (MEGABYTE, 2000))
 
 
 def lists_in_lists(path):
-    """Small as bytes, large as objects: 60 MB of empty lists in one line."""
+    """Write 60 MB of empty lists in one line: few bytes, but large as objects."""
     path.write_bytes(b'{"text": "a", "b": [' + b"[]," * (20 << 20) + b"[]]}\n")
 
 
 def archive(path):
-    """One record of 2 GB."""
+    """Write one record of 2 GB."""
     size = 2000 << 20
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n"
     record = (
-        b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:0>\r\nWARC-Target-URI: http://example.org/\r\n"
+        b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:0>\r\n"
+        b"WARC-Target-URI: http://example.org/\r\n"
         b"WARC-Date: 2026-01-01T00:00:00Z\r\nContent-Type: application/http; msgtype=response\r\n"
         b"Content-Length: " + str(len(head) + size).encode() + b"\r\n\r\n" + head
     )
@@ -138,17 +139,18 @@ def archive(path):
 
 
 def header_without_end(path):
-    """A header of 250 MB in one line: warcio takes the square of that, half an hour."""
+    """Write a header of 250 MB in one line. warcio's time is quadratic: half an hour."""
     gzipped(path, (b"WARC/1.0\r\nX: ", 1), (MEGABYTE, 250))
 
 
 def packed_body(path):
-    """A record whose body is packed once more."""
+    """Write a record whose body is compressed, too."""
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     body = b"".join(packer.compress(b"a" * (1 << 20)) for _ in range(2000)) + packer.flush()
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: gzip\r\n\r\n"
     path.write_bytes(
-        b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:0>\r\nWARC-Target-URI: http://example.org/\r\n"
+        b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:0>\r\n"
+        b"WARC-Target-URI: http://example.org/\r\n"
         b"WARC-Date: 2026-01-01T00:00:00Z\r\nContent-Type: application/http; msgtype=response\r\n"
         b"Content-Length: "
         + str(len(head) + len(body)).encode()
@@ -160,7 +162,7 @@ def packed_body(path):
 
 
 def dictionary(path):
-    """2,000 rows that are all the same 100 MB, which are in the file once, packed."""
+    """Write 2,000 rows with the same 100 MB, which the file contains once, compressed."""
     column = pa.DictionaryArray.from_arrays(
         pa.array([0] * 2000, pa.int32()), pa.array(["a" * (100 << 20)])
     )
@@ -172,7 +174,7 @@ def dictionary(path):
 
 
 def one_row(path):
-    """A value of 400 MB, which packs to nothing."""
+    """Write a value of 400 MB, which compresses to almost nothing."""
     pq.write_table(
         pa.table({"text": pa.array(["a" * (400 << 20)], pa.large_string())}),
         path,
@@ -181,16 +183,23 @@ def one_row(path):
 
 
 def wide_csv(path):
-    """A row of 2 GB of empty fields."""
+    """Write a row of 2 GB of empty fields."""
     gzipped(path, (b"text,more\n", 1), (b"," * (1 << 20), 2000))
 
 
 BOMBS = [
-    ("rows.jsonl.gz", rows_of_jsonl), ("line.jsonl.gz", one_line), ("lists.jsonl", lists_in_lists), ("text.txt.gz", one_line),
-    ("line.csv.gz", one_line), ("fields.csv.gz", wide_csv), ("record.warc.gz", archive), ("body.warc", packed_body),
+    ("rows.jsonl.gz", rows_of_jsonl),
+    ("line.jsonl.gz", one_line),
+    ("lists.jsonl", lists_in_lists),
+    ("text.txt.gz", one_line),
+    ("line.csv.gz", one_line),
+    ("fields.csv.gz", wide_csv),
+    ("record.warc.gz", archive),
+    ("body.warc", packed_body),
     ("header.warc.gz", header_without_end),
-    ("dictionary.parquet", dictionary), ("row.parquet", one_row),
-]  # fmt: skip
+    ("dictionary.parquet", dictionary),
+    ("row.parquet", one_row),
+]
 
 
 @pytest.mark.slow
@@ -199,7 +208,7 @@ BOMBS = [
 def test_no_file_takes_more_than_half_a_gigabyte_whatever_it_unpacks_to(tmp_path, name, make):
     make(tmp_path / name)
     done = crawled(tmp_path / "store", kind="files", name="mine", paths=[str(tmp_path / name)])
-    assert done.peak <= MOST_MEGABYTES, done
+    assert done.peak <= MAX_MEGABYTES, done
     refused = name in done.error or "unreadable_row" in done.error
     assert refused or done.documents, done  # a document that was cut at the limit is fine, too
 
@@ -210,7 +219,7 @@ def test_a_data_set_keeps_within_it_too(tmp_path, name):
     (tmp_path / "set").mkdir()
     dict(BOMBS)[name](tmp_path / "set" / name)
     done = crawled(tmp_path / "store", kind="dataset", dataset=str(tmp_path / "set"))
-    assert done.peak <= MOST_MEGABYTES, done
+    assert done.peak <= MAX_MEGABYTES, done
     assert done.error or done.documents
 
 
@@ -230,18 +239,18 @@ def test_reading_ends_at_a_signal(tmp_path, name, number):
     try:
         reader = _child(process)
         os.kill(process.pid, number)
-        said, _ = process.communicate(timeout=60)
+        stdout, _ = process.communicate(timeout=60)
     finally:
         process.kill()
         process.wait()
     assert not os.path.exists(f"/proc/{reader}") or _is_zombie(reader)
-    told = json.loads(said.splitlines()[-1])
-    assert "stopped by a signal in" in told["error"]
-    assert name in told["error"]
+    error = json.loads(stdout.splitlines()[-1])["error"]
+    assert "stopped by a signal in" in error
+    assert name in error
 
 
 def _child(process):
-    """The process that reads, once it has begun."""
+    """Wait for the process that reads, and return its id."""
     until = time.monotonic() + 60
     while time.monotonic() < until and process.poll() is None:
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

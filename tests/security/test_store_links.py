@@ -1,4 +1,4 @@
-"""Nothing in a store that is a link leads groundup out of it: a store may be a copy that a stranger made."""
+"""No link in a store leads groundup out of it: a store may be a copy that somebody else made."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from flows.cli import artifact_commands
 from tests.security import stores
 from tests.security.stores import CLEAN, RAW
 
-LINKED = {  # what of the store is a link -> what else would have been written or deleted where it leads
+# The link in a store → the action that would write or delete something where the link leads.
+LINKED = {
     "drafts": "publish",
     f"drafts/{RAW}-ID": "publish",
     f"drafts/{RAW}-ID/files": "publish",
@@ -44,7 +45,7 @@ def filled(store: Store, monkeypatch: pytest.MonkeyPatch) -> Store:
 
 @pytest.fixture
 def victim(tmp_path: Path) -> Path:
-    """A folder outside of the store with what a user would miss."""
+    """A folder outside of the store with files that a user would miss."""
     folder = tmp_path / "victim"
     for inside in ("files", "scratch", "thesis"):
         (folder / inside).mkdir(parents=True)
@@ -57,7 +58,7 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 
 
 def plant(link: Path, to: Path) -> None:
-    """Put a link in the stead of what is there."""
+    """Replace what is there by a link."""
     if link.is_dir():
         shutil.rmtree(link)
     link.unlink(missing_ok=True)
@@ -172,10 +173,9 @@ def test_what_stands_in_the_way_is_named_with_the_command_that_moves_it(
 
 
 def test_one_module_alone_deletes_folders_of_a_store() -> None:
-    calls = [
-        path.name
-        for path in Path(data_contracts.__file__).parent.rglob("*.py")
-        for node in ast.walk(ast.parse(path.read_text("utf-8")))
-        if isinstance(node, ast.Attribute) and node.attr in ("rmtree", "rmdir")
-    ]
+    calls = []
+    for path in Path(data_contracts.__file__).parent.rglob("*.py"):
+        nodes = ast.walk(ast.parse(path.read_text("utf-8")))
+        attributes = [node.attr for node in nodes if isinstance(node, ast.Attribute)]
+        calls += [path.name for name in attributes if name in ("rmtree", "rmdir")]
     assert calls == ["links.py"]

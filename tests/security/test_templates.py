@@ -1,4 +1,4 @@
-"""Chat templates are programs of strangers: they end, they take little, and nothing that they do reaches further than an error."""
+"""Chat templates are untrusted programs: bounded in time and memory, and confined to an error."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ from tests.checkpoints import CHAT_TEMPLATE, tiny_checkpoint
 ASKED = [{"role": "user", "content": "Hi?"}]
 TIGHT = Limits(seconds=1, bytes=256 << 20, characters=10_000)
 LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-DOUBLING = "{% set ns = namespace(x='ab') %}{% for a in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}"
+DOUBLING = (
+    "{% set ns = namespace(x='ab') %}"
+    "{% for a in range(60) %}{% set ns.x = ns.x ~ ns.x %}{% endfor %}{{ ns.x }}"
+)
 RECURSIVE = "{% macro f(x) %}{{ f(x) }}{% endmacro %}{{ f(1) }}"
 ATTACKS = {
     "nested loop": (LOOP, "takes more than 1 seconds of processor time"),
@@ -126,9 +129,9 @@ def test_the_child_knows_nothing_of_the_environment_and_opens_nothing(monkeypatc
     ]
     assert children
     for child in children:  # one for each set of limits
-        told = child.environ()
-        assert "SECRET" not in told
-        assert told["HOME"] == os.devnull
+        environment = child.environ()
+        assert "SECRET" not in environment
+        assert environment["HOME"] == os.devnull
         limits = Path(f"/proc/{child.pid}/limits").read_text()
         for name in ("Max open files", "Max file size"):
             [line] = [line for line in limits.splitlines() if line.startswith(name)]
@@ -142,8 +145,16 @@ child = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(child)
 import os, socket, subprocess
 child.confine({"bytes": 1 << 28})
-tries = [lambda: open("/etc/passwd"), lambda: os.system("true"), lambda: subprocess.run(["true"]), lambda: os.fork(),
-         lambda: socket.socket(), lambda: os.listdir("/"), lambda: os.kill(os.getppid(), 0), lambda: os.execv("/bin/true", ["true"])]
+tries = [
+    lambda: open("/etc/passwd"),
+    lambda: os.system("true"),
+    lambda: subprocess.run(["true"]),
+    lambda: os.fork(),
+    lambda: socket.socket(),
+    lambda: os.listdir("/"),
+    lambda: os.kill(os.getppid(), 0),
+    lambda: os.execv("/bin/true", ["true"]),
+]
 done = []
 for number, attempt in enumerate(tries):
     try:
@@ -157,13 +168,13 @@ print(done)
 
 @pytest.mark.slow
 def test_who_breaks_out_of_the_sandbox_of_jinja_finds_no_files_no_programs_and_no_network():
-    told = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", CONFINED, str(chat_templates.CHILD)],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert told.stdout.strip() == "[]"
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Text that others wrote steers no terminal: controls are shown, wherever it is printed."""
+"""Untrusted text controls no terminal: control characters are shown, wherever it is printed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ from tests.data_contracts import publishing
 from tests.flows.conftest import REPOSITORY
 
 UNSAFE = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f"
+    "\u202a-\u202e\u2066-\u2069\u2028\u2029\ufeff\ud800-\udfff]"
 )
 ATTACKS = {
     "title": "\x1b]0;owned\x07",
@@ -154,9 +155,9 @@ def test_whatever_a_console_prints_only_its_own_colours_reach_the_terminal(print
     out.file, out._force_terminal, out._color_system = io.StringIO(), True, None
     out.width = 500
     print_it(out)
-    told = re.sub(r"\x1b\[[0-9;]*m", "", out.file.getvalue())
-    assert "owned" in told
-    assert safe(told.replace("\n", ""))
+    output = re.sub(r"\x1b\[[0-9;]*m", "", out.file.getvalue())
+    assert "owned" in output
+    assert safe(output.replace("\n", ""))
 
 
 def test_markup_and_emoji_codes_in_foreign_text_are_text(
@@ -167,8 +168,8 @@ def test_markup_and_emoji_codes_in_foreign_text_are_text(
         console.say(MARKUP)
         with console.reporting("crawl") as report:
             report.note(MARKUP)
-    told = re.sub(r"\s+", " ", capsys.readouterr().out)
-    assert told.count(MARKUP) == 3
+    output = re.sub(r"\s+", " ", capsys.readouterr().out)
+    assert output.count(MARKUP) == 3
 
 
 def test_notes_of_a_stage_and_tables_are_safe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -178,14 +179,14 @@ def test_notes_of_a_stage_and_tables_are_safe(capsys: pytest.CaptureFixture[str]
         console.say(HOSTILE)
         with console.reporting("crawl") as report:
             report.note(HOSTILE)
-    told = capsys.readouterr().out
-    assert told.count("owned") >= 6  # a table breaks its lines
-    assert safe(told.replace("\n", ""))
+    output = capsys.readouterr().out
+    assert output.count("owned") >= 6  # a table wraps its lines
+    assert safe(output.replace("\n", ""))
 
 
 @pytest.fixture
 def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A store with an artifact whose settings and facts say what they should not."""
+    """A store with an artifact whose settings and facts contain hostile text."""
     monkeypatch.setenv("GROUNDUP_HOME", str(tmp_path))
     monkeypatch.delenv("GROUNDUP_STORE", raising=False)
     text = HOSTILE.replace("\ud83d", "") + MARKUP
@@ -224,9 +225,9 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 )
 def test_every_command_that_reads_the_store_prints_safely(hostile: Store, command: str) -> None:
     done = CliRunner().invoke(cli.app, command.split())
-    told = f"{done.output}{done.exception or ''}"
-    assert told
-    assert safe(told.replace("\n", ""))
+    output = f"{done.output}{done.exception or ''}"
+    assert output
+    assert safe(output.replace("\n", ""))
     assert not isinstance(done.exception, UnicodeError)
 
 
@@ -235,11 +236,11 @@ def _loaded(*_: object):
     yield SimpleNamespace(context=128, full_context=128)
 
 
-def _say(monkeypatch: pytest.MonkeyPatch, heard: list[object]) -> None:
-    """Let every model say what it should not, a character at a time."""
+def _say(monkeypatch: pytest.MonkeyPatch, requests: list[object]) -> None:
+    """Let every model answer with hostile text, a character at a time."""
 
     def answer(_: object, messages: list[dict[str, str]], **__: object):
-        heard.append([dict(message) for message in messages])
+        requests.append([dict(message) for message in messages])
         yield from HOSTILE
 
     monkeypatch.setattr("stages.llama_cpp.chat.loaded", _loaded)
@@ -252,26 +253,28 @@ def _say(monkeypatch: pytest.MonkeyPatch, heard: list[object]) -> None:
 def test_the_answers_of_a_model_are_safe_and_the_model_hears_itself_as_it_spoke(
     monkeypatch, capsys, store: Store
 ) -> None:
-    heard: list[object] = []
-    _say(monkeypatch, heard)
+    requests: list[object] = []
+    _say(monkeypatch, requests)
     asked = iter(["one", "two", ""])
     monkeypatch.setattr(talk, "_asked", lambda: next(asked))
     talk.talk(store, "demo", None, None)
-    told = capsys.readouterr().out
-    assert told.count("owned") == 4
-    assert safe(told.replace("\n", ""))
-    assert heard[1][1]["content"] == HOSTILE
+    output = capsys.readouterr().out
+    assert output.count("owned") == 4
+    assert safe(output.replace("\n", ""))
+    assert requests[1][1]["content"] == HOSTILE
 
 
 def test_the_chats_at_the_end_of_a_run_are_safe(monkeypatch, capsys, store: Store) -> None:
     _say(monkeypatch, [])
     summary._chats(store, Recipe("own", "", (HOSTILE + MARKUP,), {}, {}), "demo")
-    told = capsys.readouterr().out
-    assert told.count("owned") == 4
-    assert safe(told.replace("\n", ""))
+    output = capsys.readouterr().out
+    assert output.count("owned") == 4
+    assert safe(output.replace("\n", ""))
 
 
-PRINT = "from flows import console; console.accept_any_text(); console.out.print('ü→'); print('ü→')"
+PRINT = (
+    "from flows.cli import console; console.accept_any_text(); console.out.print('ü→'); print('ü→')"
+)
 
 
 def test_a_terminal_that_lacks_a_character_gets_an_escape_and_no_error() -> None:

@@ -1,4 +1,4 @@
-"""`groundup verify` calls sound what is as it was published, and nothing else."""
+"""`groundup verify` accepts artifacts that are as they were published, and nothing else."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def verified(store: Store, reference: str) -> Verified:
 
 
 def leaves(value: Any, path: Path_ = ()) -> Iterator[Path_]:
-    """The way to every value in a JSON document, lists and objects too."""
+    """Yield the path to every value in a JSON document, including lists and objects."""
     if path:
         yield path
     inside = (
@@ -49,7 +49,7 @@ def leaves(value: Any, path: Path_ = ()) -> Iterator[Path_]:
 
 
 def changed(value: Any) -> Any:
-    """Another value of the same kind, which no pattern of a manifest forbids where it can be helped."""
+    """Another value of the same kind, which matches the patterns of a manifest if possible."""
     if isinstance(value, bool) or value is None:
         return "2026-01-31" if value is None else not value
     if isinstance(value, int | float):

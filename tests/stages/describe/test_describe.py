@@ -71,12 +71,21 @@ def test_no_card_holds_a_number_that_is_not_in_the_inputs(release, given):
     known |= {
         number(value) for value in _numbers(json.loads(checkpoint.file("config").read_text()))
     }
-    # counts over rows, worked out here by hand from the golden tables
+    # Counts over rows, calculated by hand from the golden tables.
     by_hand = {
-        "weights": 500 * 64 + 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96 + 2 * 64) + 64, "pages of web": 5, "pages of files": 3,
-        "bytes of web": sum(range(100, 105)), "bytes of files": sum(range(105, 108)), "redactions": sum(range(6)), "text": 23,
-        "items of heldout_description": 5, "conversations": 7, "pairs": 5, "conversations refused": 1, "pairs refused": 3,
-    }  # fmt: skip
+        "weights": 500 * 64 + 2 * (64 * 64 * 2 + 64 * 32 * 2 + 3 * 64 * 96 + 2 * 64) + 64,
+        "pages of web": 5,
+        "pages of files": 3,
+        "bytes of web": sum(range(100, 105)),
+        "bytes of files": sum(range(105, 108)),
+        "redactions": sum(range(6)),
+        "text": 23,
+        "items of heldout_description": 5,
+        "conversations": 7,
+        "pairs": 5,
+        "conversations refused": 1,
+        "pairs refused": 3,
+    }
     known |= {number(value) for value in by_hand.values()}
     for name in ("README.md", "DATA.md"):
         prose = text(release, name)
@@ -89,12 +98,24 @@ def test_no_card_holds_a_number_that_is_not_in_the_inputs(release, given):
 def test_the_data_card_tells_sources_robots_licences_and_what_was_taken_out(release):
     card = text(release, "DATA.md")
     for line in (
-        "| web | 5 | 510 | 1 | 1 |", "| files | 3 | 318 | 0 | 0 |", "| allowed | 5 |", "| not_applicable | 3 |", "| noarchive | 1 |",
-        "| timeout | 1 |", "| clean | 6 documents | 2 |", "| dedup | 2 train + 1 heldout | 3 |", "| near | 3 |", "| CC0 | 1 |",
-        "| evaluation items | 5 |", "| pages for bits per byte | 2 |", "| items of heldout_description | 5 |",
-        "| kind | conversations |\n|---|---|\n| user | 7 |", "| kind | pairs |\n|---|---|\n| user | 5 |",
-        "Refused:\n\n| reason | rows |\n|---|---|\n| empty | 1 |", "Refused:\n\n| reason | rows |\n|---|---|\n| empty | 3 |",
-    ):  # fmt: skip
+        "| web | 5 | 510 | 1 | 1 |",
+        "| files | 3 | 318 | 0 | 0 |",
+        "| allowed | 5 |",
+        "| not_applicable | 3 |",
+        "| noarchive | 1 |",
+        "| timeout | 1 |",
+        "| clean | 6 documents | 2 |",
+        "| dedup | 2 train + 1 heldout | 3 |",
+        "| near | 3 |",
+        "| CC0 | 1 |",
+        "| evaluation items | 5 |",
+        "| pages for bits per byte | 2 |",
+        "| items of heldout_description | 5 |",
+        "| kind | conversations |\n|---|---|\n| user | 7 |",
+        "| kind | pairs |\n|---|---|\n| user | 5 |",
+        "Refused:\n\n| reason | rows |\n|---|---|\n| empty | 1 |",
+        "Refused:\n\n| reason | rows |\n|---|---|\n| empty | 3 |",
+    ):
         assert line in card
     assert "placeholders in the documents kept: 15." in card
     assert "share text with an evaluation item: 1. Evaluation items that were hit: 1." in card
@@ -183,11 +204,11 @@ def test_figures_of_the_tokenizer_and_of_its_shards_are_told(given):
             artifact.digest,
         )
 
-    told = {
+    changed = {
         "tokenizer": with_figures(given["tokenizer"], vocabulary=320),
         "token_shards": with_figures(given["token_shards"], train_tokens=12345),
     }
-    card = data_card(DescribeConfig(), told, None)
+    card = data_card(DescribeConfig(), changed, None)
     assert (
         "## Tokens\n\n|  |  |\n|---|---|\n| vocabulary | 320 |\n| train_tokens | 12,345 |" in card
     )
@@ -207,20 +228,20 @@ def test_settings_are_told_as_they_were_given_without_digests_and_without_where_
 
 
 def test_the_cards_tell_settings_as_they_were_given_and_notes_that_are_no_html(given):
-    def told(artifact):
+    def with_settings_and_notes(artifact):
         update = {
-            "config": {"files": {"/home/me/pairs.jsonl": "0" * 64}}, "settings": {"files": ["~/pairs.jsonl"]},
+            "config": {"files": {"/home/me/pairs.jsonl": "0" * 64}},
+            "settings": {"files": ["~/pairs.jsonl"]},
             "facts": {"notes": ["a <script> & 2 > 1"]},
-        }  # fmt: skip
+        }
         return Artifact(artifact.path, artifact.manifest.model_copy(update=update), artifact.digest)
 
     changed = {
-        output: told(given[output]) for output in ("clean_documents", "base_checkpoint", "scores")
+        output: with_settings_and_notes(given[output])
+        for output in ("clean_documents", "base_checkpoint", "scores")
     }
-    model, data = (
-        model_card(DescribeConfig(), changed, None),
-        data_card(DescribeConfig(), changed, None),
-    )
+    model = model_card(DescribeConfig(), changed, None)
+    data = data_card(DescribeConfig(), changed, None)
     for card in (model, data):
         assert '"~/pairs.jsonl"' in card
         assert "/home/me" not in card
@@ -268,16 +289,32 @@ def test_pictures_take_rows_with_columns_missing_and_values_that_are_no_numbers(
 
 @pytest.mark.slow
 def test_pictures_and_lineage_are_usable_without_torch():
-    code = "import sys; sys.modules['torch'] = None; from stages.describe import lineage, pictures, stage; print(len(pictures.loss_svg([])))"
+    code = (
+        "import sys; sys.modules['torch'] = None; from stages.describe import stage; "
+        "from stages.reporting import lineage, pictures; print(len(pictures.loss_svg([])))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stdout) > 1000
 
 
 def _manifest(id, artifact_type, stage, inputs):
     return Manifest(
-        groundup="0", id=id, artifact_type=artifact_type, contract="1.0.0", stage=stage, stage_version=1, as_of=None, config={}, settings={}, inputs=inputs,
-        rows={}, facts={}, files=[], started="", finished="",
-    )  # fmt: skip
+        groundup="0",
+        id=id,
+        artifact_type=artifact_type,
+        contract="1.0.0",
+        stage=stage,
+        stage_version=1,
+        as_of=None,
+        config={},
+        settings={},
+        inputs=inputs,
+        rows={},
+        facts={},
+        files=[],
+        started="",
+        finished="",
+    )
 
 
 def _numbers(value):
