@@ -15,10 +15,22 @@ import re
 import resource
 import signal
 import sys
+from types import FrameType
 from typing import Any
 
 SHOWN = 300  # characters of what a template says against a conversation
-REFUSED = ("open", "os.", "subprocess.", "socket.", "ctypes.", "shutil.", "pty.", "webbrowser.")
+# what a template may not do: the beginning of the name of Python's audit event, and the words for it
+REFUSED = {
+    "open": "opens a file",
+    "os.": "uses the operating system",
+    "subprocess.": "starts a program",
+    "socket.": "opens a connection",
+    "ctypes.": "uses a C library",
+    "shutil.": "works on files",
+    "pty.": "starts a program",
+    "webbrowser.": "starts a browser",
+}
+TEMPLATE_FILE = "<template>"  # the name of a template's source in a traceback
 WARM_UP = "{% for m in messages %}{{ m | tojson }}{{ strftime_now('%Y') }}{% endfor %}"
 READY = "ready"
 HALVES = re.compile("[\ud800-\udfff]")
@@ -64,8 +76,26 @@ def address_space() -> int:
 
 
 def refuse(event: str, arguments: tuple) -> None:
-    if event.startswith(REFUSED):
-        raise PermissionError(f"{event} is not allowed in a chat template")
+    """The audit hook. It stops what reaches beyond the process."""
+    for prefix, action in REFUSED.items():
+        if event.startswith(prefix):
+            raise PermissionError(f"{culprit()} {action}, which a chat template may not do")
+
+
+def culprit() -> str:
+    """The filter that the template is applying, or the template as a whole.
+
+    Some filters and functions of Jinja load a library when they are used, which opens a file.
+    The message must name what the author of the template wrote, not what Python did for it.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    called = ""
+    while frame is not None and frame.f_code.co_filename != TEMPLATE_FILE:
+        called = frame.f_code.co_name
+        frame = frame.f_back
+    if frame is not None and called.startswith("do_"):  # Jinja's name of a filter's function
+        return f"its filter {called.removeprefix('do_')!r}"
+    return "a function in it"
 
 
 def answer(renderer: Any, asked: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:

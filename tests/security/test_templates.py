@@ -67,6 +67,14 @@ ATTACKS = {
     "include": ("{% include '/etc/passwd' %}", "cannot be used"),
     "syntax": ("{% for %}", "cannot be used: TemplateSyntaxError"),
     "undefined": ("{{ a.b.c }}", "cannot be used: UndefinedError"),
+    "filter that loads a library": (
+        "{{ messages[0].content | striptags }}",
+        "its filter 'striptags' opens a file, which a chat template may not do",
+    ),
+    "function that loads a library": (
+        "{{ lipsum(3) }}",
+        "a function in it opens a file, which a chat template may not do",
+    ),
     "raises": (
         "{{ raise_exception('no ' ~ messages[0].content) }}",
         "cannot be used: TemplateError: no Hi",
