@@ -26,7 +26,8 @@ from stages.execution.shards import cores
 from stages.llama_cpp import engine as llama_cpp
 from stages.llama_cpp.engine import LlamaCpp, Refused, useful_threads
 
-AGAIN = "groundup verify NAME/gguf_model, then export it again"
+FETCH_AGAIN = "fetch the file again from where it comes from, or use another file"
+EXPORT_AGAIN = "groundup verify NAME/gguf_model, then export it again"
 LEAST_CONTEXT = 128  # tokens; with memory for fewer there is no conversation
 ENDS_WITHIN = 2  # seconds
 CACHE_SHARE = 0.5  # of the memory that is free, for what the model remembers of a conversation
@@ -80,7 +81,7 @@ def loaded(gguf: Path, threads: int = 0) -> Iterator[ChatModel]:
     gguf = Path(gguf)
     header = gguf_header(gguf)
     if header.problem:
-        raise ArtifactError(f"{gguf}", f"llama.cpp cannot load it: {header.problem}", AGAIN)
+        raise ArtifactError(f"{gguf}", f"llama.cpp cannot load it: {header.problem}", repair(gguf))
     context = affordable_context(gguf, header, psutil.virtual_memory().available)
     with (
         tempfile.TemporaryFile() as log,
@@ -92,12 +93,12 @@ def loaded(gguf: Path, threads: int = 0) -> Iterator[ChatModel]:
             yield ChatModel(llama, template, context)
             llama.close()
         except Refused as error:
-            raise ArtifactError(f"{gguf}", f"{error}; its log: {_end(log)}", AGAIN) from None
+            raise ArtifactError(f"{gguf}", f"{error}; its log: {_end(log)}", repair(gguf)) from None
         except (OSError, HTTPException) as error:
             if not _has_ended(child, error):
                 raise
             why = f"llama.cpp ended with status {child.returncode} ({error!r}): {_end(log)}"
-            raise ArtifactError(f"{gguf}", why, AGAIN) from None
+            raise ArtifactError(f"{gguf}", why, repair(gguf)) from None
 
 
 def answer(
@@ -141,7 +142,7 @@ def affordable_context(gguf: Path, header: GgufHeader, free: int) -> int:
         value = header.settings.get(f"{kind}.{key}", default)
         if type(value) is not int or value < 1:
             raise ArtifactError(
-                f"{gguf}", f"llama.cpp cannot load it: {kind}.{key} is {value!r}", AGAIN
+                f"{gguf}", f"llama.cpp cannot load it: {kind}.{key} is {value!r}", repair(gguf)
             )
         return value
 
@@ -168,10 +169,16 @@ def affordable_context(gguf: Path, header: GgufHeader, free: int) -> int:
     return affordable
 
 
+def repair(gguf: Path) -> str:
+    """How to replace a file that cannot be used: only an artifact can be verified and made again."""
+    is_artifact = (gguf.parent / "manifest.json").is_file()
+    return EXPORT_AGAIN if is_artifact else FETCH_AGAIN
+
+
 def _template(gguf: Path, header: GgufHeader, llama: LlamaCpp) -> ChatTemplate:
     source = header.settings.get("tokenizer.chat_template", CHATML)
     if not isinstance(source, str):
-        raise ArtifactError(f"chat template of {gguf}", f"is {source!r}, no text", AGAIN)
+        raise ArtifactError(f"chat template of {gguf}", f"is {source!r}, no text", repair(gguf))
     return ChatTemplate(source, f"chat template of {gguf}", llama.special_tokens())
 
 
@@ -207,7 +214,7 @@ def _address(child: subprocess.Popen[bytes], gguf: Path, log: IO[bytes]) -> tupl
             address, key = json.loads(said.partition(" ")[2])
             return address, key
     why = f"llama.cpp cannot load it: it ended with status {child.wait()}: {_end(log)}"
-    raise ArtifactError(f"{gguf}", why, AGAIN)
+    raise ArtifactError(f"{gguf}", why, repair(gguf))
 
 
 def _has_ended(child: subprocess.Popen[bytes], error: Exception) -> bool:
