@@ -17,7 +17,7 @@ from data_contracts import ArtifactError, ContractError
 from data_contracts.json_files import read_json
 from stages.lm.checkpoint import AGAIN, load_config
 from stages.lm.config import beyond
-from stages.tokenizer_files import MOST_SETTINGS, UNREADABLE
+from stages.tokenizer_files import MAX_SETTINGS_BYTES, UNREADABLE
 
 NAMES = {"llama": "llama", "qwen3": "qwen3", "qwen3_moe": "qwen3moe"}
 
@@ -47,7 +47,7 @@ def read_sizes(folder: Path) -> dict[str, Any]:
         ContractError: llama.cpp has no architecture that computes what it asks for.
     """
     try:
-        check(read_json(folder / "config.json", MOST_SETTINGS))
+        check(read_json(folder / "config.json", MAX_SETTINGS_BYTES))
     except UNREADABLE as error:
         why = f"its config.json cannot be used: {type(error).__name__}: {error}"
         raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from None

@@ -9,7 +9,7 @@ import yaml
 from lm_eval.tasks import TaskManager
 
 from data_contracts import ConfigError, InputError, Interrupted
-from stages.evaluate import harness
+from stages.evaluate import counting_model, harness, results
 from stages.report import Report
 from tests.checkpoints import tiny_checkpoint
 from tests.golden.evaluate import ITEMS
@@ -106,7 +106,7 @@ def test_tasks_that_write_text_leave_room_for_the_question_whatever_they_wish_fo
     cut = [
         note
         for note in made.manifest.facts["notes"]
-        if f"2 answers had room for {context // 2} tokens" in note
+        if f"2 answers were limited to {context // 2} tokens" in note
     ]
     assert [note.split("'")[1] for note in cut] == ["silent", "greedy", "alias"]
     assert [row["item"] for row in made.read("samples").to_pylist() if row["task"] == "modest"] == [
@@ -138,7 +138,7 @@ def test_tasks_that_fail_cost_their_own_score_and_no_other(evaluate, tmp_path):
     notes = {
         note.split("'")[1]: note
         for note in made.manifest.facts["notes"]
-        if note.startswith("lm-eval task") and "room for" not in note
+        if note.startswith("lm-eval task") and "were limited to" not in note
     }
     assert set(notes) == set(failing)
     assert "it or its data cannot be had: FileNotFoundError: " in notes["absent"]
@@ -183,7 +183,7 @@ def test_our_own_mistakes_and_a_wish_to_stop_are_no_notes_about_a_task(evaluate,
         patch.setattr(Report, "progress", stop)
         with pytest.raises(Interrupted):
             evaluate({"chooses": CHOOSES})
-    monkeypatch.setattr(harness, "ANSWER_TOKENS", None)
+    monkeypatch.setattr(counting_model, "ANSWER_TOKENS", None)
     with pytest.raises(TypeError, match="NoneType"):
         evaluate({"writes": WRITES})
 
@@ -210,7 +210,7 @@ def test_a_group_of_groups_is_scored_on_all_items_beside_the_chance_of_all(evalu
 @pytest.mark.slow
 def test_a_score_that_two_tasks_would_tell_is_refused(evaluate):
     with pytest.raises(
-        ConfigError, match="'two': 'two' would be told twice: it is a score of 'outer'"
+        ConfigError, match="'two': 'two' would be scored twice: it is a score of 'outer'"
     ):
         evaluate(GROUPS, tasks=["outer", "two"])
 
@@ -283,10 +283,10 @@ def sample(number, *values, filter="none"):
 def test_a_group_with_a_log_likelihood_that_is_no_number_has_no_score():
     good, bad = sample(0, -1.0, -2.0), sample(1, -1.0, float("nan"))
     assert [
-        (row["value"], row["n"], row["baseline"]) for row in harness.score_rows(found([good, good]))
+        (row["value"], row["n"], row["baseline"]) for row in results.score_rows(found([good, good]))
     ] == [(0.5, 2, 0.5)] * 3
     assert [
-        (row["value"], row["n"], row["stderr"]) for row in harness.score_rows(found([good, bad]))
+        (row["value"], row["n"], row["stderr"]) for row in results.score_rows(found([good, bad]))
     ] == [(None, 0, None)] * 3
 
 
@@ -294,15 +294,15 @@ def test_an_item_read_through_two_filters_is_one_sample():
     samples = [
         sample(number, filter=name) for name in ("strict", "flexible") for number in range(2)
     ]
-    assert [row["item"] for row in harness.sample_rows(found(samples))] == ["0", "1"]
+    assert [row["item"] for row in results.sample_rows(found(samples))] == ["0", "1"]
 
 
 def test_results_do_not_say_where_they_were_made_whatever_letters_that_place_has(tmp_path):
     folder = tmp_path / "é" / 'a "b"'
-    made = harness.merge([{"configs": {"task": {"path": f"{folder}/task.parquet"}}}], folder)
+    made = results.merge([{"configs": {"task": {"path": f"{folder}/task.parquet"}}}], folder)
     assert made["configs"] == {"task": {"path": "./task.parquet"}}
 
 
 def test_two_texts_are_no_log_likelihood():
-    assert harness.likelihoods({"filtered_resps": [["one", "other"], ["a", "b"]]}) == []
-    assert harness.likelihoods({"filtered_resps": [(-1.5, False), (-0.5, True)]}) == [-1.5, -0.5]
+    assert results.likelihoods({"filtered_resps": [["one", "other"], ["a", "b"]]}) == []
+    assert results.likelihoods({"filtered_resps": [(-1.5, False), (-0.5, True)]}) == [-1.5, -0.5]
