@@ -3,9 +3,9 @@
     python chat_template_child.py LIMITS
 
 Imports nothing of groundup. Reads one JSON object a line from stdin: {"template", "chats",
-"variables", "marks", "prompt"}. Writes one a line: {"rendered": [[text, spans], …]}, or {"error": why,
-"chat": number of the chat}. The kernel limits time and memory: a template that exceeds them ends this
-process and nothing else.
+"variables", "marks", "prompt"}. Writes one a line: {"rendered": [[text, spans], …]}, or {"error":
+why, "chat": number of the chat}. The kernel limits time and memory: a template that exceeds them
+ends this process and nothing else.
 """
 
 import ctypes
@@ -20,7 +20,7 @@ from types import FrameType
 from typing import Any
 
 SHOWN = 300  # characters of an error that a template raises
-# what a template may not do: the beginning of the name of Python's audit event, and the words for it
+# what a template may not do: how the name of Python's audit event begins → the words for it
 REFUSED = {
     "open": "opens a file",
     "os.": "uses the operating system",

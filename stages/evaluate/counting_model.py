@@ -1,4 +1,4 @@
-"""The model as lm-eval sees it: it counts sequences for progress and bounds the length of answers."""
+"""The model as lm-eval sees it: it counts sequences and bounds the length of answers."""
 
 from __future__ import annotations
 

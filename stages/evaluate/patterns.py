@@ -1,8 +1,8 @@
 """Bounds for the regular expressions of a task file, which may come from anybody.
 
-A pattern of eight characters can take years on a short answer. So the patterns of files that may not
-run code are searched for in a child process, within limits. The time is that of the whole task: a
-thousand answers of some seconds each would not be a bound.
+A pattern of eight characters can take years on a short answer. So the patterns of files that may
+not run code are searched for in a child process, within limits. The time limit is that of the whole
+task: a limit of some seconds for each of a thousand answers would not be a bound.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Checks task files of lm-eval, which may come from anybody, before lm-eval runs what they ask for.
 
-`!function` and `class` are Python, an unknown metric is Python from a hub, a template is Jinja without
-a sandbox, and the settings of a model's answers may name a program, too. So a file is read here first,
-within bounds, and everything that is not plain data is named. lm-eval's own tasks come with its package
-and are trusted like it.
+`!function` and `class` are Python, an unknown metric is Python from a hub, a template is Jinja
+without a sandbox, and the settings of a model's answers may name a program, too. So a file is read
+here first, within bounds, and everything that is not plain data is named. lm-eval's own tasks come
+with its package and are trusted like it.
 """
 
 from __future__ import annotations

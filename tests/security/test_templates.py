@@ -374,7 +374,7 @@ def test_whatever_llama_cpp_refuses_is_one_error(exported, monkeypatch, answered
 
     def get(self: LlamaCpp, method: str, path: str, body: object = None) -> dict[str, object]:
         return (
-            self._told(status, data, path)
+            self._reply(status, data, path)
             if path == "/tokenize"
             else whole(self, method, path, body)
         )

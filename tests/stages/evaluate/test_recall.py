@@ -74,7 +74,7 @@ def test_well_formed_is_english_of_known_words_that_begins_ends_and_does_not_loo
 def answers(
     said: dict[str, str], conversations: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> list[recall.Answer]:
-    """What `ask` makes of a model that says this, by question; what it does not know it says without end."""
+    """The answers of a model that says this, by question. It answers others without end."""
     chat = ChatFormat(checkpoint)
 
     def generate(
@@ -97,7 +97,7 @@ def answers(
     return recall.ask(checkpoint.path, "cpu", asked, 60, 8, lambda done: None)
 
 
-def test_the_share_of_documented_answers_and_of_well_formed_ones_is_told_by_wording(
+def test_the_share_of_documented_answers_and_of_well_formed_ones_is_given_by_wording(
     publish: Any, conversations: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = {"What does sorted do?": SORTED, "What does os.walk do?": "Go through a list of items."}
