@@ -77,8 +77,8 @@ def test_the_notes_say_how_many_items_were_cut_and_left_out(publish, run):
         "1 items were left out: a choice is longer than the model's context of 32 tokens." in notes
     )
     assert (
-        "1 items were asked without the beginning of their question: the model's context is 32 tokens."
-        in notes
+        "1 items were asked without the beginning of their question: "
+        "the model's context is 32 tokens." in notes
     )
     assert [
         row["item"] for row in made.read("samples").to_pylist() if row["predicted"] is not None
