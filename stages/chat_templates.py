@@ -161,7 +161,7 @@ def _check_characters(text: str, number: int) -> None:
         text.encode()
     except UnicodeEncodeError as error:
         half = ord(text[error.start])
-        why = f"holds half of a character, U+{half:04X}: bytes that are no UTF-8, perhaps"
+        why = f"holds half of a character, U+{half:04X}: perhaps from bytes that are not UTF-8"
         raise InputError(f"conversation {number}", why, "write it in UTF-8") from None
 
 

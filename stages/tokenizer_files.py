@@ -72,5 +72,5 @@ def special_tokens(folder: Path, what: str) -> dict[str, str | None]:
 def _text(key: str, token: Any) -> str | None:
     text = token["content"] if isinstance(token, dict) else token
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"{key} is {text!r}, no text")
+        raise ValueError(f"{key} is {text!r}, which is not text")
     return text

@@ -79,7 +79,7 @@ class _Patterns:
 
     def _ask(self, pattern: str, flags: int, text: str | None, new: str | None = None) -> Any:
         if not isinstance(pattern, str):
-            self._refuse(pattern, "is no text")
+            self._refuse(pattern, "is not text")
         if text is not None:
             self._texts += 1
         if self._child is None:

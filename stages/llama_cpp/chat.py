@@ -206,7 +206,9 @@ def repair(gguf: Path) -> str:
 def _template(gguf: Path, header: GgufHeader, llama: LlamaCpp) -> ChatTemplate:
     source = header.settings.get("tokenizer.chat_template", CHATML)
     if not isinstance(source, str):
-        raise ArtifactError(f"chat template of {gguf}", f"is {source!r}, no text", repair(gguf))
+        raise ArtifactError(
+            f"chat template of {gguf}", f"is {source!r}, which is not text", repair(gguf)
+        )
     return ChatTemplate(source, f"chat template of {gguf}", llama.special_tokens())
 
 

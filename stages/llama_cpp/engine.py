@@ -165,7 +165,9 @@ def _object(data: bytes) -> dict[str, Any]:
     except ValueError:
         value = None
     if not isinstance(value, dict):
-        raise Refused(f"llama.cpp answers what is no JSON object: {_reason(data)}")
+        raise Refused(
+            f"llama.cpp answers with something that is not a JSON object: {_reason(data)}"
+        )
     return value
 
 

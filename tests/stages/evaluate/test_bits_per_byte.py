@@ -39,17 +39,12 @@ def test_bits_per_byte_of_whole_pages_are_those_of_the_model(publish, run, eval_
     for page in PAGES:
         ids = [0, *tokenizer.backend_tokenizer.encode(page["text"]).ids]
         for at in range(1, len(ids)):
-            end = min(
-                len(ids) - 1, 128 + 64 * max(0, math.ceil((at - 128) / 64))
-            )  # of the window of 128 that scores this token
+            # the end of the window of 128 that scores this token
+            end = min(len(ids) - 1, 128 + 64 * max(0, math.ceil((at - 128) / 64)))
             begin = max(0, end - 128)
             with torch.inference_mode():
-                nats -= float(
-                    model(torch.tensor([ids[begin:at]]))
-                    .logits[0, -1]
-                    .double()
-                    .log_softmax(-1)[ids[at]]
-                )
+                logits = model(torch.tensor([ids[begin:at]])).logits[0, -1]
+            nats -= float(logits.double().log_softmax(-1)[ids[at]])
     size = sum(len(page["text"].encode()) for page in PAGES)
     assert scores(made)["heldout_pages", "bits_per_byte"]["value"] == pytest.approx(
         nats / math.log(2) / size, rel=1e-4
@@ -87,17 +82,15 @@ def test_pages_without_tokens_are_counted_wherever_they_stand(publish):
     model, tokenizer = load(tiny_checkpoint(publish).path, "cpu")
     pages = [("a", ""), ("b", "Text."), ("c", ""), ("d", "")]
     for size in (1, 2, 7):
-        assert [
-            page.id for page in measure(model, tokenizer.backend_tokenizer, 0, pages, 32, 8, size)
-        ] == ["a", "b", "c", "d"]
+        measured = measure(model, tokenizer.backend_tokenizer, 0, pages, 32, 8, size)
+        assert [page.id for page in measured] == ["a", "b", "c", "d"]
 
 
 def test_xz_is_the_program_of_that_name_on_all_pages_in_one_file(tmp_path):
     texts = ["a page\n" * 40, "ünother, not alike\n" * 30]
     data = "".join(texts).encode()
-    assert xz_bits_per_byte(texts) == 8 * len(
-        lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
-    ) / len(data)
+    compressed = lzma.compress(data, preset=9 | lzma.PRESET_EXTREME)
+    assert xz_bits_per_byte(texts) == 8 * len(compressed) / len(data)
     if xz := shutil.which("xz"):
         packed = subprocess.run(
             [xz, "-9e", "-T1", "-c"], input=data, capture_output=True, check=True

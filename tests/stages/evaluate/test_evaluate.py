@@ -20,6 +20,10 @@ from tests.golden.evaluate import ITEMS, PAGES
 from tests.stages.evaluate.quick import QUICK, scores
 
 
+def chance(items):
+    return sum(1 / len(item["choices"]) for item in items) / len(items)
+
+
 @pytest.mark.slow
 def test_every_score_stands_beside_its_baseline_and_every_item_is_a_sample(
     publish, run, eval_items
@@ -32,33 +36,24 @@ def test_every_score_stands_beside_its_baseline_and_every_item_is_a_sample(
         for metric in ("acc", "acc_norm")
     }
     assert set(found) == choices | {("all_items", "acc"), ("heldout_pages", "bits_per_byte")}
-    everything = [row for row in made.read("samples").to_pylist() if row["correct"] is not None]
-    assert found["all_items", "acc"]["value"] == sum(row["correct"] for row in everything) / len(
-        ITEMS
-    )
-    assert found["all_items", "acc"]["baseline"] == pytest.approx(
-        sum(1 / len(item["choices"]) for item in ITEMS) / len(ITEMS)
-    )
-    mine = [item for item in ITEMS if item["task"] == "heldout_description"]
-    assert found["heldout_description", "acc"]["baseline"] == pytest.approx(
-        sum(1 / len(item["choices"]) for item in mine) / len(mine)
-    )
-    samples = [
-        row for row in made.read("samples").to_pylist() if row["task"] == "heldout_description"
-    ]
-    assert [row["item"] for row in samples] == [item["id"] for item in mine]
-    assert [len(row["loglikelihoods"]) for row in samples] == [
-        len(item["choices"]) for item in mine
-    ]
-    assert all(
-        row["predicted"] == row["loglikelihoods"].index(max(row["loglikelihoods"]))
-        for row in samples
-    )
-    assert found["heldout_description", "acc"]["value"] == sum(
-        row["correct"] for row in samples
-    ) / len(samples)
-    assert found["heldout_description", "acc"]["n"] == len(mine)
-    assert found["heldout_description", "acc"]["stderr"] > 0
+    rows = made.read("samples").to_pylist()
+    correct = [row["correct"] for row in rows if row["correct"] is not None]
+    everything = found["all_items", "acc"]
+    assert everything["value"] == sum(correct) / len(ITEMS)
+    assert everything["baseline"] == pytest.approx(chance(ITEMS))
+
+    items = [item for item in ITEMS if item["task"] == "heldout_description"]
+    samples = [row for row in rows if row["task"] == "heldout_description"]
+    assert [row["item"] for row in samples] == [item["id"] for item in items]
+    for row, item in zip(samples, items, strict=True):
+        likelihoods = row["loglikelihoods"]
+        assert len(likelihoods) == len(item["choices"])
+        assert row["predicted"] == likelihoods.index(max(likelihoods))
+    score = found["heldout_description", "acc"]
+    assert score["value"] == sum(row["correct"] for row in samples) / len(samples)
+    assert score["baseline"] == pytest.approx(chance(items))
+    assert score["n"] == len(items)
+    assert score["stderr"] > 0
     assert made.manifest.facts["samples"][0]["prompt"] == "What is a string?"
     assert str(made.path.parent.parent.parent) not in (made.path / "results.json").read_text()
 

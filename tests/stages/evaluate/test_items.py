@@ -80,22 +80,13 @@ def test_the_notes_say_how_many_items_were_cut_and_left_out(publish, run):
         "1 items were asked without the beginning of their question: "
         "the model's context is 32 tokens." in notes
     )
-    assert [
-        row["item"] for row in made.read("samples").to_pylist() if row["predicted"] is not None
-    ] == [item["id"] for item in items[:2]]
+    samples = made.read("samples").to_pylist()
+    asked = [row["item"] for row in samples if row["predicted"] is not None]
+    assert asked == [item["id"] for item in items[:2]]
     model, words = load(checkpoint.path, "cpu")
     words.backend_tokenizer.encode_special_tokens = True
-    pages = list(
-        measure(
-            model,
-            words.backend_tokenizer,
-            0,
-            [(page["id"], page["text"]) for page in PAGES],
-            32,
-            8,
-            8,
-        )
-    )
+    texts = [(page["id"], page["text"]) for page in PAGES]
+    pages = list(measure(model, words.backend_tokenizer, 0, texts, 32, 8, 8))
     assert scores(made)["heldout_pages", "bits_per_byte"]["value"] == bits_per_byte(pages)
 
 
@@ -122,6 +113,6 @@ def test_log_likelihoods_are_those_of_the_model(publish, run, eval_items):
         )
         with torch.inference_mode():
             logs = model(torch.tensor([whole])).logits[0].double().log_softmax(-1)
-        assert found == pytest.approx(
-            sum(float(logs[at - 1, whole[at]]) for at in range(len(question), len(whole))), abs=1e-3
-        )
+        positions = range(len(question), len(whole))
+        expected = sum(float(logs[at - 1, whole[at]]) for at in positions)
+        assert found == pytest.approx(expected, abs=1e-3)
