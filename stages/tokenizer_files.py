@@ -12,19 +12,25 @@ from data_contracts.json_files import read_json
 from data_contracts.tokenizer_files import surprises
 
 AGAIN = "make the tokenizer again: groundup stage train_tokenizer"
-MOST_SETTINGS = 16 << 20  # bytes of a tokenizer_config.json
+MAX_SETTINGS_BYTES = 16 << 20  # of a tokenizer_config.json
 UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
+SHOWN_ERROR = 300  # characters
 
 
 def load(path: Path, what: str) -> Tokenizer:
-    """The tokenizer of a tokenizer.json; it pads and cuts nothing, whatever the file says.
+    """The tokenizer of a tokenizer.json. It never pads or truncates, whatever the file says.
+
+    Args:
+        path: The file.
+        what: What it belongs to, for messages.
 
     Raises:
-        ArtifactError: The file cannot be read, or asks for what tokenizers made here never need
-            and what may take for ever: other patterns, normalizers, other models.
+        ArtifactError: The file cannot be read, or asks for something that tokenizers made here
+            never need and that may take for ever: other patterns, normalizers or models.
     """
     try:
-        if found := surprises(read_json(path)):
+        found = surprises(read_json(path))
+        if found:
             raise ValueError(f"it asks for {'; '.join(found)}")
     except UNREADABLE as error:
         raise ArtifactError(what, f"its tokenizer.json cannot be used: {error}", AGAIN) from None
@@ -32,10 +38,9 @@ def load(path: Path, what: str) -> Tokenizer:
         tokenizer = Tokenizer.from_file(str(path))
     except (KeyboardInterrupt, SystemExit):
         raise
-    except (
-        BaseException
-    ) as error:  # the Rust library raises plain Exception, and panics are not even that
-        why = f"its tokenizer.json cannot be read: {str(error)[:300]}"
+    except BaseException as error:
+        # the Rust library raises plain Exception, and its panics are not even that
+        why = f"its tokenizer.json cannot be read: {str(error)[:SHOWN_ERROR]}"
         raise ArtifactError(what, why, AGAIN) from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -43,16 +48,22 @@ def load(path: Path, what: str) -> Tokenizer:
 
 
 def special_tokens(folder: Path, what: str) -> dict[str, str | None]:
-    """Texts of bos, eos and pad as named in tokenizer_config.json, e.g. {"bos_token": "<s>", …}.
+    """The texts of the special tokens that tokenizer_config.json names.
+
+    Args:
+        folder: The folder of the file.
+        what: What it belongs to, for messages.
+
+    Returns:
+        {"bos_token": "<s>", "eos_token": …, "pad_token": …}; None for one that is not set.
 
     Raises:
-        ArtifactError: The file cannot be read, or names what is no text.
+        ArtifactError: The file cannot be read, or a token is not text.
     """
+    keys = ("bos_token", "eos_token", "pad_token")
     try:
-        settings = read_json(folder / "tokenizer_config.json", MOST_SETTINGS)
-        return {
-            key: _text(key, settings.get(key)) for key in ("bos_token", "eos_token", "pad_token")
-        }
+        settings = read_json(folder / "tokenizer_config.json", MAX_SETTINGS_BYTES)
+        return {key: _text(key, settings.get(key)) for key in keys}
     except UNREADABLE as error:
         why = f"its tokenizer_config.json cannot be used: {error}"
         raise ArtifactError(what, why, AGAIN) from None
@@ -61,5 +72,5 @@ def special_tokens(folder: Path, what: str) -> dict[str, str | None]:
 def _text(key: str, token: Any) -> str | None:
     text = token["content"] if isinstance(token, dict) else token
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"{key} is {text!r}, no text")
+        raise ValueError(f"{key} is {text!r}, which is not text")
     return text

@@ -1,1 +1,1 @@
-"""Examines a checkpoint: multiple choice through lm-eval, bits per byte on held-out pages, each beside its baseline."""
+"""Scores a checkpoint, each score beside its baseline: lm-eval, bits per byte, and recall."""

@@ -1,4 +1,7 @@
-"""Groups of tasks in files: lm-eval takes a name that it does not know for a task without settings of its own."""
+"""Groups of tasks in files, checked for names of tasks that do not exist.
+
+lm-eval takes a name that it does not know for a task without settings, and fails later.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ from typing import Any
 
 from lm_eval.tasks._yaml_loader import load_yaml
 
-# one of these makes an entry of a group a task of its own, and not a name for one that is elsewhere
-OWN = (
+# An entry of a group with one of these keys defines a task. Without them it names one.
+DEFINING_KEYS = (
     "class",
     "custom_dataset",
     "dataset_name",
@@ -26,9 +29,9 @@ def is_group(path: Path) -> bool:
 
 
 def absent(path: Path, known: Collection[str]) -> list[str]:
-    """The tasks that a group in a file names and that are none of `known`; none for a file that lm-eval cannot read.
+    """The tasks that a group in a file names and that are not in `known`.
 
-    Nothing of the file is run.
+    Nothing of the file is run. A file that lm-eval cannot read names no tasks.
     """
     return list(dict.fromkeys(_absent(_values(path), known)))
 
@@ -36,23 +39,30 @@ def absent(path: Path, known: Collection[str]) -> list[str]:
 def _values(path: Path) -> dict[str, Any]:
     try:
         return load_yaml(path, resolve_func=False)
-    except (
-        Exception
-    ):  # whatever YAML and its tags may raise: lm-eval's own look at the file says what
+    except Exception:  # YAML and its tags may raise anything; lm-eval reports it when it loads
         return {}
 
 
 def _absent(group: dict[str, Any], known: Collection[str]) -> Iterator[str]:
     members = group.get("task")
-    for member in members if isinstance(members, list) else []:
-        if isinstance(member, str):
-            if member not in known:
-                yield member
-        elif isinstance(member, dict) and "group" in member:
-            named = member["group"]
-            if not isinstance(named, str) or named not in known:
+    if not isinstance(members, list):
+        return
+    for member in members:
+        if isinstance(member, dict) and "group" in member:
+            name = member["group"]
+            if not isinstance(name, str) or name not in known:
                 yield from _absent(member, known)
-        elif isinstance(member, dict) and not any(key in member for key in OWN):
-            name = member.get("task")
-            if isinstance(name, str) and name not in known:
-                yield name
+            continue
+        name = _named_task(member)
+        if name is not None and name not in known:
+            yield name
+
+
+def _named_task(member: Any) -> str | None:
+    """The task that an entry of a group names; None if the entry defines its task."""
+    if isinstance(member, str):
+        return member
+    if not isinstance(member, dict) or any(key in member for key in DEFINING_KEYS):
+        return None
+    name = member.get("task")
+    return name if isinstance(name, str) else None

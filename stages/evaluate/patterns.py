@@ -1,16 +1,14 @@
-"""Regular expressions of a task file may be anybody's, and one of eight characters can take years on a short answer.
+"""Bounds for the regular expressions of a task file, which may come from anybody.
 
-So those of files that may run no code are searched for in a child process, within limits. The time is that of the
-whole task: a thousand answers of some seconds each would be no bound.
+A pattern of eight characters can take years on a short answer. So the patterns of files that may
+not run code are searched for in a child process, within limits. The time limit is that of the whole
+task: a limit of some seconds for each of a thousand answers would not be a bound.
 """
 
 from __future__ import annotations
 
-import json
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,18 +19,26 @@ from lm_eval.filters import extraction
 
 from data_contracts import InputError
 from data_contracts.foreign_text import brief
+from stages.execution.bounded_child import BoundedChild
 
 CHILD = Path(__file__).with_name("patterns_child.py")
 SECONDS = 10  # of processor time, for all texts of a task together
-SECONDS_EACH = 0.002  # and so much more for each text; a usual search takes a hundredth of it
+SECONDS_EACH = 0.002  # more for each text; a usual search takes a hundredth of it
 BYTES = 512 << 20
-FIX = "correct the pattern, leave the file out of evaluate.tasks, or, if you trust it, set evaluate.allow_code=true"
-USERS = (extraction, metrics)  # modules of lm-eval that apply what a task file says
+FIX = (
+    "correct the pattern, leave the file out of evaluate.tasks, or, if you trust it, "
+    "set evaluate.allow_code=true"
+)
+USERS = (extraction, metrics)  # the modules of lm-eval that apply patterns of a task file
 
 
 @contextmanager
 def bounded(task: str) -> Iterator[None]:
-    """Inside, what lm-eval does with the patterns of `task` ends, or is an InputError that names it and the pattern."""
+    """Bound what lm-eval does with the patterns of `task`.
+
+    Raises:
+        InputError: A pattern cannot be used, or takes too much. It names the task and the pattern.
+    """
     patterns = _Patterns(task)
     before = [module.re for module in USERS]
     for module in USERS:
@@ -40,19 +46,20 @@ def bounded(task: str) -> Iterator[None]:
     try:
         yield
     finally:
-        for module, own in zip(USERS, before, strict=True):
-            module.re = own
+        for module, original in zip(USERS, before, strict=True):
+            module.re = original
         patterns.end()
 
 
 class _Patterns:
-    """Stands in for the module re, as far as lm-eval's filters and metrics use it."""
+    """Takes the part of the module re, as far as lm-eval's filters and metrics use it."""
 
     escape = staticmethod(re.escape)
 
     def __init__(self, task: str):
-        self._task, self._texts = task, 0
-        self._process: subprocess.Popen[bytes] | None = None
+        self._task = task
+        self._texts = 0
+        self._child: BoundedChild | None = None
 
     def compile(self, pattern: str, flags: int = 0) -> _Compiled:
         self._ask(pattern, flags, None)
@@ -66,46 +73,31 @@ class _Patterns:
         return self._ask(pattern, 0, _text(text), new)
 
     def end(self) -> None:
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.communicate()
+        if self._child is not None:
+            self._child.end()
+            self._child = None
 
     def _ask(self, pattern: str, flags: int, text: str | None, new: str | None = None) -> Any:
         if not isinstance(pattern, str):
-            self._refuse(pattern, "is no text")
-        asked = {"pattern": pattern, "flags": int(flags), "text": text, "new": new}
-        self._texts += text is not None
-        try:
-            line = self._exchange(json.dumps(asked).encode() + b"\n")
-        except BaseException:  # half a reply is left in the pipe
-            self.end()
-            raise
-        if not line.endswith(b"\n"):
-            self._refuse(pattern, self._how_it_ended())
-        reply = json.loads(line)
+            self._refuse(pattern, "is not text")
+        if text is not None:
+            self._texts += 1
+        if self._child is None:
+            self._child = _start()
+        request = {"pattern": pattern, "flags": int(flags), "text": text, "new": new}
+        reply = self._child.ask(request)
+        if reply is None:
+            self._refuse(pattern, self._how_it_ended(self._child))
         if "error" in reply:
             self._refuse(pattern, reply["error"])
         return reply["found"]
 
-    def _exchange(self, question: bytes) -> bytes:
-        """One line of reply; less, without its end, if the process ended."""
-        process = self._process = self._process or _started()
-        assert process.stdin is not None
-        assert process.stdout is not None
-        try:
-            process.stdin.write(question)
-            process.stdin.flush()
-        except BrokenPipeError:
-            return b""
-        return process.stdout.readline()
-
-    def _how_it_ended(self) -> str:
-        assert self._process is not None
-        status = self._process.wait()
+    def _how_it_ended(self, child: BoundedChild) -> str:
+        status = child.wait()
         self.end()
         if status == -signal.SIGXCPU:
-            return f"takes too long: {self._texts:,} texts took more than {SECONDS + self._texts * SECONDS_EACH:.0f} seconds"
+            seconds = SECONDS + self._texts * SECONDS_EACH
+            return f"takes too long: {self._texts:,} texts took more than {seconds:.0f} seconds"
         return f"takes more memory than it may have, or crashes (status {status})"
 
     def _refuse(self, pattern: object, why: str) -> NoReturn:
@@ -113,6 +105,8 @@ class _Patterns:
 
 
 class _Compiled:
+    """Takes the part of a compiled pattern."""
+
     def __init__(self, patterns: _Patterns, pattern: str, flags: int):
         self._patterns, self.pattern, self.flags = patterns, pattern, flags
 
@@ -123,17 +117,9 @@ class _Compiled:
 def _text(value: object) -> str:
     if isinstance(value, str):
         return value
-    raise TypeError("expected string or bytes-like object")  # lm-eval knows this error of re's
+    raise TypeError("expected string or bytes-like object")  # what re raises, and lm-eval handles
 
 
-def _started() -> subprocess.Popen[bytes]:
+def _start() -> BoundedChild:
     limits = {"seconds": SECONDS, "seconds_each": SECONDS_EACH, "bytes": BYTES}
-    return subprocess.Popen(
-        [sys.executable, "-P", "-s", "-B", str(CHILD), json.dumps(limits)],
-        env={"LANG": "C.UTF-8"},
-        cwd="/",
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    return BoundedChild(CHILD, limits, environment={"LANG": "C.UTF-8"})

@@ -1,11 +1,11 @@
-"""Searches texts for regular expressions inside the process that stages/evaluate/patterns.py starts.
+"""Searches texts for regular expressions, in the process that stages/evaluate/patterns.py starts.
 
     python patterns_child.py LIMITS
 
-Imports nothing of groundup. Reads one JSON object a line from stdin, {"pattern", "flags", "text",
-"new"}, and writes one a line: {"found": what re.findall gives, or re.sub if there is "new"}, or
-{"error": why}. Without a text the pattern is only compiled. The kernel holds time and memory: a
-pattern that goes beyond ends this process, and nothing else.
+Imports nothing of groundup. Reads one JSON object a line from stdin: {"pattern", "flags", "text",
+"new"}. Writes one a line: {"found": the result of re.findall, or of re.sub if there is "new"}, or
+{"error": why}. Without a text, the pattern is only compiled. The kernel limits time and memory: a
+pattern that exceeds them ends this process and nothing else.
 """
 
 import ctypes
@@ -18,15 +18,16 @@ import sys
 from typing import Any
 
 PR_SET_PDEATHSIG = 1
-ALWAYS, TIMES = 1 << 20, 16  # characters of a reply that may be, and for each of the text
+# characters of a reply: these, and so many more for each character of the text
+MAX_REPLY, MAX_REPLY_PER_CHARACTER = 1 << 20, 16
 
 
 def main(limits: dict[str, Any]) -> None:
-    if sys.platform.startswith("linux"):  # however the parent ends, this process ends too
+    if sys.platform.startswith("linux"):  # this process ends with its parent, however that ends
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        more = address_space() + limits["bytes"]
-        resource.setrlimit(resource.RLIMIT_AS, (more, more))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+        max_bytes = address_space() + limits["bytes"]
+        resource.setrlimit(resource.RLIMIT_AS, (max_bytes, max_bytes))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     began = used()
     for number, line in enumerate(sys.stdin.buffer):
@@ -44,31 +45,31 @@ def address_space() -> int:
 
 def used() -> float:
     """Seconds of processor time."""
-    told = resource.getrusage(resource.RUSAGE_SELF)
-    return told.ru_utime + told.ru_stime
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
 
 
-def answer(asked: dict[str, Any]) -> str:
+def answer(request: dict[str, Any]) -> str:
+    """The reply to a request, as JSON."""
     try:
-        reply = json.dumps({"found": search(asked)})
+        reply = json.dumps({"found": search(request)})
     except MemoryError:
         return json.dumps({"error": "takes more memory than it may have"})
     except (re.error, RecursionError, OverflowError) as error:
         return json.dumps({"error": f"cannot be used: {type(error).__name__}: {error}"[:300]})
-    if len(reply) > ALWAYS + TIMES * len(asked["text"] or ""):
-        return json.dumps(
-            {"error": f"finds {len(reply):,} characters in a text of {len(asked['text']):,}"}
-        )
+    length = len(request["text"] or "")
+    if len(reply) > MAX_REPLY + MAX_REPLY_PER_CHARACTER * length:
+        return json.dumps({"error": f"finds {len(reply):,} characters in a text of {length:,}"})
     return reply
 
 
-def search(asked: dict[str, Any]) -> Any:
-    pattern = re.compile(asked["pattern"], asked["flags"])
-    if asked["text"] is None:
+def search(request: dict[str, Any]) -> Any:
+    pattern = re.compile(request["pattern"], request["flags"])
+    if request["text"] is None:
         return []
-    if asked["new"] is not None:
-        return pattern.sub(asked["new"], asked["text"])
-    return pattern.findall(asked["text"])
+    if request["new"] is not None:
+        return pattern.sub(request["new"], request["text"])
+    return pattern.findall(request["text"])
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Recall: does the model answer questions about documented names as the documentation does?
 
-Each name is asked about twice: in words that the model was tuned on, and in words that it never saw.
-The documented answer is the one that the conversations give, so nothing is compared with a list of ours.
+Each name is asked about twice: in a wording that the model was tuned on, and in one that it never
+saw. The documented answer is the one that the conversations give, so there is no list of expected
+answers here.
 """
 
 from __future__ import annotations
@@ -13,25 +14,30 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_contracts import Artifact
-from stages.evaluate.config import RecallSettings
+from data_contracts import Artifact, ConfigError
+from stages.evaluate.config import EvaluateConfig, RecallSettings
+from stages.evaluate.model import device_name
+from stages.evaluate.scores import Scores
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_model
 from stages.lm.generate import generate
+from stages.report import Report
 
-SEEN, REWORDED = "recall", "recall_reworded"  # names of the two scores' tasks
+SEEN, REWORDED = "recall", "recall_reworded"  # the tasks of the two scores
 VERSION = "1"
 WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 BEGINS = re.compile(r"[A-Z0-9`'\"(<]")
 ENDS = re.compile(r"[.!?][\"'`)\]]*$")
 PAIRS = (("(", ")"), ("[", "]"), ("{", "}"))
-LEAST_WORDS = 3
-REPEATED_WORDS = 4  # a run of so many words that stands twice is a loop
+MIN_WORDS = 3
+REPEATED_WORDS = 4  # a run of this many words that occurs twice is a loop
+BATCH_SIZE = 64  # questions that are answered together; the answers do not depend on it
+SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True)
 class Question:
-    """task: SEEN or REWORDED. reference: the documented answer."""
+    """One question to the model. task: SEEN or REWORDED. reference: the documented answer."""
 
     task: str
     name: str
@@ -41,7 +47,14 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the model said. exact: word for word the reference. well_formed: English that stops."""
+    """What the model said.
+
+    Attributes:
+        question: What it was asked.
+        text: Its answer.
+        exact: Whether the answer is the reference, word for word.
+        well_formed: Whether the answer has the form of English and stops.
+    """
 
     question: Question
     text: str
@@ -50,115 +63,181 @@ class Answer:
 
 
 @dataclass(frozen=True)
-class Exam:
-    """missing: names that no conversation answers. words: all that occur in the answers tuned on."""
+class QuestionSet:
+    """All questions of an evaluation.
+
+    Attributes:
+        questions: What to ask.
+        missing: Names that no conversation answers.
+        words: All words of the answers that the model was tuned on.
+    """
 
     questions: list[Question]
     missing: list[str]
     words: frozenset[str]
 
 
-def exam(conversations: Artifact, settings: RecallSettings) -> Exam:
+def score_recall(
+    config: EvaluateConfig, checkpoint: Artifact, conversations: Artifact | None, report: Report
+) -> Scores:
+    """Ask about the names of the settings, if there are any.
+
+    Raises:
+        ConfigError: There are names, but no conversations that answer questions about them.
+    """
+    scores = Scores()
+    names = config.recall.names
+    if not names:
+        return scores
+    if conversations is None:
+        raise ConfigError(
+            "evaluate.recall.names",
+            f"asks about {len(names)} names, and no conversations are given",
+            "add conversations=NAME/conversations, or set evaluate.recall.names to nothing",
+        )
+    asked = question_set(conversations, config.recall)
+    if asked.missing:
+        shown = ", ".join(asked.missing[:SHOWN_NAMES])
+        if len(asked.missing) > SHOWN_NAMES:
+            shown += " …"
+        count = f"{len(asked.missing)} of {len(names)} names"
+        scores.notes.append(f"recall: {count} are in no training conversation: {shown}.")
+    total = len(asked.questions)
+    answers = ask(
+        checkpoint.path,
+        device_name(config.device),
+        asked,
+        config.recall.new_tokens,
+        BATCH_SIZE,
+        lambda done: report.progress(done, total, "questions"),
+    )
+    scores.scores = list(score_rows(answers))
+    scores.samples = list(sample_rows(answers))
+    return scores
+
+
+def question_set(conversations: Artifact, settings: RecallSettings) -> QuestionSet:
     """The questions to ask, from the conversations that the model was tuned on.
 
     A name is known if a training conversation of one question and one answer asks about it.
     """
-    asked: dict[str, str] = {}
+    asked, words = _training_questions(conversations)
+    questions = []
+    missing = []
+    for name in dict.fromkeys(settings.names):
+        about_name = _questions_about(name, asked)
+        if not about_name:
+            missing.append(name)
+            continue
+        first = about_name[0]
+        reference = asked[first]
+        questions.append(Question(SEEN, name, first, reference))
+        reworded = settings.wording.format(name=name)
+        if reworded not in asked:
+            questions.append(Question(REWORDED, name, reworded, reference))
+    return QuestionSet(questions, missing, frozenset(words))
+
+
+def _training_questions(conversations: Artifact) -> tuple[dict[str, str], set[str]]:
+    """The first answer to each question tuned on, and all words of the answers."""
+    answers: dict[str, str] = {}
     words: set[str] = set()
     for batch in conversations.batches("conversations", ["messages", "split"], batch_size=1024):
         for row in batch.to_pylist():
             if row["split"] != "train" or len(row["messages"]) != 2:
                 continue
             question, answer = (message["content"] for message in row["messages"])
-            asked.setdefault(question, answer)
+            answers.setdefault(question, answer)
             words.update(_words(answer))
-    by_name = {name: _questions_about(name, asked) for name in settings.names}
-    questions = []
-    for name, found in by_name.items():
-        if not found:
-            continue
-        first = found[0]
-        questions.append(Question(SEEN, name, first, asked[first]))
-        reworded = settings.wording.format(name=name)
-        if reworded not in asked:
-            questions.append(Question(REWORDED, name, reworded, asked[first]))
-    missing = [name for name, found in by_name.items() if not found]
-    return Exam(questions, missing, frozenset(words))
+    return answers, words
 
 
 def ask(
     checkpoint: Path,
     device: str,
-    given: Exam,
+    asked: QuestionSet,
     new_tokens: int,
     batch_size: int,
-    heard: Callable[[int], None],
+    on_progress: Callable[[int], None],
 ) -> list[Answer]:
-    """The greedy answer to every question, through the chat template."""
+    """The greedy answer to every question, through the chat template.
+
+    Args:
+        checkpoint: The folder of the model.
+        device: Where to run it.
+        asked: The questions.
+        new_tokens: The longest answer, in tokens.
+        batch_size: Questions that are answered together.
+        on_progress: Called at every batch with the number of questions answered so far.
+    """
     chat, model = ChatFormat(checkpoint), load_model(checkpoint, device)
-    prompts = chat.prompts([[{"role": "user", "content": one.text}] for one in given.questions])
-    fitting = [
-        number for number, prompt in enumerate(prompts) if len(prompt) < model.config.context
-    ]
-    said = generate(
+    context = model.config.context
+    prompts = chat.prompts([[{"role": "user", "content": one.text}] for one in asked.questions])
+    fitting = [number for number, prompt in enumerate(prompts) if len(prompt) < context]
+    generated = generate(
         model,
         [prompts[number] for number in fitting],
         max_new_tokens=new_tokens,
         stop=chat.stop_ids,
         batch_size=batch_size,
-        heard=heard,
+        heard=on_progress,
     )
-    given_ids = dict(zip(fitting, said, strict=True))
+    ids_by_number = dict(zip(fitting, generated, strict=True))
     answers = []
-    for number, question in enumerate(given.questions):
-        if (
-            number not in given_ids
-        ):  # longer than the context: a question that cannot be read is not answered
+    for number, question in enumerate(asked.questions):
+        if number not in ids_by_number:
+            # the question is longer than the context, so the model cannot read it
             answers.append(Answer(question, "", False, False))
             continue
-        ids = given_ids[number]
-        text, room = chat.text(ids), model.config.context - len(prompts[number]) + 1
-        ended = len(ids) < min(new_tokens, room)
-        exact = ended and text.split() == question.reference.split()
-        answers.append(Answer(question, text, exact, ended and is_well_formed(text, given.words)))
+        ids = ids_by_number[number]
+        text = chat.text(ids)
+        max_tokens = min(new_tokens, context - len(prompts[number]) + 1)
+        has_ended = len(ids) < max_tokens
+        exact = has_ended and text.split() == question.reference.split()
+        well_formed = has_ended and is_well_formed(text, asked.words)
+        answers.append(Answer(question, text, exact, well_formed))
     return answers
 
 
 def is_well_formed(text: str, words: frozenset[str]) -> bool:
     """Whether `text` has the form of English prose: a heuristic that needs no model.
 
-    Begins like a sentence and ends like one; brackets and backticks are closed; at least three words,
-    all of them in `words`; no run of four words stands twice.
+    The text begins and ends like a sentence and closes its brackets and backticks. It has at least
+    three words, all of them in `words`, and no run of four words occurs twice.
     """
-    said = list(_words(text))
-    if len(said) < LEAST_WORDS or not BEGINS.match(text) or not ENDS.search(text):
+    found = list(_words(text))
+    if len(found) < MIN_WORDS or not BEGINS.match(text) or not ENDS.search(text):
         return False
-    if (
-        any(text.count(opening) != text.count(closing) for opening, closing in PAIRS)
-        or text.count("`") % 2
-    ):
+    if any(text.count(opening) != text.count(closing) for opening, closing in PAIRS):
         return False
-    runs = [tuple(said[at : at + REPEATED_WORDS]) for at in range(len(said) - REPEATED_WORDS + 1)]
-    return len(set(runs)) == len(runs) and words.issuperset(said)
+    if text.count("`") % 2:
+        return False
+    starts = range(len(found) - REPEATED_WORDS + 1)
+    runs = [tuple(found[start : start + REPEATED_WORDS]) for start in starts]
+    return len(set(runs)) == len(runs) and words.issuperset(found)
 
 
 def score_rows(answers: list[Answer]) -> Iterator[dict[str, Any]]:
     """Two rows per task: the share of documented answers, and that of well-formed ones."""
     for task in (SEEN, REWORDED):
-        mine = [answer for answer in answers if answer.question.task == task]
-        if not mine:
-            continue
-        verdicts = {
-            "exact_match": [answer.exact for answer in mine],
-            "well_formed": [answer.well_formed for answer in mine],
-        }
-        for metric, values in verdicts.items():
-            n, share = len(values), sum(values) / len(values)
-            stderr = math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None
-            yield {
-                "task": task, "metric": metric, "value": share, "stderr": stderr, "n": n,
-                "higher_is_better": True, "task_version": VERSION,
-            }  # fmt: skip
+        of_task = [answer for answer in answers if answer.question.task == task]
+        if of_task:
+            yield _score_row(task, "exact_match", [answer.exact for answer in of_task])
+            yield _score_row(task, "well_formed", [answer.well_formed for answer in of_task])
+
+
+def _score_row(task: str, metric: str, verdicts: list[bool]) -> dict[str, Any]:
+    n = len(verdicts)
+    share = sum(verdicts) / n
+    return {
+        "task": task,
+        "metric": metric,
+        "value": share,
+        "stderr": math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None,
+        "n": n,
+        "higher_is_better": True,
+        "task_version": VERSION,
+    }
 
 
 def sample_rows(answers: list[Answer]) -> Iterator[dict[str, Any]]:
@@ -174,7 +253,7 @@ def sample_rows(answers: list[Answer]) -> Iterator[dict[str, Any]]:
 
 
 def _questions_about(name: str, asked: dict[str, str]) -> list[str]:
-    """Questions that hold `name` as a whole, not as part of a longer dotted name."""
+    """The questions that contain `name` as a whole, not as part of a longer dotted name."""
     pattern = re.compile(rf"(?<![\w.]){re.escape(name)}(?!\w|\.\w)")
     return [question for question in asked if pattern.search(question)]
 

@@ -1,4 +1,7 @@
-"""Local task files for lm-eval, rendered from evaluation items. Paths in them must be absolute, so they are made at run time."""
+"""Local task files for lm-eval, rendered from evaluation items.
+
+The paths in them must be absolute, so they are made at run time.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +19,19 @@ from data_contracts import Artifact, InputError
 PAGES = "heldout_pages"
 BASE_PAGES = "heldout_pages_base"  # the same pages, read by the model before it learned to chat
 POOLED = "all_items"
-RESERVED = (PAGES, BASE_PAGES, POOLED)  # what the stage calls scores of its own
+RESERVED = (PAGES, BASE_PAGES, POOLED)  # names of scores that the stage itself computes
 COLUMNS = ["id", "task", "question", "choices", "answer"]
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """names: sorted. too_long: items left out, since a choice alone fills the context. cut: items asked without their beginning."""
+    """The tasks that were written.
+
+    Attributes:
+        names: Their names, sorted.
+        too_long: Items left out because one of their choices alone fills the context.
+        cut: Items asked without the beginning of their question.
+    """
 
     names: list[str]
     too_long: int
@@ -34,27 +43,27 @@ def render(
 ) -> Rendered:
     """Write NAME.yaml and NAME.parquet into `folder` for every task among the items.
 
-    tokens: how many the model reads for a text; it sees `length` at once, and lm-eval drops what is more at the beginning.
-    Raises InputError if an item's answer is none of its choices, or a task has the name of a score of this stage.
+    Args:
+        eval_items: The items.
+        folder: Where the files go.
+        tokens: The number of tokens that the model reads for a text.
+        length: Tokens that the model sees at once. lm-eval drops more than that at the beginning.
+
+    Raises:
+        InputError: The answer of an item is none of its choices, or a task has the name of a score
+            that this stage computes itself.
     """
     folder.mkdir(parents=True, exist_ok=True)
     writers: dict[str, pq.ParquetWriter] = {}
     too_long = cut = 0
     for batch in eval_items.batches("items", COLUMNS):
         _check(batch, eval_items)
-        askable = []
-        for question, choices in zip(
-            batch.column("question").to_pylist(), batch.column("choices").to_pylist(), strict=True
-        ):
-            longest = max(tokens(f"{question} {choice}") for choice in choices)
-            askable.append(
-                longest <= length or all(tokens(f" {choice}") < length for choice in choices)
-            )
-            cut += askable[-1] and longest > length + 1  # the last token is predicted, not read
-        too_long += askable.count(False)
-        batch = batch.filter(pa.array(askable, pa.bool_()))
-        for name in batch.column("task").unique().to_pylist():
-            rows = batch.filter(pc.equal(batch.column("task"), name))
+        fits, cut_here = _fitting(batch, tokens, length)
+        too_long += fits.count(False)
+        cut += cut_here
+        fitting = batch.filter(pa.array(fits, pa.bool_()))
+        for name in fitting.column("task").unique().to_pylist():
+            rows = fitting.filter(pc.equal(fitting.column("task"), name))
             if name not in writers:
                 writers[name] = pq.ParquetWriter(folder / f"{name}.parquet", rows.schema)
             writers[name].write_batch(rows)
@@ -64,8 +73,27 @@ def render(
     return Rendered(sorted(writers), too_long, cut)
 
 
+def _fitting(
+    batch: pa.RecordBatch, tokens: Callable[[str], int], length: int
+) -> tuple[list[bool], int]:
+    """Whether all choices of each item fit the context, and how many questions are cut."""
+    questions, choice_lists = (batch.column(name).to_pylist() for name in ("question", "choices"))
+    fits = []
+    cut = 0
+    for question, choices in zip(questions, choice_lists, strict=True):
+        longest = max(tokens(f"{question} {choice}") for choice in choices)
+        is_fitting = longest <= length or all(tokens(f" {choice}") < length for choice in choices)
+        fits.append(is_fitting)
+        if is_fitting and longest > length + 1:  # the last token is predicted, not read
+            cut += 1
+    return fits, cut
+
+
 def settings(name: str, folder: Path) -> dict[str, object]:
-    """The settings of one multiple-choice task: the log-likelihood of every choice after the question and a space."""
+    """The settings of one multiple-choice task.
+
+    A choice is scored by its log-likelihood after the question and one space.
+    """
     return {
         "task": name,
         "dataset_path": "parquet",
@@ -81,23 +109,24 @@ def settings(name: str, folder: Path) -> dict[str, object]:
         "target_delimiter": " ",
         "num_fewshot": 0,
         "metric_list": [
-            {"metric": name, "aggregation": "mean", "higher_is_better": True}
-            for name in ("acc", "acc_norm")
+            {"metric": metric, "aggregation": "mean", "higher_is_better": True}
+            for metric in ("acc", "acc_norm")
         ],
         "metadata": {"version": 1.0},
     }
 
 
 def _check(batch: pa.RecordBatch, eval_items: Artifact) -> None:
-    if taken := sorted({*batch.column("task").unique().to_pylist()} & {*RESERVED}):
-        why = f"its task is called {taken[0]!r}, as a score of this stage is"
+    taken = sorted({*batch.column("task").unique().to_pylist()} & {*RESERVED})
+    if taken:
         raise InputError(
             f"{eval_items}",
-            why,
+            f"its task is called {taken[0]!r}, as a score of this stage is",
             "rename the benchmark file, then groundup stage collect_evals --name NAME --and-after",
         )
     wrong = pc.greater_equal(batch.column("answer"), pc.list_value_length(batch.column("choices")))
-    if (row := pc.index(wrong, True).as_py()) >= 0:
+    row = pc.index(wrong, True).as_py()
+    if row >= 0:
         item = batch.slice(row, 1).to_pylist()[0]
         raise InputError(
             f"item {item['id']} of {eval_items}",

@@ -1,6 +1,7 @@
-"""How a checkpoint's config.json and tensors are called in GGUF.
+"""The names in GGUF of what is in a checkpoint's config.json and of its tensors.
 
-Names and hyperparameters: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md and the tensor maps of the gguf package.
+Names and hyperparameters follow https://github.com/ggml-org/ggml/blob/master/docs/gguf.md and the
+tensor maps of the gguf package.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from data_contracts import ArtifactError, ContractError
 from data_contracts.json_files import read_json
 from stages.lm.checkpoint import AGAIN, load_config
 from stages.lm.config import beyond
-from stages.tokenizer_files import MOST_SETTINGS, UNREADABLE
+from stages.tokenizer_files import MAX_SETTINGS_BYTES, UNREADABLE
 
 NAMES = {"llama": "llama", "qwen3": "qwen3", "qwen3_moe": "qwen3moe"}
 
@@ -26,10 +27,13 @@ NAMES = {"llama": "llama", "qwen3": "qwen3", "qwen3_moe": "qwen3moe"}
 class Source:
     """One GGUF tensor and where it comes from.
 
-    tensors:    names in the checkpoint; several are stacked along a new first axis (experts).
-    permute:    number of heads whose rows are to be reordered, 0 for none.
-    table:      the output table, or the embedding that serves as such: quantized more carefully.
-    full:       always kept in 32 bit (norms, router): small, and sensitive.
+    Attributes:
+        name: Its name in GGUF.
+        tensors: Its names in the checkpoint. Several are stacked along a new first axis (experts).
+        permute: The number of heads whose rows are reordered; 0 for none.
+        table: Whether it is the output table, or the embedding that serves as one. It is quantized
+            more carefully.
+        full: Whether it always stays in 32 bits (norms, router), being small and sensitive.
     """
 
     name: str
@@ -40,14 +44,14 @@ class Source:
 
 
 def read_sizes(folder: Path) -> dict[str, Any]:
-    """The config.json of a checkpoint: what the model here takes of it, in the words of transformers.
+    """The config.json of a checkpoint, as far as our model uses it, under transformers' names.
 
     Raises:
-        ArtifactError: It cannot be read, or holds sizes that no model has.
+        ArtifactError: It cannot be read, or has sizes that no model has.
         ContractError: llama.cpp has no architecture that computes what it asks for.
     """
     try:
-        check(read_json(folder / "config.json", MOST_SETTINGS))
+        check(read_json(folder / "config.json", MAX_SETTINGS_BYTES))
     except UNREADABLE as error:
         why = f"its config.json cannot be used: {type(error).__name__}: {error}"
         raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from None
@@ -55,9 +59,15 @@ def read_sizes(folder: Path) -> dict[str, Any]:
 
 
 def check(config: dict[str, Any]) -> None:
-    """Raises ContractError if llama.cpp has no architecture that computes what config.json asks for."""
-    unable, context = beyond(config), config["max_position_embeddings"]
-    if config.get("use_sliding_window") and (config.get("sliding_window") or context) < context:
+    """Check the content of a config.json.
+
+    Raises:
+        ContractError: llama.cpp has no architecture that computes what it asks for.
+    """
+    unable = beyond(config)
+    context = config["max_position_embeddings"]
+    window = config.get("sliding_window") or context
+    if config.get("use_sliding_window") and window < context:
         unable.append("a sliding window, which llama.cpp does not know for this architecture")
     if unable:
         raise ContractError(
@@ -78,44 +88,54 @@ def sources(config: dict[str, Any]) -> Iterator[Source]:
         yield Source("output.weight", ("lm_head.weight",), table=True)
 
 
-def _block(config: dict[str, Any], at: str, to: str) -> Iterator[Source]:
-    # llama.cpp rotates neighbouring pairs in a llama and halves in a qwen3; transformers rotates halves in both
-    rotated = config["model_type"] == "llama"
-    heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
-    yield Source(to + "attn_norm.weight", (at + "input_layernorm.weight",), full=True)
-    yield Source(
-        to + "attn_q.weight", (at + "self_attn.q_proj.weight",), permute=heads if rotated else 0
-    )
-    yield Source(
-        to + "attn_k.weight", (at + "self_attn.k_proj.weight",), permute=kv_heads if rotated else 0
-    )
-    yield Source(to + "attn_v.weight", (at + "self_attn.v_proj.weight",))
-    yield Source(to + "attn_output.weight", (at + "self_attn.o_proj.weight",))
-    if config["model_type"] != "llama":
-        yield Source(to + "attn_q_norm.weight", (at + "self_attn.q_norm.weight",), full=True)
-        yield Source(to + "attn_k_norm.weight", (at + "self_attn.k_norm.weight",), full=True)
-    yield Source(to + "ffn_norm.weight", (at + "post_attention_layernorm.weight",), full=True)
-    if config["model_type"] == "qwen3_moe":
-        yield Source(to + "ffn_gate_inp.weight", (at + "mlp.gate.weight",), full=True)
+def _block(config: dict[str, Any], prefix: str, gguf: str) -> Iterator[Source]:
+    """The tensors of one layer. prefix, gguf: how their names begin here and there."""
+    # llama.cpp rotates neighbouring pairs in a llama and halves in a qwen3; transformers rotates
+    # halves in both
+    is_llama = config["model_type"] == "llama"
+    heads = config["num_attention_heads"] if is_llama else 0
+    kv_heads = config["num_key_value_heads"] if is_llama else 0
+    attention = prefix + "self_attn."
+    yield Source(gguf + "attn_norm.weight", (prefix + "input_layernorm.weight",), full=True)
+    yield Source(gguf + "attn_q.weight", (attention + "q_proj.weight",), permute=heads)
+    yield Source(gguf + "attn_k.weight", (attention + "k_proj.weight",), permute=kv_heads)
+    yield Source(gguf + "attn_v.weight", (attention + "v_proj.weight",))
+    yield Source(gguf + "attn_output.weight", (attention + "o_proj.weight",))
+    if not is_llama:
+        yield Source(gguf + "attn_q_norm.weight", (attention + "q_norm.weight",), full=True)
+        yield Source(gguf + "attn_k_norm.weight", (attention + "k_norm.weight",), full=True)
+    yield Source(gguf + "ffn_norm.weight", (prefix + "post_attention_layernorm.weight",), full=True)
+    yield from _feed_forward(config, prefix + "mlp.", gguf)
+
+
+def _feed_forward(config: dict[str, Any], prefix: str, gguf: str) -> Iterator[Source]:
+    is_sparse = config["model_type"] == "qwen3_moe"
+    if is_sparse:
+        yield Source(gguf + "ffn_gate_inp.weight", (prefix + "gate.weight",), full=True)
     for part in ("gate", "up", "down"):
-        if config["model_type"] == "qwen3_moe":
-            experts = tuple(
-                f"{at}mlp.experts.{expert}.{part}_proj.weight"
-                for expert in range(config["num_experts"])
-            )
-            yield Source(f"{to}ffn_{part}_exps.weight", experts)
-        else:
-            yield Source(f"{to}ffn_{part}.weight", (f"{at}mlp.{part}_proj.weight",))
+        if not is_sparse:
+            yield Source(f"{gguf}ffn_{part}.weight", (f"{prefix}{part}_proj.weight",))
+            continue
+        numbers = range(config["num_experts"])
+        experts = [f"{prefix}experts.{number}.{part}_proj.weight" for number in numbers]
+        yield Source(f"{gguf}ffn_{part}_exps.weight", tuple(experts))
 
 
 def permute(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows [H*N, D] of a projection from halves (i, i + N/2) to neighbouring pairs (2i, 2i + 1) within each head."""
+    """Reorder the rows of a projection within each head.
+
+    Halves (i, i + N/2) become neighbouring pairs (2i, 2i + 1).
+
+    Args:
+        weight: [H*N, D]
+        heads: H
+    """
     rows, width = weight.shape
     return weight.reshape(heads, 2, rows // heads // 2, width).swapaxes(1, 2).reshape(rows, width)
 
 
 def write_sizes(writer: GGUFWriter, config: dict[str, Any]) -> None:
-    """The hyperparameters that llama.cpp needs to build the graph."""
+    """Write the hyperparameters that llama.cpp needs to build the graph."""
     head_width = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
     rope = config.get("rope_parameters") or {}
     writer.add_context_length(config["max_position_embeddings"])

@@ -12,7 +12,10 @@ Quantization = Literal["F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4
 
 
 class ExportGgufConfig(StageConfig):
-    """What to write and how far it may be from torch. The limits are nats per position; see the README for what is usual."""
+    """What to write, and how far it may be from torch.
+
+    The limits are in nats per position. The README says what is usual.
+    """
 
     quantizations: list[Quantization] = Field(
         ["F16", "Q8_0", "Q4_0"], min_length=1, description="One GGUF file for each"
@@ -58,18 +61,20 @@ class ExportGgufConfig(StageConfig):
     seed: int = Field(
         0,
         ge=0,
-        description="Seed of the text at which distributions are compared: sampled from the model itself",
+        description="Seed of the text at which distributions are compared; "
+        "the model itself samples it",
     )
     threads: int = execution(
-        0, "CPU threads of llama.cpp; 0: as many as the size of the file is worth", ge=0, le=4096
+        0, "CPU threads of llama.cpp; 0: as many as a file of this size can use", ge=0, le=4096
     )
 
     def limit(self, quantization: str) -> tuple[str, float]:
-        """Name and value of the limit that applies."""
-        name = {
+        """The name and the value of the limit that applies to a quantization."""
+        names = {
             "BF": "max_kl_8bit",
             "Q8": "max_kl_8bit",
             "Q5": "max_kl_5bit",
             "Q4": "max_kl_4bit",
-        }.get(quantization[:2], "max_kl_16bit")
+        }
+        name = names.get(quantization[:2], "max_kl_16bit")
         return name, getattr(self, name)

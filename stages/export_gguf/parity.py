@@ -1,4 +1,4 @@
-"""Is the GGUF file the same model? Ids, greedy text and whole distributions of llama.cpp beside those of torch.
+"""Is the GGUF file the same model? Compares llama.cpp with torch: ids, greedy text, distributions.
 
 Shapes: P positions, V vocabulary, T tokens.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -26,14 +26,24 @@ from stages.llama_cpp import engine as llama_cpp
 from stages.lm import transformers_model
 from stages.lm.chat import chat_template
 
-LEAST = -100.0  # log-probabilities that llama.cpp rounds to nothing, in nats
+MIN_LOG_PROBABILITY = -100.0  # nats; llama.cpp rounds what is less to nothing
 TIE = 0.1  # nats between two tokens that 16-bit sums may swap
 TIMEOUT = 3600.0
+SHOWN_LOG = 800  # characters
 
 
 @dataclass(frozen=True)
 class Compared:
-    """How far one file is from torch. kl in nats per position. mismatches: the strings or chats with other ids, as sentences."""
+    """How far one file is from torch.
+
+    Attributes:
+        kl: KL(torch || llama.cpp), in nats per position.
+        top1: The share of positions at which both have the same most likely token.
+        positions: How many positions were compared.
+        same_greedy_text: Whether all greedy texts are the same.
+        beyond_a_tie: Whether two greedy texts differ where torch is not in doubt.
+        mismatches: The strings or chats that have other ids, as sentences.
+    """
 
     kl: float
     top1: float
@@ -44,7 +54,10 @@ class Compared:
 
 
 class Reference:
-    """The model in torch (transformers' own class, float32, CPU) and its answers to what llama.cpp will be asked."""
+    """The model in torch, and its answers to what llama.cpp will be asked.
+
+    It runs in transformers' own class, in float32, on the CPU.
+    """
 
     def __init__(
         self,
@@ -55,85 +68,87 @@ class Reference:
         positions: int,
         seed: int,
     ):
+        """
+        Args:
+            folder: The checkpoint.
+            vocabulary: Its vocabulary.
+            prompts: What a user says, for the comparison of greedy text.
+            new_tokens: Tokens of greedy text after each prompt.
+            positions: Positions at which to compare distributions.
+            seed: Seed of the text in which these positions are.
+        """
         self._model, tokenizer = transformers_model.load(folder)
-        self._model.generation_config = (
-            GenerationConfig()
-        )  # the checkpoint's own would fill what is not said in `_continue`
-        # a router picks experts by rank: the smallest rounding may swap two of them, and the text goes another way
-        self._sparse = self._model.config.model_type == "qwen3_moe"
+        # the checkpoint's own would fill in what `_continue` does not set
+        self._model.generation_config = GenerationConfig()
+        # A router picks experts by rank. The smallest rounding may swap two of them, and then the
+        # text takes another course.
+        self._is_sparse = self._model.config.model_type == "qwen3_moe"
         self._stops = {vocabulary.end, vocabulary.end_of_turn}
         self.size = len(vocabulary.tokens)
+
         self.strings = nasty_strings(tokenizer.all_special_tokens)
-        tokenizer.backend_tokenizer.encode_special_tokens = (
-            True  # what looks like a special token is text here
-        )
-        self.string_ids = [
-            tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids
-            for text in self.strings
-        ]
+        # in these strings, text that spells a special token is text
+        tokenizer.backend_tokenizer.encode_special_tokens = True
+        self.string_ids = _encode(tokenizer, self.strings)
         tokenizer.backend_tokenizer.encode_special_tokens = False
-        self.chats: list[list[dict[str, str]]] = [
-            [{"role": "user", "content": prompt}] for prompt in prompts
-        ]
-        self.chats.append(
-            [*self.chats[0], {"role": "assistant", "content": "Yes: a b.\n"}, *self.chats[-1]]
-        )
+
+        self.chats = _chats(prompts)
         rendered = chat_template(folder).render(self.chats, prompt=True)
-        encodings = tokenizer.backend_tokenizer.encode_batch(
-            [chat.text for chat in rendered], add_special_tokens=False
-        )
-        self.chat_ids: list[list[int]] = [encoding.ids for encoding in encodings]
+        self.chat_ids = _encode(tokenizer, [chat.text for chat in rendered])
+
         context = self._model.config.max_position_embeddings
         self.new_tokens = min(new_tokens, context // 2)
         self.prompts = [ids[-(context - self.new_tokens) :] for ids in self.chat_ids[:-1]]
         self.greedy = [self._continue(prompt, self.new_tokens) for prompt in self.prompts]
-        sampled = self._sampled(positions, context, seed)
-        self.prefixes = [
-            whole[:end] for whole, start in sampled for end in range(start, len(whole) + 1)
-        ]
-        self.log_probabilities_PV = np.concatenate(
-            [self._log_probabilities(whole)[start - 1 :] for whole, start in sampled]
-        )
+
+        self.prefixes: list[list[int]] = []
+        log_probabilities = []
+        for ids, start in self._sampled(positions, context, seed):
+            self.prefixes += [ids[:end] for end in range(start, len(ids) + 1)]
+            log_probabilities.append(self._log_probabilities(ids)[start - 1 :])
+        self.log_probabilities_PV = np.concatenate(log_probabilities)
 
     def _sampled(self, positions: int, context: int, seed: int) -> list[tuple[list[int], int]]:
-        """Texts that the model itself makes likely, with the length of the prompt in each: `positions` contexts in all."""
-        each = min(-(-positions // len(self.prompts)), context // 2)
+        """Texts that the model itself makes likely, with `positions` contexts in all.
+
+        Returns:
+            The ids of each text, and the length of the prompt at its beginning.
+        """
+        per_prompt = min(-(-positions // len(self.prompts)), context // 2)
         texts = []
         for number, prompt in enumerate(self.prompts):
-            count = min(each, positions - number * each)
+            count = min(per_prompt, positions - number * per_prompt)
             if count > 0:
                 start = prompt[-(context - count) :]
-                texts.append(
-                    (
-                        start
-                        + self._continue(start, count - 1, seed_for(seed, "export_gguf", number)),
-                        len(start),
-                    )
-                )
+                text_seed = seed_for(seed, "export_gguf", number)
+                continuation = self._continue(start, count - 1, text_seed)
+                texts.append((start + continuation, len(start)))
         return texts
 
     def _continue(self, prompt: list[int], tokens: int, seed: int | None = None) -> list[int]:
-        """The most likely continuation up to a stop token, or with a seed a sampled one of just so many tokens."""
+        """Continue a prompt.
+
+        Without a seed, this is the most likely continuation, up to a stop token. With a seed, it
+        is sampled and has exactly `tokens` tokens.
+        """
         if tokens == 0:
             return []
-        how: dict[str, Any] = (
-            {"do_sample": True, "top_k": 0}
-            if seed is not None
-            else {"eos_token_id": sorted(self._stops)}
-        )
-        config = GenerationConfig(max_new_tokens=tokens, pad_token_id=0, **how)
+        if seed is None:
+            settings: dict[str, Any] = {"eos_token_id": sorted(self._stops)}
+        else:
+            settings = {"do_sample": True, "top_k": 0}
+        config = GenerationConfig(max_new_tokens=tokens, pad_token_id=0, **settings)
         ids = torch.tensor([prompt])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed or 0)
-            made = self._model.generate(
+            generated = self._model.generate(
                 ids, generation_config=config, attention_mask=torch.ones_like(ids)
             )
-        return list(
-            takewhile(
-                lambda token: seed is not None or token not in self._stops,
-                made[0, len(prompt) :].tolist(),
-            )
-        )
+        continuation = generated[0, len(prompt) :].tolist()
+        return self._until_stop(continuation) if seed is None else continuation
+
+    def _until_stop(self, ids: Iterable[int]) -> list[int]:
+        return list(takewhile(lambda token: token not in self._stops, ids))
 
     @torch.inference_mode()
     def _log_probabilities(self, ids: list[int]) -> np.ndarray:
@@ -143,83 +158,100 @@ class Reference:
     def questions(self, gguf: Path, threads: int) -> dict[str, Any]:
         """What to ask llama.cpp, as plain JSON."""
         return {
-            "gguf": str(gguf), "threads": threads, "strings": self.strings, "chats": self.chats, "prompts": self.prompts,
-            "tokens": self.new_tokens, "prefixes": self.prefixes, "vocabulary": self.size,
-        }  # fmt: skip
+            "gguf": str(gguf),
+            "threads": threads,
+            "strings": self.strings,
+            "chats": self.chats,
+            "prompts": self.prompts,
+            "tokens": self.new_tokens,
+            "prefixes": self.prefixes,
+            "vocabulary": self.size,
+        }
 
     def compare(self, ids: dict[str, list[list[int]]], other_PV: np.ndarray) -> Compared:
-        """Beside the answers of llama.cpp: `ids` as `llama_cpp.reply` gives them, `other_PV` natural logarithms."""
+        """Compare torch with the answers of llama.cpp.
+
+        Args:
+            ids: As `llama_cpp.reply` returns them.
+            other_PV: Natural logarithms of llama.cpp's probabilities.
+        """
         mine_PV = self.log_probabilities_PV
-        kl_P = (np.exp(mine_PV) * (mine_PV - np.maximum(other_PV, LEAST))).sum(-1)
-        asked = [
-            *zip(
-                map(str, [*self.strings, *self.chats]),
-                [*self.string_ids, *self.chat_ids],
-                [*ids["strings"], *ids["chats"]],
-                strict=True,
-            )
-        ]
+        difference_PV = mine_PV - np.maximum(other_PV, MIN_LOG_PROBABILITY)
+        kl_P = (np.exp(mine_PV) * difference_PV).sum(-1)
         kl = float(kl_P.mean())
-        mismatches = [
-            f"{what!r}: torch {mine}, llama.cpp {other}"
-            for what, mine, other in asked
+        is_top1_same_P = mine_PV.argmax(-1) == other_PV.argmax(-1)
+        theirs = [self._until_stop(text) for text in ids["greedy"]]
+        texts = zip(self.prompts, self.greedy, theirs, strict=True)
+        gaps = [self._gap(prompt, mine, other) for prompt, mine, other in texts]
+        return Compared(
+            # rounding may end below 0; NaN must stay NaN, so that the limit refuses it
+            kl=0.0 if kl < 0 else kl,
+            top1=float(is_top1_same_P.mean()),
+            positions=len(kl_P),
+            same_greedy_text=self.greedy == theirs,
+            beyond_a_tie=max(gaps) > TIE and not self._is_sparse,
+            mismatches=self._mismatches(ids),
+        )
+
+    def _mismatches(self, ids: dict[str, list[list[int]]]) -> list[str]:
+        texts = [*map(str, self.strings), *map(str, self.chats)]
+        in_torch = [*self.string_ids, *self.chat_ids]
+        in_llama_cpp = [*ids["strings"], *ids["chats"]]
+        return [
+            f"{text!r}: torch {mine}, llama.cpp {other}"
+            for text, mine, other in zip(texts, in_torch, in_llama_cpp, strict=True)
             if mine != other
         ]
-        theirs = [
-            list(takewhile(lambda token: token not in self._stops, text)) for text in ids["greedy"]
-        ]
-        gaps = [
-            self._gap(prompt, mine, other)
-            for prompt, mine, other in zip(self.prompts, self.greedy, theirs, strict=True)
-        ]
-        return Compared(
-            kl=0.0 if kl < 0 else kl,  # rounding may end below 0; NaN must stay NaN, for a limit to refuse
-            top1=float((mine_PV.argmax(-1) == other_PV.argmax(-1)).mean()), positions=len(kl_P),
-            same_greedy_text=self.greedy == theirs, beyond_a_tie=max(gaps) > TIE and not self._sparse, mismatches=mismatches,
-        )  # fmt: skip
 
     def _gap(self, prompt: list[int], mine: list[int], theirs: list[int]) -> float:
-        """How many nats torch finds between the two tokens where two greedy texts part; 0 if they do not."""
+        """Nats between the two tokens where two greedy texts part; 0 if they are the same.
+
+        They are those of torch.
+        """
         if mine == theirs:
             return 0.0
-        same = len(
-            list(takewhile(lambda pair: pair[0] == pair[1], zip(mine, theirs, strict=False)))
-        )
+        same = 0
+        while same < min(len(mine), len(theirs)) and mine[same] == theirs[same]:
+            same += 1
         logs_V = self._log_probabilities(prompt + mine[:same])[-1]
         stop = max(logs_V[token] for token in self._stops)
-        first, second = (
-            logs_V[text[same]] if same < len(text) else stop for text in (mine, theirs)
-        )
+        first = logs_V[mine[same]] if same < len(mine) else stop
+        second = logs_V[theirs[same]] if same < len(theirs) else stop
         return float(abs(first - second))
 
 
-def ask(questions: dict[str, Any], scratch: Path) -> tuple[dict[str, Any], np.ndarray]:
-    """The answers of llama.cpp in a child process: (ids, log-probabilities [P, V]).
+def _chats(prompts: Sequence[str]) -> list[list[dict[str, str]]]:
+    """Each prompt as a conversation, then one of several turns."""
+    chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
+    answer = {"role": "assistant", "content": "Yes: a b.\n"}
+    return [*chats, [*chats[0], answer, *chats[-1]]]
 
-    Raises ContractError with the end of its log if it refuses or dies, GroundupError if it does not come to an end.
+
+def _encode(tokenizer: Any, texts: list[str]) -> list[list[int]]:
+    encodings = tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
+    return [encoding.ids for encoding in encodings]
+
+
+def ask(questions: dict[str, Any], scratch: Path) -> tuple[dict[str, Any], np.ndarray]:
+    """Ask llama.cpp, in a child process.
+
+    Args:
+        questions: As `Reference.questions` returns them.
+        scratch: A folder for the files of the exchange.
+
+    Returns:
+        The ids, and the log-probabilities [P, V].
+
+    Raises:
+        ContractError: llama.cpp refuses or crashes; the message has the end of its log.
+        GroundupError: It does not come to an end.
     """
     asked, answered = scratch / "questions.json", scratch / "answers.npz"
     asked.write_text(json.dumps(questions), "utf-8")
     command = [sys.executable, "-P", llama_cpp.__file__, str(asked), str(answered)]
-    name, log = Path(questions["gguf"]).name, scratch / "llama.log"
-    with (
-        log.open("wb") as said,
-        subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=said
-        ) as child,
-    ):
-        try:
-            status = child.wait(TIMEOUT)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            raise GroundupError(
-                name,
-                f"llama.cpp (xllamacpp) was not done after {TIMEOUT:g} seconds: {_end(log)}",
-                "nothing was published; set export_gguf.positions and new_tokens lower, or threads higher",
-            ) from None
-        except BaseException:
-            child.kill()
-            raise
+    name = Path(questions["gguf"]).name
+    log = scratch / "llama.log"
+    status = _status(command, name, log)
     if status:
         raise ContractError(
             name,
@@ -230,5 +262,28 @@ def ask(questions: dict[str, Any], scratch: Path) -> tuple[dict[str, Any], np.nd
         return json.loads(str(answers["ids"])), answers["log_probabilities_PV"]
 
 
+def _status(command: list[str], name: str, log: Path) -> int:
+    """Run a command, and return its exit status. Its errors go to `log`."""
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=errors
+        ) as child,
+    ):
+        try:
+            return child.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise GroundupError(
+                name,
+                f"llama.cpp (xllamacpp) was not done after {TIMEOUT:g} seconds: {_end(log)}",
+                "nothing was published; set export_gguf.positions and new_tokens lower, "
+                "or threads higher",
+            ) from None
+        except BaseException:
+            child.kill()
+            raise
+
+
 def _end(log: Path) -> str:
-    return log.read_text("utf-8", "replace").strip()[-800:] or "its log is empty"
+    return log.read_text("utf-8", "replace").strip()[-SHOWN_LOG:] or "its log is empty"

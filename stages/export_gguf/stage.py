@@ -1,43 +1,42 @@
-"""export_gguf: a checkpoint becomes one GGUF file per quantization, each compared with torch in stock llama.cpp."""
+"""export_gguf: a checkpoint becomes one GGUF file per quantization.
+
+Each file is compared with torch in stock llama.cpp before it is published.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from data_contracts import Artifact, ContractError, Draft
 from stages.execution.shards import cores
 from stages.export_gguf import architecture
 from stages.export_gguf.config import ExportGgufConfig
 from stages.export_gguf.parity import Compared, Reference, ask
-from stages.export_gguf.vocabulary import read_vocabulary
+from stages.export_gguf.vocabulary import Vocabulary, read_vocabulary
 from stages.export_gguf.writer import write
 from stages.llama_cpp.engine import useful_threads
 from stages.lm.checkpoint import require_weights
 from stages.report import Facts, Report
 
 UNIT = "steps"  # each file is written, then compared
+SHOWN_MISMATCH = 500  # characters
 
 
 def run(config: ExportGgufConfig, *, checkpoint: Artifact, out: Draft, report: Report) -> Facts:
-    """Write, load, compare. A file that tokenizes otherwise or is too far from torch fails the stage."""
+    """Write each file, load it, and compare it with torch.
+
+    A file that tokenizes differently, or is too far from torch, fails the stage.
+    """
     sizes = architecture.read_sizes(checkpoint.path)
     require_weights(checkpoint.path)
     vocabulary = read_vocabulary(checkpoint.path)
-    wanted: list[str] = list(dict.fromkeys(config.quantizations))
-    paths = {
-        quantization: out.path(f"{config.name.replace(' ', '-')}-{quantization}.gguf")
-        for quantization in wanted
-    }
-    notes: list[str] = []
-    for done, (quantization, path) in enumerate(paths.items()):
+    stem = config.name.replace(" ", "-")
+    paths: dict[str, Path] = {}
+    for quantization in dict.fromkeys(config.quantizations):
+        paths[quantization] = out.path(f"{stem}-{quantization}.gguf")
+    notes = _write_all(config, checkpoint.path, sizes, vocabulary, paths, report)
 
-        def hear(share: float, done: int = done) -> None:
-            report.progress(done + share, 2 * len(wanted), UNIT)
-
-        notes += _fallen_back(
-            quantization,
-            write(path, checkpoint.path, sizes, vocabulary, quantization, _metadata(config), hear),
-        )
     reference = Reference(
         checkpoint.path,
         vocabulary,
@@ -46,62 +45,85 @@ def run(config: ExportGgufConfig, *, checkpoint: Artifact, out: Draft, report: R
         config.positions,
         config.seed,
     )
-    compared = {}
-    for done, (quantization, path) in enumerate(paths.items(), len(wanted)):
-        report.progress(done, 2 * len(wanted), UNIT)
+    strings = len(reference.strings)
+    compared: dict[str, Compared] = {}
+    steps = 2 * len(paths)
+    for done, (quantization, path) in enumerate(paths.items(), len(paths)):
+        report.progress(done, steps, UNIT)
         threads = config.threads or useful_threads(path, cores())
-        compared[quantization] = reference.compare(
-            *ask(reference.questions(path, threads), out.scratch)
-        )
-        check(quantization, compared[quantization], config)
-        notes += _remarks(quantization, compared[quantization])
-    out.write(
-        "quantizations",
-        [
-            _row(quantization, paths[quantization], result, len(reference.strings))
-            for quantization, result in compared.items()
-        ],
-    )
-    report.progress(2 * len(wanted), 2 * len(wanted), UNIT)
+        ids, log_probabilities_PV = ask(reference.questions(path, threads), out.scratch)
+        result = reference.compare(ids, log_probabilities_PV)
+        check(quantization, result, config)
+        compared[quantization] = result
+        notes += _remarks(quantization, result)
+
+    rows = [_row(name, paths[name], result, strings) for name, result in compared.items()]
+    out.write("quantizations", rows)
+    report.progress(steps, steps, UNIT)
     for note in notes:
         report.note(note)
-    return _facts(paths, compared, len(reference.strings), notes)
+    return _facts(paths, compared, strings, notes)
+
+
+def _write_all(
+    config: ExportGgufConfig,
+    folder: Path,
+    sizes: dict[str, Any],
+    vocabulary: Vocabulary,
+    paths: dict[str, Path],
+    report: Report,
+) -> list[str]:
+    """Write the file of each quantization. Returns notes on what a reader must know of them."""
+    notes: list[str] = []
+    metadata = _metadata(config)
+    for done, (quantization, path) in enumerate(paths.items()):
+
+        def on_progress(share: float, done: int = done) -> None:
+            report.progress(done + share, 2 * len(paths), UNIT)
+
+        fallen_back = write(path, folder, sizes, vocabulary, quantization, metadata, on_progress)
+        if fallen_back:
+            notes.append(
+                f"{quantization}: {len(fallen_back)} tensors are F16, "
+                f"for example {fallen_back[0]}: their rows do not divide into blocks of 32."
+            )
+    return notes
 
 
 def check(quantization: str, result: Compared, config: ExportGgufConfig) -> None:
-    """Raises ContractError that names the quantization, what was measured and the limit."""
+    """Check one file against the limits.
+
+    Raises:
+        ContractError: It is not the same model. The message names the quantization, what was
+            measured and the limit.
+    """
+    what = f"{quantization} file"
     if result.mismatches:
+        first = result.mismatches[0][:SHOWN_MISMATCH]
         raise ContractError(
-            f"{quantization} file",
-            f"llama.cpp tokenizes {len(result.mismatches)} strings otherwise than torch, first {result.mismatches[0][:500]}",
-            "train the tokenizer with other special tokens: llama.cpp treats some names (e.g. <|start|>, <|message|>) in its own way",
+            what,
+            f"llama.cpp tokenizes {len(result.mismatches)} strings otherwise than torch, "
+            f"first {first}",
+            "train the tokenizer with other special tokens: llama.cpp treats some names "
+            "(e.g. <|start|>, <|message|>) in its own way",
         )
     name, limit = config.limit(quantization)
-    if not result.kl <= limit:
+    if not result.kl <= limit:  # NaN is refused, too
+        instead = f"leave {quantization} out"
+        if name == "max_kl_16bit":
+            instead = "report it: so much in 16 bits means a tensor is misread"
         raise ContractError(
-            f"{quantization} file",
-            f"KL(torch || llama.cpp) is {result.kl:.3g} nats per position over {result.positions} positions, the limit is {limit:g}",
-            f"set export_gguf.{name} higher if you can live with that, or "
-            + (
-                "report it: so much in 16 bits means a tensor is misread"
-                if name == "max_kl_16bit"
-                else f"leave {quantization} out"
-            ),
+            what,
+            f"KL(torch || llama.cpp) is {result.kl:.3g} nats per position "
+            f"over {result.positions} positions, the limit is {limit:g}",
+            f"set export_gguf.{name} higher if you can live with that, or {instead}",
         )
     if name == "max_kl_16bit" and result.beyond_a_tie:
         raise ContractError(
-            f"{quantization} file",
+            what,
             "its greedy text differs from torch's where torch is not in doubt",
             "nothing was published; report this",
         )
-
-
-def _fallen_back(quantization: str, tensors: list[str]) -> list[str]:
-    if not tensors:
-        return []
-    return [
-        f"{quantization}: {len(tensors)} tensors are F16, for example {tensors[0]}: their rows do not divide into blocks of 32."
-    ]
 
 
 def _remarks(quantization: str, result: Compared) -> list[str]:
@@ -123,10 +145,16 @@ def _metadata(config: ExportGgufConfig) -> dict[str, str]:
 
 def _row(quantization: str, path: Path, result: Compared, strings: int) -> dict[str, object]:
     return {
-        "quantization": quantization, "file": path.name, "bytes": path.stat().st_size, "kl_divergence": float(f"{result.kl:.3g}"),
-        "top1_agreement": result.top1, "same_greedy_text": result.same_greedy_text, "positions": result.positions,
-        "token_mismatches": len(result.mismatches), "strings": strings,
-    }  # fmt: skip
+        "quantization": quantization,
+        "file": path.name,
+        "bytes": path.stat().st_size,
+        "kl_divergence": float(f"{result.kl:.3g}"),
+        "top1_agreement": result.top1,
+        "same_greedy_text": result.same_greedy_text,
+        "positions": result.positions,
+        "token_mismatches": len(result.mismatches),
+        "strings": strings,
+    }
 
 
 def _facts(

@@ -1,4 +1,7 @@
-"""The tokenizer and the chat template as GGUF metadata, so that stock llama.cpp makes the same ids of the same text."""
+"""The tokenizer and the chat template as GGUF metadata.
+
+Stock llama.cpp makes the same ids of the same text with them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,18 @@ GENERATION_TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Everything that llama.cpp needs to tokenize. end_of_turn: the id that ends an answer."""
+    """Everything that llama.cpp needs to tokenize.
+
+    Attributes:
+        tokens: The text of each id.
+        types: The type of each id.
+        merges: The merges of byte-level BPE, in order.
+        begin: The id before a text, if there is one.
+        end: The id that ends a text.
+        pad: The id of padding, if there is one.
+        end_of_turn: The id that ends an answer.
+        chat_template: The template in Jinja.
+    """
 
     tokens: list[str]
     types: list[TokenType]
@@ -31,7 +45,10 @@ class Vocabulary:
     chat_template: str
 
     def write(self, writer: GGUFWriter) -> None:
-        """As llama.cpp reads it: byte-level BPE ("gpt2") with the split pattern of Llama 3 ("llama-bpe")."""
+        """Write it as llama.cpp reads it.
+
+        That is byte-level BPE ("gpt2") with the split pattern of Llama 3 ("llama-bpe").
+        """
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre("llama-bpe")
         writer.add_token_list(self.tokens)
@@ -43,15 +60,17 @@ class Vocabulary:
         writer.add_eot_token_id(self.end_of_turn)
         if self.pad is not None:
             writer.add_pad_token_id(self.pad)
-        writer.add_add_bos_token(False)  # the chat template writes what belongs there
+        writer.add_add_bos_token(False)  # the chat template writes it
         writer.add_add_eos_token(False)
         writer.add_chat_template(self.chat_template)
 
 
 def read_vocabulary(folder: Path) -> Vocabulary:
-    """From tokenizer.json, tokenizer_config.json, generation_config.json and chat_template.jinja of a checkpoint.
+    """The vocabulary of a checkpoint.
 
-    Rows of the embedding beyond the tokenizer get the name [PADi] and the type UNUSED.
+    It is read from tokenizer.json, tokenizer_config.json, generation_config.json and
+    chat_template.jinja. Rows of the embedding beyond the tokenizer get the name [PADi] and the type
+    UNUSED.
 
     Raises:
         ArtifactError: A file cannot be used, or the template cannot be rendered within its limits.
@@ -70,7 +89,8 @@ def read_vocabulary(folder: Path) -> Vocabulary:
 def _vocabulary(
     folder: Path, special: dict[str, str | None], ends: list[int], template: str
 ) -> Vocabulary:
-    tokenizer, size = read_json(folder / "tokenizer.json"), load_config(folder).vocab_size
+    tokenizer = read_json(folder / "tokenizer.json")
+    size = load_config(folder).vocab_size
     by_id = {number: token for token, number in tokenizer["model"]["vocab"].items()}
     kinds = dict.fromkeys(by_id, TokenType.NORMAL)
     for added in tokenizer["added_tokens"]:
@@ -78,18 +98,19 @@ def _vocabulary(
         kinds[added["id"]] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
     ids = {token: number for number, token in by_id.items()}
     named = {key: ids.get(text) if text else None for key, text in special.items()}
-    if named["eos_token"] is None and not ends:
-        raise ValueError(
-            "no token ends a text: neither tokenizer_config.json nor generation_config.json names one"
-        )
-    end = named["eos_token"] if named["eos_token"] is not None else ends[0]
+    end = named["eos_token"]
+    if end is None:
+        if not ends:
+            raise ValueError(
+                "no token ends a text: "
+                "neither tokenizer_config.json nor generation_config.json names one"
+            )
+        end = ends[0]
+    merges = tokenizer["model"]["merges"]
     return Vocabulary(
         tokens=[by_id.get(number, f"[PAD{number}]") for number in range(size)],
         types=[kinds.get(number, TokenType.UNUSED) for number in range(size)],
-        merges=[
-            merge if isinstance(merge, str) else " ".join(merge)
-            for merge in tokenizer["model"]["merges"]
-        ],
+        merges=[merge if isinstance(merge, str) else " ".join(merge) for merge in merges],
         begin=named["bos_token"],
         end=end,
         pad=named["pad_token"],
@@ -99,10 +120,13 @@ def _vocabulary(
 
 
 def without_generation_marks(template: str) -> str:
-    """The template with `{% generation %}` blocks, which only transformers knows, made plain.
+    """The template without its `{% generation %}` blocks, which only transformers knows.
 
-    `if true` stands where `generation` stood: it prints the same and keeps the tag's control of white space.
+    `if true` replaces `generation`: it prints the same and keeps the tag's control of white space.
     """
-    return GENERATION_TAG.sub(
-        lambda tag: f"{{%{tag[1]} {'endif' if tag[2] else 'if true'} {tag[3]}%}}", template
-    )
+    return GENERATION_TAG.sub(_plain_tag, template)
+
+
+def _plain_tag(tag: re.Match[str]) -> str:
+    keyword = "endif" if tag[2] else "if true"
+    return f"{{%{tag[1]} {keyword} {tag[3]}%}}"

@@ -1,4 +1,7 @@
-"""Writes one GGUF file, a tensor at a time: the memory needed is that of the largest tensor (for experts, of one layer's stack)."""
+"""Writes one GGUF file, a tensor at a time.
+
+The memory that this needs is that of the largest tensor; for experts, that of one layer's stack.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from data_contracts import ArtifactError, ContractError
 from stages.export_gguf.architecture import NAMES, Source, permute, sources, write_sizes
 from stages.export_gguf.vocabulary import Vocabulary
 
-F16_LARGEST = 65504.0
+MAX_F16 = 65504.0
 
 
 class Weights:
@@ -30,36 +33,45 @@ class Weights:
             self._files |= dict.fromkeys(file.keys(), file)
 
     def read(self, source: Source, kind: GGMLQuantizationType) -> np.ndarray:
-        """float32, fit to be packed as `kind`.
+        """A tensor in float32, ready to be packed as `kind`.
 
-        Raises ArtifactError if a value is NaN or infinite, ContractError if one is too large for `kind`.
+        Raises:
+            ArtifactError: A value is NaN or infinite.
+            ContractError: A value is too large for `kind`.
         """
         parts = [self._files[name].get_tensor(name) for name in source.tensors]
         for name, part in zip(source.tensors, parts, strict=True):
-            least, most = map(float, torch.aminmax(part))  # both NaN if any is: one pass tells all
-            if not (math.isfinite(least) and math.isfinite(most)):
-                bad = int((~torch.isfinite(part)).sum())
-                raise ArtifactError(
-                    f"tensor {name} of the checkpoint",
-                    f"{bad} of {part.numel()} weights are NaN or infinite: the training diverged",
-                    "train again with a lower learning rate; nothing was exported",
-                )
-            # blocks of the integer types have a scale in F16, so the limit is theirs too
-            if (
-                kind not in (GGMLQuantizationType.F32, GGMLQuantizationType.BF16)
-                and max(-least, most) > F16_LARGEST
-            ):
-                raise ContractError(
-                    f"tensor {name}",
-                    f"has a weight of {max(-least, most):.3g}, {kind.name} ends at {F16_LARGEST}",
-                    "export BF16 or F32 only",
-                )
-        array = (torch.stack(parts) if len(parts) > 1 else parts[0]).float().numpy()
+            _check_values(name, part, kind)
+        tensor = torch.stack(parts) if len(parts) > 1 else parts[0]
+        array = tensor.float().numpy()
         return permute(array, source.permute) if source.permute else array
 
     def shape(self, source: Source) -> list[int]:
-        shape = list(self._files[source.tensors[0]].get_slice(source.tensors[0]).get_shape())
+        """The shape of a tensor, without reading it."""
+        first = source.tensors[0]
+        shape = list(self._files[first].get_slice(first).get_shape())
         return [len(source.tensors), *shape] if len(source.tensors) > 1 else shape
+
+
+def _check_values(name: str, tensor: torch.Tensor, kind: GGMLQuantizationType) -> None:
+    smallest, largest = map(float, torch.aminmax(tensor))  # both are NaN if any value is
+    if not (math.isfinite(smallest) and math.isfinite(largest)):
+        bad = int((~torch.isfinite(tensor)).sum())
+        raise ArtifactError(
+            f"tensor {name} of the checkpoint",
+            f"{bad} of {tensor.numel()} weights are NaN or infinite: the training diverged",
+            "train again with a lower learning rate; nothing was exported",
+        )
+    if kind in (GGMLQuantizationType.F32, GGMLQuantizationType.BF16):
+        return
+    # blocks of the integer types have a scale in F16, so the limit is theirs, too
+    magnitude = max(-smallest, largest)
+    if magnitude > MAX_F16:
+        raise ContractError(
+            f"tensor {name}",
+            f"has a weight of {magnitude:.3g}, {kind.name} ends at {MAX_F16}",
+            "export BF16 or F32 only",
+        )
 
 
 def write(
@@ -69,11 +81,21 @@ def write(
     vocabulary: Vocabulary,
     quantization: str,
     metadata: dict[str, str],
-    hear: Callable[[float], None],
+    on_progress: Callable[[float], None],
 ) -> list[str]:
-    """Write the checkpoint in `folder` as `path`, its matrices in `quantization`; `hear` gets the share of tensors written.
+    """Write the checkpoint in `folder` as a GGUF file.
 
-    Returns the tensors that are kept in F16 since their rows do not divide into blocks.
+    Args:
+        path: The file.
+        folder: The checkpoint.
+        config: Its config.json, as `architecture.read_sizes` returns it.
+        vocabulary: Its vocabulary.
+        quantization: The type of its matrices.
+        metadata: Further texts for the header.
+        on_progress: Called with the share of tensors written.
+
+    Returns:
+        The tensors that stay in F16 because their rows do not divide into blocks.
     """
     weights, wanted = Weights(folder), GGMLQuantizationType[quantization]
     plan = [(source, weights.shape(source)) for source in sources(config)]
@@ -87,21 +109,15 @@ def write(
     vocabulary.write(file)
     for (source, shape), kind in zip(plan, kinds, strict=True):
         block, size = gguf.GGML_QUANT_SIZES[kind]
-        file.add_tensor_info(
-            source.name,
-            shape,
-            np.dtype(np.float32),
-            int(np.prod(shape)) // block * size,
-            raw_dtype=kind,
-        )
+        bytes_ = int(np.prod(shape)) // block * size
+        file.add_tensor_info(source.name, shape, np.dtype(np.float32), bytes_, raw_dtype=kind)
     file.write_header_to_file()
     file.write_kv_data_to_file()
     file.write_ti_data_to_file()
     for done, ((source, _), kind) in enumerate(zip(plan, kinds, strict=True), 1):
-        file.write_tensor_data(
-            np.ascontiguousarray(quants.quantize(weights.read(source, kind), kind))
-        )
-        hear(done / len(plan))
+        packed = quants.quantize(weights.read(source, kind), kind)
+        file.write_tensor_data(np.ascontiguousarray(packed))
+        on_progress(done / len(plan))
     file.close()
     return [source.name for source, shape in plan if not source.full and _too_short(shape, wanted)]
 
@@ -109,7 +125,11 @@ def write(
 def tensor_type(
     source: Source, shape: list[int], wanted: GGMLQuantizationType
 ) -> GGMLQuantizationType:
-    """Vectors and the router stay F32; with 4 and 5 bits the output table gets 8; rows that are not whole blocks get F16."""
+    """The type of one tensor.
+
+    Vectors and the router stay F32. Rows that are not whole blocks get F16. With 4 or 5 bits, the
+    output table gets 8.
+    """
     if source.full or len(shape) == 1:
         return GGMLQuantizationType.F32
     if _too_short(shape, wanted):
@@ -124,6 +144,6 @@ def _too_short(shape: list[int], kind: GGMLQuantizationType) -> bool:
 
 
 def _file_type(quantization: str) -> LlamaFileType:
-    return (
-        LlamaFileType.ALL_F32 if quantization == "F32" else LlamaFileType[f"MOSTLY_{quantization}"]
-    )
+    if quantization == "F32":
+        return LlamaFileType.ALL_F32
+    return LlamaFileType[f"MOSTLY_{quantization}"]

@@ -22,7 +22,7 @@ from stages import tokenizer_files
 from stages.lm.config import ModelConfig
 from stages.lm.model import LanguageModel
 from stages.lm.parallel import collectives, fsdp
-from stages.tokenizer_files import MOST_SETTINGS, UNREADABLE
+from stages.tokenizer_files import MAX_SETTINGS_BYTES, UNREADABLE
 
 AGAIN = "make the checkpoint again"
 SHARD_BYTES = 5_000_000_000
@@ -75,7 +75,7 @@ def load_config(source: Artifact | Path) -> ModelConfig:
     """Sizes only, without the weights. Raises ArtifactError if config.json is none that the model here can have."""
     folder = _folder(source)
     try:
-        return ModelConfig.from_hf(read_json(folder / "config.json", MOST_SETTINGS))
+        return ModelConfig.from_hf(read_json(folder / "config.json", MAX_SETTINGS_BYTES))
     except UNREADABLE as error:
         raise ArtifactError(
             f"checkpoint {folder}",
@@ -110,7 +110,7 @@ def stop_ids(source: Artifact | Path) -> list[int]:
     """
     folder = _folder(source)
     try:
-        ends = read_json(folder / "generation_config.json", MOST_SETTINGS).get("eos_token_id")
+        ends = read_json(folder / "generation_config.json", MAX_SETTINGS_BYTES).get("eos_token_id")
         ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
         size = load_config(folder).vocab_size
         if wrong := [one for one in ids if type(one) is not int or not 0 <= one < size]:

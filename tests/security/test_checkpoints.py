@@ -278,6 +278,18 @@ def test_a_bad_gguf_is_one_error_and_llama_cpp_is_not_started(tmp_path, attack, 
         pass
 
 
+@pytest.mark.parametrize("is_artifact", [True, False])
+def test_only_an_artifact_with_a_bad_gguf_is_to_be_verified(tmp_path, is_artifact):
+    path = tmp_path / "bad.gguf"
+    path.write_bytes(GGUF_ATTACKS["no tensors"])
+    if is_artifact:
+        (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ArtifactError) as error, loaded(path):
+        pass
+    assert ("groundup verify" in str(error.value)) == is_artifact
+    assert ("fetch the file again" in str(error.value)) != is_artifact
+
+
 def test_a_sound_header_is_read_and_so_these_attacks_fail_for_their_own_reasons(tmp_path):
     path = tmp_path / "good.gguf"
     path.write_bytes(

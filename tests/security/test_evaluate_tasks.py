@@ -13,7 +13,7 @@ from lm_eval.api.registry import metric_registry
 from lm_eval.tasks import TaskManager
 
 from data_contracts import ConfigError, InputError
-from stages.evaluate import harness, task_files
+from stages.evaluate import harness, isolation, task_files
 from stages.evaluate.config import EvaluateConfig
 from tests.checkpoints import tiny_checkpoint
 from tests.golden.evaluate import ITEMS
@@ -231,7 +231,7 @@ def test_a_metric_is_not_fetched_also_where_the_library_goes_on_without_it(folde
 
     with (
         pytest.raises(InputError, match="is code that the library evaluate fetches") as error,
-        harness.no_metrics_from_hubs("mine"),
+        isolation.no_metrics_from_hubs("mine"),
     ):
         assert get_metric(str(folder / "metric")) is None
     assert "allow_code" in error.value.fix

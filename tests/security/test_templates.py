@@ -70,6 +70,14 @@ ATTACKS = {
     "include": ("{% include '/etc/passwd' %}", "cannot be used"),
     "syntax": ("{% for %}", "cannot be used: TemplateSyntaxError"),
     "undefined": ("{{ a.b.c }}", "cannot be used: UndefinedError"),
+    "filter that loads a library": (
+        "{{ messages[0].content | striptags }}",
+        "its filter 'striptags' opens a file, which a chat template may not do",
+    ),
+    "function that loads a library": (
+        "{{ lipsum(3) }}",
+        "a function in it opens a file, which a chat template may not do",
+    ),
     "raises": (
         "{{ raise_exception('no ' ~ messages[0].content) }}",
         "cannot be used: TemplateError: no Hi",
@@ -377,7 +385,7 @@ def test_whatever_llama_cpp_refuses_is_one_error(exported, monkeypatch, answered
 
     def get(self: LlamaCpp, method: str, path: str, body: object = None) -> dict[str, object]:
         return (
-            self._told(status, data, path)
+            self._reply(status, data, path)
             if path == "/tokenize"
             else whole(self, method, path, body)
         )

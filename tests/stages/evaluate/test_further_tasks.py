@@ -1,4 +1,7 @@
-"""Tasks of lm-eval's own, played by task files in a folder: its 14,000 take ten seconds to read, and their data lie on a hub."""
+"""Further tasks: task files in a folder stand in for those of lm-eval.
+
+lm-eval has 14,000, which take ten seconds to read, and their data are on a hub.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,19 @@ import yaml
 from lm_eval.tasks import TaskManager
 
 from data_contracts import ConfigError, InputError, Interrupted
-from stages.evaluate import harness
+from stages.evaluate import counting_model, harness, results
 from stages.report import Report
 from tests.checkpoints import tiny_checkpoint
 from tests.golden.evaluate import ITEMS
 
 QUICK = {"prompts": [], "device": "cpu"}
 WRITES = {
-    "output_type": "generate_until", "test_split": "test", "doc_to_text": "{{question}}", "doc_to_target": "{{answer}}",
+    "output_type": "generate_until",
+    "test_split": "test",
+    "doc_to_text": "{{question}}",
+    "doc_to_target": "{{answer}}",
     "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
-}  # fmt: skip
+}
 CHOOSES = WRITES | {
     "output_type": "multiple_choice",
     "doc_to_choice": ["0", "1", "2"],
@@ -36,7 +42,7 @@ GROUPS = {
 
 @pytest.fixture
 def evaluate(publish, run, tmp_path, monkeypatch):
-    """evaluate({"writes": {…task file…}}, context=128) → the artifact, with these tasks in the place of lm-eval's."""
+    """evaluate({"writes": {…task file…}}, context=128) → the artifact, made with these tasks."""
     folder = tmp_path / "library"
     folder.mkdir()
     rows = [{"question": f"{'Say a number. ' * 40}{n}", "answer": str(n)} for n in range(3)]
@@ -83,10 +89,10 @@ def values(artifact):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("context", [48, 256])
-def test_tasks_that_write_text_leave_room_for_the_question_whatever_they_wish_for(
+def test_tasks_that_write_text_leave_half_of_the_context_to_the_question_whatever_they_ask_for(
     evaluate, context
 ):
-    wishes = {
+    generation = {
         "silent": {},
         "greedy": {"max_gen_toks": 5000},
         "alias": {"max_new_tokens": 300, "max_length": 9000},
@@ -94,19 +100,19 @@ def test_tasks_that_write_text_leave_room_for_the_question_whatever_they_wish_fo
     }
     made = evaluate(
         {
-            name: WRITES | {"generation_kwargs": {"until": ["\n"]} | wish}
-            for name, wish in wishes.items()
+            name: WRITES | {"generation_kwargs": {"until": ["\n"]} | settings}
+            for name, settings in generation.items()
         },
         context,
         limit=2,
     )
-    assert {task: value for task, value in values(made).items() if task in wishes} == dict.fromkeys(
-        wishes, 0.0
-    )
+    assert {
+        task: value for task, value in values(made).items() if task in generation
+    } == dict.fromkeys(generation, 0.0)
     cut = [
         note
         for note in made.manifest.facts["notes"]
-        if f"2 answers had room for {context // 2} tokens" in note
+        if f"2 answers were limited to {context // 2} tokens" in note
     ]
     assert [note.split("'")[1] for note in cut] == ["silent", "greedy", "alias"]
     assert [row["item"] for row in made.read("samples").to_pylist() if row["task"] == "modest"] == [
@@ -138,7 +144,7 @@ def test_tasks_that_fail_cost_their_own_score_and_no_other(evaluate, tmp_path):
     notes = {
         note.split("'")[1]: note
         for note in made.manifest.facts["notes"]
-        if note.startswith("lm-eval task") and "room for" not in note
+        if note.startswith("lm-eval task") and "were limited to" not in note
     }
     assert set(notes) == set(failing)
     assert "it or its data cannot be had: FileNotFoundError: " in notes["absent"]
@@ -171,7 +177,7 @@ def test_a_task_that_fails_stops_the_stage_if_the_settings_say_so_and_the_cause_
 
 
 @pytest.mark.slow
-def test_our_own_mistakes_and_a_wish_to_stop_are_no_notes_about_a_task(evaluate, monkeypatch):
+def test_our_own_mistakes_and_a_request_to_stop_are_no_notes_about_a_task(evaluate, monkeypatch):
     totals = set()
 
     def stop(self, done, total, unit):
@@ -183,7 +189,7 @@ def test_our_own_mistakes_and_a_wish_to_stop_are_no_notes_about_a_task(evaluate,
         patch.setattr(Report, "progress", stop)
         with pytest.raises(Interrupted):
             evaluate({"chooses": CHOOSES})
-    monkeypatch.setattr(harness, "ANSWER_TOKENS", None)
+    monkeypatch.setattr(counting_model, "ANSWER_TOKENS", None)
     with pytest.raises(TypeError, match="NoneType"):
         evaluate({"writes": WRITES})
 
@@ -208,9 +214,9 @@ def test_a_group_of_groups_is_scored_on_all_items_beside_the_chance_of_all(evalu
 
 
 @pytest.mark.slow
-def test_a_score_that_two_tasks_would_tell_is_refused(evaluate):
+def test_a_score_of_two_tasks_is_refused(evaluate):
     with pytest.raises(
-        ConfigError, match="'two': 'two' would be told twice: it is a score of 'outer'"
+        ConfigError, match="'two': 'two' would be scored twice: it is a score of 'outer'"
     ):
         evaluate(GROUPS, tasks=["outer", "two"])
 
@@ -225,7 +231,7 @@ def test_a_further_task_with_the_name_of_a_benchmark_is_refused_whether_it_can_b
 
 
 @pytest.mark.slow
-def test_a_task_asked_for_twice_is_told_once(evaluate):
+def test_a_task_asked_for_twice_is_scored_once(evaluate):
     rows = (
         evaluate(
             {"one": CHOOSES, "absent": FAILING["absent"]}, tasks=["one", "absent", "one", "absent"]
@@ -239,9 +245,9 @@ def test_a_task_asked_for_twice_is_told_once(evaluate):
 
 
 @pytest.mark.slow
-def test_misspelt_tasks_are_told_together_before_anything_is_examined(evaluate, monkeypatch):
+def test_misspelt_tasks_are_named_together_before_anything_is_evaluated(evaluate, monkeypatch):
     seen = []
-    monkeypatch.setattr(Report, "progress", lambda self, *told: seen.append(told))
+    monkeypatch.setattr(Report, "progress", lambda self, *progress: seen.append(progress))
     with pytest.raises(
         ConfigError, match=r"evaluate\.tasks 'outr', 'thre': .*\n.*did you mean 'outer', 'three'\?"
     ):
@@ -251,11 +257,11 @@ def test_misspelt_tasks_are_told_together_before_anything_is_examined(evaluate, 
 
 @pytest.mark.slow
 def test_progress_counts_texts_that_are_written(evaluate, monkeypatch):
-    told = []
-    monkeypatch.setattr(Report, "progress", lambda self, *so_far: told.append(so_far))
+    reported = []
+    monkeypatch.setattr(Report, "progress", lambda self, *progress: reported.append(progress))
     evaluate({"writes": WRITES}, batch_size=2)
-    choices = next(total for _, total, _ in told)
-    assert told[-2:] == [
+    choices = next(total for _, total, _ in reported)
+    assert reported[-2:] == [
         (choices + 2, choices + 3, "sequences"),
         (choices + 3, choices + 3, "sequences"),
     ]
@@ -265,9 +271,12 @@ def found(samples, value=0.5):
     """What lm-eval returns for a group `all` of one group of one task."""
     results = {"sample_len": len(samples), "acc,none": value, "acc_stderr,none": 0.1}
     return {
-        "results": {"all": results, "part": results, "task": results}, "samples": {"task": samples}, "versions": {}, "higher_is_better": {},
+        "results": {"all": results, "part": results, "task": results},
+        "samples": {"task": samples},
+        "versions": {},
+        "higher_is_better": {},
         "group_subtasks": {"all": ["part"], "part": ["task"]},
-    }  # fmt: skip
+    }
 
 
 def sample(number, *values, filter="none"):
@@ -283,10 +292,10 @@ def sample(number, *values, filter="none"):
 def test_a_group_with_a_log_likelihood_that_is_no_number_has_no_score():
     good, bad = sample(0, -1.0, -2.0), sample(1, -1.0, float("nan"))
     assert [
-        (row["value"], row["n"], row["baseline"]) for row in harness.score_rows(found([good, good]))
+        (row["value"], row["n"], row["baseline"]) for row in results.score_rows(found([good, good]))
     ] == [(0.5, 2, 0.5)] * 3
     assert [
-        (row["value"], row["n"], row["stderr"]) for row in harness.score_rows(found([good, bad]))
+        (row["value"], row["n"], row["stderr"]) for row in results.score_rows(found([good, bad]))
     ] == [(None, 0, None)] * 3
 
 
@@ -294,15 +303,15 @@ def test_an_item_read_through_two_filters_is_one_sample():
     samples = [
         sample(number, filter=name) for name in ("strict", "flexible") for number in range(2)
     ]
-    assert [row["item"] for row in harness.sample_rows(found(samples))] == ["0", "1"]
+    assert [row["item"] for row in results.sample_rows(found(samples))] == ["0", "1"]
 
 
-def test_results_do_not_say_where_they_were_made_whatever_letters_that_place_has(tmp_path):
+def test_results_do_not_say_where_they_were_made_whatever_letters_that_path_has(tmp_path):
     folder = tmp_path / "é" / 'a "b"'
-    made = harness.merge([{"configs": {"task": {"path": f"{folder}/task.parquet"}}}], folder)
+    made = results.merge([{"configs": {"task": {"path": f"{folder}/task.parquet"}}}], folder)
     assert made["configs"] == {"task": {"path": "./task.parquet"}}
 
 
 def test_two_texts_are_no_log_likelihood():
-    assert harness.likelihoods({"filtered_resps": [["one", "other"], ["a", "b"]]}) == []
-    assert harness.likelihoods({"filtered_resps": [(-1.5, False), (-0.5, True)]}) == [-1.5, -0.5]
+    assert results.likelihoods({"filtered_resps": [["one", "other"], ["a", "b"]]}) == []
+    assert results.likelihoods({"filtered_resps": [(-1.5, False), (-0.5, True)]}) == [-1.5, -0.5]

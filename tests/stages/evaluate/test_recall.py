@@ -10,7 +10,7 @@ import pytest
 from data_contracts import ConfigError
 from stages.evaluate import recall
 from stages.evaluate.config import EvaluateConfig, RecallSettings
-from stages.evaluate.recall import REWORDED, SEEN, exam, is_well_formed, score_rows
+from stages.evaluate.recall import REWORDED, SEEN, is_well_formed, question_set, score_rows
 from stages.lm.chat import ChatFormat
 from tests.golden import sft
 from tests.golden.evaluate import ITEMS, PAGES
@@ -35,7 +35,7 @@ def conversations(publish: Any) -> Any:
 def test_each_known_name_is_asked_about_in_words_that_were_tuned_on_and_in_others(
     conversations: Any,
 ) -> None:
-    found = exam(
+    found = question_set(
         conversations, RecallSettings(names=("sorted", "os.walk", "os.path.split", "os", "walk"))
     )
     asked = [
@@ -74,7 +74,7 @@ def test_well_formed_is_english_of_known_words_that_begins_ends_and_does_not_loo
 def answers(
     said: dict[str, str], conversations: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> list[recall.Answer]:
-    """What `ask` makes of a model that says this, by question; what it does not know it says without end."""
+    """The answers of a model that says this, by question. It answers others without end."""
     chat = ChatFormat(checkpoint)
 
     def generate(
@@ -93,11 +93,11 @@ def answers(
         return found
 
     monkeypatch.setattr(recall, "generate", generate)
-    given = exam(conversations, RecallSettings(names=("sorted", "os.walk")))
-    return recall.ask(checkpoint.path, "cpu", given, 60, 8, lambda done: None)
+    asked = question_set(conversations, RecallSettings(names=("sorted", "os.walk")))
+    return recall.ask(checkpoint.path, "cpu", asked, 60, 8, lambda done: None)
 
 
-def test_the_share_of_documented_answers_and_of_well_formed_ones_is_told_by_wording(
+def test_the_share_of_documented_answers_and_of_well_formed_ones_is_given_by_wording(
     publish: Any, conversations: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said = {"What does sorted do?": SORTED, "What does os.walk do?": "Go through a list of items."}
@@ -131,7 +131,7 @@ def test_the_stage_writes_recall_to_scores_and_samples_and_names_what_is_missing
     samples = [row for row in made.read("samples").to_pylist() if row["task"] == SEEN]
     assert {row["item"] for row in samples} == {"sorted", "os.walk"}
     assert (
-        "recall: 1 of 3 names stand in no training conversation: re.sub."
+        "recall: 1 of 3 names are in no training conversation: re.sub."
         in made.manifest.facts["notes"]
     )
     with pytest.raises(ConfigError, match=r"asks about 3 names, and no conversations are given"):

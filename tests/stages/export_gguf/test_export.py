@@ -45,9 +45,9 @@ def test_every_quantization_loads_and_more_bits_are_never_much_worse(kind, tied,
         "max_kl_5bit": 10,
         "max_kl_4bit": 10,
     }
-    settings["seed"] = (
-        1  # rounding may swap two experts that the router ranks alike; in the text of seed 0 it does, at one position
-    )
+    # Rounding may swap two experts that the router ranks alike. In the text of seed 0 it does, at
+    # one position.
+    settings["seed"] = 1
     made = run(
         "export_gguf",
         settings,
@@ -68,7 +68,8 @@ def test_rows_left_in_the_wrong_order_fail_the_stage_with_quantization_value_and
     monkeypatch.setattr("stages.export_gguf.writer.permute", lambda weight, heads: weight)
     with pytest.raises(
         ContractError,
-        match=r"F16 file: KL\(torch \|\| llama\.cpp\) is \d.* over 6 positions, the limit is 0\.002",
+        match=r"F16 file: KL\(torch \|\| llama\.cpp\) is \d.* over 6 positions, "
+        r"the limit is 0\.002",
     ) as error:
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish))
     assert "export_gguf.max_kl_16bit" in error.value.fix
@@ -106,10 +107,10 @@ def test_weights_that_are_no_numbers_are_refused_by_name(value, publish, run, st
     assert not list((store.root / "objects").glob("gguf_model/*"))
 
 
-def test_progress_is_told_tensor_by_tensor(publish, run, monkeypatch):
-    told = []
+def test_progress_is_reported_tensor_by_tensor(publish, run, monkeypatch):
+    reported = []
     monkeypatch.setattr(
-        Report, "progress", lambda self, done, total, unit: told.append((done, total))
+        Report, "progress", lambda self, done, total, unit: reported.append((done, total))
     )
 
     def spoil_the_last(weights):
@@ -117,7 +118,7 @@ def test_progress_is_told_tensor_by_tensor(publish, run, monkeypatch):
 
     with pytest.raises(ArtifactError):
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish, change=spoil_the_last))
-    assert told == [(pytest.approx(number / 20), 2) for number in range(1, 20)]
+    assert reported == [(pytest.approx(number / 20), 2) for number in range(1, 20)]
 
 
 def test_a_weight_beyond_16_bits_is_refused_rather_than_made_infinite(publish, run):
@@ -174,11 +175,17 @@ def test_the_metadata_say_name_author_and_licence_and_where_a_turn_ends(publish,
     fields = gguf.GGUFReader(made.file("model")).fields
     assert made.file("model").name == "py-doc-F16.gguf"
     wanted = {
-        "general.name": "py doc", "general.author": "A. N. Author", "general.license": "mit", "general.architecture": "llama",
-        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "llama-bpe",
-        "tokenizer.ggml.eos_token_id": 0, "tokenizer.ggml.eot_token_id": 3,
-        "tokenizer.ggml.padding_token_id": 1, "tokenizer.ggml.add_bos_token": False,
-    }  # fmt: skip
+        "general.name": "py doc",
+        "general.author": "A. N. Author",
+        "general.license": "mit",
+        "general.architecture": "llama",
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "llama-bpe",
+        "tokenizer.ggml.eos_token_id": 0,
+        "tokenizer.ggml.eot_token_id": 3,
+        "tokenizer.ggml.padding_token_id": 1,
+        "tokenizer.ggml.add_bos_token": False,
+    }
     assert {key: fields[key].contents() for key in wanted} == wanted
     assert "generation" not in fields["tokenizer.chat_template"].contents().replace(
         "add_generation_prompt", ""
@@ -208,9 +215,13 @@ def test_a_chat_template_that_llama_cpp_renders_otherwise_fails_the_stage(
 
 
 def test_generation_marks_go_and_control_of_white_space_stays():
-    template = "a {%- generation -%} x {% endgeneration %} {%+ generation %}b{%-endgeneration-%}{% if add_generation_prompt %}c{% endif %}"
+    template = (
+        "a {%- generation -%} x {% endgeneration %} {%+ generation %}b{%-endgeneration-%}"
+        "{% if add_generation_prompt %}c{% endif %}"
+    )
     assert without_generation_marks(template) == (
-        "a {%- if true -%} x {% endif %} {%+ if true %}b{%- endif -%}{% if add_generation_prompt %}c{% endif %}"
+        "a {%- if true -%} x {% endif %} {%+ if true %}b{%- endif -%}"
+        "{% if add_generation_prompt %}c{% endif %}"
     )
 
 
@@ -236,7 +247,7 @@ def test_what_llama_cpp_does_not_compute_is_refused_before_any_work(publish, run
 
 
 @pytest.mark.slow
-def test_a_file_that_llama_cpp_cannot_load_is_told_with_its_log(tmp_path):
+def test_a_file_that_llama_cpp_cannot_load_is_reported_with_its_log(tmp_path):
     broken = tmp_path / "broken.gguf"
     broken.write_bytes(b"GGUF" + bytes(100))
     with pytest.raises(
@@ -245,7 +256,7 @@ def test_a_file_that_llama_cpp_cannot_load_is_told_with_its_log(tmp_path):
         parity.ask({"gguf": str(broken), "threads": 1}, tmp_path)
 
 
-def test_a_file_that_keeps_llama_cpp_busy_for_too_long_is_told_by_name_and_time(
+def test_a_file_that_keeps_llama_cpp_busy_for_too_long_is_reported_by_name_and_time(
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(parity, "TIMEOUT", 0.01)
@@ -274,14 +285,13 @@ def test_chat_streams_the_greedy_answer_and_leaves_no_thread_behind(model, capfd
             stopped = answer(llama, asked, max_tokens=100)
             next(stopped)
             stopped.close()
-    assert (
-        _threads() < threads + 4
-    )  # llama.cpp may start one more of its own at any time, not one for each
+    # llama.cpp may start one more thread at any time, but not one for each model
+    assert _threads() < threads + 4
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.slow
-def test_what_llama_cpp_says_against_an_answer_is_told_and_the_model_answers_on(model):
+def test_what_llama_cpp_says_against_an_answer_is_reported_and_the_model_answers_on(model):
     asked = [{"role": "user", "content": "What is a string?"}]
     with loaded(model) as llama:
         with pytest.raises(

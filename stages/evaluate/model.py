@@ -1,0 +1,41 @@
+"""Loads the model to evaluate, in the classes of transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data_contracts import ConfigError
+from stages.lm import transformers_model
+
+
+def load(folder: Path, device: str) -> tuple[Any, Any]:
+    """The model in float32, on the device, and its tokenizer.
+
+    Raises:
+        ConfigError: There is no such device.
+        ArtifactError: The folder is not a checkpoint.
+    """
+    chosen = device_name(device)
+    model, tokenizer = transformers_model.load(folder)
+    return model.to(chosen), tokenizer
+
+
+def device_name(device: str) -> str:
+    """The device that the setting `device` means.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    cards = torch.cuda.device_count()
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= cards:
+        raise ConfigError(
+            f"evaluate.device = {device!r}",
+            f"PyTorch sees {cards} CUDA devices here",
+            "--set device=auto takes what there is",
+        )
+    if device != "auto":
+        return device
+    return "cuda" if cards else "cpu"
