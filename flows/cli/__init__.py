@@ -1,1 +1,8 @@
 """The command line: commands, their options, and what they print."""
+
+
+def main() -> None:
+    """The program `groundup`."""
+    from flows.cli import commands  # help and completion of other parts need none of it
+
+    commands.main()
