@@ -1,4 +1,4 @@
-"""What is written by hand beside the map agrees with it: the whole flow, the diagram, the deployments."""
+"""What is written by hand beside the map agrees with it: the whole flow and the diagram."""
 
 from __future__ import annotations
 
@@ -6,8 +6,6 @@ import ast
 import re
 from itertools import pairwise
 from pathlib import Path
-
-import yaml
 
 import stages
 
@@ -66,10 +64,3 @@ def test_every_edge_of_the_diagram_in_the_readme_is_one_of_the_map():
     drawn = edges_of_the_diagram()
     assert len(drawn) > 10
     assert drawn <= edges
-
-
-def test_every_stage_has_a_deployment():
-    declared = yaml.safe_load((REPOSITORY / "infra" / "prefect.yaml").read_text("utf-8"))
-    entries = {one["name"]: one["entrypoint"] for one in declared["deployments"]}
-    for name in stages.NAMES:
-        assert entries[name.replace("_", "-")] == f"flows/stage_flows.py:{name}"

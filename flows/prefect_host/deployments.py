@@ -1,4 +1,4 @@
-"""Sets up a Prefect server: the work pool, and the deployments that infra/prefect.yaml declares.
+"""Sets up a Prefect server: the work pool, and its deployments: those of infra/prefect.yaml, and one per stage.
 
 `prefect deploy` would reset what a person has changed in the UI: schedules, pauses, default
 parameters. Here a deployment is created once. Afterwards only the fields that the code determines
@@ -40,6 +40,7 @@ from prefect.utilities.callables import parameter_schema
 from prefect.workers.process import ProcessWorker
 
 from data_contracts import GroundupError
+from flows import stage_flows
 from flows.cli.console import out
 from flows.prefect_host.job_template import closed
 from flows.prefect_host.processes import REPOSITORY
@@ -165,11 +166,13 @@ def _client() -> Iterator[SyncPrefectClient]:
 
 
 def _declarations() -> Iterator[tuple[dict[str, Any], Flow[..., Any]]]:
-    """Yield each deployment of infra/prefect.yaml with its flow."""
+    """Yield each deployment of infra/prefect.yaml with its flow, then one for each stage of the map."""
     for declared in yaml.safe_load(DECLARATIONS.read_text("utf-8"))["deployments"]:
         file, name = declared["entrypoint"].split(":")
         module = import_module(file.removesuffix(".py").replace("/", "."))
         yield declared, getattr(module, name)
+    for stage, flow in stage_flows.FLOWS.items():
+        yield {"name": flow.name, "entrypoint": f"flows/stage_flows.py:{stage}"}, flow
 
 
 def _schedule(cron: str, timezone: str, active: bool) -> DeploymentScheduleCreate:

@@ -48,14 +48,14 @@ def run(config: ExportGgufConfig, *, checkpoint: Artifact, out: Draft, report: R
     strings = len(reference.strings)
     compared: dict[str, Compared] = {}
     steps = 2 * len(paths)
-    for done, (quantization, path) in enumerate(paths.items(), len(paths)):
+    for done, (name, path) in enumerate(paths.items(), len(paths)):
         report.progress(done, steps, UNIT)
         threads = config.threads or useful_threads(path, cores())
         ids, log_probabilities_PV = ask(reference.questions(path, threads), out.scratch)
         result = reference.compare(ids, log_probabilities_PV)
-        check(quantization, result, config)
-        compared[quantization] = result
-        notes += _remarks(quantization, result)
+        check(name, result, config)
+        compared[name] = result
+        notes += _remarks(name, result)
 
     rows = [_row(name, paths[name], result, strings) for name, result in compared.items()]
     out.write("quantizations", rows)
