@@ -14,7 +14,7 @@ from torch.nn.functional import logsigmoid
 from stages.lm.loss import IGNORED, balance_loss, row_logprobs
 from stages.lm.model import LanguageModel
 from stages.lm.training.batches import Batch
-from stages.lm.training.loop import Loss, LossFunction
+from stages.lm.training.step import Loss, LossFunction
 
 
 @dataclass(frozen=True)

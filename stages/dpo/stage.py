@@ -64,7 +64,7 @@ def run(
     result = fit(
         model, train, preference_loss(config.beta, config.sft_weight, config.length_normalised), training=config.training,
         compute=config.compute, steps=steps, scratch=out.scratch, report=report, evaluate=evaluate if heldout.rows_per_epoch else None,
-        guard={"seed": config.seed, "checkpoint": checkpoint.id, "preferences": preferences.id}, sequences=2,
+        guard={"seed": config.seed, "checkpoint": checkpoint.id, "preferences": preferences.id}, sequences_per_row=2,
     )  # fmt: skip
     write_checkpoint(out, model, checkpoint, result.metrics, chat.stop_ids)
 

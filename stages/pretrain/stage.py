@@ -12,7 +12,8 @@ from stages.lm.parallel.collectives import main_process_first
 from stages.lm.parallel.fsdp import shard_model
 from stages.lm.parallel.launch import distributed
 from stages.lm.training.batches import Batch, TokenStream, Windows
-from stages.lm.training.loop import Loss, LossFunction, fit
+from stages.lm.training.loop import fit
+from stages.lm.training.step import Loss, LossFunction
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.heldout import Heldout
 from stages.report import Facts, Report

@@ -14,7 +14,8 @@ from stages.lm.parallel import collectives, fsdp
 from stages.lm.parallel.launch import distributed
 from stages.lm.precision import device_of
 from stages.lm.training.batches import Batch
-from stages.lm.training.loop import Loss, LossFunction, fit
+from stages.lm.training.loop import fit
+from stages.lm.training.step import Loss, LossFunction
 from stages.report import Facts, Report
 from stages.sft import examples
 from stages.sft.config import SftConfig

@@ -124,7 +124,7 @@ def dpo(machine: Machine) -> Figures:
     with machine.peak_memory() as memory, TemporaryDirectory() as scratch:
         fitted = fit(
             model, train, preference_loss(0.1, 0.0, False), training=training, compute=compute,
-            steps=steps, scratch=Path(scratch), report=Report(), guard={}, sequences=2,
+            steps=steps, scratch=Path(scratch), report=Report(), guard={}, sequences_per_row=2,
         )  # fmt: skip
     first, last = fitted.metrics[0], fitted.metrics[-1]
     figures: Figures = {

@@ -59,7 +59,7 @@ def test_a_micro_batch_has_room_for_both_answers_of_its_pairs(run, publish, monk
         return lambda model, batch: seen.add(len(batch["ids"])) or loss(model, batch)
 
     monkeypatch.setattr("stages.dpo.stage.preference_loss", counting)
-    monkeypatch.setattr("stages.lm.training.loop.MICRO_BATCH_TOKENS", {"cpu": 4 * 96})
+    monkeypatch.setattr("stages.lm.training.step.MICRO_BATCH_TOKENS", {"cpu": 4 * 96})
     run("dpo", settings(duration=1), **golden.inputs(publish))
     assert seen == {2}
 

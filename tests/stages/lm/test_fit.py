@@ -17,7 +17,8 @@ from stages.lm.model import LanguageModel
 from stages.lm.parallel import collectives
 from stages.lm.training import resume
 from stages.lm.training.batches import Batch
-from stages.lm.training.loop import Fitted, Loss, LossFunction, fit
+from stages.lm.training.loop import Fitted, fit
+from stages.lm.training.step import Loss, LossFunction
 from stages.report import Report
 from tests.stages.lm import rounding, tiny
 
