@@ -125,7 +125,7 @@ def answered(
             generate(
                 model, [prompt for prompt, reason in zip(prompts, refused, strict=True) if not reason],
                 max_new_tokens=config.max_new_tokens, stop=chat.stop_ids, temperature=config.temperature, top_p=config.top_p,
-                seed=seed_for(config.seed, "answers", done), batch_size=config.batch_size, heard=tell,
+                seed=seed_for(config.seed, "answers", done), batch_size=config.batch_size, on_batch=tell,
             )
         )  # fmt: skip
         for one, reason in zip(some, refused, strict=True):
@@ -154,7 +154,7 @@ def _nobody_to_ask(prompts: int, inputs: dict[str, Artifact | None]) -> ConfigEr
 
 def _unaskable(one: Asked, prompt: list[int], chat: ChatFormat, room: int) -> str:
     """Why the model cannot be asked this, or ""."""
-    if chat.forged(one.prompt):
+    if chat.special_token_in(one.prompt):
         return "special_token_in_text"
     return "too_long" if len(prompt) > room else ""
 

@@ -106,7 +106,7 @@ def ask(
         max_new_tokens=new_tokens,
         stop=chat.stop_ids,
         batch_size=batch_size,
-        heard=heard,
+        on_batch=heard,
     )
     given_ids = dict(zip(fitting, said, strict=True))
     answers = []
