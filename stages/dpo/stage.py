@@ -1,4 +1,4 @@
-"""dpo: a checkpoint after sft and preference pairs → a checkpoint that prefers the chosen answers."""
+"""dpo: a checkpoint and preference pairs → a checkpoint that prefers the chosen answers."""
 
 from __future__ import annotations
 

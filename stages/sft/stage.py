@@ -17,13 +17,13 @@ from stages.lm.parallel import collectives, fsdp
 from stages.lm.parallel.launch import distributed
 from stages.lm.precision import device_of
 from stages.lm.training.batches import Batch
-from stages.lm.training.loop import fit
+from stages.lm.training.loop import Fitted, fit
 from stages.lm.training.step import Loss, LossFunction
 from stages.report import Facts, Report
 from stages.sft import examples
 from stages.sft.config import SftConfig
 from stages.sft.examples import ExampleSets
-from stages.sft.packing import PackedChats
+from stages.sft.packing import Example, PackedChats
 from stages.sft.replay import WithReplay, replayed_rows, windows
 
 ROWS_AT_ONCE = 32  # of a held-out evaluation
@@ -42,13 +42,7 @@ def run(
 ) -> Facts:
     """Train on the assistant's tokens only, with conversations packed into rows.
 
-    Args:
-        config: Settings.
-        checkpoint: The model to train.
-        conversations: What it learns to say.
-        token_shards: Pretraining text; read only if `replay` is above 0.
-        out: The draft of the new checkpoint.
-        report: Receives progress, metrics and notes.
+    `token_shards` holds pretraining text and is read only if `replay` is above 0.
 
     Raises:
         InputError: No conversation is left to train on.
@@ -95,13 +89,26 @@ def run(
     if not collectives.is_main_process():
         return Facts()
 
+    return _facts(config, found, chats, heldout_rows, chat, out, result)
+
+
+def _facts(
+    config: SftConfig,
+    found: ExampleSets,
+    chats: PackedChats,
+    heldout_rows: list[tuple[Example, Messages]],
+    chat: ChatFormat,
+    out: Draft,
+    result: Fitted,
+) -> Facts:
+    """Figures and sample answers of the finished checkpoint."""
     model = load_model(out.files, device_of())
-    answered = [messages for _, messages in heldout_rows[: config.answers]]
-    stops, samples = answers(model, chat, answered, config.max_new_tokens)
+    prompts = [messages for _, messages in heldout_rows[: config.answers]]
+    stops, samples = answers(model, chat, prompts, config.max_new_tokens)
     figures = {
         "heldout_loss": result.metrics[-1].get("heldout_loss"),
         "stops": stops,
-        "answered": len(answered),
+        "answered": len(prompts),
         "conversations": len({example.name for example in found.train}),
         "heldout_conversations": len(heldout_rows),
         "assistant_tokens": chats.answer_tokens,
@@ -111,12 +118,8 @@ def run(
         "dropped": found.rejected.total(),
         **result.figures,
     }
-    return Facts(
-        figures=figures,
-        rejected=dict(sorted(found.rejected.items())),
-        samples=samples,
-        notes=result.notes,
-    )
+    rejected = dict(sorted(found.rejected.items()))
+    return Facts(figures=figures, rejected=rejected, samples=samples, notes=result.notes)
 
 
 def _with_replay(

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stages.lm.attention import MANUAL_UP_TO, attend, visibility_bias
+from stages.lm.attention import MAX_MANUAL_TOKENS, attend, visibility_bias
 from tests.gpu.machine import CheckError, Figures, Machine
 
 HALF_BFLOAT16 = 2.0**-9  # most relative error of rounding to bfloat16, which has 8 bits of mantissa
@@ -36,11 +36,11 @@ def masked_attention(machine: Machine) -> Figures:
     Whoever loses a mask, a head or the scale is off by a tenth at least.
     """
     figures: Figures = {}
-    lengths = (192, MANUAL_UP_TO + 128)
+    lengths = (192, MAX_MANUAL_TOKENS + 128)
     heads = ((2, 2), (4, 2)) if machine.small else ((16, 16), (16, 4))
     masks = ("causal", "segments", "window")
     for (name, dtype), T, (H, K), mask in product(DTYPES.items(), lengths, heads, masks):
-        if machine.small and T > MANUAL_UP_TO and mask == "window":
+        if machine.small and T > MAX_MANUAL_TOKENS and mask == "window":
             continue  # seconds, and the same kernel as with segments
         errors, largest = _errors(machine, dtype, H, K, T, mask)
         step = HALF_BFLOAT16 * (largest + 2)
@@ -140,7 +140,7 @@ def attention_memory(machine: Machine) -> Figures:
     B H T S values each. Here one whole layer may take half of a single copy of them, and no
     operation may make as much, with a bias and without, in both formats.
     """
-    B, H, K, T, N = 1, *machine.either((8, 2, MANUAL_UP_TO + 128, 16), (32, 8, 2048, 64))
+    B, H, K, T, N = 1, *machine.either((8, 2, MAX_MANUAL_TOKENS + 128, 16), (32, 8, 2048, 64))
     figures: Figures = {}
     too_much: list[str] = []
     for (name, dtype), mask in product(DTYPES.items(), ("segments", "causal")):

@@ -63,10 +63,14 @@ def bfloat16_and_float32(machine: Machine) -> Figures:
     worst = used.index(max(used))
     off = float((rounded - logits).norm() / logits.norm())
     figures: Figures = {
-        "first_loss": exact[0], "last_loss": exact[-1], "last_loss_bfloat16": found[-1],
-        "largest_difference": differences[worst], "its_bound": bounds[worst],
-        "logits_off": off, "logits_bound": share,
-    }  # fmt: skip
+        "first_loss": exact[0],
+        "last_loss": exact[-1],
+        "last_loss_bfloat16": found[-1],
+        "largest_difference": differences[worst],
+        "its_bound": bounds[worst],
+        "logits_off": off,
+        "logits_bound": share,
+    }
     if not max(used) <= 1:
         raise CheckError(f"the loss of step {worst} is off by more than rounding", figures)
     if not 0 < off <= share:
@@ -155,10 +159,16 @@ def _fitted(
     model = made_up.model(sizes, machine.device)
     compute = made_up.compute(micro_batch_rows=4, compile="on" if machine.on_gpu else "off")
     fit(
-        model, made_up.Windows(sizes, 8), next_token_loss(0.0),
-        training=made_up.training(batch_rows=8), compute=compute, steps=STEPS, scratch=scratch,
-        report=report or made_up.Listener(), guard={"seed": 1},
-    )  # fmt: skip
+        model,
+        made_up.Windows(sizes, 8),
+        next_token_loss(0.0),
+        training=made_up.training(batch_rows=8),
+        compute=compute,
+        steps=STEPS,
+        scratch=scratch,
+        report=report or made_up.Listener(),
+        guard={"seed": 1},
+    )
     return dict(model.named_parameters())
 
 
@@ -180,19 +190,25 @@ def experts(machine: Machine) -> Figures:
     `bfloat16_and_float32`: the loss itself stands for the deviation of the logits.
     """
     sizes = made_up.config(
-        architecture="qwen3_moe", experts=machine.either(4, 8), experts_per_token=2,
+        architecture="qwen3_moe",
+        experts=machine.either(4, 8),
+        experts_per_token=2,
         **machine.either({"expert_width": 48}, {"expert_width": 384, "width": 256, "heads": 8}),
-    )  # fmt: skip
+    )
     batch = made_up.Windows(sizes, 8).rows(0, 0, 8)
     exact, exact_norm, _ = _pass(torch.device("cpu"), sizes, batch, torch.float32)
     loss, norm, without = _pass(machine.device, sizes, batch, torch.float32)
     rounded, _, _ = _pass(machine.device, sizes, batch, torch.bfloat16)
     bound = 2 * bfloat16_share(sizes) * exact
     figures: Figures = {
-        "loss": loss, "loss_on_cpu": exact,
-        "gradient_norm": norm, "gradient_norm_on_cpu": exact_norm,
-        "loss_bfloat16": rounded, "bfloat16_bound": bound, "weights_without_gradient": without,
-    }  # fmt: skip
+        "loss": loss,
+        "loss_on_cpu": exact,
+        "gradient_norm": norm,
+        "gradient_norm_on_cpu": exact_norm,
+        "loss_bfloat16": rounded,
+        "bfloat16_bound": bound,
+        "weights_without_gradient": without,
+    }
     if not (abs(loss / exact - 1) < 2**-12 and abs(norm / exact_norm - 1) < 2**-12):
         raise CheckError("loss or gradient in float32 is not the CPU's", figures)
     if not abs(rounded - exact) <= bound:

@@ -20,11 +20,17 @@ DIFFERENT = 8  # batches that Windows gives before it begins again
 
 
 def config(**changes: Any) -> ModelConfig:
-    """A small model with grouped queries and an output table of its own."""
+    """A small model with grouped queries and a separate output table."""
     sizes = {
-        "vocab_size": 512, "width": 64, "layers": 2, "heads": 4, "kv_heads": 2, "ffn_width": 96,
-        "context": 128, "tied_embeddings": False,
-    }  # fmt: skip
+        "vocab_size": 512,
+        "width": 64,
+        "layers": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "ffn_width": 96,
+        "context": 128,
+        "tied_embeddings": False,
+    }
     return ModelConfig(**(sizes | changes))
 
 

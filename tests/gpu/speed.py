@@ -104,10 +104,16 @@ def ours(
     compute = made_up.compute(compile="on" if machine.on_gpu else "off")
     with TemporaryDirectory() as scratch:
         fitted = fit(
-            model, made_up.Windows(sizes, training.batch_rows), next_token_loss(0.0),
-            training=training, compute=compute, steps=warm_up + steps, scratch=Path(scratch),
-            report=made_up.Listener(clock.tick), guard={},
-        )  # fmt: skip
+            model,
+            made_up.Windows(sizes, training.batch_rows),
+            next_token_loss(0.0),
+            training=training,
+            compute=compute,
+            steps=warm_up + steps,
+            scratch=Path(scratch),
+            report=made_up.Listener(clock.tick),
+            guard={},
+        )
     return {
         "tokens_per_second": steps * training.batch_rows * sizes.context / clock.seconds,
         "first_loss": fitted.metrics[0]["loss"],

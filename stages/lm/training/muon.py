@@ -2,8 +2,8 @@
 
 The update of a weight matrix is its momentum with all singular values set to about 1, so that no
 direction of the matrix is learned faster than another. Newton-Schulz iterations find it with
-matrix products alone. torch.optim.Muon computes these products in bfloat16 on every machine. This one
-uses the format that the machine has natively, and batches matrices of one shape.
+matrix products alone. torch.optim.Muon computes these products in bfloat16 on every machine. This
+one uses the format that the machine has natively, and batches matrices of one shape.
 
 Shapes: n matrices of one shape, R rows, C columns.
 """
