@@ -34,9 +34,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from stages.lm import precision
 from stages.lm.config import Compute, ModelConfig, Training
 from stages.lm.model import LanguageModel
-from stages.lm.training.step import choose_micro_batch_rows
 from stages.lm.training.muon import Muon, update_flops
 from stages.lm.training.optimizers import gradient_norm, make_optimizers
+from stages.lm.training.step import choose_micro_batch_rows
 from stages.pretrain.stage import next_token_loss
 from tests.bench import machine
 
