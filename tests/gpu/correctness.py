@@ -1,4 +1,4 @@
-"""Training computes the right thing: bfloat16 beside float32, a resumed run, a mixture of experts.
+"""Training computes the right results: in bfloat16, in a resumed run, with experts.
 
 Shapes: R rows, T tokens, V vocabulary.
 """
@@ -31,12 +31,12 @@ STOPPED_AFTER = 3
 
 
 def bfloat16_share(sizes: ModelConfig) -> float:
-    """What share of the logits' size bfloat16 products may put them off by, to first order.
+    """Largest relative error of logits from bfloat16 products, to first order.
 
     bfloat16 has 8 bits of mantissa, so rounding to it is off by at most 2^-9. A product rounds both
     factors and the result: 3 x 2^-9. A token passes six products in a layer (queries with keys and
     values, scores, weights with values, output; gate with up, down) and one for the logits. Their
-    roundings are independent, so they add up as squares do.
+    rounding errors are independent, so their squares add up.
     """
     return 3 * HALF_BFLOAT16 * (6 * sizes.layers + 1) ** 0.5
 
@@ -87,7 +87,7 @@ def _losses(
     dtype: torch.dtype,
     steps: int,
 ) -> tuple[list[float], list[float], Tensor]:
-    """Loss of each step; the deviation of the logits over the vocabulary then; the first logits."""
+    """Loss and standard deviation of the logits at each step, and the first logits."""
     model = made_up.model(sizes, machine.device, loud=True)
     training = made_up.training(learning_rate=3e-3)
     optimizers = make_optimizers(model, training, dtype)
@@ -114,9 +114,9 @@ def _losses(
 def resume(machine: Machine) -> Figures:
     """A run of `fit` that is stopped and continued ends in the same bits as one that is not.
 
-    The rows are so long that attention's backward pass sums over several blocks of keys: kernels
-    that add these up in the order in which they happen to end give other bits in every run. That is
-    looked at first, with two whole runs.
+    The rows are so long that attention's backward pass sums over several blocks of keys. Kernels
+    that add blocks in the order in which they finish give other bits in every run. Two whole runs
+    check that first.
     """
     changes = machine.either({}, {"width": 256, "layers": 4, "context": 1024})
     sizes = made_up.config(**changes)
@@ -155,7 +155,7 @@ def _fitted(
     scratch: Path,
     report: made_up.Listener | None = None,
 ) -> dict[str, Tensor]:
-    """The weights after STEPS steps of two micro-batches each, as the machine trains by default."""
+    """The weights after STEPS steps of two micro-batches each, in the default precision."""
     model = made_up.model(sizes, machine.device)
     compute = made_up.compute(micro_batch_rows=4, compile="on" if machine.on_gpu else "off")
     fit(

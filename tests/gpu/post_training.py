@@ -1,4 +1,4 @@
-"""SFT under document masks, DPO, generation and evaluation, as the stages do them.
+"""SFT with document masks, DPO, generation and evaluation, as the stages run them.
 
 Shapes: B rows, T tokens, 4 choices of an item.
 """
@@ -46,7 +46,7 @@ REAL = {
 
 
 def sft(machine: Machine) -> Figures:
-    """Conversations packed into rows: none sees another, and training on them brings the loss down.
+    """Packed conversations do not see each other, and training on them lowers the loss.
 
     The loss of packed rows is the sum of that of the conversations alone. In float32 the two may
     differ by 2^-14: rotary positions go on through a row, so their angles are rounded differently
@@ -128,8 +128,8 @@ def _examples(sizes: ModelConfig, count: int) -> list[Example]:
 def dpo(machine: Machine) -> Figures:
     """The first loss is ln 2, as policy and reference are one model; after that it falls.
 
-    ROUNDING is what the stage allows the first loss: policy and reference are computed in batches
-    of other sizes, so bfloat16 products may be rounded otherwise.
+    ROUNDING is the difference that the stage allows: policy and reference are computed in batches
+    of different sizes, so bfloat16 products may be rounded differently.
     """
     sizes = machine.either(made_up.config(), ModelConfig(**REAL, context=512))
     pairs, rows, steps = machine.either((8, 4, 6), (32, 16, 12))
@@ -187,8 +187,8 @@ def generation(machine: Machine) -> Figures:
     """Greedy text in float32, batched and with a cache, is that of the CPU token by token.
 
     The CPU reads the whole text again for every token, one prompt at a time and without a cache.
-    A token counts only where the CPU's first choice is ahead by 2^-10 of the logits' deviation:
-    nearer ones are for rounding to decide, and end the comparison of that prompt.
+    A token counts only where the CPU's first choice is ahead by 2^-10 of the logits' deviation.
+    Otherwise rounding decides, and the comparison of that prompt ends.
     """
     sizes = made_up.config(**machine.either({}, {"width": 256, "layers": 4, "context": 512}))
     new = machine.either(16, 64)
