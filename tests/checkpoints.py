@@ -1,4 +1,8 @@
-"""Tiny checkpoints as transformers writes them: peaked distributions from random weights, a tokenizer trained on Python's docstrings."""
+"""Tiny checkpoints as transformers writes them.
+
+Their weights are random, with peaked distributions. Their tokenizer is trained on docstrings of
+Python.
+"""
 
 from __future__ import annotations
 
@@ -21,15 +25,17 @@ from transformers import (
     Qwen3ForCausalLM,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
-)  # fmt: skip
+)
 from transformers.utils import logging
 
 from data_contracts import Artifact
 from data_contracts.bundles import LLAMA3_SPLIT
 
 CHAT_TEMPLATE = (
-    "{%- for message in messages -%}<|im_start|>{{ message.role }}\n{% if message.role == 'assistant' %}"
-    "{%- generation -%} {{ message.content | trim }}<|im_end|>{% endgeneration %}\n{% else %}{{ message.content }}<|im_end|>\n{% endif %}"
+    "{%- for message in messages -%}<|im_start|>{{ message.role }}\n"
+    "{% if message.role == 'assistant' %}"
+    "{%- generation -%} {{ message.content | trim }}<|im_end|>{% endgeneration %}\n"
+    "{% else %}{{ message.content }}<|im_end|>\n{% endif %}"
     "{%- endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 SPECIAL = ["<|endoftext|>", "<|pad|>", "<|im_start|>", "<|im_end|>"]
@@ -45,32 +51,37 @@ KINDS: dict[str, tuple[Any, Any, dict[str, Any]]] = {
     "qwen3_moe": (Qwen3MoeConfig, Qwen3MoeForCausalLM, MIXTURE),
 }
 METRICS = [
-    {"step": step, "tokens": 1000 * step, "loss": 6.25 - step, "heldout_loss": 6.5 - step if step % 2 == 0 else None, "skipped": False}
+    {
+        "step": step,
+        "tokens": 1000 * step,
+        "loss": 6.25 - step,
+        "heldout_loss": 6.5 - step if step % 2 == 0 else None,
+        "skipped": False,
+    }
     for step in range(5)
-]  # fmt: skip
+]
 
 
 @cache
 def tokenizer(special: tuple[str, ...] = tuple(SPECIAL), size: int = 500) -> Tokenizer:
     """Byte-level BPE of `size` tokens with the split pattern of Llama 3."""
-    made = Tokenizer(models.BPE())
-    made.pre_tokenizer = pre_tokenizers.Sequence(
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
             pre_tokenizers.Split(Regex(LLAMA3_SPLIT), "isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    made.decoder = decoders.ByteLevel()
+    bpe.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=size,
         special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    made.train_from_iterator(
-        [pydoc.plain(pydoc.render_doc(module)) for module in (string, pydoc)], trainer
-    )
-    return made
+    texts = [pydoc.plain(pydoc.render_doc(module)) for module in (string, pydoc)]
+    bpe.train_from_iterator(texts, trainer)
+    return bpe
 
 
 def tiny_checkpoint(
@@ -83,14 +94,34 @@ def tiny_checkpoint(
     change: Callable[[dict[str, torch.Tensor]], None] | None = None,
     **sizes: Any,
 ) -> Artifact:
-    """A published checkpoint of about 0.1 M random weights. `change` may alter its weights; `sizes` go to transformers' config."""
+    """Publish a checkpoint of about 0.1 M random weights.
+
+    Args:
+        publish: Publishes the artifact.
+        kind: A key of KINDS.
+        tied: Use the embedding as the output table.
+        unused_rows: Rows of the embedding beyond the vocabulary of the tokenizer.
+        special: Special tokens: bos and eos, pad, then further ones.
+        change: Alters the weights in place.
+        **sizes: Further settings of transformers' config.
+    """
     config_class, model_class, extra = KINDS[kind]
     words = tokenizer(special)
     settings = {
-        "vocab_size": words.get_vocab_size() + unused_rows, "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 128, "tie_word_embeddings": tied,
-        "initializer_range": 0.3, "bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1,
-    }  # fmt: skip
+        "vocab_size": words.get_vocab_size() + unused_rows,
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": tied,
+        "initializer_range": 0.3,
+        "bos_token_id": 0,
+        "eos_token_id": 0,
+        "pad_token_id": 1,
+    }
     logging.disable_progress_bar()
     torch.manual_seed(0)
     model = model_class(config_class(**settings | extra | sizes))
@@ -98,17 +129,24 @@ def tiny_checkpoint(
         change(model.state_dict())
     model.generation_config.eos_token_id = [0, 3]
     fast = PreTrainedTokenizerFast(
-        tokenizer_object=words, bos_token=special[0], eos_token=special[0], pad_token=special[1], chat_template=CHAT_TEMPLATE,
+        tokenizer_object=words,
+        bos_token=special[0],
+        eos_token=special[0],
+        pad_token=special[1],
+        chat_template=CHAT_TEMPLATE,
         additional_special_tokens=list(special[2:]),
-    )  # fmt: skip
-    with TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        fast.save_pretrained(folder)
-        files = {path.name: path.read_bytes() for path in Path(folder).iterdir()}
-    config = json.loads(files["config.json"])
-    config |= (
-        {"num_experts": config["num_local_experts"]} if kind == "qwen3_moe" else {}
-    )  # the name that all readers know
-    return publish(
-        "checkpoint", files=files | {"config.json": json.dumps(config).encode()}, metrics=METRICS
     )
+    files = _saved(model, fast)
+    config = json.loads(files["config.json"])
+    if kind == "qwen3_moe":
+        config["num_experts"] = config["num_local_experts"]  # the name that all readers know
+    files["config.json"] = json.dumps(config).encode()
+    return publish("checkpoint", files=files, metrics=METRICS)
+
+
+def _saved(*parts: Any) -> dict[str, bytes]:
+    """The files that a model and its tokenizer save, by name."""
+    with TemporaryDirectory() as folder:
+        for part in parts:
+            part.save_pretrained(folder)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}

@@ -90,7 +90,7 @@ def _answer_chunk(
         top_p=config.top_p,
         seed=seed_for(config.seed, "answers", start),
         batch_size=config.batch_size,
-        heard=report_batch,
+        on_batch=report_batch,
     )
     answers = iter(generated)
     for prompt, reason in zip(chunk, reasons, strict=True):
@@ -108,6 +108,6 @@ def _reason_not_to_ask(
     prompt: AnsweredPrompt, token_ids: list[int], chat: ChatFormat, max_tokens: int
 ) -> str:
     """Returns why the model cannot be asked, as a short name; empty if it can."""
-    if chat.forged(prompt.prompt):
+    if chat.special_token_in(prompt.prompt):
         return "special_token_in_text"
     return "too_long" if len(token_ids) > max_tokens else ""

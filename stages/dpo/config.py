@@ -11,10 +11,10 @@ from stages.lm.config import Compute, Training
 
 
 class DpoTraining(Training):
-    """As in pretraining, with far gentler rates; a row is a pair."""
+    """As in pretraining, with much lower learning rates. A row is a pair."""
 
     optimizer: Literal["adamw", "muon"] = Field(
-        "adamw", description="muon: Muon for the matrices of the blocks, AdamW for all else"
+        "adamw", description="muon: Muon for the matrices of the blocks, AdamW for all others"
     )
     learning_rate: float = Field(5e-5, gt=0, le=1, description="Peak learning rate of AdamW")
     matrix_learning_rate: float = Field(
@@ -45,25 +45,27 @@ class DpoTraining(Training):
 
 
 class DpoConfig(StageConfig):
+    """Settings of dpo."""
+
     training: DpoTraining = Field(DpoTraining(), description="How the model is optimized")
     beta: float = Field(
         0.1,
         gt=0,
         le=100,
-        description="How much a preference is worth against staying near the reference",
+        description="Weight of a preference against staying near the reference",
     )
     sft_weight: float = Field(
         0.2,
         ge=0,
         le=100,
-        description="Weight of the loss of the chosen answers, per token; keeps a small model fluent",
+        description="Weight of the chosen answers' loss per token; keeps a small model fluent",
     )
     length_normalised: bool = Field(
         False,
-        description="Compare log-probabilities per token, so that long answers do not weigh more",
+        description="Compare log-probabilities per token, so that long answers have no more weight",
     )
     heldout_pairs: int = Field(
-        256, ge=0, le=1 << 30, description="Held-out pairs that an evaluation reads at most"
+        256, ge=0, le=1 << 30, description="Most held-out pairs that an evaluation reads"
     )
     seed: int = Field(0, ge=0, le=1 << 62, description="Seed of the order of the pairs")
     compute: Compute = execution(Compute(), "Where and how the training runs")

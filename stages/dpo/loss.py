@@ -14,12 +14,18 @@ from torch.nn.functional import logsigmoid
 from stages.lm.loss import IGNORED, balance_loss, row_logprobs
 from stages.lm.model import LanguageModel
 from stages.lm.training.batches import Batch
-from stages.lm.training.loop import Loss, LossFunction
+from stages.lm.training.step import Loss, LossFunction
 
 
 @dataclass(frozen=True)
-class Compared:
-    """All [B]. loss: of DPO. margin: reward of chosen less that of rejected. chosen: log-probability of the chosen answer per token."""
+class PairComparison:
+    """How the policy compares the answers of pairs.
+
+    Attributes:
+        loss: [B], DPO loss.
+        margin: [B], reward of the chosen answer less that of the rejected one.
+        chosen: [B], log-probability of the chosen answer, per token.
+    """
 
     loss: Tensor
     margin: Tensor
@@ -30,39 +36,47 @@ def answer_logprobs(model: LanguageModel, batch: Batch) -> Tensor:
     """[B, 2] log-probability of each answer, its end token included."""
     ids, labels, lengths = (batch[name].flatten(0, 1) for name in ("ids", "labels", "lengths"))
     real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
-    return model(ids, lambda hidden, table: row_logprobs(hidden, table, labels), real_BT=real).view(
-        -1, 2
-    )
+
+    def head(hidden_BTD: Tensor, weight_VD: Tensor) -> Tensor:
+        return row_logprobs(hidden_BTD, weight_VD, labels)
+
+    return model(ids, head, real_BT=real).view(-1, 2)
 
 
 def compare(
     policy_B2: Tensor, reference_B2: Tensor, tokens_B2: Tensor, beta: float, length_normalised: bool
-) -> Compared:
-    """-log sigmoid(beta * ((chosen - its reference) - (rejected - its reference))), and the rewards beta * (policy - reference).
+) -> PairComparison:
+    """-log sigmoid(beta * ((chosen - its reference) - (rejected - its reference))).
 
-    length_normalised: each log-probability is divided by the number of the answer's tokens first.
+    Args:
+        policy_B2: Log-probability of each answer under the model in training.
+        reference_B2: The same under the frozen reference.
+        tokens_B2: Tokens of each answer.
+        beta: Scale of the rewards, beta * (policy - reference).
+        length_normalised: Divide each log-probability by the number of tokens first.
     """
     change_B2 = policy_B2 - reference_B2
     if length_normalised:
         change_B2 = change_B2 / tokens_B2
     margin_B = beta * (change_B2[:, 0] - change_B2[:, 1])
-    return Compared(-logsigmoid(margin_B), margin_B, policy_B2[:, 0] / tokens_B2[:, 0])
+    return PairComparison(-logsigmoid(margin_B), margin_B, policy_B2[:, 0] / tokens_B2[:, 0])
 
 
 def preference_loss(beta: float, sft_weight: float, length_normalised: bool) -> LossFunction:
-    """For `fit`: the DPO loss, plus sft_weight times the chosen answer's negative log-likelihood per token (Pang et al. 2024)."""
+    """The DPO loss, plus the negative log-likelihood of the chosen answers (Pang et al. 2024).
+
+    Args:
+        beta: See `compare`.
+        sft_weight: Weight of the negative log-likelihood per token.
+        length_normalised: See `compare`.
+    """
 
     def loss(model: LanguageModel, batch: Batch) -> Loss:
         policy_B2 = answer_logprobs(model, batch)
-        found = compare(
-            policy_B2, batch["reference"], counted(batch["labels"]), beta, length_normalised
-        )
-        pairs = len(policy_B2)
-        total = (
-            found.loss.sum()
-            - sft_weight * found.chosen.sum()
-            + balance_loss(model.balance_B.view(-1, 2).mean(1), 1)
-        )
+        tokens_B2 = counted(batch["labels"])
+        found = compare(policy_B2, batch["reference"], tokens_B2, beta, length_normalised)
+        balance = balance_loss(model.balance_B.view(-1, 2).mean(1), 1)
+        total = found.loss.sum() - sft_weight * found.chosen.sum() + balance
         figures = {
             "loss": found.loss.sum(),
             "reward_margin": found.margin.sum(),
@@ -70,9 +84,9 @@ def preference_loss(beta: float, sft_weight: float, length_normalised: bool) -> 
         }
         return Loss(
             total,
-            pairs,
-            batch["lengths"].sum(),
-            {name: value.detach().float() for name, value in figures.items()},
+            weight=len(policy_B2),
+            tokens=batch["lengths"].sum(),
+            figures={name: value.detach().float() for name, value in figures.items()},
         )
 
     return loss

@@ -1,6 +1,7 @@
-"""Preference pairs as batches: both answers of a pair, with the log-probabilities that the frozen reference gives them.
+"""Batches of preference pairs, with the log-probabilities that the frozen reference gives them.
 
-Costs 8 bytes of memory per token of both answers. Shapes: B pairs, 2 answers (chosen, rejected), T tokens of the longest in the batch.
+Costs 8 bytes of memory per token of both answers. Shapes: B pairs, 2 answers (chosen, rejected),
+T tokens of the longest answer in the batch, R pairs in all.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,109 +23,154 @@ from stages.lm.model import LanguageModel
 from stages.lm.training.batches import Batch, visits
 from stages.report import Report
 
-AT_ONCE = 512  # pairs tokenized together
+AT_ONCE = 512  # pairs that are read together
+COLUMNS = ["id", "prompt", "chosen", "rejected", "split"]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Tokens read and tokens wanted after each, of the chosen and of the rejected answer."""
+    """One preference pair.
+
+    Attributes:
+        name: Id of the pair.
+        chosen: Tokens that the model reads with the chosen answer, and the token that follows each
+            (IGNORED before the answer). Both int32.
+        rejected: The same with the rejected answer.
+    """
 
     name: str
     chosen: tuple[np.ndarray, np.ndarray]
     rejected: tuple[np.ndarray, np.ndarray]
 
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of each side, prompt included."""
+        return len(self.chosen[0]), len(self.rejected[0])
+
 
 def read(
     preferences: Artifact, chat: ChatFormat, context: int, rejected: Counter[str]
 ) -> dict[str, list[Pair]]:
-    """Pairs by split; those that do not fit the context or spell out a special token are counted in `rejected`."""
+    """Read all pairs.
+
+    Args:
+        preferences: The artifact.
+        chat: Encodes prompts and answers.
+        context: Largest number of tokens of a prompt with its answer.
+        rejected: Receives the number of rejected pairs by reason.
+
+    Returns:
+        The pairs by split.
+    """
     found: dict[str, list[Pair]] = {"train": [], "heldout": []}
-    for batch in preferences.batches(
-        "pairs", ["id", "prompt", "chosen", "rejected", "split"], batch_size=AT_ONCE
-    ):
+    for batch in preferences.batches("pairs", COLUMNS, batch_size=AT_ONCE):
         for row in batch.to_pylist():
-            whole = [
-                [*row["prompt"], {"role": "assistant", "content": row[side]}]
-                for side in ("chosen", "rejected")
-            ]
-            if any(chat.forged(messages) for messages in whole):
-                rejected["special_token_in_text"] += 1
-                continue
-            asked = len(chat.prompts([row["prompt"]])[0])
-            sides = []
-            for encoded in chat.encode(whole):
-                taken, wanted = encoded.shifted(IGNORED)
-                wanted[: asked - 1] = IGNORED  # the answer in question counts, not earlier ones
-                sides.append((taken, wanted))
-            if max(len(taken) for taken, _ in sides) > context:
-                rejected["too_long"] += 1
-            elif all(map(np.array_equal, *sides)):
-                rejected["equal"] += 1
+            pair, reason = _pair(row, chat, context)
+            if pair is None:
+                rejected[reason] += 1
             else:
-                found[row["split"]].append(Pair(row["id"], sides[0], sides[1]))
+                found[row["split"]].append(pair)
     return found
 
 
+def _pair(row: dict[str, Any], chat: ChatFormat, context: int) -> tuple[Pair | None, str]:
+    """The pair of a row, or None and the reason of rejection."""
+    conversations = [
+        [*row["prompt"], {"role": "assistant", "content": row[side]}]
+        for side in ("chosen", "rejected")
+    ]
+    if any(chat.special_token_in(messages) for messages in conversations):
+        return None, "special_token_in_text"
+    prompt_tokens = len(chat.prompts([row["prompt"]])[0])
+    sides = []
+    for encoded in chat.encode(conversations):
+        ids, labels = encoded.shifted(IGNORED)
+        labels[: prompt_tokens - 1] = IGNORED  # earlier answers of the conversation do not count
+        sides.append((ids, labels))
+    pair = Pair(row["id"], sides[0], sides[1])
+    if max(pair.lengths) > context:
+        return None, "too_long"
+    if all(map(np.array_equal, pair.chosen, pair.rejected)):
+        return None, "equal"
+    return pair, ""
+
+
 class PairBatches:
-    """{"ids": [B, 2, T], "labels": [B, 2, T], "lengths": [B, 2], "reference": [B, 2]}; each epoch in an order of its own."""
+    """Batches of pairs, each epoch in another random order.
+
+    A batch is {"ids": [B, 2, T], "labels": [B, 2, T], "lengths": [B, 2], "reference": [B, 2]}.
+
+    Args:
+        pairs: The pairs.
+        batch_rows: B.
+        seed: Determines the order.
+        pad: Id of the padding token.
+    """
 
     def __init__(self, pairs: Sequence[Pair], batch_rows: int, seed: int, pad: int):
-        self._pairs, self._batch_rows, self._seed, self._pad = pairs, batch_rows, seed, pad
+        self._pairs = pairs
+        self._batch_rows = batch_rows
+        self._seed = seed
+        self._pad = pad
         self.rows_per_epoch = len(pairs)
         self.reference_R2 = torch.zeros(len(pairs), 2)
 
     @property
     def tokens_per_row(self) -> float:
-        return sum(len(pair.chosen[0]) + len(pair.rejected[0]) for pair in self._pairs) / max(
-            1, len(self._pairs)
-        )
+        """Mean number of tokens of a pair, both answers together."""
+        total = sum(sum(pair.lengths) for pair in self._pairs)
+        return total / max(1, len(self._pairs))
 
     def at(self, numbers: Sequence[int]) -> Batch:
-        """These pairs, padded to the longest answer among them."""
+        """The pairs with these numbers, padded to the longest answer among them."""
         pairs = [self._pairs[number] for number in numbers]
-        longest = max(len(side[0]) for pair in pairs for side in (pair.chosen, pair.rejected))
-        ids, labels = (
-            torch.full((len(pairs), 2, longest), self._pad),
-            torch.full((len(pairs), 2, longest), IGNORED),
-        )
+        longest = max(max(pair.lengths) for pair in pairs)
+        shape = (len(pairs), 2, longest)
+        ids = torch.full(shape, self._pad)
+        labels = torch.full(shape, IGNORED)
         for row, pair in enumerate(pairs):
-            for place, (taken, wanted) in enumerate((pair.chosen, pair.rejected)):
-                ids[row, place, : len(taken)] = torch.from_numpy(taken)
-                labels[row, place, : len(wanted)] = torch.from_numpy(wanted)
-        lengths = torch.tensor([[len(pair.chosen[0]), len(pair.rejected[0])] for pair in pairs])
+            for side, (side_ids, side_labels) in enumerate((pair.chosen, pair.rejected)):
+                ids[row, side, : len(side_ids)] = torch.from_numpy(side_ids)
+                labels[row, side, : len(side_labels)] = torch.from_numpy(side_labels)
         return {
             "ids": ids,
             "labels": labels,
-            "lengths": lengths,
+            "lengths": torch.tensor([pair.lengths for pair in pairs]),
             "reference": self.reference_R2[list(numbers)],
         }
 
     def rows(self, step: int, first: int, count: int) -> Batch:
-        return self.at(self._places(step, first, count))
+        return self.at(self._visited(step, first, count))
 
     def documents(self, step: int) -> list[str]:
-        return sorted(
-            {self._pairs[number].name for number in self._places(step, 0, self._batch_rows)}
-        )
+        numbers = self._visited(step, 0, self._batch_rows)
+        return sorted({self._pairs[number].name for number in numbers})
 
-    def _places(self, step: int, first: int, count: int) -> list[int]:
-        return visits(step * self._batch_rows + first, count, self.rows_per_epoch, self._seed)[
-            1
-        ].tolist()
+    def _visited(self, step: int, first: int, count: int) -> list[int]:
+        first_visit = step * self._batch_rows + first
+        _, numbers = visits(first_visit, count, self.rows_per_epoch, self._seed)
+        return numbers.tolist()
 
     @torch.no_grad()
     def remember_reference(self, model: LanguageModel, rows_at_once: int, report: Report) -> None:
-        """Log-probabilities under the model as it is now: the frozen reference, which need not be kept in memory then."""
+        """Compute the log-probabilities under the model as it is now, which is the reference.
+
+        So no second model is kept in memory during the training.
+
+        Args:
+            model: The model before its first step.
+            rows_at_once: Pairs of one forward pass.
+            report: Receives progress.
+        """
         device = model.head_weight.device
         for start in range(0, len(self._pairs), rows_at_once):
-            numbers = range(start, min(start + rows_at_once, len(self._pairs)))
-            self.reference_R2[start : numbers.stop] = self.logprobs(
-                model, self.at(numbers), device
-            ).cpu()
-            report.progress(numbers.stop, len(self._pairs), "reference pairs")
+            end = min(start + rows_at_once, len(self._pairs))
+            logprobs_B2 = self.logprobs(model, self.at(range(start, end)), device)
+            self.reference_R2[start:end] = logprobs_B2.cpu()
+            report.progress(end, len(self._pairs), "reference pairs")
 
     @staticmethod
     def logprobs(model: LanguageModel, batch: Batch, device: torch.device) -> Tensor:
-        return answer_logprobs(
-            model, {name: tensor.to(device) for name, tensor in batch.items()}
-        ).float()
+        """[B, 2] log-probability of each answer, in float32."""
+        on_device = {name: tensor.to(device) for name, tensor in batch.items()}
+        return answer_logprobs(model, on_device).float()

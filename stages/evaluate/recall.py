@@ -180,7 +180,7 @@ def ask(
         max_new_tokens=new_tokens,
         stop=chat.stop_ids,
         batch_size=batch_size,
-        heard=on_progress,
+        on_batch=on_progress,
     )
     ids_by_number = dict(zip(fitting, generated, strict=True))
     answers = []

@@ -1,1 +1,1 @@
-"""The language model itself: its sizes, its forward pass, and the one loop that trains it, for pretrain, sft and dpo alike."""
+"""The language model and the one loop that trains it, for pretrain, sft and dpo."""

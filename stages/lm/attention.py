@@ -1,6 +1,9 @@
-"""Causal self-attention: rotary positions, grouped queries, optional QK-norm and sliding window, key-value cache.
+"""Causal self-attention with rotary positions, grouped queries and a key-value cache.
 
-Shapes: B rows, T query tokens, S key tokens, D width, H query heads, K key-value heads, G = H / K, N width of a head.
+QK-norm and a sliding window are optional.
+
+Shapes: B rows, T query tokens, S key tokens, D width, H query heads, K key-value heads, G = H / K,
+N width of a head.
 """
 
 from __future__ import annotations
@@ -12,17 +15,27 @@ from torch.nn.functional import linear, scaled_dot_product_attention
 from stages.lm.blocked_attention import causal_attention
 from stages.lm.config import ModelConfig
 
-FLASH_UP_TO = 256  # width of a head that flash attention takes
-MANUAL_UP_TO = (
-    1024  # tokens; up to here a CPU has room for the scores, and making them beats the flash kernel
-)
+MAX_FLASH_WIDTH = 256  # of a head, in flash attention
+# Up to this length a CPU computes the scores faster than its flash kernel, and they fit in memory.
+MAX_MANUAL_TOKENS = 1024
 
 
 class KeyValueCache:
-    """Keys and values of what each row has read so far. `length_B` is how much of it counts; rows may differ. It is on the CPU:
-    what depends on it (places, shapes) is then known without waiting for the device.
+    """Keys and values of the tokens that each row has read so far.
 
     Costs 2 L K N values per row and token.
+
+    Attributes:
+        k_LBKSN: Keys of all layers.
+        v_LBKSN: Values of all layers.
+        length_B: Number of valid tokens of each row. It is on the CPU, so that positions and shapes
+            are known without waiting for the device.
+
+    Args:
+        config: Sizes of the model.
+        rows: B.
+        tokens: S, the capacity.
+        like: A tensor with the format and device of the cache.
     """
 
     def __init__(self, config: ModelConfig, rows: int, tokens: int, like: Tensor):
@@ -34,7 +47,11 @@ class KeyValueCache:
     def put(
         self, layer: int, k_BKTN: Tensor, v_BKTN: Tensor, positions_BT: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Write new keys and values at `positions_BT`; gives all of that layer, old and new, up to the last that any row needs."""
+        """Write new keys and values of a layer at `positions_BT`.
+
+        Returns:
+            All keys and values of the layer, old and new, up to the last that any row needs.
+        """
         rows = torch.arange(k_BKTN.shape[0], device=k_BKTN.device)[:, None]
         self.k_LBKSN[layer][rows, :, positions_BT] = k_BKTN.transpose(1, 2).to(self.k_LBKSN.dtype)
         self.v_LBKSN[layer][rows, :, positions_BT] = v_BKTN.transpose(1, 2).to(self.v_LBKSN.dtype)
@@ -43,15 +60,16 @@ class KeyValueCache:
 
     def keep(self, rows: list[int]) -> None:
         """Forget all rows but these."""
-        self.k_LBKSN, self.v_LBKSN, self.length_B = (
-            self.k_LBKSN[:, rows],
-            self.v_LBKSN[:, rows],
-            self.length_B[rows],
-        )
+        self.k_LBKSN = self.k_LBKSN[:, rows]
+        self.v_LBKSN = self.v_LBKSN[:, rows]
+        self.length_B = self.length_B[rows]
 
 
 def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """cos and sin of shape [context, N / 2], float32 (Su et al. 2021; halves are rotated against each other, as in transformers)."""
+    """cos and sin of all angles, each [context, N / 2] in float32 (Su et al. 2021).
+
+    The two halves of a head are rotated against each other, as in transformers.
+    """
     size = config.head_size
     frequency = 1.0 / (config.rope_theta ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
     angle = torch.outer(torch.arange(config.context, dtype=torch.float32), frequency)
@@ -59,34 +77,36 @@ def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x_BTHN: Tensor, cos_BT1n: Tensor, sin_BT1n: Tensor) -> Tensor:
-    """Rotary position embedding; n = N / 2. cos and sin broadcast over rows and heads."""
+    """Apply the rotary position embedding; n = N / 2. cos and sin broadcast over rows and heads."""
     a, b = x_BTHN.chunk(2, -1)
     return torch.cat((a * cos_BT1n - b * sin_BT1n, b * cos_BT1n + a * sin_BT1n), -1)
 
 
 def attend(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(N) + bias) v, for each head. Gives [B, H, T, N].
+    """softmax(q k^T / sqrt(N) + bias) v, for each head.
 
-    On CPU and for short sequences the scores are made outright, in the precision of q.
+    On a CPU and for short sequences the scores are computed explicitly, in the format of q.
 
     Args:
         q_BHTN: Queries.
         k_BKSN: Keys.
         v_BKSN: Values.
-        bias_BTS: What `visibility_bias` gives, in the format of q: never a key after the query.
-            None: plain causal, T = S.
+        bias_BTS: Result of `visibility_bias`, in the format of q. It hides all keys after the
+            query. None: plain causal attention, T = S.
+
+    Returns:
+        [B, H, T, N].
     """
     B, H, T, N = q_BHTN.shape
     K, S = k_BKSN.shape[1:3]
-    if q_BHTN.device.type != "cpu" or max(T, S) > MANUAL_UP_TO:
+    if q_BHTN.device.type != "cpu" or max(T, S) > MAX_MANUAL_TOKENS:
         return _kernel(q_BHTN, k_BKSN, v_BKSN, bias_BTS)
     if T == S:
         return causal_attention(q_BHTN, k_BKSN, v_BKSN, bias_BTS)
     assert bias_BTS is not None
     q_BKGTN = (q_BHTN * N**-0.5).view(B, K, H // K, T, N)
-    scores_BKGTS = (q_BKGTN.flatten(2, 3) @ k_BKSN.mT).view(B, K, H // K, T, S) + bias_BTS[
-        :, None, None
-    ]
+    scores_BKGTS = (q_BKGTN.flatten(2, 3) @ k_BKSN.mT).view(B, K, H // K, T, S)
+    scores_BKGTS = scores_BKGTS + bias_BTS[:, None, None]
     weights = scores_BKGTS.softmax(-1).to(v_BKSN.dtype)
     return (weights.flatten(2, 3) @ v_BKSN).view(B, H, T, N)
 
@@ -94,17 +114,18 @@ def attend(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | No
 def _kernel(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | None) -> Tensor:
     """PyTorch's fused attention.
 
-    Only flash attention groups queries by itself; it takes 16-bit formats, no bias, and no head wider
-    than 256. The other kernels do not group: keys and values are repeated for them, as with
-    `enable_gqa` all scores would be written out (8.6 GB a layer for a model of 1B and 2,048 tokens).
+    Only the flash kernel supports grouped queries. It takes 16-bit formats, no bias, and heads of
+    width up to 256. For the other kernels, keys and values are repeated: with `enable_gqa`, PyTorch
+    would write out all scores (8.6 GB a layer for a 1B model and 2,048 tokens).
     """
     H, K, N = q_BHTN.shape[1], k_BKSN.shape[1], q_BHTN.shape[3]
-    by_itself = bias_BTS is None and q_BHTN.dtype.itemsize == 2 and N <= FLASH_UP_TO
-    if H != K and not by_itself:
-        k_BKSN, v_BKSN = (one.repeat_interleave(H // K, 1) for one in (k_BKSN, v_BKSN))
+    is_flash = bias_BTS is None and q_BHTN.dtype.itemsize == 2 and N <= MAX_FLASH_WIDTH
+    if H != K and not is_flash:
+        k_BKSN = k_BKSN.repeat_interleave(H // K, 1)
+        v_BKSN = v_BKSN.repeat_interleave(H // K, 1)
     if bias_BTS is None:
         return scaled_dot_product_attention(
-            q_BHTN, k_BKSN, v_BKSN, is_causal=True, enable_gqa=H != K and by_itself
+            q_BHTN, k_BKSN, v_BKSN, is_causal=True, enable_gqa=H != K and is_flash
         )
     return scaled_dot_product_attention(q_BHTN, k_BKSN, v_BKSN, attn_mask=bias_BTS[:, None])
 
@@ -112,9 +133,13 @@ def _kernel(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | N
 def visibility_bias(
     positions_BT: Tensor, keys: int, window: int | None = None, segments_BT: Tensor | None = None
 ) -> Tensor:
-    """[B, T, S] of 0 where the query at positions_BT may see key 0..keys-1, else -inf.
+    """[B, T, S]: 0 where a query may see a key, -inf elsewhere.
 
-    window: only the last that many keys, its own included. segments_BT (training, T = S): only keys of the same segment.
+    Args:
+        positions_BT: Position of each query.
+        keys: S, the number of keys.
+        window: Let a query see only this many keys, up to its own.
+        segments_BT: Let a query see only keys of its own segment (in training, T = S).
     """
     key_S = torch.arange(keys, device=positions_BT.device)
     seen_BTS = key_S <= positions_BT[..., None]
@@ -122,13 +147,15 @@ def visibility_bias(
         seen_BTS &= key_S > positions_BT[..., None] - window
     if segments_BT is not None:
         seen_BTS = seen_BTS & (segments_BT[:, :, None] == segments_BT[:, None, :])
-    return torch.zeros(seen_BTS.shape, device=positions_BT.device).masked_fill(
-        ~seen_BTS, float("-inf")
-    )
+    zeros_BTS = torch.zeros(seen_BTS.shape, device=positions_BT.device)
+    return zeros_BTS.masked_fill(~seen_BTS, float("-inf"))
 
 
 class Attention(nn.Module):
-    """Parameter names are transformers'. The three input matrices are multiplied as one."""
+    """Self-attention of one block. Parameters have the names of transformers.
+
+    One product computes queries, keys and values.
+    """
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -158,11 +185,9 @@ class Attention(nn.Module):
         q, k, v = (part.view(B, T, -1, N) for part in qkv.split((H * N, K * N, K * N), -1))
         if hasattr(self, "q_norm"):
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)
-        q, k, v = (
-            rotate(q, cos, sin).transpose(1, 2),
-            rotate(k, cos, sin).transpose(1, 2),
-            v.transpose(1, 2),
-        )
+        q = rotate(q, cos, sin).transpose(1, 2)
+        k = rotate(k, cos, sin).transpose(1, 2)
+        v = v.transpose(1, 2)
         if cache is not None and positions_BT is not None:
             k, v = cache.put(layer, k, v, positions_BT)
             k, v = k.to(q.dtype), v.to(q.dtype)

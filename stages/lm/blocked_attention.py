@@ -1,12 +1,12 @@
-"""Causal attention on a CPU, in blocks of queries: what no query may see is never computed.
+"""Causal attention on a CPU in blocks of queries, without the scores above the diagonal.
 
-Half of the scores of causal attention lie above the diagonal. Here a block of queries is multiplied
-with the keys up to its own end alone, and both passes go over the blocks, so that a block's scores
-stay in the cache. For training lengths it takes half the time of the written-out form and of
-PyTorch's flash kernel for CPUs. The result is the same up to the order of sums.
+Half of the scores of causal attention lie above the diagonal. Here each block of queries is
+multiplied only with the keys up to the block's end. Both passes go block by block, so that the
+scores of a block stay in the cache. For training lengths this takes half the time of the explicit
+form and of PyTorch's flash kernel for CPUs. The result is the same up to the order of sums.
 
-Shapes: B rows, T tokens, H query heads, K key-value heads, G = H / K, N width of a head; a block has
-b queries and sees the e keys up to its end.
+Shapes: B rows, T tokens, H query heads, K key-value heads, G = H / K, N width of a head. A block
+has b queries and sees the e keys up to its end.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ BLOCK = 128  # queries
 def causal_attention(
     q_BHTN: Tensor, k_BKTN: Tensor, v_BKTN: Tensor, bias_BTT: Tensor | None = None
 ) -> Tensor:
-    """softmax(q k^T / sqrt(N) + bias) v for each head, each query seeing the keys up to its own place.
+    """softmax(q k^T / sqrt(N) + bias) v for each head, where a query sees no later key.
 
     Args:
         q_BHTN: Queries.
         k_BKTN: Keys, of as many tokens.
         v_BKTN: Values.
-        bias_BTT: 0 where a query may see a key and -inf elsewhere, at least above the diagonal; in
-            the format of q, [1 or B, T, T]. None: everything up to the diagonal is seen.
+        bias_BTT: 0 where a query may see a key and -inf elsewhere, at least above the diagonal;
+            in the format of q, [1 or B, T, T]. None: a query sees all keys up to its position.
 
     Returns:
         [B, H, T, N].
@@ -64,7 +64,7 @@ class _CausalAttention(torch.autograd.Function):
     def backward(ctx: Any, dy_MGTN: Tensor) -> tuple[Tensor | None, ...]:
         q_MGTN, k_MTN, v_MTN, *weights = ctx.saved_tensors
         M, G, T, N = q_MGTN.shape
-        exact = torch.promote_types(k_MTN.dtype, torch.float32)  # these are summed over the blocks
+        exact = torch.promote_types(k_MTN.dtype, torch.float32)  # for sums over blocks
         dk_MTN = torch.zeros(M, T, N, dtype=exact)
         dv_MTN = torch.zeros(M, T, N, dtype=exact)
         blocks: list[Tensor] = []
@@ -84,7 +84,7 @@ class _CausalAttention(torch.autograd.Function):
 
 
 def _hide(scores_MGbe: Tensor, bias_BTT: Tensor | None, start: int, end: int, K: int) -> None:
-    """Put -inf, in place, where a query of this block may not see a key."""
+    """Set scores to -inf, in place, where a query of this block may not see a key."""
     if bias_BTT is not None:
         M, G, b, e = scores_MGbe.shape
         scores_MGbe.view(M // K, K, G, b, e).add_(bias_BTT[:, None, None, start:end, :end])

@@ -1,4 +1,4 @@
-"""How a checkpoint writes conversations: its chat template, which tokens are the assistant's, and where an answer ends."""
+"""The chat format of a checkpoint: its template, the assistant's tokens, the end of an answer."""
 
 from __future__ import annotations
 
@@ -13,97 +13,119 @@ from data_contracts import Artifact, ArtifactError
 from stages.chat_templates import ChatTemplate, Messages, Rendered
 from stages.lm.checkpoint import load_tokenizer, special_ids, special_tokens
 
-__all__ = ["ChatFormat", "Encoded", "Messages", "chat_template"]
+__all__ = ["ChatFormat", "EncodedChat", "Messages", "chat_template"]
+
+PROBE: Messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """ids: [n] tokens of a conversation. answers: [n], true for each token that the assistant has to say, its end of turn included."""
+class EncodedChat:
+    """A conversation as tokens.
+
+    Attributes:
+        ids: [tokens].
+        answers: [tokens], true for the tokens that the assistant has to say, with its end of turn.
+    """
 
     ids: list[int]
     answers: list[bool]
 
     def shifted(self, ignored: int) -> tuple[np.ndarray, np.ndarray]:
-        """(tokens read, token wanted after each): int32, both one shorter, `ignored` where the next token is not the assistant's."""
+        """Inputs and labels for training.
+
+        Args:
+            ignored: Label where the next token is not the assistant's.
+
+        Returns:
+            The tokens to read and the token that follows each, both int32 and one shorter than
+            `ids`.
+        """
         ids = np.array(self.ids, np.int32)
-        return ids[:-1], np.where(self.answers[1:], ids[1:], np.int32(ignored))
+        labels = np.where(self.answers[1:], ids[1:], np.int32(ignored))
+        return ids[:-1], labels
 
 
 def chat_template(source: Artifact | Path) -> ChatTemplate:
-    """The chat template of a checkpoint or tokenizer; it may use what transformers lets it use.
+    """The chat template of a checkpoint or tokenizer. It may use what transformers offers it.
 
     Raises:
-        ArtifactError: There is none that can be read.
+        ArtifactError: There is no template, or it cannot be read.
     """
     folder = source.path if isinstance(source, Artifact) else source
-    named = {key: text for key, text in special_tokens(source).items() if text}
-    return ChatTemplate.of_folder(folder, f"chat template of {source}", named)
+    tokens = {key: text for key, text in special_tokens(source).items() if text}
+    return ChatTemplate.of_folder(folder, f"chat template of {source}", tokens)
 
 
 class ChatFormat:
-    """The chat template of a checkpoint or tokenizer, as transformers' apply_chat_template would use it.
+    """Encodes conversations as apply_chat_template of transformers would.
 
-    It runs in a child process within limits; each method raises ArtifactError if it goes beyond them.
-    stop_ids: tokens that end an answer.
+    The template runs in a child process within limits. Each method raises ArtifactError if the
+    template exceeds them.
+
+    Attributes:
+        tokenizer: The tokenizer.
+        stop_ids: Tokens that end an answer.
+
+    Raises:
+        ArtifactError: The template does not mark the assistant's text, or does not end its turns.
     """
 
     def __init__(self, source: Artifact | Path):
         self._template = chat_template(source)
         self.tokenizer: Tokenizer = load_tokenizer(source)
-        self._special = [
-            token.content
-            for token in self.tokenizer.get_added_tokens_decoder().values()
-            if token.special
-        ]
-        probe = self.encode(
-            [[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]]
-        )[0]
-        said = [token for token, counts in zip(probe.ids, probe.answers, strict=True) if counts]
-        if not said or self.tokenizer.id_to_token(said[-1]) not in self._special:
+        added = self.tokenizer.get_added_tokens_decoder().values()
+        self._special = [token.content for token in added if token.special]
+        self.stop_ids = self._find_stop_ids(source)
+
+    def _find_stop_ids(self, source: Artifact | Path) -> list[int]:
+        probe = self.encode([PROBE])[0]
+        answer = [token for token, said in zip(probe.ids, probe.answers, strict=True) if said]
+        if not answer or self.tokenizer.id_to_token(answer[-1]) not in self._special:
             raise ArtifactError(
                 f"chat template of {source}",
-                "does not mark the assistant's text with {% generation %}, or its turns do not end with a special token",
+                "does not mark the assistant's text with {% generation %}, "
+                "or its turns do not end with a special token",
                 "make the tokenizer again with train_tokenizer, or mark the template",
             )
-        ends = special_ids(source)["eos_token_id"]
-        self.stop_ids = sorted({said[-1]} | ({ends} if ends is not None else set()))
+        stop_ids = {answer[-1]}
+        eos = special_ids(source)["eos_token_id"]
+        if eos is not None:
+            stop_ids.add(eos)
+        return sorted(stop_ids)
 
-    def encode(self, conversations: Sequence[Messages]) -> list[Encoded]:
-        """Whole conversations. A token is the assistant's if its first character is."""
+    def encode(self, conversations: Sequence[Messages]) -> list[EncodedChat]:
+        """Encode whole conversations. A token is the assistant's if its first character is."""
         rendered = self._template.render(conversations, marks=True)
-        found = []
-        for encoding, chat in zip(self._encoded(rendered), rendered, strict=True):
-            answers = [
-                any(start <= begin < end for start, end in chat.answers)
-                for begin, _ in encoding.offsets
-            ]
-            found.append(Encoded(encoding.ids, answers))
-        return found
+        encoded = []
+        for encoding, chat in zip(self._tokenize(rendered), rendered, strict=True):
+            answers = [_is_inside(start, chat.answers) for start, _ in encoding.offsets]
+            encoded.append(EncodedChat(encoding.ids, answers))
+        return encoded
 
     def prompts(self, conversations: Sequence[Messages]) -> list[list[int]]:
-        """The turns so far, and the opening of the assistant's answer."""
-        return [
-            encoding.ids
-            for encoding in self._encoded(self._template.render(conversations, prompt=True))
-        ]
+        """Encode conversations up to the opening of the assistant's next answer."""
+        rendered = self._template.render(conversations, prompt=True)
+        return [encoding.ids for encoding in self._tokenize(rendered)]
 
     def text(self, ids: Sequence[int]) -> str:
-        """An answer as text, without special tokens and surrounding spaces."""
+        """Decode an answer, without special tokens and surrounding spaces."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
 
-    def forged(self, messages: Messages) -> str | None:
-        """A special token that the text of a turn spells out, if any: it would be read as the real one."""
-        return next(
-            (
-                token
-                for message in messages
-                for token in self._special
-                if token in message["content"]
-            ),
-            None,
-        )
+    def special_token_in(self, messages: Messages) -> str | None:
+        """The first special token that the text of a message spells out, or None.
 
-    def _encoded(self, rendered: Sequence[Rendered]) -> list[Encoding]:
-        return self.tokenizer.encode_batch(
-            [chat.text for chat in rendered], add_special_tokens=False
-        )
+        The model would read it as the real token.
+        """
+        for message in messages:
+            for token in self._special:
+                if token in message["content"]:
+                    return token
+        return None
+
+    def _tokenize(self, rendered: Sequence[Rendered]) -> list[Encoding]:
+        texts = [chat.text for chat in rendered]
+        return self.tokenizer.encode_batch(texts, add_special_tokens=False)
+
+
+def _is_inside(position: int, spans: Sequence[tuple[int, int]]) -> bool:
+    return any(start <= position < end for start, end in spans)

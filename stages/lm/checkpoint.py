@@ -1,4 +1,7 @@
-"""Checkpoints as transformers, vLLM and the GGUF export load them: a Hugging Face folder under the `checkpoint` contract."""
+"""Checkpoints: Hugging Face folders under the `checkpoint` contract.
+
+transformers, vLLM and the GGUF export load them as they are.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,19 @@ from stages.lm.parallel import collectives, fsdp
 from stages.tokenizer_files import MAX_SETTINGS_BYTES, UNREADABLE
 
 AGAIN = "make the checkpoint again"
+MAX_PROBLEMS_SHOWN = 3
 SHARD_BYTES = 5_000_000_000
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 INDEX = "model.safetensors.index.json"
 
 
 def load_model(source: Artifact | Path, device: torch.device | str = "cpu") -> LanguageModel:
-    """The model of a checkpoint, float32, in evaluation mode.
+    """Load the model of a checkpoint, in float32 and in evaluation mode.
 
-    Nothing is allocated before the headers of the weights say that they are what config.json calls for.
-    Raises ArtifactError if the folder is not a checkpoint that this model can hold.
+    Nothing is allocated before the headers of the weights have been compared with config.json.
+
+    Raises:
+        ArtifactError: The folder is not a checkpoint that groundup supports.
     """
     folder = _folder(source)
     config = load_config(folder)
@@ -42,13 +48,10 @@ def load_model(source: Artifact | Path, device: torch.device | str = "cpu") -> L
     try:
         model = LanguageModel(config)
         weights: dict[str, Tensor] = {}
-        for path in sorted(
-            folder.glob("*.safetensors")
-        ):  # mapped; the copies are aligned, whatever the file's header takes
-            weights |= {
-                name: tensor.to(torch.float32, copy=True)
-                for name, tensor in load_file(path).items()
-            }
+        for path in sorted(folder.glob("*.safetensors")):
+            # The file is memory-mapped. Copies are aligned, whatever the length of its header.
+            for name, tensor in load_file(path).items():
+                weights[name] = tensor.to(torch.float32, copy=True)
         if model.config.tied_embeddings:
             weights.pop("lm_head.weight", None)  # some writers store the tied table twice
         model.load_state_dict(weights, assign=True)
@@ -60,19 +63,29 @@ def load_model(source: Artifact | Path, device: torch.device | str = "cpu") -> L
 
 
 def require_weights(folder: Path) -> None:
-    """Raises ArtifactError unless the headers of the weights, names, types and shapes, are what config.json calls for."""
+    """Check that names, types and shapes in the headers of the weights agree with config.json.
+
+    Raises:
+        ArtifactError: They do not.
+    """
     try:
         problems = weights_problems(folder)
     except OSError as error:
         problems = [str(error)]
     if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        why = f"its weights do not fit its config.json: {'; '.join(problems[:3])}{more}"
+        shown = "; ".join(problems[:MAX_PROBLEMS_SHOWN])
+        hidden = len(problems) - MAX_PROBLEMS_SHOWN
+        more = f" (and {hidden} more)" if hidden > 0 else ""
+        why = f"its weights do not fit its config.json: {shown}{more}"
         raise ArtifactError(f"checkpoint {folder}", why, AGAIN)
 
 
 def load_config(source: Artifact | Path) -> ModelConfig:
-    """Sizes only, without the weights. Raises ArtifactError if config.json is none that the model here can have."""
+    """Read the sizes of a checkpoint's model, without the weights.
+
+    Raises:
+        ArtifactError: groundup does not support the config.json.
+    """
     folder = _folder(source)
     try:
         return ModelConfig.from_hf(read_json(folder / "config.json", MAX_SETTINGS_BYTES))
@@ -85,36 +98,47 @@ def load_config(source: Artifact | Path) -> ModelConfig:
 
 
 def load_tokenizer(source: Artifact | Path) -> Tokenizer:
-    """The tokenizer of a checkpoint or tokenizer artifact. Raises ArtifactError if it is none that can be used."""
+    """Load the tokenizer of a checkpoint or tokenizer artifact.
+
+    Raises:
+        ArtifactError: The tokenizer cannot be used.
+    """
     return tokenizer_files.load(_folder(source) / "tokenizer.json", f"{source}")
 
 
 def special_tokens(source: Artifact | Path) -> dict[str, str | None]:
-    """Texts of bos, eos and pad, by the names that tokenizer_config.json has for them."""
+    """Texts of bos, eos and pad, by their keys in tokenizer_config.json."""
     return tokenizer_files.special_tokens(_folder(source), f"{source}")
 
 
 def special_ids(source: Artifact | Path) -> dict[str, int | None]:
-    """Ids of bos, eos and pad as named in tokenizer_config.json, e.g. {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}."""
+    """Ids of bos, eos and pad as tokenizer_config.json names them.
+
+    For example {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}.
+    """
     tokenizer = load_tokenizer(source)
-    named = special_tokens(source)
-    return {
-        f"{key}_id": tokenizer.token_to_id(text) if text else None for key, text in named.items()
-    }
+    ids: dict[str, int | None] = {}
+    for key, text in special_tokens(source).items():
+        ids[f"{key}_id"] = tokenizer.token_to_id(text) if text else None
+    return ids
 
 
 def stop_ids(source: Artifact | Path) -> list[int]:
-    """Tokens that end an answer, as generation_config.json has them; none if it names none.
+    """Tokens that end an answer, according to generation_config.json.
 
-    Raises ArtifactError if the file cannot be read, or names what is no token of the model.
+    Raises:
+        ArtifactError: The file cannot be read, or names an id that is not in the vocabulary.
     """
     folder = _folder(source)
     try:
-        ends = read_json(folder / "generation_config.json", MAX_SETTINGS_BYTES).get("eos_token_id")
-        ids = ends if isinstance(ends, list) else [] if ends is None else [ends]
+        eos = read_json(folder / "generation_config.json", MAX_SETTINGS_BYTES).get("eos_token_id")
         size = load_config(folder).vocab_size
-        if wrong := [one for one in ids if type(one) is not int or not 0 <= one < size]:
-            raise ValueError(f"eos_token_id {wrong[0]!r} is no token of {size}")
+        ids = eos if isinstance(eos, list) else [eos]
+        if eos is None:
+            ids = []
+        for token in ids:
+            if type(token) is not int or not 0 <= token < size:
+                raise ValueError(f"eos_token_id {token!r} is no token of {size}")
     except UNREADABLE as error:
         why = f"its generation_config.json cannot be used: {error}"
         raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from None
@@ -128,21 +152,29 @@ def write_checkpoint(
     metrics: list[dict[str, Any]],
     stop_ids: list[int] | None = None,
 ) -> None:
-    """Fill a draft of the artifact type `checkpoint`. On several ranks all must call it; rank 0 writes.
+    """Fill a draft of the artifact type `checkpoint`. All ranks must call it; rank 0 writes.
 
-    Weights are written in float32, in files of at most 5 GB. tokenizer: a tokenizer artifact, or the checkpoint that this one
-    grew from; its files are copied. stop_ids: tokens that end an answer, for generation_config.json; default: the eos token.
+    Weights are written in float32, in files of at most 5 GB.
+
+    Args:
+        out: The draft.
+        model: The trained model.
+        tokenizer: Tokenizer artifact, or the checkpoint that the training started from. Its
+            tokenizer files are copied.
+        metrics: Rows of the table `metrics`.
+        stop_ids: Tokens that end an answer, for generation_config.json. Default: the eos token.
     """
     weights = fsdp.full_state_dict(model)
     if not collectives.is_main_process():
         return
     special = special_ids(tokenizer)
     _write_json(out.path("config.json"), model.config.to_hf() | special)
-    stop = stop_ids or [i for i in [special["eos_token_id"]] if i is not None]
-    _write_json(
-        out.path("generation_config.json"),
-        special | {"eos_token_id": stop[0] if len(stop) == 1 else stop, "do_sample": False},
-    )
+    eos = special["eos_token_id"]
+    default = [] if eos is None else [eos]
+    stop = stop_ids or default
+    eos_token_id = stop[0] if len(stop) == 1 else stop
+    generation = special | {"eos_token_id": eos_token_id, "do_sample": False}
+    _write_json(out.path("generation_config.json"), generation)
     for name in TOKENIZER_FILES:
         shutil.copyfile(_folder(tokenizer) / name, out.path(name))
     _write_weights(out, weights)
@@ -150,16 +182,21 @@ def write_checkpoint(
 
 
 def check_tokenizer(token_shards: Artifact, tokenizer: Artifact) -> int:
-    """The vocabulary size, once it is sure that the shards were made with this tokenizer.
+    """Check that token shards were made with this tokenizer.
 
-    Raises ArtifactError with both digests if they were not.
+    Returns:
+        The size of the vocabulary.
+
+    Raises:
+        ArtifactError: They were made with another one. The message gives both digests.
     """
     wanted, size = token_shards.file("tokenizer_digest").read_text("utf-8").split()
     found = sha256(tokenizer.file("tokenizer"))
     if wanted != found:
         raise ArtifactError(
             f"{token_shards} and {tokenizer}",
-            f"the shards were encoded with tokenizer.json {wanted[:12]}…, this one is {found[:12]}…: the ids would mean other text",
+            f"the shards were encoded with tokenizer.json {wanted[:12]}…, this one is "
+            f"{found[:12]}…: the ids would mean other text",
             "give the tokenizer that pack used, or run pack again with this one",
         )
     return int(size)
@@ -167,23 +204,23 @@ def check_tokenizer(token_shards: Artifact, tokenizer: Artifact) -> int:
 
 def _write_weights(out: Draft, weights: Mapping[str, Tensor]) -> None:
     shards: list[dict[str, Tensor]] = [{}]
-    room = SHARD_BYTES
+    bytes_left = SHARD_BYTES
     for name, tensor in weights.items():
         size = tensor.numel() * 4
-        if size > room and shards[-1]:
+        if size > bytes_left and shards[-1]:
             shards.append({})
-            room = SHARD_BYTES
+            bytes_left = SHARD_BYTES
         shards[-1][name] = tensor.detach().to("cpu", torch.float32).contiguous()
-        room -= size
+        bytes_left -= size
     if len(shards) == 1:
         save_file(shards[0], out.path("model.safetensors"), metadata={"format": "pt"})
         return
-    index: dict[str, str] = {}
+    index: dict[str, str] = {}  # name of a tensor → file
     for number, shard in enumerate(shards, 1):
         file = f"model-{number:05d}-of-{len(shards):05d}.safetensors"
         save_file(shard, out.path(file), metadata={"format": "pt"})
         index |= dict.fromkeys(shard, file)
-    total = sum(tensor.numel() * 4 for shard in shards for tensor in shard.values())
+    total = sum(tensor.numel() * 4 for tensor in weights.values())
     _write_json(out.path(INDEX), {"metadata": {"total_size": total}, "weight_map": index})
 
 

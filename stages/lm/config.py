@@ -1,4 +1,7 @@
-"""What a model is (sizes), how it is trained, and how the training runs. No torch here: the command line reads this."""
+"""Settings of a model, of its training, and of how the training runs.
+
+The command line reads this module, so it does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from stages.config import Settings
 
 Architecture = Literal["llama", "qwen3", "qwen3_moe"]
 
-SHOWN = 200  # characters of what a config.json asks for
+MAX_REASON = 200  # characters; a reason may quote a config.json
 _CLASSES = {
     "llama": "LlamaForCausalLM",
     "qwen3": "Qwen3ForCausalLM",
@@ -20,7 +23,10 @@ _CLASSES = {
 
 
 class ModelShape(Settings):
-    """The sizes of a decoder-only transformer, without its vocabulary, which comes from the tokenizer."""
+    """The sizes of a decoder-only transformer.
+
+    The size of the vocabulary is not among them: it comes from the tokenizer.
+    """
 
     architecture: Architecture = Field(
         "llama", description="llama; qwen3 adds QK-norm; qwen3_moe adds a mixture of experts"
@@ -56,7 +62,8 @@ class ModelShape(Settings):
         None,
         ge=8,
         le=1 << 20,
-        description="Keys that each token attends to (qwen3 only; transformers and vLLM load it, llama.cpp does not)",
+        description="Keys that each token attends to (qwen3 only; transformers and vLLM "
+        "load it, llama.cpp does not)",
     )
     experts: int = Field(0, ge=0, le=4096, description="Experts per layer (qwen3_moe)")
     experts_per_token: int = Field(
@@ -68,14 +75,15 @@ class ModelShape(Settings):
 
     @property
     def head_size(self) -> int:
-        """N, given or by default."""
+        """N: `head_width`, or its default."""
         return self.head_width or self.width // self.heads
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.head_width is None and (self.width % self.heads or (self.width // self.heads) % 2):
             raise ValueError(
-                f"width {self.width} / heads {self.heads} must be a whole even number, or give head_width"
+                f"width {self.width} / heads {self.heads} must be a whole even number, "
+                "or give head_width"
             )
         if self.heads % self.kv_heads:
             raise ValueError(f"heads {self.heads} must be a multiple of kv_heads {self.kv_heads}")
@@ -94,42 +102,46 @@ class ModelShape(Settings):
 
 
 class ModelConfig(ModelShape):
-    """A complete model. `to_hf` and `from_hf` are the config.json of transformers."""
+    """All sizes of a model. `to_hf` and `from_hf` convert to and from a config.json."""
 
     vocab_size: int = Field(ge=1, le=1 << 24, description="Tokens in the vocabulary (V)")
 
-    def parameters(self) -> Parameters:
-        """How many weights there are."""
+    def parameters(self) -> ParameterCounts:
+        """Count the weights."""
         attention = self.width * self.head_size * (2 * self.heads + 2 * self.kv_heads)
-        norms = 2 * self.width + (2 * self.head_size if self.architecture != "llama" else 0)
+        norms = 2 * self.width
+        if self.architecture != "llama":
+            norms += 2 * self.head_size
         if self.architecture == "qwen3_moe":
             expert = 3 * self.width * self.expert_width
             router = self.width * self.experts
-            ffn, active_ffn = (
-                self.experts * expert + router,
-                self.experts_per_token * expert + router,
-            )
+            ffn = self.experts * expert + router
+            active_ffn = self.experts_per_token * expert + router
         else:
             ffn = active_ffn = 3 * self.width * self.ffn_width
         embedding = self.vocab_size * self.width
         tables = embedding if self.tied_embeddings else 2 * embedding
         body = self.layers * (attention + norms + ffn) + self.width
         active = self.layers * (attention + norms + active_ffn) + self.width
-        return Parameters(total=body + tables, active=active + tables, non_embedding=body)
+        return ParameterCounts(total=body + tables, active=active + tables, non_embedding=body)
 
     def flops_per_token(self, tokens: int | None = None) -> int:
-        """FLOPs of one training step per token, forward and backward, for sequences of `tokens` (default: the context).
+        """FLOPs of a training step per token, forward and backward.
 
-        6 per weight that a token is multiplied with, plus causal attention, 6 L T H N (Kaplan et al. 2020, halved for the mask).
+        They are 6 for each weight that a token is multiplied with, plus 6 L T H N for causal
+        attention (Kaplan et al. 2020, halved for the mask).
+
+        Args:
+            tokens: Length of the sequences. Default: the context.
         """
         tokens = min(tokens or self.context, self.sliding_window or self.context)
-        matrices = self.parameters().active - (
-            0 if self.tied_embeddings else self.vocab_size * self.width
-        )
+        matrices = self.parameters().active
+        if not self.tied_embeddings:
+            matrices -= self.vocab_size * self.width  # a look-up multiplies nothing
         return 6 * matrices + 6 * self.layers * tokens * self.heads * self.head_size
 
     def to_hf(self) -> dict[str, Any]:
-        """config.json as transformers' AutoConfig reads it (special tokens are added by the checkpoint writer)."""
+        """The config.json for transformers. `write_checkpoint` adds the special tokens."""
         config: dict[str, Any] = {
             "architectures": [_CLASSES[self.architecture]],
             "model_type": self.architecture,
@@ -172,21 +184,25 @@ class ModelConfig(ModelShape):
 
     @classmethod
     def from_hf(cls, config: dict[str, Any]) -> ModelConfig:
-        """The model of a config.json.
+        """The sizes of a config.json.
 
-        Raises ArtifactError if the file asks for something that the model here does not do (another architecture, biases, scaled RoPE).
+        Raises:
+            ArtifactError: The file asks for something that groundup does not support, such as
+                another architecture, biases or scaled RoPE.
         """
-        if missing := beyond(config):
+        unsupported = beyond(config)
+        if unsupported:
             raise ArtifactError(
                 "config.json",
-                f"asks for {'; '.join(missing)}, which this model does not have",
+                f"asks for {'; '.join(unsupported)}, which this model does not have",
                 "give a checkpoint of groundup",
             )
-        kind = config["model_type"]
+        architecture = config["model_type"]
         rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-        sparse = kind == "qwen3_moe"
+        is_sparse = architecture == "qwen3_moe"
+        is_windowed = config.get("use_sliding_window")
         return cls(
-            architecture=kind,
+            architecture=architecture,
             vocab_size=config["vocab_size"],
             width=config["hidden_size"],
             layers=config["num_hidden_layers"],
@@ -198,34 +214,44 @@ class ModelConfig(ModelShape):
             rope_theta=rope.get("rope_theta") or config.get("rope_theta", 10_000.0),
             norm_eps=config["rms_norm_eps"],
             tied_embeddings=bool(config.get("tie_word_embeddings")),
-            sliding_window=config.get("sliding_window")
-            if config.get("use_sliding_window")
-            else None,
-            experts=config["num_experts"] if sparse else 0,
-            experts_per_token=config["num_experts_per_tok"] if sparse else 0,
-            expert_width=config["moe_intermediate_size"] if sparse else 0,
+            sliding_window=config.get("sliding_window") if is_windowed else None,
+            experts=config["num_experts"] if is_sparse else 0,
+            experts_per_token=config["num_experts_per_tok"] if is_sparse else 0,
+            expert_width=config["moe_intermediate_size"] if is_sparse else 0,
         )
 
 
 def beyond(config: dict[str, Any]) -> list[str]:
-    """What a config.json of transformers asks for that none of the architectures here has, in words."""
-    kind = config.get("model_type")
+    """What a config.json of transformers asks for that groundup does not support, as phrases."""
+    architecture = config.get("model_type")
     rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
-    reasons = {
-        f"model_type {kind!r}, which is none of {', '.join(_CLASSES)}": kind not in _CLASSES,
-        "biases": config.get("attention_bias") or config.get("mlp_bias"),
-        f"hidden_act {config.get('hidden_act')!r}": config.get("hidden_act", "silu") != "silu",
-        f"RoPE of type {rope.get('rope_type')!r}": rope.get("rope_type", "default") != "default",
-        "router weights that do not sum to 1": kind == "qwen3_moe"
-        and not config.get("norm_topk_prob"),
-        "dense layers between sparse ones": config.get("mlp_only_layers")
-        or config.get("decoder_sparse_step", 1) != 1,
-    }
-    return [reason[:SHOWN] for reason, asked in reasons.items() if asked]
+    activation = config.get("hidden_act", "silu")
+    rope_type = rope.get("rope_type", "default")
+    reasons = []
+    if architecture not in _CLASSES:
+        supported = ", ".join(_CLASSES)
+        reasons.append(f"model_type {architecture!r}, which is none of {supported}")
+    if config.get("attention_bias") or config.get("mlp_bias"):
+        reasons.append("biases")
+    if activation != "silu":
+        reasons.append(f"hidden_act {activation!r}")
+    if rope_type != "default":
+        reasons.append(f"RoPE of type {rope_type!r}")
+    if architecture == "qwen3_moe" and not config.get("norm_topk_prob"):
+        reasons.append("router weights that do not sum to 1")
+    if config.get("mlp_only_layers") or config.get("decoder_sparse_step", 1) != 1:
+        reasons.append("dense layers between sparse ones")
+    return [reason[:MAX_REASON] for reason in reasons]
 
 
-class Parameters(Settings):
-    """active: those that one token is multiplied with. non_embedding: all but the embedding and the output table."""
+class ParameterCounts(Settings):
+    """How many weights a model has.
+
+    Attributes:
+        total: All weights.
+        active: Those that one token is multiplied with.
+        non_embedding: All but the embedding and the output table.
+    """
 
     total: int
     active: int
@@ -233,10 +259,10 @@ class Parameters(Settings):
 
 
 class Training(Settings):
-    """How a model is optimized. All of it bears on the result."""
+    """How a model is optimized. Every setting affects the result."""
 
     optimizer: Literal["adamw", "muon"] = Field(
-        "muon", description="muon: Muon for the matrices of the blocks, AdamW for all else"
+        "muon", description="muon: Muon for the matrices of the blocks, AdamW for all others"
     )
     learning_rate: float = Field(2e-2, gt=0, le=1, description="Peak learning rate of AdamW")
     matrix_learning_rate: float = Field(
@@ -256,19 +282,22 @@ class Training(Settings):
         0.4, ge=0, le=1, description="Share of the steps in which it falls to zero (wsd)"
     )
     clip: float = Field(
-        1.0, gt=0, le=1e6, description="Largest gradient norm; longer gradients are shortened to it"
+        1.0,
+        gt=0,
+        le=1e6,
+        description="Largest gradient norm; larger gradients are scaled down to it",
     )
     spike: float = Field(
         20.0,
         ge=2,
         le=1e6,
-        description="Skip a step whose gradient norm is this many times the median of late",
+        description="Skip a step whose gradient norm exceeds the recent median this many times",
     )
     z_loss: float = Field(
         0.0,
         ge=0,
         le=1,
-        description="Weight of the squared log of the softmax sum (1e-4 steadies large models)",
+        description="Weight of the squared log of the softmax sum (1e-4 stabilizes large models)",
     )
     batch_rows: int = Field(
         16, ge=1, le=1 << 20, description="Sequences per optimizer step, over all devices"
@@ -290,16 +319,22 @@ class Training(Settings):
     )
 
     def steps(self, tokens_per_row: float, rows_per_epoch: int) -> int:
-        """Optimizer steps in all; at least one."""
-        rows = {
-            "tokens": self.duration / tokens_per_row,
-            "epochs": self.duration * rows_per_epoch,
-        }.get(self.duration_in)
-        return max(1, int(self.duration) if rows is None else int(rows // self.batch_rows))
+        """Number of optimizer steps, at least one.
+
+        Args:
+            tokens_per_row: Mean number of tokens of a row.
+            rows_per_epoch: Rows of an epoch.
+        """
+        if self.duration_in == "steps":
+            return max(1, int(self.duration))
+        rows = self.duration * rows_per_epoch
+        if self.duration_in == "tokens":
+            rows = self.duration / tokens_per_row
+        return max(1, int(rows // self.batch_rows))
 
 
 class Compute(Settings):
-    """Where and how the training runs. None of it changes what is trained, beyond the rounding of sums."""
+    """Where and how the training runs. Only the rounding of sums depends on it."""
 
     devices: int = Field(
         1,
@@ -317,25 +352,26 @@ class Compute(Settings):
         0,
         ge=0,
         le=1 << 20,
-        description="Sequences (in dpo: pairs of them) per forward pass on one device; 0: about 4096 tokens on CPU, 32768 on CUDA",
+        description="Sequences (in dpo: pairs of them) per forward pass on one device; "
+        "0: about 4096 tokens on CPU, 32768 on CUDA",
     )
     threads: int = Field(
         0,
         ge=0,
         le=4096,
-        description="CPU threads per process; 0: all cores that this process may use",
+        description="CPU threads per process; 0: all cores that the process may use",
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="auto: bfloat16 where the machine has it natively"
+        "auto", description="auto: bfloat16 if the machine supports it natively"
     )
     compile: Literal["auto", "on", "off"] = Field(
-        "auto", description="torch.compile of each block; auto: where the run is long enough"
+        "auto", description="Use torch.compile for each block; auto: if the run is long enough"
     )
     checkpoint_every: int = Field(
         500,
         ge=1,
         le=1 << 30,
-        description="Steps between safe points that an interrupted run continues from",
+        description="Steps between resume checkpoints, from which an interrupted run continues",
     )
 
     @model_validator(mode="after")

@@ -1,11 +1,13 @@
-"""Text from a model: batched, with a key-value cache. A row's answer does not depend on which rows share its batch.
+"""Text from a model: batched, with a key-value cache.
 
-Shapes: B rows, T tokens, V vocabulary.
+An answer does not depend on the prompts that share its batch.
+Shapes: B rows, T tokens, D width, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,68 +18,92 @@ from stages.lm.attention import KeyValueCache
 from stages.lm.model import LanguageModel
 
 
+@dataclass(frozen=True)
+class _Sampling:
+    """How an answer goes on and where it ends; see `generate`."""
+
+    max_new_tokens: int
+    stop: frozenset[int]
+    temperature: float
+    top_p: float
+    seed: int
+
+
 @torch.inference_mode()
 def generate(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], *, max_new_tokens: int = 128, stop: Collection[int] = (),
-    temperature: float = 0.0, top_p: float = 1.0, seed: int = 0, batch_size: int = 32, heard: Callable[[int], None] = lambda done: None,
-) -> list[list[int]]:  # fmt: skip
-    """The continuation of each prompt, without the prompt and without the stop token.
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int = 128,
+    stop: Collection[int] = (),
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 32,
+    on_batch: Callable[[int], None] | None = None,
+) -> list[list[int]]:
+    """Continue each prompt until a stop token, `max_new_tokens`, or the end of the context.
 
-    A row ends at a token of `stop`, after `max_new_tokens`, or when the context is full. temperature 0 is greedy; otherwise
-    row n draws from its own generator, seeded by (seed, n), among the fewest tokens whose probabilities reach top_p.
-    heard: is told at every batch how many prompts are answered by then.
-    Raises InputError if a prompt is empty or leaves no room in the context.
+    Args:
+        model: The model.
+        prompts: Token ids, each prompt shorter than the context.
+        max_new_tokens: Where a continuation is cut.
+        stop: Tokens that end a continuation.
+        temperature: 0 chooses the likeliest token. Otherwise prompt n samples from its own
+            generator, seeded by (seed, n).
+        top_p: Sample among the fewest tokens whose probabilities reach this sum.
+        seed: Seed of the generators.
+        batch_size: Prompts of one batch.
+        on_batch: Called before every batch with the number of prompts answered so far.
+
+    Returns:
+        The new tokens of each prompt, without the stop token.
+
+    Raises:
+        InputError: A prompt is empty, or fills the context.
     """
-    for number, prompt in enumerate(prompts):
-        if not 0 < len(prompt) < model.config.context:
-            fix = "shorten it" if prompt else "give it text"
-            raise InputError(
-                f"prompt {number}",
-                f"has {len(prompt)} tokens; the model takes 1 to {model.config.context - 1}",
-                fix,
-            )
+    _check_prompts(prompts, model.config.context)
+    sampling = _Sampling(max_new_tokens, frozenset(stop), temperature, top_p, seed)
     answers: list[list[int]] = [[] for _ in prompts]
-    order = sorted(
-        range(len(prompts)), key=lambda n: len(prompts[n])
-    )  # rows of like length share a batch: less padding
+    # Prompts of similar length share a batch, which needs less padding.
+    order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
     for start in range(0, len(order), batch_size):
-        heard(start)
-        _fill(
-            model,
-            prompts,
-            answers,
-            order[start : start + batch_size],
-            max_new_tokens,
-            frozenset(stop),
-            temperature,
-            top_p,
-            seed,
-        )
+        if on_batch:
+            on_batch(start)
+        _answer_batch(model, prompts, answers, order[start : start + batch_size], sampling)
     return answers
 
 
-def _fill(
-    model: LanguageModel, prompts: Sequence[Sequence[int]], answers: list[list[int]], rows: list[int],
-    max_new_tokens: int, stop: frozenset[int], temperature: float, top_p: float, seed: int,
-) -> None:  # fmt: skip
+def _check_prompts(prompts: Sequence[Sequence[int]], context: int) -> None:
+    for number, prompt in enumerate(prompts):
+        if 0 < len(prompt) < context:
+            continue
+        raise InputError(
+            f"prompt {number}",
+            f"has {len(prompt)} tokens; the model takes 1 to {context - 1}",
+            "shorten it" if prompt else "give it text",
+        )
+
+
+def _answer_batch(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int]],
+    answers: list[list[int]],
+    numbers: list[int],
+    sampling: _Sampling,
+) -> None:
+    """Fill the answers to the prompts with these numbers."""
     device = model.head_weight.device
-    length_B = torch.tensor([len(prompts[n]) for n in rows])
-    longest = int(length_B.max())
-    cache = KeyValueCache(
-        model.config,
-        len(rows),
-        min(model.config.context, longest + max_new_tokens),
-        model.head_weight,
-    )
-    ids_BT = torch.zeros(len(rows), longest, dtype=torch.long)
-    for row, number in enumerate(rows):
-        ids_BT[row, : len(prompts[number])] = torch.tensor(prompts[number])
+    context = model.config.context
+    ids_BT, length_B = _padded([prompts[number] for number in numbers])
+    capacity = min(context, ids_BT.shape[1] + sampling.max_new_tokens)
+    cache = KeyValueCache(model.config, len(numbers), capacity, model.head_weight)
+    generators: dict[int, torch.Generator] = {}
+    if sampling.temperature:
+        for number in numbers:
+            own_seed = seed_for(sampling.seed, "sample", number)
+            generators[number] = torch.Generator().manual_seed(own_seed)
     last_B = (length_B - 1).to(device)
-    generators = (
-        {n: torch.Generator().manual_seed(seed_for(seed, "sample", n)) for n in rows}
-        if temperature
-        else {}
-    )
 
     def after_prompt(hidden_BTD: Tensor, weight_VD: Tensor) -> Tensor:
         return hidden_BTD[torch.arange(len(last_B), device=device), last_B] @ weight_VD.T
@@ -87,43 +113,47 @@ def _fill(
 
     logits_BV = model(ids_BT.to(device), after_prompt, cache=cache).float()
     cache.length_B = length_B
-    for _ in range(max_new_tokens):
-        chosen = _choose(
-            logits_BV, temperature, top_p, [generators[n] for n in rows] if temperature else []
-        )
-        going = []
-        for place, (number, token) in enumerate(zip(rows, chosen, strict=True)):
-            if token in stop:
+    for _ in range(sampling.max_new_tokens):
+        of_rows = [generators[number] for number in numbers] if generators else []
+        chosen = _choose(logits_BV, sampling, of_rows)
+        unfinished = []
+        for row, (number, token) in enumerate(zip(numbers, chosen, strict=True)):
+            if token in sampling.stop:
                 continue
             answers[number].append(token)
-            if (
-                len(answers[number]) < max_new_tokens
-                and int(cache.length_B[place]) < model.config.context
-            ):
-                going.append(place)
-        if not going:
+            is_cut = len(answers[number]) >= sampling.max_new_tokens
+            is_context_full = int(cache.length_B[row]) >= context
+            if not is_cut and not is_context_full:
+                unfinished.append(row)
+        if not unfinished:
             return
-        if len(going) < len(rows):
-            cache.keep(going)
-            rows, chosen = [rows[p] for p in going], [chosen[p] for p in going]
-        logits_BV = model(
-            torch.tensor(chosen, device=device)[:, None], after_token, cache=cache
-        ).float()
+        if len(unfinished) < len(numbers):
+            cache.keep(unfinished)
+            numbers = [numbers[row] for row in unfinished]
+            chosen = [chosen[row] for row in unfinished]
+        chosen_B1 = torch.tensor(chosen, device=device)[:, None]
+        logits_BV = model(chosen_B1, after_token, cache=cache).float()
 
 
-def _choose(
-    logits_BV: Tensor, temperature: float, top_p: float, generators: list[torch.Generator]
-) -> list[int]:
-    """One token per row: the likeliest, or a draw by the inverse of the distribution function."""
-    if not temperature:
+def _padded(prompts: list[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Prompts as one tensor [B, T], padded with zeros, and their lengths [B]."""
+    length_B = torch.tensor([len(prompt) for prompt in prompts])
+    ids_BT = torch.zeros(len(prompts), int(length_B.max()), dtype=torch.long)
+    for row, prompt in enumerate(prompts):
+        ids_BT[row, : len(prompt)] = torch.tensor(prompt)
+    return ids_BT, length_B
+
+
+def _choose(logits_BV: Tensor, sampling: _Sampling, generators: list[torch.Generator]) -> list[int]:
+    """One token per row: the likeliest, or a sample by inversion of the distribution function."""
+    if not sampling.temperature:
         return logits_BV.argmax(-1).tolist()
-    probability_BV, order_BV = (
-        (logits_BV / temperature).softmax(-1).sort(dim=-1, descending=True, stable=True)
-    )
+    probability_BV = (logits_BV / sampling.temperature).softmax(-1)
+    probability_BV, order_BV = probability_BV.sort(dim=-1, descending=True, stable=True)
     reached_BV = probability_BV.double().cumsum(-1)
-    last_B1 = ((reached_BV - probability_BV) < top_p).sum(-1, keepdim=True) - 1
-    drawn_B1 = torch.stack(
-        [torch.rand(1, generator=own, dtype=torch.float64) for own in generators]
-    ).to(reached_BV.device)
-    place_B1 = torch.searchsorted(reached_BV, drawn_B1 * reached_BV.gather(1, last_B1), right=True)
-    return order_BV.gather(1, place_B1.minimum(last_B1))[:, 0].tolist()
+    last_B1 = ((reached_BV - probability_BV) < sampling.top_p).sum(-1, keepdim=True) - 1
+    uniform = [torch.rand(1, generator=own, dtype=torch.float64) for own in generators]
+    uniform_B1 = torch.stack(uniform).to(reached_BV.device)
+    target_B1 = uniform_B1 * reached_BV.gather(1, last_B1)
+    rank_B1 = torch.searchsorted(reached_BV, target_B1, right=True)
+    return order_BV.gather(1, rank_B1.minimum(last_B1))[:, 0].tolist()

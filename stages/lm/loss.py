@@ -1,7 +1,7 @@
-"""Cross-entropy straight from hidden states, chunk by chunk, so that the logits of a batch never exist at once.
+"""Cross-entropy from hidden states, in chunks: the logits of a batch never exist all at once.
 
 Tokens that do not count are dropped first, so a conversation costs only its answers.
-Shapes: B rows, T tokens, D width, V vocabulary, M counted tokens of the batch, C tokens of one chunk.
+Shapes: B rows, T tokens, D width, V vocabulary, M counted tokens of the batch, C tokens of a chunk.
 """
 
 from __future__ import annotations
@@ -15,11 +15,9 @@ from stages.lm.precision import product_dtype
 
 IGNORED = -100  # a label that does not count
 BALANCE_WEIGHT = 0.01  # of the load-balancing loss (Fedus et al. 2021)
-CHUNK_LOGITS = {
-    "cpu": 1 << 20,
-    "cuda": 1 << 27,
-}  # 4 MB of float32 fit a CPU's cache; a GPU wants large products
-LEAST_CHUNK = 128  # tokens, whatever the vocabulary: smaller products are slow
+# 4 MB of float32 fit in a CPU's cache; a GPU needs large products.
+CHUNK_LOGITS = {"cpu": 1 << 20, "cuda": 1 << 27}
+MIN_CHUNK = 128  # tokens; smaller products are slow, whatever the vocabulary
 
 
 def token_loss(
@@ -30,11 +28,22 @@ def token_loss(
     chunk: int | None = None,
     all_count: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """(sum over counted tokens of cross-entropy + z_loss * logsumexp^2, sum of the cross-entropy alone without gradient), in nats.
+    """Summed next-token loss in nats. Tokens whose label is IGNORED do not count.
 
-    Tokens whose label is -100 do not count. Gradients are made in the forward pass, where the logits are at hand, so nothing
-    is computed twice. z-loss: Chowdhery et al. 2022 (PaLM), section 5. chunk: tokens at a time. all_count: no label is -100; to look
-    for those makes the host wait for the device.
+    Gradients are computed in the forward pass, where the logits exist, so that nothing is computed
+    twice.
+
+    Args:
+        hidden_BTD: Last hidden states.
+        weight_VD: Output table.
+        labels_BT: The token that should follow each.
+        z_loss: Weight of the z-loss (Chowdhery et al. 2022, PaLM, section 5).
+        chunk: Tokens of one chunk. Default: by device and vocabulary.
+        all_count: No label is IGNORED. Looking for those would make the host wait for the device.
+
+    Returns:
+        The sum of cross-entropy + z_loss * logsumexp^2, and the sum of the cross-entropy alone,
+        without gradient.
     """
     if all_count:
         x_MD, labels_M = hidden_BTD.flatten(0, 1), labels_BT.flatten()
@@ -48,7 +57,10 @@ def token_loss(
 def row_logprobs(
     hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, chunk: int | None = None
 ) -> Tensor:
-    """[B] log-probability of each row's counted labels (summed), differentiable; logits are made again in the backward pass."""
+    """[B] summed log-probability of each row's counted labels, differentiable.
+
+    The backward pass computes the logits again.
+    """
     x_MD, labels_M, kept_M = _counted(hidden_BTD, labels_BT)
     logprob_M = _LinearLogprob.apply(x_MD, weight_VD, labels_M, chunk or _chunk(weight_VD))
     rows = torch.div(kept_M, labels_BT.shape[1], rounding_mode="floor")
@@ -56,12 +68,17 @@ def row_logprobs(
 
 
 def balance_loss(balance_B: Tensor, weight_B: Tensor | int) -> Tensor:
-    """What rows of `weight_B` tokens or pairs add to their summed loss, so that sparse models use all experts; 0 for dense ones."""
+    """What to add to a summed loss, so that sparse models use all experts. 0 for dense models.
+
+    Args:
+        balance_B: Load-balancing loss of each row.
+        weight_B: Counted tokens or pairs of each row.
+    """
     return BALANCE_WEIGHT * (weight_B * balance_B).sum()
 
 
 def _counted(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states and labels of the tokens that count, and their places in the flat batch."""
+    """Hidden states and labels of the tokens that count, and their indices in the flat batch."""
     x_MD, labels_M = hidden_BTD.flatten(0, 1), labels_BT.flatten()
     kept_M = (labels_M != IGNORED).nonzero()[:, 0]
     if len(kept_M) == len(labels_M):
@@ -70,10 +87,12 @@ def _counted(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor, Ten
 
 
 def _chunk(weight_VD: Tensor) -> int:
-    return max(LEAST_CHUNK, CHUNK_LOGITS[weight_VD.device.type] // len(weight_VD))
+    return max(MIN_CHUNK, CHUNK_LOGITS[weight_VD.device.type] // len(weight_VD))
 
 
 class _FusedLinearCrossEntropy(torch.autograd.Function):
+    """Output layer, cross-entropy and their gradients, all in the forward pass."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -90,20 +109,16 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(x_MD.device.type, enabled=False):
             w_VD = weight_VD.to(dtype)
             if with_gradient:
-                dx_MD, dw_VD = (
-                    torch.empty_like(x_MD),
-                    torch.zeros_like(weight_VD, dtype=torch.float32),
-                )
+                dx_MD = torch.empty_like(x_MD)
+                dw_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
             for start in range(0, len(x_MD), chunk):
-                x_CD, label_C1 = (
-                    x_MD[start : start + chunk].to(dtype),
-                    labels_M[start : start + chunk, None],
-                )
+                x_CD = x_MD[start : start + chunk].to(dtype)
+                label_C1 = labels_M[start : start + chunk, None]
                 logits_CV = (x_CD @ w_VD.T).float()
                 largest_C1 = logits_CV.amax(-1, keepdim=True)
                 chosen_C1 = logits_CV.gather(1, label_C1)
-                # In place, softmax reads each row into the cache once. The log of its sum comes from
-                # the greatest probability, 1 / sum, since that of the label may underflow to 0.
+                # In place, softmax reads each row into the cache once. The log of its sum follows
+                # from the largest probability, 1 / sum: that of the label may underflow to 0.
                 grad_CV = torch.softmax(logits_CV, -1, out=logits_CV)
                 lse_C1 = largest_C1 - grad_CV.amax(-1, keepdim=True).log()
                 plain += (lse_C1 - chosen_C1).sum()
@@ -112,9 +127,8 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
                 if with_gradient:
                     if z_loss:
                         grad_CV *= 1 + 2 * z_loss * lse_C1
-                    grad_CV.scatter_add_(
-                        1, label_C1, grad_CV.new_full((), -1.0).expand_as(label_C1)
-                    )
+                    minus_one_C1 = grad_CV.new_full((), -1.0).expand_as(label_C1)
+                    grad_CV.scatter_add_(1, label_C1, minus_one_C1)
                     grad_CV = grad_CV.to(dtype)
                     dx_MD[start : start + chunk] = grad_CV @ w_VD
                     dw_VD += grad_CV.T @ x_CD
@@ -130,6 +144,8 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
 
 
 class _LinearLogprob(torch.autograd.Function):
+    """Log-probability of each label from hidden states."""
+
     @staticmethod
     def forward(ctx: Any, x_MD: Tensor, weight_VD: Tensor, labels_M: Tensor, chunk: int) -> Tensor:
         ctx.dtype, ctx.chunk = product_dtype(x_MD), chunk
@@ -147,15 +163,15 @@ class _LinearLogprob(torch.autograd.Function):
         x_MD, weight_VD, labels_M = ctx.saved_tensors
         with torch.autocast(x_MD.device.type, enabled=False):
             w_VD = weight_VD.to(ctx.dtype)
-            dx_MD, dw_VD = torch.empty_like(x_MD), torch.zeros_like(weight_VD, dtype=torch.float32)
+            dx_MD = torch.empty_like(x_MD)
+            dw_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
             for start in range(0, len(x_MD), ctx.chunk):
-                x_CD, label_C1 = (
-                    x_MD[start : start + ctx.chunk].to(ctx.dtype),
-                    labels_M[start : start + ctx.chunk, None],
-                )
-                grad_C1 = grad_M[start : start + ctx.chunk, None].float()
+                end = start + ctx.chunk
+                x_CD = x_MD[start:end].to(ctx.dtype)
+                label_C1 = labels_M[start:end, None]
+                grad_C1 = grad_M[start:end, None].float()
                 d_CV = (x_CD @ w_VD.T).softmax(-1, dtype=torch.float32).mul_(-grad_C1)
                 d_CV = d_CV.scatter_add_(1, label_C1, grad_C1).to(ctx.dtype)
-                dx_MD[start : start + ctx.chunk] = d_CV @ w_VD
+                dx_MD[start:end] = d_CV @ w_VD
                 dw_VD += d_CV.T @ x_CD
         return dx_MD, dw_VD.to(weight_VD.dtype), None, None

@@ -1,6 +1,8 @@
-"""A decoder-only transformer: Llama, Qwen3 and Qwen3-MoE. Its state_dict carries the names that transformers gives them.
+"""A decoder-only transformer: Llama, Qwen3 and Qwen3-MoE.
 
-Shapes: B rows, T tokens, D width, V vocabulary, F inner width, E experts, k experts of a token, M = B T tokens in a row.
+The names of its state_dict are those of transformers.
+Shapes: B rows, T tokens, D width, V vocabulary, F inner width, E experts, k experts of a token,
+M = B T tokens of the batch.
 """
 
 from __future__ import annotations
@@ -17,13 +19,11 @@ from stages.lm.attention import Attention, KeyValueCache, rotary_tables, visibil
 from stages.lm.config import ModelConfig
 from stages.lm.precision import product_dtype
 
-Head = Callable[
-    [Tensor, Tensor], Any
-]  # (hidden_BTD, weight_VD) → what the caller wants, e.g. a loss
+Head = Callable[[Tensor, Tensor], Any]  # (hidden_BTD, weight_VD) → for example a loss
 
 
 class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020): down(silu(gate x) * up x). The two input matrices are multiplied as one."""
+    """SwiGLU (Shazeer 2020): down(silu(gate x) * up x). One product computes gate x and up x."""
 
     def __init__(self, width: int, inner: int):
         super().__init__()
@@ -37,9 +37,10 @@ class FeedForward(nn.Module):
 
 
 class Experts(nn.Module):
-    """Mixture of experts as in Qwen3-MoE: softmax router, the best k experts weighted to sum 1.
+    """Mixture of experts as in Qwen3-MoE.
 
-    Costs one gather per expert; experts that get no token still take part, with zero rows.
+    A softmax router chooses k experts for each token. Their weights are scaled to sum to 1. Costs
+    one gather per expert. Experts that get no token still take part, with zero rows.
     """
 
     def __init__(self, config: ModelConfig):
@@ -51,7 +52,7 @@ class Experts(nn.Module):
         )
 
     def forward(self, x_BTD: Tensor, real_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The mixture, and the load-balancing loss of each row's real tokens."""
+        """The mixture [B, T, D], and the load-balancing loss [B] of each row's real tokens."""
         x_MD = x_BTD.flatten(0, 1)
         probability_ME = self.gate(x_MD).softmax(-1, dtype=torch.float32)
         weight_Mk, chosen_Mk = probability_ME.topk(self.per_token, dim=-1)
@@ -67,9 +68,15 @@ class Experts(nn.Module):
 
 
 def load_balance(probability_BTE: Tensor, chosen_BTk: Tensor, real_BT: Tensor) -> Tensor:
-    """[B] load-balancing loss (Fedus et al. 2021, Switch Transformer, eq. 4): 1 where all experts get the same share.
+    """[B] load-balancing loss (Fedus et al. 2021, Switch Transformer, equation 4).
 
-    It is not linear in the tokens, so each row has its own: over a whole micro-batch it would depend on where batches are cut.
+    It is 1 if all experts get the same share of the tokens. It is not linear in the tokens, so it
+    is computed for each row: that of a whole micro-batch would depend on the micro-batch's size.
+
+    Args:
+        probability_BTE: Probability of each expert.
+        chosen_BTk: The chosen experts.
+        real_BT: False for padding.
     """
     experts = probability_BTE.shape[-1]
     weight_BT1 = (real_BT / real_BT.sum(-1, keepdim=True))[..., None]
@@ -78,7 +85,10 @@ def load_balance(probability_BTE: Tensor, chosen_BTk: Tensor, real_BT: Tensor) -
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)). Gives the stream and each row's load-balancing loss (0 if dense)."""
+    """x + attention(norm(x)), then x + feed-forward(norm(x)).
+
+    Returns the residual stream and the load-balancing loss [B] of each row, 0 if dense.
+    """
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
@@ -86,16 +96,22 @@ class Block(nn.Module):
         self.input_layernorm = nn.RMSNorm(config.width, config.norm_eps)
         self.self_attn = Attention(config)
         self.post_attention_layernorm = nn.RMSNorm(config.width, config.norm_eps)
-        self.mlp = (
-            Experts(config)
-            if config.architecture == "qwen3_moe"
-            else FeedForward(config.width, config.ffn_width)
-        )
+        self.mlp: nn.Module
+        if config.architecture == "qwen3_moe":
+            self.mlp = Experts(config)
+        else:
+            self.mlp = FeedForward(config.width, config.ffn_width)
 
     def forward(
-        self, x_BTD: Tensor, cos: Tensor, sin: Tensor, bias_BTS: Tensor | None = None, real_BT: Tensor | None = None,
-        cache: KeyValueCache | None = None, positions_BT: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        self,
+        x_BTD: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        bias_BTS: Tensor | None = None,
+        real_BT: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        positions_BT: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
         x_BTD = x_BTD + self.self_attn(
             self.input_layernorm(x_BTD), cos, sin, bias_BTS, self.layer, cache, positions_BT
         )
@@ -107,7 +123,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Embedding, blocks and final norm; named as in transformers."""
+    """Embedding, blocks and final norm, named as in transformers."""
 
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -117,9 +133,13 @@ class Decoder(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Next-token model. Its weights are made by `initialize` or load_state_dict(assign=True); until then they are on the meta device.
+    """Predicts the next token.
 
-    `balance_B` is each row's load-balancing loss in the last forward pass, mean over layers (0 for dense models).
+    The weights are on the meta device until `initialize` or `load_state_dict(assign=True)`.
+
+    Attributes:
+        balance_B: Load-balancing loss of each row in the last forward pass, the mean over layers.
+            0 for dense models.
     """
 
     cos: Tensor
@@ -139,58 +159,74 @@ class LanguageModel(nn.Module):
 
     @property
     def head_weight(self) -> Tensor:
-        """[V, D]: the output table."""
-        return (
-            self.model.embed_tokens.weight if self.config.tied_embeddings else self.lm_head.weight
-        )
+        """The output table, [V, D]."""
+        output = self.model.embed_tokens if self.config.tied_embeddings else self.lm_head
+        return output.weight
 
     def forward(
-        self, ids_BT: Tensor, head: Head | None = None, *, segments_BT: Tensor | None = None, real_BT: Tensor | None = None,
+        self,
+        ids_BT: Tensor,
+        head: Head | None = None,
+        *,
+        segments_BT: Tensor | None = None,
+        real_BT: Tensor | None = None,
         cache: KeyValueCache | None = None,
-    ) -> Any:  # fmt: skip
-        """What `head` makes of the last hidden states and the output table; without it, logits [B, T, V].
+    ) -> Any:
+        """Run the model.
 
-        The head runs inside the forward pass so that a sharded model has its table gathered when it is needed.
-        segments_BT: tokens see only tokens of their own segment. real_BT: false for padding, which `balance_B` leaves out.
-        cache: the ids continue what the cache holds.
+        Args:
+            ids_BT: Token ids.
+            head: Computes the result from the last hidden states and the output table. It runs
+                inside the forward pass, while a sharded model has its table gathered.
+            segments_BT: Tokens see only tokens of their own segment.
+            real_BT: False for padding, which `balance_B` leaves out.
+            cache: The ids continue the tokens of the cache.
+
+        Returns:
+            The result of `head`. Without one, logits [B, T, V].
         """
         T = ids_BT.shape[1]
-        window = self.config.sliding_window
-        positions_BT = None
-        if cache is not None:
-            positions_BT = (cache.length_B[:, None] + torch.arange(T)).to(
-                ids_BT.device, non_blocking=True
-            )
-            at, keys = positions_BT, int(cache.length_B.max()) + T
+        if cache is None:
+            keys = T
+            at_BT = torch.arange(T, device=ids_BT.device)[None]
         else:
-            at, keys = torch.arange(T, device=ids_BT.device)[None], T
+            keys = int(cache.length_B.max()) + T
+            at_BT = cache.length_B[:, None] + torch.arange(T)
+            at_BT = at_BT.to(ids_BT.device, non_blocking=True)
         x_BTD = self.model.embed_tokens(ids_BT).float()
-        dtype = product_dtype(
-            x_BTD
-        )  # cast here once, not in each layer, which would keep its copy for the backward pass
-        plain = cache is None and segments_BT is None and (window is None or window >= T)
-        bias_BTS = None if plain else visibility_bias(at, keys, window, segments_BT).to(dtype)
-        cos, sin = (table[at][:, :, None].to(dtype) for table in (self.cos, self.sin))
+        # Bias and angles are cast here once. A layer would keep its own copy for the backward pass.
+        dtype = product_dtype(x_BTD)
+        window = self.config.sliding_window
+        is_window_open = window is None or window >= T
+        bias_BTS = None
+        if cache is not None or segments_BT is not None or not is_window_open:
+            bias_BTS = visibility_bias(at_BT, keys, window, segments_BT).to(dtype)
+        cos = self.cos[at_BT][:, :, None].to(dtype)
+        sin = self.sin[at_BT][:, :, None].to(dtype)
+        positions_BT = None if cache is None else at_BT
         balance_B = x_BTD.new_zeros(len(x_BTD))
         for block in self.model.layers:
-            x_BTD, one_B = block(x_BTD, cos, sin, bias_BTS, real_BT, cache, positions_BT)
-            balance_B = balance_B + one_B
+            x_BTD, block_balance_B = block(x_BTD, cos, sin, bias_BTS, real_BT, cache, positions_BT)
+            balance_B = balance_B + block_balance_B
         self.balance_B = balance_B / self.config.layers
         if cache is not None:
             cache.length_B = cache.length_B + T
         hidden_BTD = self.model.norm(x_BTD)
-        return head(hidden_BTD, self.head_weight) if head else linear(hidden_BTD, self.head_weight)
+        return (head or linear)(hidden_BTD, self.head_weight)
 
     def initialize(self, seed: int) -> None:
-        """Normal weights of deviation 0.02, those that write to the residual stream divided by sqrt(2 L) (Radford et al. 2019)."""
+        """Draw the weights from a normal distribution with a standard deviation of 0.02.
+
+        Matrices that write to the residual stream are divided by sqrt(2 L) (Radford et al. 2019).
+        """
         generator = torch.Generator().manual_seed(seed)
-        made: dict[str, Tensor] = {}
+        weights: dict[str, Tensor] = {}
         for name, weight in self.named_parameters():
             if weight.ndim == 1:
-                made[name] = torch.ones(weight.shape)
+                weights[name] = torch.ones(weight.shape)
                 continue
             deviation = 0.02
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 deviation /= math.sqrt(2 * self.config.layers)
-            made[name] = torch.empty(weight.shape).normal_(0.0, deviation, generator=generator)
-        self.load_state_dict(made, assign=True)
+            weights[name] = torch.empty(weight.shape).normal_(0.0, deviation, generator=generator)
+        self.load_state_dict(weights, assign=True)

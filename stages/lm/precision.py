@@ -1,8 +1,8 @@
-"""Which number format the matrix products use, and how many threads: chosen for the machine, kept in the facts.
+"""Chooses the number format of the matrix products, the threads, and whether to compile.
 
-Weights, sums and optimizer state stay in float32 always; only the matrix products may run in bfloat16, and only where the
-machine multiplies it natively: a CPU that emulates it is up to a hundred times slower. float16 is never used, for the same
-reason and because it needs loss scaling.
+Weights, sums and optimizer state always stay in float32. Only the matrix products may run in
+bfloat16, and only where the machine multiplies it natively: a CPU that emulates it is up to a
+hundred times slower. float16 is never used, for the same reason and because it needs loss scaling.
 """
 
 from __future__ import annotations
@@ -22,12 +22,11 @@ from stages.lm.config import Compute
 
 X86_BFLOAT16 = ("amx_bf16", "avx512_bf16")
 ARM_BFLOAT16 = ("bf16", "sve_bf16")
-ISA_LIMITS = (
-    "ONEDNN_MAX_CPU_ISA",
-    "DNNL_MAX_CPU_ISA",
-)  # what oneDNN, which makes the products, may use
-# FLOPs of a run. Compiling takes 10 to 40 s. It saves a fifth to a third of a step, but next to nothing on a CPU in float32,
-# where the products take most of a step.
+# Environment variables that limit the instructions of oneDNN, which computes the products.
+ISA_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+BFLOAT16_LIMITS = ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")  # those that allow bfloat16
+# FLOPs of a run from which compiling pays. It takes 10 to 40 s and saves a fifth to a third of a
+# step, but next to nothing on a CPU in float32, where the products take most of a step.
 COMPILE_PAYS_FROM = {
     ("cpu", "bfloat16"): 2e13,
     ("cpu", "float32"): 1e15,
@@ -37,17 +36,21 @@ COMPILE_PAYS_FROM = {
 
 
 def device_of() -> torch.device:
-    """The device of this process: its own GPU if there are any, else the CPU."""
+    """The device of this process: one GPU of the machine, or the CPU if there is none."""
     if torch.cuda.is_available():
-        return torch.device(
-            "cuda", int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
-        )
+        local_rank = int(os.environ.get("LOCAL_RANK", 0))
+        return torch.device("cuda", local_rank % torch.cuda.device_count())
     return torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Precision:
-    """The format of the matrix products, and why it was chosen, as the end of a sentence."""
+    """The format of the matrix products.
+
+    Attributes:
+        dtype: float32 or bfloat16.
+        reason: Why it was chosen, as the end of a sentence.
+    """
 
     dtype: torch.dtype
     reason: str
@@ -59,13 +62,13 @@ class Precision:
 
 
 def choose(compute: Compute, device: torch.device) -> Precision:
-    """The one place that decides between bfloat16 and float32, for the model, the loss and the optimizer alike.
+    """Decide between bfloat16 and float32, for the model, the loss and the optimizer alike.
 
-    On ARM, `auto` is float32 also where the CPU has bfloat16: whether that is faster there has not been measured. It must be
-    asked for.
+    On ARM, `auto` means float32 even if the CPU has bfloat16 instructions, because nobody has
+    measured whether they are faster. The setting must ask for bfloat16 there.
 
     Raises:
-        ConfigError: bfloat16 is demanded of a machine that has no instructions for it.
+        ConfigError: The setting asks for bfloat16, but the machine has no instructions for it.
     """
     if compute.precision == "float32":
         return Precision(torch.float32, "compute.precision asks for it")
@@ -78,7 +81,7 @@ def choose(compute: Compute, device: torch.device) -> Precision:
 
 
 def matmul_dtype(compute: Compute, device: torch.device) -> torch.dtype:
-    """The format that `choose` chooses."""
+    """The format that `choose` decides on."""
     return choose(compute, device).dtype
 
 
@@ -88,20 +91,23 @@ def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """What matrix products of `x` are made in here: the format of the autocast around it, else its own."""
+    """The format of matrix products of `x` here: that of the active autocast, or its own."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def set_threads(compute: Compute) -> int:
-    """Threads for this process's matrix products; two processes that take all cores each slow each other down sixfold."""
+    """Set and return the threads of this process's matrix products.
+
+    The processes of a machine share its cores: two that each use all cores are six times slower.
+    """
     threads = compute.threads or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
     torch.set_num_threads(threads)
     return threads
 
 
 def should_compile(compute: Compute, flops: float, device: torch.device) -> bool:
-    """Whether to compile the blocks of a run of so many FLOPs."""
+    """Whether to compile the blocks for a run of `flops` floating-point operations."""
     if compute.compile != "auto":
         return compute.compile == "on"
     compiler = device.type == "cuda" or shutil.which(os.environ.get("CXX", "g++"))
@@ -109,16 +115,19 @@ def should_compile(compute: Compute, flops: float, device: torch.device) -> bool
 
 
 def compile_blocks(blocks: Iterable[nn.Module]) -> None:
-    """Compile each block in place; kernels are made at its first call and kept for later processes."""
+    """Compile each block in place.
+
+    The first call of a block makes its kernels, which are cached for later processes.
+    """
     _separate_kernel_caches()
     for block in blocks:
         block.compile()
 
 
 def _separate_kernel_caches() -> None:
-    """Give each instruction set its own folder of compiled kernels, unless the user has named a folder.
+    """Give each instruction set its own folder of kernels, unless the user has set a folder.
 
-    Inductor's cache key does not hold the instruction set. With AVX2 and AVX-512 kernels in one
+    Inductor's cache key does not include the instruction set. With AVX2 and AVX-512 kernels in one
     cache, training gave NaN in one process and crashed in another.
     """
     from torch._inductor.runtime.cache_dir_utils import default_cache_dir  # slow to import
@@ -130,7 +139,7 @@ def _separate_kernel_caches() -> None:
 
 
 def _native_bfloat16(device: torch.device) -> tuple[bool, str]:
-    """Whether this device multiplies bfloat16 natively and fast, and the sentence that says so."""
+    """Whether this device multiplies bfloat16 natively and fast, and why."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -138,19 +147,18 @@ def _native_bfloat16(device: torch.device) -> tuple[bool, str]:
         return False, f"{name} has no bfloat16 instructions"
     for variable in ISA_LIMITS:
         limit = os.environ.get(variable, "")
-        if limit and not any(
-            word in limit.upper() for word in ("BF16", "FP16", "AMX", "AVX10", "DEFAULT", "ALL")
-        ):
+        if limit and not any(word in limit.upper() for word in BFLOAT16_LIMITS):
             return False, f"{variable}={limit} rules out bfloat16 instructions"
     found = _has(device, X86_BFLOAT16)
     if found:
         return True, f"this CPU has {found}"
-    if found := _has(device, ARM_BFLOAT16):
+    found = _has(device, ARM_BFLOAT16)
+    if found:
         return False, f"on ARM, bfloat16 ({found}) is used only if compute.precision asks for it"
     return False, "this CPU has no bfloat16 instructions"
 
 
 def _has(device: torch.device, instructions: tuple[str, ...]) -> str:
-    """The first of these instruction sets that the CPU has, or ""; the names are those of torch."""
+    """The first of these instruction sets, by torch's names, that the CPU has, or ""."""
     capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return next((name for name in instructions if capabilities.get(name)), "")

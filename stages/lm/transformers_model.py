@@ -1,8 +1,8 @@
-"""A checkpoint in the classes of transformers, for measurements that must not depend on our own.
+"""Loads a checkpoint into the classes of transformers, for measurements independent of our model.
 
-transformers does much that a folder asks for: it runs Python that comes with a model, takes kernels
-from a hub, sets how text is made. Here it is given settings that were read and checked before, and
-of the folder's files it reads the weights.
+transformers follows many requests of a checkpoint folder: it runs Python code in it, downloads
+kernels from a hub, and sets how text is generated. Here it gets settings that were read and checked
+before, and reads nothing but the weights from the folder.
 """
 
 from __future__ import annotations
@@ -27,10 +27,13 @@ from stages.lm.checkpoint import (
 
 
 def load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
-    """(model in float32 on the CPU, tokenizer).
+    """Load a checkpoint.
+
+    Returns:
+        The model, in float32 on the CPU, and its tokenizer.
 
     Raises:
-        ArtifactError: The folder is no checkpoint that a model here can be.
+        ArtifactError: The folder is not a checkpoint that groundup supports.
     """
     settings = load_config(folder).to_hf()
     require_weights(folder)
@@ -38,7 +41,8 @@ def load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
     stops = stop_ids(folder)
     if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
         why = (
-            "its tokenizer_config.json names neither bos_token nor eos_token: nothing begins a text"
+            "its tokenizer_config.json names neither bos_token nor eos_token: "
+            "nothing can begin a text"
         )
         raise ArtifactError(f"checkpoint {folder}", why, AGAIN)
     transformers_logging.set_verbosity_error()
@@ -53,24 +57,23 @@ def load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
             local_files_only=True,
             trust_remote_code=False,
         )
-    except Exception as error:  # transformers raises what it likes
+    except Exception as error:  # transformers raises all kinds of exceptions
         why = f"transformers cannot load it: {type(error).__name__}: {str(error)[:300]}"
         raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from error
-    made = special_ids(folder) | {"eos_token_id": stops or None}
-    model.generation_config = GenerationConfig(**made)
+    special = special_ids(folder) | {"eos_token_id": stops or None}
+    model.generation_config = GenerationConfig(**special)
     return model.eval(), tokenizer
 
 
 def load_fast_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a checkpoint, with its special tokens, and without a chat template."""
-    words = load_tokenizer(folder)
+    """The tokenizer of a checkpoint, with its special tokens but without its chat template."""
+    tokenizer = load_tokenizer(folder)
     named = {key: text for key, text in special_tokens(folder).items() if text}
-    special = [
-        token.content for token in words.get_added_tokens_decoder().values() if token.special
-    ]
+    added = tokenizer.get_added_tokens_decoder().values()
+    special = [token.content for token in added if token.special]
     others = [token for token in special if token not in named.values()]
     return PreTrainedTokenizerFast(
-        tokenizer_object=words,
+        tokenizer_object=tokenizer,
         additional_special_tokens=others,
         clean_up_tokenization_spaces=False,
         **named,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from data_contracts import Artifact, Draft
 from stages.digests import seed_for
 from stages.lm.checkpoint import check_tokenizer, write_checkpoint
@@ -12,7 +14,8 @@ from stages.lm.parallel.collectives import main_process_first
 from stages.lm.parallel.fsdp import shard_model
 from stages.lm.parallel.launch import distributed
 from stages.lm.training.batches import Batch, TokenStream, Windows
-from stages.lm.training.loop import Loss, LossFunction, fit
+from stages.lm.training.loop import fit
+from stages.lm.training.step import Loss, LossFunction
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.heldout import Heldout
 from stages.report import Facts, Report
@@ -27,9 +30,11 @@ def run(
     out: Draft,
     report: Report,
 ) -> Facts:
-    """Train from nothing: windows of the shuffled token stream, next-token loss, held-out bits per byte along the way.
+    """Train from random weights to predict the next token of the shuffled token stream.
 
-    Raises ArtifactError if shards and tokenizer do not belong together, InputError if there are too few tokens.
+    Raises:
+        ArtifactError: The shards were not made with this tokenizer.
+        InputError: There are too few tokens.
     """
     vocab_size = check_tokenizer(token_shards, tokenizer)
     sizes = ModelConfig(vocab_size=vocab_size, **config.model.model_dump())
@@ -43,15 +48,22 @@ def run(
         segments=not config.attend_across_documents,
     )
     heldout = Heldout.read(token_shards, config.heldout_tokens)
-    steps = config.training.steps(sizes.context, windows.rows_per_epoch)
 
     model = LanguageModel(sizes)
     model.initialize(seed_for(config.seed, "weights"))
     model = shard_model(model, config.compute)
     result = fit(
-        model, windows, next_token_loss(config.training.z_loss), training=config.training, compute=config.compute, steps=steps,
-        scratch=out.scratch, report=report, guard={"seed": config.seed, "shards": token_shards.id}, evaluate=heldout.score,
-    )  # fmt: skip
+        model,
+        windows,
+        next_token_loss(config.training.z_loss),
+        training=config.training,
+        compute=config.compute,
+        steps=config.training.steps(sizes.context, windows.rows_per_epoch),
+        scratch=out.scratch,
+        report=report,
+        guard={"seed": config.seed, "shards": token_shards.id},
+        evaluate=heldout.score,
+    )
     write_checkpoint(out, model, tokenizer, result.metrics)
 
     last = result.metrics[-1]
@@ -59,28 +71,28 @@ def run(
         "heldout_bits_per_byte": last["heldout_bits_per_byte"],
         "heldout_loss": last["heldout_loss"],
         **result.figures,
+        "train_tokens": len(stream),
+        "heldout_bytes": heldout.bytes,
     }
-    return Facts(
-        figures={**figures, "train_tokens": len(stream), "heldout_bytes": heldout.bytes},
-        notes=result.notes,
-    )
+    return Facts(figures=figures, notes=result.notes)
 
 
 def next_token_loss(z_loss: float) -> LossFunction:
-    """Mean cross-entropy of every token, with the load-balancing loss of sparse models added."""
+    """Cross-entropy of every token, plus the load-balancing loss of sparse models.
+
+    Args:
+        z_loss: Weight of the z-loss; see `stages.lm.loss.token_loss`.
+    """
 
     def loss(model: LanguageModel, batch: Batch) -> Loss:
-        labels = batch["labels"]
-        total, plain = model(
-            batch["ids"],
-            lambda hidden, table: token_loss(hidden, table, labels, z_loss, all_count=True),
-            segments_BT=batch.get("segments"),
-        )
-        return Loss(
-            total + balance_loss(model.balance_B, labels.shape[1]),
-            labels.numel(),
-            labels.numel(),
-            {"loss": plain},
-        )
+        labels_BT = batch["labels"]
+
+        def head(hidden_BTD: Tensor, weight_VD: Tensor) -> tuple[Tensor, Tensor]:
+            return token_loss(hidden_BTD, weight_VD, labels_BT, z_loss, all_count=True)
+
+        total, plain = model(batch["ids"], head, segments_BT=batch.get("segments"))
+        balance = balance_loss(model.balance_B, labels_BT.shape[1])
+        tokens = labels_BT.numel()
+        return Loss(total + balance, weight=tokens, tokens=tokens, figures={"loss": plain})
 
     return loss

@@ -11,7 +11,7 @@ from stages.lm.config import Compute, Training
 
 
 class SftTraining(Training):
-    """As in pretraining, with gentler rates and a duration in epochs."""
+    """As in pretraining, with lower learning rates and a duration in epochs."""
 
     learning_rate: float = Field(5e-3, gt=0, le=1, description="Peak learning rate of AdamW")
     matrix_learning_rate: float = Field(
@@ -45,10 +45,13 @@ class SftTraining(Training):
 
 
 class SftConfig(StageConfig):
+    """Settings of sft."""
+
     training: SftTraining = Field(SftTraining(), description="How the model is optimized")
     repeat: dict[str, NonNegativeInt] = Field(
         {"identity": 20},
-        description="How often the conversations of a kind occur in an epoch, by kind (others once; 0 leaves a kind out)",
+        description="How often the conversations of a kind occur in an epoch, by kind "
+        "(others once; 0 leaves a kind out)",
     )
     replay: float = Field(
         0,
@@ -57,16 +60,16 @@ class SftConfig(StageConfig):
         description="Share of the rows of a batch that are pretraining text, against forgetting",
     )
     heldout_conversations: int = Field(
-        400, ge=0, le=1 << 30, description="Held-out conversations that an evaluation reads at most"
+        400, ge=0, le=1 << 30, description="Most held-out conversations that an evaluation reads"
     )
     answers: int = Field(
         64,
         ge=0,
         le=100_000,
-        description="Held-out prompts that are answered at the end, to see whether answers stop",
+        description="Held-out prompts to answer at the end, to see whether answers stop",
     )
     max_new_tokens: int = Field(
-        96, ge=1, le=1 << 20, description="Tokens after which an answer that does not stop is cut"
+        96, ge=1, le=1 << 20, description="Tokens after which to cut an answer that does not stop"
     )
     seed: int = Field(0, ge=0, le=1 << 62, description="Seed of the order of the conversations")
     compute: Compute = execution(Compute(), "Where and how the training runs")

@@ -1,6 +1,6 @@
-"""Conversations as rows of the model's context: as many in a row as fit, none seeing another.
+"""Packs conversations into rows of the model's context, where none sees another.
 
-Costs 10 bytes of memory per token of context and row. Shapes: R rows, T tokens.
+Costs 10 bytes of memory per token of a row. Shapes: R rows, T tokens.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from stages.lm.training.batches import Batch, visits
 
 @dataclass(frozen=True)
 class Example:
-    """One conversation, shifted: `read` are the tokens given, `wanted` the token that should follow each (IGNORED: not the assistant's).
+    """One conversation. Costs 8 bytes of memory per token.
 
-    Both int32: 8 bytes of memory per token.
+    Attributes:
+        name: Id of the conversation.
+        read: [tokens], int32: the tokens that the model reads.
+        wanted: [tokens], int32: the token that follows each, or IGNORED if it is not the
+            assistant's.
     """
 
     name: str
@@ -28,56 +32,78 @@ class Example:
 
 
 def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
-    """Which items share a row of `capacity`: each, longest first, goes where it leaves the least room. Lengths are at most `capacity`.
+    """Assign items to rows by best-fit decreasing (Johnson 1974).
 
-    Best-fit decreasing (Johnson 1974); the rooms in use are the bits of one integer, so an item costs O(capacity / 64).
+    Items are assigned from the longest to the shortest, each to the row that it leaves with the
+    least free space. The sizes of free space that occur are the bits of one integer, so an item
+    costs O(capacity / 64).
+
+    Args:
+        lengths: Length of each item, at most `capacity`.
+        capacity: Length of a row.
+
+    Returns:
+        The items of each row.
     """
     rows: list[list[int]] = []
-    with_room: list[list[int]] = [[] for _ in range(capacity + 1)]  # room → rows that have it
-    rooms = 0
+    rows_by_space: list[list[int]] = [[] for _ in range(capacity + 1)]
+    spaces = 0  # bit n: some row has n free
     for item in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
         length = lengths[item]
-        fitting = rooms >> length
+        fitting = spaces >> length
         if fitting:
-            room = length + (fitting & -fitting).bit_length() - 1
-            row = with_room[room].pop()
-            if not with_room[room]:
-                rooms &= ~(1 << room)
+            lowest_bit = (fitting & -fitting).bit_length() - 1
+            space = length + lowest_bit
+            row = rows_by_space[space].pop()
+            if not rows_by_space[space]:
+                spaces &= ~(1 << space)
         else:
-            room, row = capacity, len(rows)
+            space = capacity
+            row = len(rows)
             rows.append([])
         rows[row].append(item)
-        left = room - length
-        with_room[left].append(row)
-        rooms |= 1 << left
+        rows_by_space[space - length].append(row)
+        spaces |= 1 << (space - length)
     return rows
 
 
 class PackedChats:
-    """Batches of packed rows: {"ids", "labels", "segments"}, each [rows, T]; segment 0 is padding.
+    """Batches of packed rows: {"ids", "labels", "segments"}, each [R, T]. Segment 0 is padding.
 
-    Every epoch visits all rows once, in an order of its own.
+    Every epoch visits all rows once, in random order.
+
+    Args:
+        examples: Conversations of at most `context` tokens.
+        context: T.
+        batch_rows: R.
+        seed: Determines the order.
+        pad: Id of the padding token.
     """
 
     def __init__(
         self, examples: Sequence[Example], context: int, batch_rows: int, seed: int, pad: int
     ):
         packed = best_fit([len(example.read) for example in examples], context)
-        self.rows_per_epoch, self._batch_rows, self._seed = len(packed), batch_rows, seed
+        self.rows_per_epoch = len(packed)
+        self._batch_rows = batch_rows
+        self._seed = seed
         shape = (len(packed), context)
-        self._ids, self._labels = np.full(shape, pad, np.int32), np.full(shape, IGNORED, np.int32)
+        self._ids = np.full(shape, pad, np.int32)
+        self._labels = np.full(shape, IGNORED, np.int32)
         self._segments = np.zeros(shape, np.int16)
-        self._names = [[examples[item].name for item in row] for row in packed]
+        self._names: list[list[str]] = []
         for row, items in enumerate(packed):
-            at = 0
-            for segment, item in enumerate(items, 1):
-                end = at + len(examples[item].read)
-                self._ids[row, at:end], self._labels[row, at:end] = (
-                    examples[item].read,
-                    examples[item].wanted,
-                )
-                self._segments[row, at:end] = segment
-                at = end
+            self._fill(row, [examples[item] for item in items])
+
+    def _fill(self, row: int, examples: list[Example]) -> None:
+        start = 0
+        for segment, example in enumerate(examples, 1):
+            end = start + len(example.read)
+            self._ids[row, start:end] = example.read
+            self._labels[row, start:end] = example.wanted
+            self._segments[row, start:end] = segment
+            start = end
+        self._names.append([example.name for example in examples])
 
     @property
     def answer_tokens(self) -> int:
@@ -86,16 +112,16 @@ class PackedChats:
 
     @property
     def filled(self) -> float:
-        """Share of the rows' tokens that is not padding."""
+        """The fraction of tokens that are not padding."""
         return float((self._segments > 0).mean()) if self._segments.size else 0.0
 
     @property
     def tokens_per_row(self) -> float:
-        """Tokens that a row holds on average, padding not counted."""
+        """Mean number of tokens of a row, without padding."""
         return self._ids.shape[1] * self.filled
 
     def at(self, rows: np.ndarray | slice) -> Batch:
-        """These rows of the table."""
+        """These rows of the table of packed rows."""
         arrays: dict[str, np.ndarray] = {
             "ids": self._ids[rows],
             "labels": self._labels[rows],
@@ -104,12 +130,15 @@ class PackedChats:
         return {name: torch.from_numpy(array.astype(np.int64)) for name, array in arrays.items()}
 
     def rows(self, step: int, first: int, count: int) -> Batch:
-        return self.at(self._places(step, first, count))
+        return self.at(self._visited(step, first, count))
 
     def documents(self, step: int) -> list[str]:
-        return sorted(
-            {name for row in self._places(step, 0, self._batch_rows) for name in self._names[row]}
-        )
+        names: set[str] = set()
+        for row in self._visited(step, 0, self._batch_rows):
+            names |= set(self._names[row])
+        return sorted(names)
 
-    def _places(self, step: int, first: int, count: int) -> np.ndarray:
-        return visits(step * self._batch_rows + first, count, self.rows_per_epoch, self._seed)[1]
+    def _visited(self, step: int, first: int, count: int) -> np.ndarray:
+        first_visit = step * self._batch_rows + first
+        _, rows = visits(first_visit, count, self.rows_per_epoch, self._seed)
+        return rows

@@ -1,6 +1,7 @@
-"""Rows of pretraining text among the conversations, against forgetting (Ibrahim et al. 2024, arXiv 2403.08763).
+"""Replays pretraining text among the conversations (Ibrahim et al. 2024, arXiv 2403.08763).
 
-Of the R rows of a batch the first hold conversations, the last `replayed` windows of the token stream, whose every token counts.
+Otherwise the model would forget it. The first rows of a batch hold conversations; the others are
+windows of the token stream, in which every token counts.
 """
 
 from __future__ import annotations
@@ -17,34 +18,37 @@ from stages.sft.packing import PackedChats
 
 
 class WithReplay:
-    """Batches of `chats`, whose own batch is `replayed` rows smaller than batch_rows, and of windows of a stream."""
+    """Batches of conversations and of windows of a token stream.
+
+    Args:
+        chats: The conversations, in batches of `batch_rows` less the rows of `windows`.
+        windows: The windows, in batches of the rows to replay.
+        batch_rows: Rows of a batch of both.
+    """
 
     def __init__(self, chats: PackedChats, windows: Windows, batch_rows: int):
-        self._chats, self._windows, self._rows_of_chats = (
-            chats,
-            windows,
-            batch_rows - windows.batch_rows,
-        )
-        self.rows_per_epoch = (
-            chats.rows_per_epoch * batch_rows // self._rows_of_chats
-        )  # an epoch of the conversations
+        self._chats = chats
+        self._windows = windows
+        self._chat_rows = batch_rows - windows.batch_rows
+        # An epoch is one of the conversations.
+        self.rows_per_epoch = chats.rows_per_epoch * batch_rows // self._chat_rows
 
     @property
     def tokens_per_row(self) -> float:
-        """Tokens that a row holds on average: windows are full, rows of conversations are not."""
+        """Mean number of tokens of a row. Windows are full, rows of conversations are not."""
         windows = self._windows
-        read = (
-            self._chats.tokens_per_row * self._rows_of_chats + windows.context * windows.batch_rows
-        )
-        return read / (self._rows_of_chats + windows.batch_rows)
+        chat_tokens = self._chats.tokens_per_row * self._chat_rows
+        window_tokens = windows.context * windows.batch_rows
+        return (chat_tokens + window_tokens) / (self._chat_rows + windows.batch_rows)
 
     def rows(self, step: int, first: int, count: int) -> Batch:
-        border = min(max(self._rows_of_chats - first, 0), count)
-        parts = []
-        if border:
-            parts.append(self._chats.rows(step, first, border))
-        if border < count:
-            window = self._windows.rows(step, max(first - self._rows_of_chats, 0), count - border)
+        chat_count = min(max(self._chat_rows - first, 0), count)
+        parts: list[Batch] = []
+        if chat_count:
+            parts.append(self._chats.rows(step, first, chat_count))
+        if chat_count < count:
+            first_window = max(first - self._chat_rows, 0)
+            window = self._windows.rows(step, first_window, count - chat_count)
             parts.append({**window, "segments": torch.ones_like(window["ids"])})
         return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
@@ -53,8 +57,10 @@ class WithReplay:
 
 
 def replayed_rows(share: float, batch_rows: int) -> int:
-    """How many rows of a batch are replayed: at least one, and at least one is not."""
-    return int(np.clip(round(share * batch_rows), 1, batch_rows - 1)) if share else 0
+    """Number of rows of a batch to replay: at least one, but not all. 0 if `share` is 0."""
+    if not share:
+        return 0
+    return int(np.clip(round(share * batch_rows), 1, batch_rows - 1))
 
 
 def windows(
@@ -66,14 +72,27 @@ def windows(
     context: int,
     seed: int,
 ) -> Windows:
-    """`rows` windows a batch. Raises ConfigError without token shards, ArtifactError if they are of another tokenizer."""
+    """The pretraining text to replay, in batches of `rows` windows.
+
+    Args:
+        share: The setting `replay`, for the error message.
+        rows: Windows of a batch.
+        token_shards: The pretraining text.
+        checkpoint: The checkpoint to train, whose tokenizer the shards must have.
+        scratch: Folder for the token stream.
+        context: Tokens of a window.
+        seed: Determines the order.
+
+    Raises:
+        ConfigError: There are no token shards.
+        ArtifactError: The token shards were made with another tokenizer.
+    """
     if token_shards is None:
         raise ConfigError(
             "sft.replay",
             f"{share} of the rows are to be pretraining text, and there is none",
             "add token_shards=NAME/token_shards",
         )
-    size = check_tokenizer(token_shards, checkpoint)
-    return Windows(
-        TokenStream.open(token_shards, "train", scratch / "tokens", size), context, rows, seed
-    )
+    vocab_size = check_tokenizer(token_shards, checkpoint)
+    stream = TokenStream.open(token_shards, "train", scratch / "tokens", vocab_size)
+    return Windows(stream, context, rows, seed)

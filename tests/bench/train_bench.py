@@ -34,9 +34,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from stages.lm import precision
 from stages.lm.config import Compute, ModelConfig, Training
 from stages.lm.model import LanguageModel
-from stages.lm.training.loop import _micro_batch
 from stages.lm.training.muon import Muon, update_flops
 from stages.lm.training.optimizers import gradient_norm, make_optimizers
+from stages.lm.training.step import choose_micro_batch_rows
 from stages.pretrain.stage import next_token_loss
 from tests.bench import machine
 
@@ -203,7 +203,9 @@ def compare(config: ModelConfig, given: argparse.Namespace) -> dict[str, Any]:
     flops = config.flops_per_token() * count
     steps = training.steps(config.context, 1)
     compiled = precision.should_compile(compute, flops * steps, CPU)
-    micro = _micro_batch(training.batch_rows, compute.micro_batch_rows, config.context, CPU)
+    micro = choose_micro_batch_rows(
+        training.batch_rows, compute.micro_batch_rows, config.context, CPU
+    )
 
     shape = (training.batch_rows, config.context + 1)
     generator = torch.Generator().manual_seed(0)

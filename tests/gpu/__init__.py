@@ -1,5 +1,5 @@
-"""Tries the language model on a GPU: speed, bits, losses and memory (`make check-gpu`).
+"""Checks the language model on a GPU: speed, bits, losses and memory (`make check-gpu`).
 
-Runs where only PyTorch, what a usual PyTorch image has beside it, and the wheels of
-`make gpu-wheels` are installed; so nothing here imports a test framework.
+It needs only the packages of a usual PyTorch image and the wheels of `make gpu-wheels`, so nothing
+here imports a test framework.
 """

@@ -1,4 +1,4 @@
-"""Attention under a mask: is it right, and does it keep all scores out of memory?
+"""Attention with a mask is correct and does not keep all scores in memory.
 
 Shapes: B rows, T tokens, S keys, H query heads, K key-value heads, N width of a head.
 """
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from stages.lm.attention import MANUAL_UP_TO, attend, visibility_bias
+from stages.lm.attention import MAX_MANUAL_TOKENS, attend, visibility_bias
 from tests.gpu.machine import CheckError, Figures, Machine
 
 HALF_BFLOAT16 = 2.0**-9  # most relative error of rounding to bfloat16, which has 8 bits of mantissa
@@ -23,7 +23,7 @@ NAMES = ("output", "dq", "dk", "dv")
 
 
 def masked_attention(machine: Machine) -> Figures:
-    """`attend` against softmax(q k^T / sqrt(N) + bias) v, written out in float32, with gradients.
+    """Compare `attend` and its gradients with explicit attention in float32.
 
     Bounds of the relative error (Euclidean norm of the difference over that of the reference):
 
@@ -33,14 +33,14 @@ def masked_attention(machine: Machine) -> Figures:
     - float32: its rounding is 2^-24, a sum of 1,200 terms in another order costs some 35 of these,
       and kernels may put each factor together from three TF32 numbers (2^-21): 2^-16 for all.
 
-    Whoever loses a mask, a head or the scale is off by a tenth at least.
+    A lost mask, head or scale gives errors of a tenth at least.
     """
     figures: Figures = {}
-    lengths = (192, MANUAL_UP_TO + 128)
+    lengths = (192, MAX_MANUAL_TOKENS + 128)
     heads = ((2, 2), (4, 2)) if machine.small else ((16, 16), (16, 4))
     masks = ("causal", "segments", "window")
     for (name, dtype), T, (H, K), mask in product(DTYPES.items(), lengths, heads, masks):
-        if machine.small and T > MANUAL_UP_TO and mask == "window":
+        if machine.small and T > MAX_MANUAL_TOKENS and mask == "window":
             continue  # seconds, and the same kernel as with segments
         errors, largest = _errors(machine, dtype, H, K, T, mask)
         step = HALF_BFLOAT16 * (largest + 2)
@@ -62,7 +62,7 @@ def _errors(
     T: int,
     mask: str,
 ) -> tuple[list[float], float]:
-    """Relative errors of the output and of three gradients; and the largest score."""
+    """Relative errors of the output and of three gradients, and the largest score."""
     q, k, v, dy = random_inputs(machine, dtype, 1, H, K, T, 64)
     bias = bias_of(machine, T, mask)
     mine = None if mask == "causal" else bias.to(dtype)
@@ -103,7 +103,7 @@ def bias_of(machine: Machine, T: int, mask: str) -> Tensor:
 
 
 def written_out(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """Attention as its definition has it."""
+    """Attention by its definition."""
     weights = (_scores(q, k) + bias[:, None]).softmax(-1)
     return weights @ v.repeat_interleave(q.shape[1] // v.shape[1], 1)
 
@@ -119,7 +119,7 @@ def _with_gradients(function: Any, inputs: tuple[Tensor, ...], dy: Tensor) -> tu
 
 
 class LargestTensor(TorchDispatchMode):
-    """Inside, sees the result of every operation; `bytes` is the size of the largest."""
+    """Records the size of the largest result of any operation, in `bytes`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,7 +140,7 @@ def attention_memory(machine: Machine) -> Figures:
     B H T S values each. Here one whole layer may take half of a single copy of them, and no
     operation may make as much, with a bias and without, in both formats.
     """
-    B, H, K, T, N = 1, *machine.either((8, 2, MANUAL_UP_TO + 128, 16), (32, 8, 2048, 64))
+    B, H, K, T, N = 1, *machine.either((8, 2, MAX_MANUAL_TOKENS + 128, 16), (32, 8, 2048, 64))
     figures: Figures = {}
     too_much: list[str] = []
     for (name, dtype), mask in product(DTYPES.items(), ("segments", "causal")):

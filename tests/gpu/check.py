@@ -1,10 +1,10 @@
-"""Tries the language model on this machine's GPU and writes down what was found.
+"""Checks the language model on this machine's GPU and writes the results to a file.
 
     python -m tests.gpu.check [--device cuda] [--small] [--only NAME,NAME] [--out FILE.json]
 
-Every check prints a line when it ends; one that fails says why, and the rest goes on. The exit
-status is 1 if any failed or was not run. Without a GPU it runs its small form on the CPU, which
-takes seconds.
+Every check prints a line when it ends. If one fails, the line says why, and the others still run.
+The exit status is 1 if any check failed or was not run. Without a GPU the checks run with small
+shapes on the CPU, which takes seconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.gpu.machine import Machine
 from tests.gpu.report import Check, Outcome
 from tests.gpu.speed import speed
 
-# What is most likely to fall over comes first, and what takes minutes last.
+# The checks that are most likely to fail come first, those that take minutes last.
 CHECKS: dict[str, Check] = {
     "attention": attention.masked_attention,
     "attention_memory": attention.attention_memory,
@@ -40,19 +40,19 @@ OUT = Path("build/check_gpu.json")
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the checks; gives the exit status."""
-    asked = _asked(arguments)
-    machine = Machine(torch.device(asked.device), asked.small or asked.device == "cpu")
+    """Run the checks. Returns the exit status."""
+    options = _options(arguments)
+    machine = Machine(torch.device(options.device), options.small or options.device == "cpu")
     transformers_logging.set_verbosity_error()
-    torch.set_float32_matmul_precision("highest")  # some images have TF32 for it, which is coarser
+    torch.set_float32_matmul_precision("highest")  # some images set TF32, which is less precise
     about = report.about(machine)
     form = "small shapes" if machine.small else "full shapes"
     print(f"{about['name']}, torch {torch.__version__}, {form}", flush=True)
     started = perf_counter()
     outcomes: list[Outcome] = []
     not_run: list[str] = []
-    for name in asked.only:
-        if perf_counter() - started > asked.seconds:
+    for name in options.only:
+        if perf_counter() - started > options.seconds:
             not_run.append(name)
             continue
         machine.release()
@@ -61,17 +61,17 @@ def main(arguments: list[str] | None = None) -> int:
         for line in outcomes[-1].traceback:
             print("    " + line, file=sys.stderr, flush=True)
     seconds = perf_counter() - started
-    report.write(asked.out, machine, outcomes, not_run, seconds)
+    report.write(options.out, machine, outcomes, not_run, seconds)
     failed = sum(outcome.failure is not None for outcome in outcomes)
     if not_run:
-        print(f"not run, as {asked.seconds:.0f} s were over: {', '.join(not_run)}")
+        print(f"not run, as {options.seconds:.0f} s were over: {', '.join(not_run)}")
     print(report.FLOPS)
-    passed = f"{len(outcomes) - failed} of {len(asked.only)} checks passed"
-    print(f"{passed} on {about['name']} in {seconds:.0f} s: {asked.out}")
+    passed = f"{len(outcomes) - failed} of {len(options.only)} checks passed"
+    print(f"{passed} on {about['name']} in {seconds:.0f} s: {options.out}")
     return 1 if failed or not_run else 0
 
 
-def _asked(arguments: list[str] | None) -> argparse.Namespace:
+def _options(arguments: list[str] | None) -> argparse.Namespace:
     summary = (__doc__ or "").splitlines()[0]
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.check", description=summary)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -80,11 +80,11 @@ def _asked(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--only", help=f"of {', '.join(CHECKS)}; default: all", type=_names)
     parser.add_argument("--out", type=Path, default=OUT, help="default: %(default)s")
     parser.add_argument("--seconds", type=float, default=480, help="when no further check starts")
-    asked = parser.parse_args(arguments)
-    asked.only = asked.only or list(CHECKS)
-    if asked.device == "cuda" and not torch.cuda.is_available():
+    options = parser.parse_args(arguments)
+    options.only = options.only or list(CHECKS)
+    if options.device == "cuda" and not torch.cuda.is_available():
         parser.error("PyTorch sees no CUDA device here")
-    return asked
+    return options
 
 
 def _names(listed: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Training computes the right thing: bfloat16 beside float32, a resumed run, a mixture of experts.
+"""Training computes the right results: in bfloat16, in a resumed run, with experts.
 
 Shapes: R rows, T tokens, V vocabulary.
 """
@@ -31,12 +31,12 @@ STOPPED_AFTER = 3
 
 
 def bfloat16_share(sizes: ModelConfig) -> float:
-    """What share of the logits' size bfloat16 products may put them off by, to first order.
+    """Largest relative error of logits from bfloat16 products, to first order.
 
     bfloat16 has 8 bits of mantissa, so rounding to it is off by at most 2^-9. A product rounds both
     factors and the result: 3 x 2^-9. A token passes six products in a layer (queries with keys and
     values, scores, weights with values, output; gate with up, down) and one for the logits. Their
-    roundings are independent, so they add up as squares do.
+    rounding errors are independent, so their squares add up.
     """
     return 3 * HALF_BFLOAT16 * (6 * sizes.layers + 1) ** 0.5
 
@@ -63,10 +63,14 @@ def bfloat16_and_float32(machine: Machine) -> Figures:
     worst = used.index(max(used))
     off = float((rounded - logits).norm() / logits.norm())
     figures: Figures = {
-        "first_loss": exact[0], "last_loss": exact[-1], "last_loss_bfloat16": found[-1],
-        "largest_difference": differences[worst], "its_bound": bounds[worst],
-        "logits_off": off, "logits_bound": share,
-    }  # fmt: skip
+        "first_loss": exact[0],
+        "last_loss": exact[-1],
+        "last_loss_bfloat16": found[-1],
+        "largest_difference": differences[worst],
+        "its_bound": bounds[worst],
+        "logits_off": off,
+        "logits_bound": share,
+    }
     if not max(used) <= 1:
         raise CheckError(f"the loss of step {worst} is off by more than rounding", figures)
     if not 0 < off <= share:
@@ -83,7 +87,7 @@ def _losses(
     dtype: torch.dtype,
     steps: int,
 ) -> tuple[list[float], list[float], Tensor]:
-    """Loss of each step; the deviation of the logits over the vocabulary then; the first logits."""
+    """Loss and standard deviation of the logits at each step, and the first logits."""
     model = made_up.model(sizes, machine.device, loud=True)
     training = made_up.training(learning_rate=3e-3)
     optimizers = make_optimizers(model, training, dtype)
@@ -110,9 +114,9 @@ def _losses(
 def resume(machine: Machine) -> Figures:
     """A run of `fit` that is stopped and continued ends in the same bits as one that is not.
 
-    The rows are so long that attention's backward pass sums over several blocks of keys: kernels
-    that add these up in the order in which they happen to end give other bits in every run. That is
-    looked at first, with two whole runs.
+    The rows are so long that attention's backward pass sums over several blocks of keys. Kernels
+    that add blocks in the order in which they finish give other bits in every run. Two whole runs
+    check that first.
     """
     changes = machine.either({}, {"width": 256, "layers": 4, "context": 1024})
     sizes = made_up.config(**changes)
@@ -151,14 +155,20 @@ def _fitted(
     scratch: Path,
     report: made_up.Listener | None = None,
 ) -> dict[str, Tensor]:
-    """The weights after STEPS steps of two micro-batches each, as the machine trains by default."""
+    """The weights after STEPS steps of two micro-batches each, in the default precision."""
     model = made_up.model(sizes, machine.device)
     compute = made_up.compute(micro_batch_rows=4, compile="on" if machine.on_gpu else "off")
     fit(
-        model, made_up.Windows(sizes, 8), next_token_loss(0.0),
-        training=made_up.training(batch_rows=8), compute=compute, steps=STEPS, scratch=scratch,
-        report=report or made_up.Listener(), guard={"seed": 1},
-    )  # fmt: skip
+        model,
+        made_up.Windows(sizes, 8),
+        next_token_loss(0.0),
+        training=made_up.training(batch_rows=8),
+        compute=compute,
+        steps=STEPS,
+        scratch=scratch,
+        report=report or made_up.Listener(),
+        guard={"seed": 1},
+    )
     return dict(model.named_parameters())
 
 
@@ -180,19 +190,25 @@ def experts(machine: Machine) -> Figures:
     `bfloat16_and_float32`: the loss itself stands for the deviation of the logits.
     """
     sizes = made_up.config(
-        architecture="qwen3_moe", experts=machine.either(4, 8), experts_per_token=2,
+        architecture="qwen3_moe",
+        experts=machine.either(4, 8),
+        experts_per_token=2,
         **machine.either({"expert_width": 48}, {"expert_width": 384, "width": 256, "heads": 8}),
-    )  # fmt: skip
+    )
     batch = made_up.Windows(sizes, 8).rows(0, 0, 8)
     exact, exact_norm, _ = _pass(torch.device("cpu"), sizes, batch, torch.float32)
     loss, norm, without = _pass(machine.device, sizes, batch, torch.float32)
     rounded, _, _ = _pass(machine.device, sizes, batch, torch.bfloat16)
     bound = 2 * bfloat16_share(sizes) * exact
     figures: Figures = {
-        "loss": loss, "loss_on_cpu": exact,
-        "gradient_norm": norm, "gradient_norm_on_cpu": exact_norm,
-        "loss_bfloat16": rounded, "bfloat16_bound": bound, "weights_without_gradient": without,
-    }  # fmt: skip
+        "loss": loss,
+        "loss_on_cpu": exact,
+        "gradient_norm": norm,
+        "gradient_norm_on_cpu": exact_norm,
+        "loss_bfloat16": rounded,
+        "bfloat16_bound": bound,
+        "weights_without_gradient": without,
+    }
     if not (abs(loss / exact - 1) < 2**-12 and abs(norm / exact_norm - 1) < 2**-12):
         raise CheckError("loss or gradient in float32 is not the CPU's", figures)
     if not abs(rounded - exact) <= bound:

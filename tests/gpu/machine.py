@@ -1,4 +1,4 @@
-"""The device that is tried: its name, peak and memory; and how a check says that it failed."""
+"""The device that is checked, with its name, peak and memory, and the error of a failed check."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 import torch
 import torch._dynamo
 
-Figures = dict[str, Any]  # name → number, word or truth value, in the order to show
+Figures = dict[str, Any]  # name → number, text or bool, in the order to show
 T = TypeVar("T")
 
 # FLOP/s of dense bfloat16 matrix products that are summed in float32, as the vendor states them.
-# Keys are words of the device's name; of two that match, the first counts.
+# Keys are parts of the device's name. If several match, the first counts.
 BFLOAT16_PEAKS = {
     "GB200": 2500e12,
     "B200": 2250e12,
@@ -41,7 +41,11 @@ BFLOAT16_PEAKS = {
 
 
 class CheckError(Exception):
-    """Something is not as it must be. `figures` are those that were found before."""
+    """A check has failed.
+
+    Attributes:
+        figures: The figures found before it failed.
+    """
 
     def __init__(self, reason: str, figures: Mapping[str, Any] | None = None):
         super().__init__(reason)
@@ -50,7 +54,12 @@ class CheckError(Exception):
 
 @dataclass(frozen=True)
 class Machine:
-    """Where the checks run. small: tiny shapes and few steps, for a CPU."""
+    """Where the checks run.
+
+    Attributes:
+        device: The device.
+        small: Use tiny shapes and few steps, for a CPU.
+    """
 
     device: torch.device
     small: bool
@@ -62,22 +71,22 @@ class Machine:
 
     @property
     def name(self) -> str:
-        """What the device calls itself."""
+        """Name of the device."""
         if self.on_gpu:
             return torch.cuda.get_device_name(self.device)
         return "CPU"
 
     def either(self, small: T, full: T) -> T:
-        """The size for tiny shapes, or the one for real ones."""
+        """Choose between the sizes for small and for full shapes."""
         return small if self.small else full
 
     def synchronize(self) -> None:
-        """Wait until the device has done all that it was asked to do."""
+        """Wait until the device has finished all work."""
         if self.on_gpu:
             torch.cuda.synchronize(self.device)
 
     def release(self) -> None:
-        """Give back memory that nothing uses, begin to count it again, forget what was compiled."""
+        """Free unused memory, restart its statistics, and drop compiled code."""
         torch._dynamo.reset()
         gc.collect()
         if self.on_gpu:
@@ -86,9 +95,10 @@ class Machine:
 
     @contextmanager
     def peak_memory(self) -> Iterator[Figures]:
-        """Gives a dict that has `peak_gb` at the end: the most memory in use inside, in 1e9 bytes.
+        """Measure the peak memory of this context, in 1e9 bytes.
 
-        Memory that was in use before counts too. On a CPU it is None.
+        The dict that it yields has `peak_gb` at the end. Memory that was in use before counts too.
+        On a CPU the value is None.
         """
         figures: Figures = {"peak_gb": None}
         self.synchronize()
@@ -101,16 +111,21 @@ class Machine:
 
 
 def has_fallen(losses: Sequence[float]) -> bool:
-    """Whether the last loss is less than 19/20 of the first: more than batches differ by chance."""
+    """Whether the last loss is less than 19/20 of the first.
+
+    Different batches differ by less than that.
+    """
     return losses[-1] < 0.95 * losses[0]
 
 
 def bfloat16_peak(name: str) -> float | None:
-    """Dense bfloat16 FLOP/s of a device of this name; None if it is not in the table.
+    """Dense bfloat16 FLOP/s of a device of this name. None if the table does not have it.
 
-    A slice of a GPU (MIG) has a part of the peak that its name does not say.
+    A slice of a GPU (MIG) has a fraction of the peak, which its name does not tell.
     """
     if "MIG" in name:
         return None
-    words = (key for key in BFLOAT16_PEAKS if re.search(rf"\b{key}\b", name))
-    return next((BFLOAT16_PEAKS[key] for key in words), None)
+    for key, peak in BFLOAT16_PEAKS.items():
+        if re.search(rf"\b{key}\b", name):
+            return peak
+    return None

@@ -1,4 +1,4 @@
-"""Models, tokens and batches that the checks make up: nothing is read and nothing downloaded.
+"""Artificial models, tokens and batches for the checks. Nothing is read or downloaded.
 
 Shapes: R rows, T tokens, V vocabulary.
 """
@@ -16,33 +16,39 @@ from stages.lm.model import LanguageModel
 from stages.lm.training.batches import Batch
 from stages.report import Report
 
-DIFFERENT = 8  # batches that Windows gives before it begins again
+DIFFERENT = 8  # batches of Windows before they repeat
 
 
 def config(**changes: Any) -> ModelConfig:
-    """A small model with grouped queries and an output table of its own."""
+    """A small model with grouped queries and a separate output table."""
     sizes = {
-        "vocab_size": 512, "width": 64, "layers": 2, "heads": 4, "kv_heads": 2, "ffn_width": 96,
-        "context": 128, "tied_embeddings": False,
-    }  # fmt: skip
+        "vocab_size": 512,
+        "width": 64,
+        "layers": 2,
+        "heads": 4,
+        "kv_heads": 2,
+        "ffn_width": 96,
+        "context": 128,
+        "tied_embeddings": False,
+    }
     return ModelConfig(**(sizes | changes))
 
 
 def medium(**changes: Any) -> ModelConfig:
-    """A model of 20 million weights, which a CPU can still follow."""
+    """A model of 20 million weights, small enough to compare with a CPU."""
     sizes = {"width": 512, "layers": 6, "heads": 8, "kv_heads": 4, "ffn_width": 1408}
     return config(**(sizes | changes))
 
 
 def model(sizes: ModelConfig, device: torch.device, loud: bool = False) -> LanguageModel:
-    """The model that these sizes always give, on `device`.
+    """Make a model with the same weights at every call.
 
     Args:
-        sizes: Of the model.
-        device: Where it is put.
-        loud: Give matrices the deviation D^-1/2 in place of 0.02, so that queries and keys are
-            about as large as what they are made of. With new weights, scores are next to nothing,
-            and the logits of a narrow model hardly depend on what attention does.
+        sizes: Sizes of the model.
+        device: Where to put it.
+        loud: Give matrices a standard deviation of D^-1/2 instead of 0.02, so that queries and keys
+            are about as large as their inputs. With initial weights, scores are close to 0, and the
+            logits of a narrow model hardly depend on attention.
     """
     made = LanguageModel(sizes)
     made.initialize(1)
@@ -54,7 +60,7 @@ def model(sizes: ModelConfig, device: torch.device, loud: bool = False) -> Langu
 
 
 def tokens(rows: int, length: int, vocab_size: int, seed: int) -> Tensor:
-    """[R, T] tokens as unevenly frequent as words are (Zipf), so that much can be learned."""
+    """[R, T] tokens with the frequencies of words (Zipf), so that there is much to learn."""
     generator = torch.Generator().manual_seed(seed)
     frequency_V = 1.0 / torch.arange(1, vocab_size + 1)
     drawn = torch.multinomial(frequency_V, rows * length, replacement=True, generator=generator)
@@ -62,7 +68,7 @@ def tokens(rows: int, length: int, vocab_size: int, seed: int) -> Tensor:
 
 
 class Windows:
-    """Batches for `fit`: {"ids": [R, T], "labels": [R, T]}. A few different ones, over and over."""
+    """Batches for `fit`: {"ids": [R, T], "labels": [R, T]}. They repeat after a few."""
 
     def __init__(self, sizes: ModelConfig, batch_rows: int):
         self.rows_per_epoch = DIFFERENT * batch_rows
@@ -76,32 +82,32 @@ class Windows:
         return {"ids": found[:, :-1], "labels": found[:, 1:]}
 
     def documents(self, step: int) -> list[str]:
-        """There are none."""
+        """No documents: the tokens are random."""
         return []
 
 
 class Listener(Report):
-    """Calls a function with the number of each training step that is done, and keeps the notes."""
+    """Calls a function with the number of finished training steps, and records the notes."""
 
     def __init__(self, on_step: Callable[[int], None] = lambda done: None):
         self._on_step = on_step
         self.notes: list[str] = []
 
     def progress(self, done: float, total: float | None, unit: str) -> None:
-        """One more step is done."""
+        """Call the function after a training step."""
         if unit == "steps":
             self._on_step(int(done))
 
     def note(self, text: str) -> None:
-        """Keep it."""
+        """Record the note."""
         self.notes.append(text)
 
 
 def training(**changes: Any) -> Training:
-    """The defaults, with every step in the metrics."""
+    """Default settings, with every step in the metrics."""
     return Training.model_validate({"log_every": 1, **changes})
 
 
 def compute(**changes: Any) -> Compute:
-    """The defaults; threads stay as they are set for this process."""
+    """Default settings, with the current number of threads of this process."""
     return Compute.model_validate({"threads": torch.get_num_threads(), **changes})

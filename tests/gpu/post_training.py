@@ -1,4 +1,4 @@
-"""SFT under document masks, DPO, generation and evaluation, as the stages do them.
+"""SFT with document masks, DPO, generation and evaluation, as the stages run them.
 
 Shapes: B rows, T tokens, 4 choices of an item.
 """
@@ -36,12 +36,17 @@ from tests.gpu.machine import CheckError, Figures, Machine, has_fallen
 
 ITEMS, CHOICES = 100, 4
 REAL = {
-    "vocab_size": 50304, "width": 768, "layers": 12, "heads": 12, "kv_heads": 4, "ffn_width": 2048,
-}  # fmt: skip
+    "vocab_size": 50304,
+    "width": 768,
+    "layers": 12,
+    "heads": 12,
+    "kv_heads": 4,
+    "ffn_width": 2048,
+}
 
 
 def sft(machine: Machine) -> Figures:
-    """Conversations packed into rows: none sees another, and training on them brings the loss down.
+    """Packed conversations do not see each other, and training on them lowers the loss.
 
     The loss of packed rows is the sum of that of the conversations alone. In float32 the two may
     differ by 2^-14: rotary positions go on through a row, so their angles are rounded differently
@@ -57,9 +62,12 @@ def sft(machine: Machine) -> Figures:
     batch["segments"] = batch["segments"].clamp(max=1)  # as if they did see each other
     seeing = _answer_nats(model, batch, machine)
     figures: Figures = {
-        "rows": chats.rows_per_epoch, "filled": chats.filled,
-        "packed_nats": packed, "alone_nats": alone, "nats_without_mask": seeing,
-    }  # fmt: skip
+        "rows": chats.rows_per_epoch,
+        "filled": chats.filled,
+        "packed_nats": packed,
+        "alone_nats": alone,
+        "nats_without_mask": seeing,
+    }
     if not abs(packed / alone - 1) < 2**-14:
         raise CheckError("packed conversations have another loss than each alone", figures)
     if not abs(seeing / alone - 1) > 2**-12:
@@ -75,15 +83,25 @@ def _sft_training(machine: Machine, before: Figures) -> Figures:
     training = SftTraining(batch_rows=rows, log_every=1)
     with machine.peak_memory() as memory, TemporaryDirectory() as scratch:
         fitted = fit(
-            model, chats, answer_loss(0.0), training=training, compute=made_up.compute(),
-            steps=steps, scratch=Path(scratch), report=Report(), guard={},
-        )  # fmt: skip
+            model,
+            chats,
+            answer_loss(0.0),
+            training=training,
+            compute=made_up.compute(),
+            steps=steps,
+            scratch=Path(scratch),
+            report=Report(),
+            guard={},
+        )
     first, last = fitted.metrics[0]["loss"], fitted.metrics[-1]["loss"]
     figures: Figures = {
-        "context": sizes.context, "first_loss": first, "last_loss": last,
+        "context": sizes.context,
+        "first_loss": first,
+        "last_loss": last,
         "tokens_per_second": fitted.figures["tokens_per_second"],
-        "precision": fitted.figures["precision"], **memory,
-    }  # fmt: skip
+        "precision": fitted.figures["precision"],
+        **memory,
+    }
     if not has_fallen((first, last)):
         raise CheckError("the loss of SFT did not fall", before | figures)
     return figures
@@ -110,8 +128,8 @@ def _examples(sizes: ModelConfig, count: int) -> list[Example]:
 def dpo(machine: Machine) -> Figures:
     """The first loss is ln 2, as policy and reference are one model; after that it falls.
 
-    ROUNDING is what the stage allows the first loss: policy and reference are computed in batches
-    of other sizes, so bfloat16 products may be rounded otherwise.
+    ROUNDING is the difference that the stage allows: policy and reference are computed in batches
+    of different sizes, so bfloat16 products may be rounded differently.
     """
     sizes = machine.either(made_up.config(), ModelConfig(**REAL, context=512))
     pairs, rows, steps = machine.either((8, 4, 6), (32, 16, 12))
@@ -123,16 +141,27 @@ def dpo(machine: Machine) -> Figures:
     training = DpoTraining(batch_rows=rows, log_every=1, learning_rate=1e-3, warmup_share=0.0)
     with machine.peak_memory() as memory, TemporaryDirectory() as scratch:
         fitted = fit(
-            model, train, preference_loss(0.1, 0.0, False), training=training, compute=compute,
-            steps=steps, scratch=Path(scratch), report=Report(), guard={}, sequences=2,
-        )  # fmt: skip
+            model,
+            train,
+            preference_loss(0.1, 0.0, False),
+            training=training,
+            compute=compute,
+            steps=steps,
+            scratch=Path(scratch),
+            report=Report(),
+            guard={},
+            sequences_per_row=2,
+        )
     first, last = fitted.metrics[0], fitted.metrics[-1]
     figures: Figures = {
-        "loss_at_step_0": first["loss"], "off_ln_2": abs(first["loss"] - math.log(2)),
-        "last_loss": last["loss"], "last_reward_accuracy": last["reward_accuracy"],
+        "loss_at_step_0": first["loss"],
+        "off_ln_2": abs(first["loss"] - math.log(2)),
+        "last_loss": last["loss"],
+        "last_reward_accuracy": last["reward_accuracy"],
         "tokens_per_second": fitted.figures["tokens_per_second"],
-        "precision": fitted.figures["precision"], **memory,
-    }  # fmt: skip
+        "precision": fitted.figures["precision"],
+        **memory,
+    }
     if not figures["off_ln_2"] <= ROUNDING:
         raise CheckError("the loss at step 0 is not ln 2", figures)
     if not last["loss"] < math.log(2) - ROUNDING:
@@ -158,8 +187,8 @@ def generation(machine: Machine) -> Figures:
     """Greedy text in float32, batched and with a cache, is that of the CPU token by token.
 
     The CPU reads the whole text again for every token, one prompt at a time and without a cache.
-    A token counts only where the CPU's first choice is ahead by 2^-10 of the logits' deviation:
-    nearer ones are for rounding to decide, and end the comparison of that prompt.
+    A token counts only where the CPU's first choice is ahead by 2^-10 of the logits' deviation.
+    Otherwise rounding decides, and the comparison of that prompt ends.
     """
     sizes = made_up.config(**machine.either({}, {"width": 256, "layers": 4, "context": 512}))
     new = machine.either(16, 64)
@@ -173,10 +202,11 @@ def generation(machine: Machine) -> Figures:
     cpu_model = made_up.model(sizes, torch.device("cpu"), loud=True).eval()
     wanted = [_greedy(cpu_model, prompt, new) for prompt in prompts]
     figures: Figures = {
-        "prompts": len(prompts), "compared_tokens": sum(map(len, wanted)),
+        "prompts": len(prompts),
+        "compared_tokens": sum(map(len, wanted)),
         "different_answers": len({tuple(answer) for answer in found}),
         "tokens_per_second": round(new * len(prompts) / seconds),
-    }  # fmt: skip
+    }
     for number, (answer, reference) in enumerate(zip(found, wanted, strict=True)):
         if len(answer) != new or answer[: len(reference)] != reference:
             said = f"goes on as {answer}, on the CPU as {reference}"
@@ -222,11 +252,14 @@ def evaluation(machine: Machine) -> Figures:
     bound = 4 * 2 * bfloat16_share(sizes) * spread * answer**0.5
     agreed = _agreement(plain, rounded)
     figures: Figures = {
-        "items": ITEMS, "items_per_second_bfloat16": round(ITEMS / seconds, 1),
-        "agreed_bfloat16": agreed, "agreed_with_cpu": _agreement(plain, exact),
-        "largest_difference": float((rounded - plain).abs().max()), "its_bound": bound,
+        "items": ITEMS,
+        "items_per_second_bfloat16": round(ITEMS / seconds, 1),
+        "agreed_bfloat16": agreed,
+        "agreed_with_cpu": _agreement(plain, exact),
+        "largest_difference": float((rounded - plain).abs().max()),
+        "its_bound": bound,
         "off_cpu": float(((plain - exact) / exact).abs().max()),
-    }  # fmt: skip
+    }
     if not (figures["off_cpu"] < 2**-12 and figures["agreed_with_cpu"] == ITEMS):
         raise CheckError("log-likelihoods in float32 are not the CPU's", figures)
     if not 0 < figures["largest_difference"] <= bound:

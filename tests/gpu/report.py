@@ -1,4 +1,4 @@
-"""What the checks found, as lines for a terminal and as one JSON file."""
+"""The results of the checks, as lines for a terminal and as one JSON file."""
 
 from __future__ import annotations
 
@@ -31,7 +31,15 @@ FLOPS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one check went. failure: why it failed, in a line; None if it passed."""
+    """The result of one check.
+
+    Attributes:
+        name: Name of the check.
+        seconds: How long it took.
+        figures: What it measured.
+        failure: Why it failed, in one line. None if it passed.
+        traceback: Last lines of the traceback, if it failed.
+    """
 
     name: str
     seconds: float
@@ -44,12 +52,13 @@ class Outcome:
         known = {name: value for name, value in self.figures.items() if value is not None}
         figures = ", ".join(f"{name} {_short(value)}" for name, value in known.items())
         if self.failure is not None:
-            figures = f"FAILED: {self.failure}{f' ({figures})' if figures else ''}"
+            found = f" ({figures})" if figures else ""
+            figures = f"FAILED: {self.failure}{found}"
         return f"{self.name:<17}{self.seconds:7.1f} s  {figures}"
 
 
 def attempt(name: str, check: Check, machine: Machine) -> Outcome:
-    """Run one check; what it raises becomes part of the outcome, so that the others still run."""
+    """Run one check. An exception becomes part of the outcome, so that the others still run."""
     torch.manual_seed(0)  # transformers' weights come from the generator of the process
     started = perf_counter()
     try:
@@ -70,7 +79,7 @@ def write(
     not_run: list[str],
     seconds: float,
 ) -> None:
-    """Everything as JSON."""
+    """Write all results as JSON."""
     found = {
         "device": about(machine),
         "versions": {name: _version(name) for name in PACKAGES} | {"cuda": torch.version.cuda},
@@ -86,7 +95,7 @@ def write(
 
 
 def about(machine: Machine) -> Figures:
-    """The device, and what one must know of it to read the figures."""
+    """Properties of the device and of this process that affect the figures."""
     found: Figures = {
         "name": machine.name,
         "type": machine.device.type,
@@ -114,13 +123,15 @@ def _version(package: str) -> str | None:
 
 
 def _plain(figures: Figures) -> Figures:
-    """Values that JSON has; any other, and a number that is not finite, as text."""
+    """Values as JSON can hold them. Others, and numbers that are not finite, become text."""
     return {name: _plain_value(value) for name, value in figures.items()}
 
 
 def _plain_value(value: Any) -> Any:
-    finite = not isinstance(value, float) or math.isfinite(value)
-    return value if finite and isinstance(value, bool | int | float | str | None) else str(value)
+    is_finite = not isinstance(value, float) or math.isfinite(value)
+    if is_finite and isinstance(value, bool | int | float | str | None):
+        return value
+    return str(value)
 
 
 def _short(value: Any) -> str:

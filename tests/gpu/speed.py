@@ -1,4 +1,4 @@
-"""Training speed of our loop beside transformers' model, compiled, with the same optimizers.
+"""Training speed of our loop and of transformers' model, compiled, with the same optimizers.
 
 Shapes: R rows, T tokens.
 """
@@ -39,12 +39,12 @@ TINY = {
     "124M": {"width": 48, "layers": 2, "heads": 4, "kv_heads": 4, "ffn_width": 128},
     "350M": {"width": 64, "layers": 3, "heads": 4, "kv_heads": 4, "ffn_width": 176},
 }
-WARM_UP = 10  # steps before the clock starts: memory is found, kernels are loaded
+WARM_UP = 10  # steps that allocate memory and load kernels; they are not timed
 STEPS = 100
 
 
 def speed(shape: str) -> Check:
-    """The check of one of the shapes."""
+    """Make the check of one of the shapes."""
 
     def check(machine: Machine) -> Figures:
         vocabulary, context, rows = machine.either((512, 64, 4), (50304, 1024, 32))
@@ -56,10 +56,10 @@ def speed(shape: str) -> Check:
 
 
 def compare(machine: Machine, sizes: ModelConfig, rows: int) -> Figures:
-    """Both sides, one after the other, on the same made-up tokens.
+    """Measure both sides, one after the other, on the same random tokens.
 
     Ours is `fit` as the stages call it. Theirs is a loop that does the same with LlamaForCausalLM:
-    bfloat16 autocast over float32 weights where `fit` does so, schedule, clipping, make_optimizers.
+    bfloat16 autocast over float32 weights as in `fit`, schedule, clipping, make_optimizers.
     """
     steps = machine.either(2, WARM_UP), machine.either(10, STEPS)
     # the rates of recipe 125m
@@ -98,16 +98,22 @@ def ours(
     warm_up: int,
     steps: int,
 ) -> Figures:
-    """`fit`, with compiled blocks on a GPU. `fit` waits for the device in every step."""
+    """Run `fit`, with compiled blocks on a GPU. It waits for the device in every step."""
     model = made_up.model(sizes, machine.device)
     clock = _Clock(machine, warm_up, warm_up + steps)
     compute = made_up.compute(compile="on" if machine.on_gpu else "off")
     with TemporaryDirectory() as scratch:
         fitted = fit(
-            model, made_up.Windows(sizes, training.batch_rows), next_token_loss(0.0),
-            training=training, compute=compute, steps=warm_up + steps, scratch=Path(scratch),
-            report=made_up.Listener(clock.tick), guard={},
-        )  # fmt: skip
+            model,
+            made_up.Windows(sizes, training.batch_rows),
+            next_token_loss(0.0),
+            training=training,
+            compute=compute,
+            steps=warm_up + steps,
+            scratch=Path(scratch),
+            report=made_up.Listener(clock.tick),
+            guard={},
+        )
     return {
         "tokens_per_second": steps * training.batch_rows * sizes.context / clock.seconds,
         "first_loss": fitted.metrics[0]["loss"],
@@ -124,9 +130,9 @@ def theirs(
     warm_up: int,
     steps: int,
 ) -> Figures:
-    """The same with transformers' model. On a CPU it is traced, but not compiled: that takes long.
+    """Do the same with transformers' model. On a CPU it is only traced: compiling takes long.
 
-    A batch that needs more memory than there is goes through in micro-batches of half the rows.
+    If memory does not suffice for a batch, micro-batches of half the rows are tried.
     """
     micro = training.batch_rows
     while True:
@@ -206,14 +212,17 @@ def _muon_flops(optimizers: list[torch.optim.Optimizer]) -> int:
 
 
 class _Clock:
-    """Seconds from the end of one step to the end of another, the device's work included."""
+    """Measures seconds between the ends of two steps, with the device's work."""
 
     def __init__(self, machine: Machine, first: int, last: int):
-        self._machine, self._first, self._last = machine, first, last
-        self._started = self.seconds = 0.0
+        self._machine = machine
+        self._first = first
+        self._last = last
+        self._started = 0.0
+        self.seconds = 0.0
 
     def tick(self, done: int) -> None:
-        """`done` steps are done."""
+        """Start or stop the clock if `done` steps are the first or last to count."""
         if done not in (self._first, self._last):
             return
         self._machine.synchronize()

@@ -26,11 +26,18 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 # What docs/benchmarks.md wants of every speed check; None for what a CPU does not have.
 SPEED = {
-    "parameters", "gflop_per_token", "tokens_per_step", "steps", "ratio",
+    "parameters",
+    "gflop_per_token",
+    "tokens_per_step",
+    "steps",
+    "ratio",
     "optimizer_tflop_per_step",
-    *(f"{side}_{figure}" for side in ("ours", "transformers")
-      for figure in ("tokens_per_second", "mfu", "peak_gb", "first_loss", "last_loss")),
-}  # fmt: skip
+    *(
+        f"{side}_{figure}"
+        for side in ("ours", "transformers")
+        for figure in ("tokens_per_second", "mfu", "peak_gb", "first_loss", "last_loss")
+    ),
+}
 
 
 def with_requirements(names: list[str]) -> dict[str, Distribution]:
@@ -83,9 +90,13 @@ def there(image: Path) -> Command:
             "CUDA_VISIBLE_DEVICES": "",
         }
         return subprocess.run(
-            [sys.executable, "-S", *arguments], env=environment, cwd=REPOSITORY,
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            [sys.executable, "-S", *arguments],
+            env=environment,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
 
     return run
 

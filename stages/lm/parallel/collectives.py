@@ -1,4 +1,7 @@
-"""What ranks exchange. With a single process every function returns at once, so that callers need no second path."""
+"""Exchanges between ranks.
+
+Each function also works in a single process, where it returns at once.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ def is_main_process() -> bool:
 
 
 def all_reduce(values: Mapping[str, float], device: torch.device) -> dict[str, float]:
-    """Each value summed over all ranks.
+    """Sum each value over all ranks.
 
     Args:
         values: The same keys in the same order on every rank.
@@ -42,7 +45,7 @@ def all_reduce(values: Mapping[str, float], device: torch.device) -> dict[str, f
 
 
 def all_gather(value: T) -> list[T]:
-    """The value of every rank, in the order of ranks."""
+    """Return the value of every rank, in the order of ranks."""
     values = [value] * world_size()
     if world_size() > 1:
         dist.all_gather_object(values, value)
@@ -50,7 +53,7 @@ def all_gather(value: T) -> list[T]:
 
 
 def broadcast(compute: Callable[[], T]) -> T:
-    """What `compute` returns on rank 0, on all ranks. The others do not call it."""
+    """Return on all ranks what `compute` returns on rank 0. Only rank 0 calls it."""
     values = [compute() if is_main_process() else None]
     if world_size() > 1:
         dist.broadcast_object_list(values, src=0)
@@ -58,16 +61,16 @@ def broadcast(compute: Callable[[], T]) -> T:
 
 
 def barrier() -> None:
-    """Wait until every rank is here."""
+    """Wait until every rank has called this function."""
     if world_size() > 1:
         dist.barrier()
 
 
 @contextmanager
 def main_process_first() -> Iterator[None]:
-    """Rank 0 runs the body before the others, for example to fill a cache that they then find.
+    """Let rank 0 run the body before the others, for example to fill a cache that they then use.
 
-    If the body fails on rank 0, the others never start it on unfinished work: rank 0 ends, and torchrun ends them.
+    If the body fails on rank 0, the others never run it: rank 0 ends, and torchrun ends them.
     """
     if not is_main_process():
         barrier()

@@ -1,4 +1,7 @@
-"""Weights sharded over ranks with FSDP2 (torch.distributed.fsdp.fully_shard), and with replicas of that (HSDP)."""
+"""Weights sharded over ranks with FSDP2 (torch.distributed.fsdp.fully_shard).
+
+With replicas of the sharded model, this is HSDP.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,10 @@ from stages.lm.parallel.collectives import is_main_process, world_size
 
 
 def shard_model(model: LanguageModel, compute: Compute) -> LanguageModel:
-    """Put the model on this rank's device and, with several ranks, shard it: each block by itself, then the rest.
+    """Put the model on this rank's device and, with several ranks, shard it.
 
-    Parameters stay float32. They are gathered in the precision of the matrix products; gradients are reduced in float32.
+    Parameters stay float32. They are gathered in the number format of the matrix products.
+    Gradients are reduced in float32.
     """
     device = precision.device_of()
     if world_size() == 1:
@@ -28,16 +32,15 @@ def shard_model(model: LanguageModel, compute: Compute) -> LanguageModel:
         reduce_dtype=torch.float32,
         cast_forward_inputs=False,
     )
-    for block in (
-        model.model.layers
-    ):  # each moves to the device by itself, so the whole model is never there
+    # Each block is a unit that moves to the device alone, so that the whole model is never there.
+    for block in model.model.layers:
         fully_shard(block, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
     return model
 
 
 def _mesh(compute: Compute, device: torch.device) -> DeviceMesh:
-    """Shards within a replica; with compute.replicas above 1, gradients are averaged between replicas."""
+    """One dimension for shards and, with compute.replicas above 1, one for replicas."""
     if compute.replicas == 1:
         return init_device_mesh(device.type, (world_size(),), mesh_dim_names=("shard",))
     shape = (compute.replicas, world_size() // compute.replicas)
@@ -45,7 +48,10 @@ def _mesh(compute: Compute, device: torch.device) -> DeviceMesh:
 
 
 def full_state_dict(model: LanguageModel) -> dict[str, Tensor]:
-    """state_dict with whole tensors on the CPU of rank 0; other ranks get an empty dict. All ranks must call it."""
+    """Gather the state_dict on the CPU of rank 0. Other ranks get an empty dict.
+
+    All ranks must call it.
+    """
     weights = {}
     for name, tensor in model.state_dict().items():
         whole = tensor.full_tensor() if hasattr(tensor, "full_tensor") else tensor
@@ -55,23 +61,24 @@ def full_state_dict(model: LanguageModel) -> dict[str, Tensor]:
 
 
 def set_is_last_micro_batch(model: LanguageModel, is_last: bool) -> None:
-    """Replicas exchange gradients after the last micro-batch of a step only.
+    """Make replicas exchange gradients after the last micro-batch of a step only.
 
-    Shards do so after each one: otherwise every rank would hold all gradients.
+    Shards exchange them after every micro-batch, or else every rank would hold all gradients.
     """
     if isinstance(model, FSDPModule):
         model.set_requires_all_reduce(is_last)
 
 
 def reshard(model: LanguageModel) -> None:
-    """Free gathered weights. Call it after passes without gradients that come before the first training step.
+    """Free gathered weights. Call it after passes without gradients and before the first step.
 
-    FSDP2 keeps the outer weights gathered after such a pass, and would use them, stale, all through training.
+    FSDP2 keeps the outer weights gathered after such a pass, and would use the stale copies during
+    the whole training.
     """
     if isinstance(model, FSDPModule):
         model.reshard()
 
 
 def gradient_factor() -> float:
-    """What makes gradients sums over all ranks: FSDP averages them."""
+    """The factor that turns gradients, which FSDP averages over ranks, into sums."""
     return float(world_size())

@@ -1,4 +1,7 @@
-"""Tensors written by any number of ranks and read by any other number (torch.distributed.checkpoint, safetensors, no pickle)."""
+"""Tensors that any number of ranks write and any other number reads.
+
+Uses torch.distributed.checkpoint with safetensors files, no pickle.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,17 @@ from stages.lm.parallel.collectives import world_size
 
 
 def save_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Each rank writes its shards. All ranks must call it."""
+    """Write the shards of every rank. All ranks must call it."""
     writer = dcp.HuggingFaceStorageWriter(str(folder), save_distributed=True)
     with _without_process_group_warning():
         dcp.save(dict(tensors), storage_writer=writer, no_dist=world_size() == 1)
 
 
 def load_tensors(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Fill `tensors` from what any number of ranks wrote. Check the digests of the files first."""
+    """Read into `tensors`, in place. All ranks must call it.
+
+    The files are not checked here: compare their digests first.
+    """
     reader = dcp.HuggingFaceStorageReader(str(folder))
     with _without_process_group_warning():
         dcp.load(dict(tensors), storage_reader=reader, no_dist=world_size() == 1)

@@ -1,1 +1,1 @@
-"""The one training loop and its parts: optimizers, batches, resume checkpoints, the forecast of its time."""
+"""The one training loop and its parts, and the forecast of how long a training takes."""

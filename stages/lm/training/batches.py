@@ -1,9 +1,12 @@
-"""Which tokens a training step sees: a pure function of (seed, step), so that resuming needs only the step's number.
+"""The tokens that a training step sees are a pure function of (seed, step).
 
-The rows of a table of token shards, one after another, are one stream, closed to a ring. An epoch starts at its own place on
-the ring, cuts it into windows of T + 1 tokens that overlap by one, and visits them in its own order: each token is predicted
-once an epoch, except the fewer than T that are left over, which differ from epoch to epoch. When the windows of an epoch are
-used up, the next epoch begins, in the middle of a batch if need be.
+Resuming therefore needs only the number of the step.
+
+The rows of a table of token shards, one after another, form one stream, closed to a ring. An epoch
+starts at a random offset in the ring, cuts it into windows of T + 1 tokens that overlap by one, and
+visits them in random order. So each token is predicted once an epoch, except for fewer than T
+tokens that are left over, which differ between epochs. Where the windows of an epoch are used up,
+the next epoch begins, in the middle of a batch if need be.
 """
 
 from __future__ import annotations
@@ -20,11 +23,17 @@ from torch import Tensor
 from data_contracts import Artifact, InputError
 from stages.digests import seed_for
 
+MAX_UINT16_VOCABULARY = 1 << 16
+FEISTEL_ROUNDS = 6
+
 Batch = Mapping[str, Tensor]  # tensors whose first dimension is rows
 
 
 class Batches(Protocol):
-    """What `fit` needs of its data. Rows are the same for every number of ranks, devices and micro-batches."""
+    """The training data of `fit`.
+
+    Rows are the same for every number of ranks and devices and every size of the micro-batch.
+    """
 
     rows_per_epoch: int
 
@@ -32,14 +41,18 @@ class Batches(Protocol):
         """Rows `first` to `first + count` of the batch of `step`."""
 
     def documents(self, step: int) -> list[str]:
-        """Where the batch of `step` comes from, for messages and lineage."""
+        """The documents that the batch of `step` comes from, for messages."""
 
 
 @dataclass(frozen=True)
 class TokenStream:
-    """A table of token shards as one flat array on disk (memory-mapped), with the end of each of its rows.
+    """A table of token shards as one flat array on disk, memory-mapped.
 
-    tokens: [n] uint16 or int32. ends: [rows] int64, end of each row in the stream. source: for the names of the documents.
+    Attributes:
+        tokens: [tokens], uint16 or int32.
+        ends: [rows], int64: where each row of the table ends in the stream.
+        source: The artifact of the table.
+        table: Name of the table.
     """
 
     tokens: np.ndarray
@@ -49,124 +62,171 @@ class TokenStream:
 
     @classmethod
     def open(cls, source: Artifact, table: str, cache: Path, vocab_size: int) -> TokenStream:
-        """The stream of `table`, written to `cache` on first use: 2 bytes a token (4 above 65,536 tokens of vocabulary).
+        """Open the stream of a table. The first call writes it to disk.
 
-        Raises InputError if the table is empty.
+        Args:
+            source: Token shards.
+            table: Name of the table.
+            cache: Folder for the stream, which takes 2 bytes a token, or 4 with a vocabulary of
+                more than 65,536 tokens.
+            vocab_size: Tokens in the vocabulary.
+
+        Raises:
+            InputError: The table holds no tokens.
         """
-        kind = np.dtype(np.uint16 if vocab_size <= 1 << 16 else np.int32)
-        flat, ends = cache / f"{table}.tokens", cache / f"{table}.ends.npy"
-        if not _is_whole(flat, ends, kind):
+        dtype = np.dtype(np.uint16 if vocab_size <= MAX_UINT16_VOCABULARY else np.int32)
+        tokens_path = cache / f"{table}.tokens"
+        ends_path = cache / f"{table}.ends.npy"
+        if not _is_complete(tokens_path, ends_path, dtype):
             cache.mkdir(parents=True, exist_ok=True)
-            lengths = []
-            with flat.open("wb") as file:
-                for batch in source.batches(table, ["tokens"]):
-                    column = batch.column("tokens")
-                    lengths.append(np.diff(column.offsets.to_numpy()))
-                    file.write(column.flatten().to_numpy().astype(kind).tobytes())
-            np.save(
-                ends, np.cumsum(np.concatenate([*lengths, np.empty(0, np.int64)]), dtype=np.int64)
-            )
-        if not flat.stat().st_size:
+            _write_stream(source, table, tokens_path, ends_path, dtype)
+        if not tokens_path.stat().st_size:
             raise InputError(
                 f"{source}.{table}",
                 "holds no tokens",
                 "give pack more documents, or a smaller share to the other split",
             )
-        return cls(np.memmap(flat, kind, "r"), np.load(ends, mmap_mode="r"), source, table)
+        tokens = np.memmap(tokens_path, dtype, "r")
+        return cls(tokens, np.load(ends_path, mmap_mode="r"), source, table)
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def row_at(self, positions: np.ndarray) -> np.ndarray:
-        """Number of the row that each position of the stream lies in."""
+        """Number of the row that contains each position of the stream."""
         return np.searchsorted(self.ends, positions, side="right")
 
     def document_names(self, rows: set[int]) -> list[str]:
-        """`document` of these rows, sorted. Reads the column once: for messages, not for every step."""
-        names, start = set(), 0
+        """Column `document` of these rows, sorted.
+
+        Reads the whole column, so it is for messages, not for every step.
+        """
+        names: set[str] = set()
+        start = 0
         for batch in self.source.batches(self.table, ["document"]):
-            inside = [row - start for row in rows if start <= row < start + batch.num_rows]
-            names |= {batch.column("document")[row].as_py() for row in inside}
-            start += batch.num_rows
+            column = batch.column("document")
+            end = start + batch.num_rows
+            names |= {column[row - start].as_py() for row in rows if start <= row < end}
+            start = end
         return sorted(names)
 
 
 class Windows:
-    """Batches of windows over a stream: {"ids": [R, T], "labels": [R, T]} and, with `segments`, the row of each token."""
+    """Batches of windows over a stream: {"ids": [R, T], "labels": [R, T]}.
+
+    Args:
+        stream: The tokens.
+        context: T, tokens of a window.
+        batch_rows: R, windows of a batch.
+        seed: Determines offsets and order.
+        segments: Add "segments": [R, T], the row of the table that each token comes from.
+
+    Raises:
+        InputError: The stream is shorter than one window.
+    """
 
     def __init__(
         self, stream: TokenStream, context: int, batch_rows: int, seed: int, segments: bool = False
     ):
         if len(stream) <= context:
             raise InputError(
-                f"{stream.source}.{stream.table}", f"has {len(stream)} tokens, one window of the model takes {context + 1}",
+                f"{stream.source}.{stream.table}",
+                f"has {len(stream)} tokens, one window of the model takes {context + 1}",
                 "give more documents or set a smaller model.context",
-            )  # fmt: skip
-        self.stream, self.context, self.batch_rows, self.seed, self.segments = (
-            stream,
-            context,
-            batch_rows,
-            seed,
-            segments,
-        )
+            )
+        self.stream = stream
+        self.context = context
+        self.batch_rows = batch_rows
+        self.seed = seed
+        self.segments = segments
         self.rows_per_epoch = len(stream) // context
 
     def positions(self, step: int, first: int, count: int) -> np.ndarray:
-        """[count, T + 1] places in the stream."""
-        epochs, windows = visits(
-            step * self.batch_rows + first, count, self.rows_per_epoch, self.seed
-        )
+        """[count, T + 1] positions in the stream."""
+        first_visit = step * self.batch_rows + first
+        epochs, windows = visits(first_visit, count, self.rows_per_epoch, self.seed)
         starts = windows * self.context
         for epoch in np.unique(epochs):
-            starts[epochs == epoch] += seed_for(self.seed, "offset", int(epoch)) % len(self.stream)
+            offset = seed_for(self.seed, "offset", int(epoch)) % len(self.stream)
+            starts[epochs == epoch] += offset
         return (starts[:, None] + np.arange(self.context + 1)) % len(self.stream)
 
     def rows(self, step: int, first: int, count: int) -> Batch:
-        places = self.positions(step, first, count)
-        tokens = torch.from_numpy(self.stream.tokens[places].astype(np.int64))
+        positions = self.positions(step, first, count)
+        tokens = torch.from_numpy(self.stream.tokens[positions].astype(np.int64))
         batch = {"ids": tokens[:, :-1], "labels": tokens[:, 1:]}
         if self.segments:
-            batch["segments"] = torch.from_numpy(self.stream.row_at(places[:, :-1]))
+            batch["segments"] = torch.from_numpy(self.stream.row_at(positions[:, :-1]))
         return batch
 
     def documents(self, step: int) -> list[str]:
-        rows = self.stream.row_at(self.positions(step, 0, self.batch_rows).ravel())
-        return self.stream.document_names({int(row) for row in np.unique(rows)})
+        positions = self.positions(step, 0, self.batch_rows)
+        rows = np.unique(self.stream.row_at(positions.ravel()))
+        return self.stream.document_names(set(rows.tolist()))
 
 
 def visits(first: int, count: int, rows_per_epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """(epoch, row) of the `count` visits after the first `first` of a training: an epoch visits each row once, in an order of its own."""
+    """Which rows a training visits: each row once an epoch, in an order that differs by epoch.
+
+    Args:
+        first: Number of the first visit, counted from the start of the training.
+        count: How many visits to return.
+        rows_per_epoch: Number of rows.
+        seed: Determines the orders.
+
+    Returns:
+        The epoch and the row of each visit, both [count].
+    """
     epochs, rows = np.divmod(first + np.arange(count), rows_per_epoch)
     for epoch in np.unique(epochs):
-        mine = epochs == epoch
-        rows[mine] = permuted(rows[mine], rows_per_epoch, seed_for(seed, "order", int(epoch)))
+        in_epoch = epochs == epoch
+        order_seed = seed_for(seed, "order", int(epoch))
+        rows[in_epoch] = permuted(rows[in_epoch], rows_per_epoch, order_seed)
     return epochs, rows
 
 
 def permuted(index: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Where a seeded permutation of range(size) sends `index`, without making the permutation: O(1) memory at any size.
+    """Where a seeded permutation of range(size) sends each index.
 
-    A Feistel network on the next even number of bits, walked until the value falls below `size` (Black and Rogaway 2002).
+    The permutation itself is never made, so memory is O(1) in `size`. It is a Feistel network on
+    the next even number of bits, repeated until the value is below `size` ("cycle walking", Black
+    and Rogaway 2002).
     """
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    shift = np.uint64(half)
     mask = np.uint64((1 << half) - 1)
-    keys = [np.uint64(seed_for(seed, "round", n)) for n in range(6)]
+    keys = [np.uint64(seed_for(seed, "round", n)) for n in range(FEISTEL_ROUNDS)]
     value = index.astype(np.uint64)
     pending = np.ones(len(value), bool)
     while pending.any():
-        left, right = value[pending] >> np.uint64(half), value[pending] & mask
+        left = value[pending] >> shift
+        right = value[pending] & mask
         for key in keys:
             left, right = right, left ^ (_mix(right ^ key) & mask)
-        value[pending] = left << np.uint64(half) | right
+        value[pending] = left << shift | right
         pending = value >= size
     return value.astype(np.int64)
 
 
-def _is_whole(flat: Path, ends: Path, kind: np.dtype) -> bool:
-    """Whether all tokens are there: the ends, written last, say how many. A kill or a power cut leaves less."""
+def _write_stream(
+    source: Artifact, table: str, tokens_path: Path, ends_path: Path, dtype: np.dtype
+) -> None:
+    """Write tokens, then ends. Ends come last because they show that the tokens are complete."""
+    lengths = [np.empty(0, np.int64)]
+    with tokens_path.open("wb") as file:
+        for batch in source.batches(table, ["tokens"]):
+            column = batch.column("tokens")
+            lengths.append(np.diff(column.offsets.to_numpy()))
+            file.write(column.flatten().to_numpy().astype(dtype).tobytes())
+    np.save(ends_path, np.cumsum(np.concatenate(lengths), dtype=np.int64))
+
+
+def _is_complete(tokens_path: Path, ends_path: Path, dtype: np.dtype) -> bool:
+    """Whether the stream is complete. After a kill or a power cut it may not be."""
     try:
-        row_ends = np.load(ends, mmap_mode="r")
-        return flat.stat().st_size == kind.itemsize * (int(row_ends[-1]) if len(row_ends) else 0)
+        ends = np.load(ends_path, mmap_mode="r")
+        count = int(ends[-1]) if len(ends) else 0
+        return tokens_path.stat().st_size == dtype.itemsize * count
     except (OSError, ValueError):
         return False
 

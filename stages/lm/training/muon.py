@@ -2,8 +2,8 @@
 
 The update of a weight matrix is its momentum with all singular values set to about 1, so that no
 direction of the matrix is learned faster than another. Newton-Schulz iterations find it with
-matrix products alone. torch.optim.Muon makes these products in bfloat16 on every machine; here they
-are made in the format that the machine has natively, and matrices of one shape are one batch.
+matrix products alone. torch.optim.Muon computes these products in bfloat16 on every machine. This
+one uses the format that the machine has natively, and batches matrices of one shape.
 
 Shapes: n matrices of one shape, R rows, C columns.
 """
@@ -27,10 +27,10 @@ POLAR_EXPRESS = (
     (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
     (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
 )
-BATCH_VALUES = (
-    1 << 26
-)  # of matrices that are updated together: 256 MB of float32, and a few times as much meanwhile
-SAFETY = 1.02  # keeps singular values below 1 after rounding: larger ones would diverge
+# Values of the matrices that are updated together: 256 MB in float32. An update takes a few times
+# as much.
+BATCH_VALUES = 1 << 26
+SAFETY = 1.02  # keeps singular values below 1 after rounding; larger ones would diverge
 
 
 class Muon(torch.optim.Optimizer):
@@ -38,12 +38,12 @@ class Muon(torch.optim.Optimizer):
 
     State per matrix: `momentum_buffer`, in float32 and of the matrix's shape; nothing else. The
     update of a matrix depends on that matrix alone. A sharded matrix (DTensor) is gathered for its
-    update, of which each rank keeps its part.
+    update, and each rank keeps its shard of the result.
 
     Args:
         groups: Parameter groups as torch.optim takes them.
         lr: Learning rate, scaled by sqrt(R / C) for matrices that have more rows than columns.
-        weight_decay: Share of the weight, times lr, that a step takes away.
+        weight_decay: Share of the weight, times lr, that a step subtracts.
         momentum: How much of the momentum a step keeps.
         dtype: Format of the matrix products: see stages.lm.precision.
     """
@@ -64,11 +64,15 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """Update every matrix that has a gradient. closure: not used, there for torch.optim's signature."""
+        """Update every matrix that has a gradient.
+
+        Args:
+            closure: Unused; it is part of the signature in torch.optim.
+        """
         for group in self.param_groups:
             weights = [weight for weight in group["params"] if weight.grad is not None]
-            weights.sort(key=lambda weight: tuple(weight.shape))  # stable: the order of the group
-            for shape, same_shape in groupby(weights, key=lambda weight: tuple(weight.shape)):
+            weights.sort(key=_shape)  # stable: keeps the order of the group
+            for shape, same_shape in groupby(weights, key=_shape):
                 matrices = list(same_shape)
                 count = max(1, BATCH_VALUES // (shape[0] * shape[1]))
                 for start in range(0, len(matrices), count):
@@ -84,8 +88,12 @@ class Muon(torch.optim.Optimizer):
         rows, columns = updates_nRC.shape[1:]
         rate = group["lr"] * max(1.0, rows / columns) ** 0.5
         torch._foreach_mul_(weights, 1 - group["lr"] * group["weight_decay"])
-        mine = [_part(one, like) for one, like in zip(updates_nRC, weights, strict=True)]
-        torch._foreach_add_(weights, mine, alpha=-rate)
+        shards = [_shard(one, like) for one, like in zip(updates_nRC, weights, strict=True)]
+        torch._foreach_add_(weights, shards, alpha=-rate)
+
+
+def _shape(weight: Tensor) -> tuple[int, ...]:
+    return tuple(weight.shape)
 
 
 def orthogonalize(matrices_nRC: Tensor, dtype: torch.dtype) -> Tensor:
@@ -98,10 +106,8 @@ def orthogonalize(matrices_nRC: Tensor, dtype: torch.dtype) -> Tensor:
     Returns:
         A batch of the same shape in float32.
     """
-    tall = matrices_nRC.shape[1] > matrices_nRC.shape[2]
-    x = (
-        matrices_nRC.mT if tall else matrices_nRC
-    )  # the products are smaller the fewer rows there are
+    is_tall = matrices_nRC.shape[1] > matrices_nRC.shape[2]
+    x = matrices_nRC.mT if is_tall else matrices_nRC  # fewer rows make smaller products
     norm_n11 = torch.linalg.matrix_norm(x, keepdim=True)
     x = (x / (norm_n11 * SAFETY + 1e-12)).to(dtype)
     for a, b, c in POLAR_EXPRESS:
@@ -109,7 +115,7 @@ def orthogonalize(matrices_nRC: Tensor, dtype: torch.dtype) -> Tensor:
         polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
     x = x.float()
-    return x.mT if tall else x
+    return x.mT if is_tall else x
 
 
 def update_flops(shapes: Iterable[tuple[int, int]]) -> int:
@@ -121,8 +127,8 @@ def update_flops(shapes: Iterable[tuple[int, int]]) -> int:
     return total
 
 
-def _part(whole: Tensor, like: Tensor) -> Tensor:
-    """What this rank keeps of `whole`, which all ranks have."""
+def _shard(whole: Tensor, like: Tensor) -> Tensor:
+    """This rank's shard of `whole`, which all ranks have, placed like `like`."""
     if not isinstance(like, DTensor):
         return whole
     mesh = like.device_mesh

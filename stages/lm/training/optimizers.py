@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules, and the rule that skips bad steps."""
+"""Optimizers, learning-rate schedules, and the rule by which a bad step is skipped."""
 
 from __future__ import annotations
 
@@ -12,45 +12,36 @@ from torch import Tensor, nn
 from stages.lm.config import Training
 from stages.lm.training.muon import Muon
 
-REMEMBERED = 50  # good steps whose gradient norms tell what is usual
-ENOUGH = 10  # of them, before anything counts as a spike
+NORMS_KEPT = 50  # gradient norms of the last good steps, which show what is usual
+MIN_NORMS = 10  # before there are that many, no gradient norm counts as a spike
 
 
 def make_optimizers(
     model: nn.Module, training: Training, dtype: torch.dtype = torch.float32
 ) -> list[torch.optim.Optimizer]:
-    """AdamW for everything, or Muon for the matrices of the blocks and AdamW for the rest.
+    """AdamW for all parameters, or Muon for the matrices of the blocks and AdamW for the others.
 
-    Embedding, output table, router and norms are AdamW's in either case; norms do not decay.
+    AdamW always takes the embedding, the output table, the router and the norms. Norms do not
+    decay.
 
     Args:
-        model: What is trained.
+        model: The model to train.
         training: Rates and decays.
-        dtype: Format of Muon's matrix products, see stages.lm.precision.
+        dtype: Number format of Muon's matrix products; see stages.lm.precision.
     """
-    matrices, tables, vectors = [], [], []
+    matrices: list[nn.Parameter] = []
+    tables: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
     for name, weight in model.named_parameters():
+        is_router = name.endswith("mlp.gate.weight")
+        is_in_block = ".layers." in name
         if weight.ndim < 2:
             vectors.append(weight)
-        elif (
-            training.optimizer == "muon"
-            and ".layers." in name
-            and not name.endswith("mlp.gate.weight")
-        ):
+        elif training.optimizer == "muon" and is_in_block and not is_router:
             matrices.append(weight)
         else:
             tables.append(weight)
-    groups = [
-        {"params": tables, "weight_decay": training.weight_decay, "peak": training.learning_rate},
-        {"params": vectors, "weight_decay": 0.0, "peak": training.learning_rate},
-    ]
-    adamw = torch.optim.AdamW(
-        groups, lr=training.learning_rate, betas=(0.9, training.beta2), eps=1e-10, fused=True
-    )
-    for weight in [*tables, *vectors]:
-        adamw.state[weight] = {
-            "step": torch.zeros((), device=weight.device), "exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)
-        }  # fmt: skip
+    adamw = _adamw(tables, vectors, training)
     if not matrices:
         return [adamw]
     muon = Muon(
@@ -62,22 +53,43 @@ def make_optimizers(
     return [adamw, muon]
 
 
+def _adamw(
+    tables: list[nn.Parameter], vectors: list[nn.Parameter], training: Training
+) -> torch.optim.AdamW:
+    """AdamW with its state made now, so that a resume checkpoint can be read into it."""
+    peak = training.learning_rate
+    groups = [
+        {"params": tables, "weight_decay": training.weight_decay, "peak": peak},
+        {"params": vectors, "weight_decay": 0.0, "peak": peak},
+    ]
+    adamw = torch.optim.AdamW(groups, lr=peak, betas=(0.9, training.beta2), eps=1e-10, fused=True)
+    for weight in [*tables, *vectors]:
+        adamw.state[weight] = {
+            "step": torch.zeros((), device=weight.device),
+            "exp_avg": torch.zeros_like(weight),
+            "exp_avg_sq": torch.zeros_like(weight),
+        }
+    return adamw
+
+
 def optimizer_tensors(
     model: nn.Module, optimizers: list[torch.optim.Optimizer]
 ) -> dict[str, Tensor]:
-    """All optimizer state, "<parameter>/<entry>" → tensor. It is there from the start, so a safe point can be read into it."""
-    return {
-        f"{name}/{entry}": tensor
-        for name, weight in model.named_parameters()
-        for optimizer in optimizers
-        for entry, tensor in optimizer.state.get(weight, {}).items()
-    }
+    """All optimizer state as "<parameter>/<entry>" → tensor."""
+    tensors: dict[str, Tensor] = {}
+    for name, weight in model.named_parameters():
+        for optimizer in optimizers:
+            for entry, tensor in optimizer.state.get(weight, {}).items():
+                tensors[f"{name}/{entry}"] = tensor
+    return tensors
 
 
 def schedule(training: Training, step: int, steps: int) -> float:
-    """Share of the peak learning rate at `step` of `steps`: warm-up from 1/w to 1, then the schedule, reaching 0 after the last step.
+    """The factor of the peak learning rate at `step` of `steps`.
 
-    WSD: Hu et al. 2024 (MiniCPM), linear decay. Cosine: Loshchilov and Hutter 2017.
+    It rises from 1/w to 1 over w warm-up steps, then follows the schedule and would reach 0 one
+    step after the last. WSD: Hu et al. 2024 (MiniCPM), with linear decay. Cosine: Loshchilov and
+    Hutter 2017.
     """
     warmup = round(training.warmup_share * steps)
     if step < warmup:
@@ -88,31 +100,40 @@ def schedule(training: Training, step: int, steps: int) -> float:
     return min(1.0, (steps - step) / decay) if decay else 1.0
 
 
-def set_learning_rate(optimizers: list[torch.optim.Optimizer], share: float) -> None:
+def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) -> None:
+    """Set the learning rate of every group to `factor` times its peak."""
     for optimizer in optimizers:
         for group in optimizer.param_groups:
-            group["lr"] = group["peak"] * share
+            group["lr"] = group["peak"] * factor
 
 
 def gradient_norm(model: nn.Module) -> Tensor:
-    """Euclidean norm of all gradients; over all ranks if they are sharded."""
-    norm = torch.nn.utils.get_total_norm(
-        [weight.grad for weight in model.parameters() if weight.grad is not None], foreach=None
-    )
+    """Euclidean norm of all gradients, over all ranks if they are sharded."""
+    gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    norm = torch.nn.utils.get_total_norm(gradients, foreach=None)
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
 
 
 class SpikeGuard:
-    """Says of each step whether to skip it: its loss or gradient is not finite, or its gradient norm is `factor` times the usual."""
+    """Decides whether a step is bad.
 
-    def __init__(self, factor: float, seen: list[float] | None = None):
+    A step is bad if its loss or gradient is not finite, or if its gradient norm is more than
+    `factor` times the median of the last good steps.
+
+    Args:
+        factor: See above.
+        norms: Gradient norms of good steps, from a resume checkpoint.
+    """
+
+    def __init__(self, factor: float, norms: list[float] | None = None):
         self.factor = factor
-        self.seen: deque[float] = deque(seen or [], maxlen=REMEMBERED)
+        self.norms: deque[float] = deque(norms or [], maxlen=NORMS_KEPT)
 
-    def bad(self, loss: float, norm: float) -> bool:
+    def is_bad(self, loss: float, norm: float) -> bool:
+        """Whether to skip the step. The norm of a good step is remembered."""
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return True
-        if len(self.seen) >= ENOUGH and norm > self.factor * median(self.seen):
+        if len(self.norms) >= MIN_NORMS and norm > self.factor * median(self.norms):
             return True
-        self.seen.append(norm)
+        self.norms.append(norm)
         return False

@@ -1,4 +1,4 @@
-"""How long a training will take on this machine, from a few steps of it on made-up tokens.
+"""Estimates how long a training will take here, from a few of its steps on random tokens.
 
 Shapes: B rows, T tokens.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 
 import torch
+from torch import Tensor
 
 from stages.lm import precision
 from stages.lm.config import Compute, ModelConfig, Training
@@ -15,26 +16,25 @@ from stages.lm.loss import token_loss
 from stages.lm.model import LanguageModel
 from stages.lm.training.optimizers import make_optimizers
 
-PROBE_FLOPS = {
-    "cpu": 4e10,
-    "cuda": 4e13,
-}  # of one probing step: a fraction of a second on two cores, and on a GPU
-WARM_UP = 2  # steps that allocate memory and make plans: they do not count
-LEAST_STEPS, LEAST_SECONDS = 4, 0.5  # steps to time, and how long to go on
-MEAN_OVER_FASTEST = 1.1  # of a long training on a machine that does little else
-COMPILED = 0.8  # time of a step with compiled blocks, as a share of that of plain ones
+# FLOPs of one probing step: a fraction of a second on two cores, and on a GPU.
+PROBE_FLOPS = {"cpu": 4e10, "cuda": 4e13}
+WARM_UP = 2  # steps that allocate memory and make plans; they are not timed
+MIN_STEPS = 4  # to time
+MIN_SECONDS = 0.5  # for which steps are timed
+MEAN_OVER_FASTEST = 1.1  # of the steps of a long training on a machine that does little else
+COMPILED_OVER_PLAIN = 0.8  # time of a step with compiled blocks, over one without
 COMPILE_SECONDS = 25.0
-# Seconds per token of what was probed: sft trains the model of pretrain, so one probe serves both.
+# Seconds per token of each probed model. sft trains the model of pretrain: one probe serves both.
 _seconds_per_token: dict[tuple[ModelConfig, str, Compute], float] = {}
 
 
 def training_seconds(
     model: ModelConfig, training: Training, compute: Compute, steps: int, tokens_per_step: float
 ) -> float:
-    """Seconds that `steps` optimizer steps of `tokens_per_step` tokens take here, from about a second of them.
+    """Estimate the seconds that a training takes here. The estimate itself takes about a second.
 
     A model or batch too large for that is probed with fewer layers and rows, and the time is scaled
-    by the FLOPs of both. Held-out evaluations are not part of it.
+    by the ratio of FLOPs. Held-out evaluations are not included.
 
     Args:
         model: Sizes of the model.
@@ -45,23 +45,22 @@ def training_seconds(
     """
     device = precision.device_of()
     rows, small = _probed_size(model, tokens_per_step, device.type)
-    key = small, training.optimizer, compute
+    key = (small, training.optimizer, compute)
     if key not in _seconds_per_token:
-        _seconds_per_token[key] = _step_seconds(small, training, compute, rows) / (
-            rows * small.context
-        )
+        probed_seconds = _step_seconds(small, training, compute, rows)
+        _seconds_per_token[key] = probed_seconds / (rows * small.context)
     per_token = _seconds_per_token[key] * model.flops_per_token() / small.flops_per_token()
     seconds = steps * tokens_per_step * per_token / compute.devices
     flops = steps * tokens_per_step * model.flops_per_token() / compute.devices
     if precision.should_compile(compute, flops, device):
-        seconds = seconds * COMPILED + COMPILE_SECONDS
+        seconds = seconds * COMPILED_OVER_PLAIN + COMPILE_SECONDS
     return seconds
 
 
 def _probed_size(
     model: ModelConfig, tokens_per_step: float, device: str
 ) -> tuple[int, ModelConfig]:
-    """Rows and sizes of a step that costs at most PROBE_FLOPS, or of the smallest step there is."""
+    """Rows and sizes of a step of at most PROBE_FLOPS, or of the smallest step there is."""
     rows = max(1, round(tokens_per_step / model.context))
     row_flops = model.flops_per_token() * model.context
     rows = min(rows, max(1, int(PROBE_FLOPS[device] / row_flops)))
@@ -76,27 +75,28 @@ def _probed_size(
 def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows: int) -> float:
     """Seconds of an average optimizer step, estimated from the fastest of a few.
 
-    A run probes while its server starts, which slows some of the steps.
+    The fastest, because a run probes while its server starts, which slows some of the steps.
     """
     device = precision.device_of()
     dtype = precision.choose(compute, device).dtype
     precision.set_threads(compute)
-    made = LanguageModel(model)
-    made.initialize(0)
-    made.to(device)
-    optimizers = make_optimizers(made, training, dtype)
+    probed = LanguageModel(model)
+    probed.initialize(0)
+    probed.to(device)
+    optimizers = make_optimizers(probed, training, dtype)
     generator = torch.Generator().manual_seed(0)
-    tokens_BT = torch.randint(
-        0, model.vocab_size, (rows, model.context + 1), generator=generator
-    ).to(device)
+    shape = (rows, model.context + 1)
+    tokens_BT = torch.randint(0, model.vocab_size, shape, generator=generator).to(device)
+    ids_BT, labels_BT = tokens_BT[:, :-1], tokens_BT[:, 1:]
+
+    def head(hidden_BTD: Tensor, weight_VD: Tensor) -> tuple[Tensor, Tensor]:
+        return token_loss(hidden_BTD, weight_VD, labels_BT)
+
     times: list[float] = []
-    while len(times) < WARM_UP + LEAST_STEPS or sum(times[WARM_UP:]) < LEAST_SECONDS:
+    while len(times) < WARM_UP + MIN_STEPS or sum(times[WARM_UP:]) < MIN_SECONDS:
         started = time.perf_counter()
         with precision.autocast(dtype, device):
-            labels_BT = tokens_BT[:, 1:]
-            total, _ = made(
-                tokens_BT[:, :-1], lambda hidden, table, y=labels_BT: token_loss(hidden, table, y)
-            )
+            total, _ = probed(ids_BT, head)
         total.backward()
         for optimizer in optimizers:
             optimizer.step()

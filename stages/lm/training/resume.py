@@ -1,4 +1,8 @@
-"""Safe points of a training run: written whole or not at all, checked before use, the last two kept. No pickle anywhere."""
+"""Resume checkpoints of a training run.
+
+They are written whole or not at all and checked before use; the last two are kept. They hold JSON
+and safetensors, no pickle.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +23,19 @@ STATE = "state.json"
 
 
 def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: dict[str, Any]) -> None:
-    """Write a safe point after `step` steps; all ranks take part. state: plain JSON, with no NaN.
+    """Write a resume checkpoint. All ranks must call it.
 
-    It appears at once: digests of all files are recorded and everything is on disk before it gets its name. Ranks share that work.
+    It gets its final name only when everything is on disk and the digests of all files are
+    recorded. Ranks share the work of computing digests.
+
+    Args:
+        folder: Folder of the run's resume checkpoints.
+        step: Number of steps done.
+        tensors: Tensors by name, the same names on every rank.
+        state: Plain JSON values, without NaN.
     """
-    partial, whole = folder / f"partial-{step:09d}", folder / f"step-{step:09d}"
+    partial = folder / f"partial-{step:09d}"
+    whole = folder / f"step-{step:09d}"
     with collectives.main_process_first():
         if collectives.is_main_process():
             for leftover in [*folder.glob("partial-*"), whole]:
@@ -31,18 +43,10 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: dict[str
             partial.mkdir(parents=True)
     storage.save_tensors(partial, tensors)
     collectives.barrier()
-    mine = sorted(partial.iterdir())[collectives.rank() :: collectives.world_size()]
-    for path in mine:
-        _fsync(path)
-    digests = {
-        name: digest
-        for part in collectives.all_gather({path.name: sha256(path) for path in mine})
-        for name, digest in part.items()
-    }
+    digests = _digests(partial)
     if collectives.is_main_process():
-        (partial / STATE).write_text(
-            json.dumps({"files": digests, "state": state}, allow_nan=False), "utf-8"
-        )
+        record = json.dumps({"files": digests, "state": state}, allow_nan=False)
+        (partial / STATE).write_text(record, "utf-8")
         _fsync(partial / STATE)
         _fsync(partial)
         partial.rename(whole)
@@ -53,9 +57,14 @@ def save(folder: Path, step: int, tensors: Mapping[str, Tensor], state: dict[str
 
 
 def newest(folder: Path, guard: Mapping[str, Any]) -> tuple[Path | None, dict[str, Any], list[str]]:
-    """(place, state, notes): the newest safe point whose every byte is as it was written and that belongs to this run.
+    """Find the newest undamaged resume checkpoint of this run. Rank 0 looks, for all ranks.
 
-    guard: what must be equal in `state["guard"]`. notes tell which safe points were passed over, and why. Rank 0 looks, for all.
+    Args:
+        folder: Folder of the run's resume checkpoints.
+        guard: Values that must be equal in `state["guard"]`.
+
+    Returns:
+        Its path (None: there is none), its state, and a note for each one that cannot be used.
     """
     return collectives.broadcast(lambda: _newest(folder, guard))
 
@@ -63,31 +72,44 @@ def newest(folder: Path, guard: Mapping[str, Any]) -> tuple[Path | None, dict[st
 def _newest(
     folder: Path, guard: Mapping[str, Any]
 ) -> tuple[Path | None, dict[str, Any], list[str]]:
+    expected = json.loads(json.dumps(dict(guard)))
     notes: list[str] = []
-    for place in sorted(folder.glob("step-*"), reverse=True):
-        state, problem = _checked(place)
+    for path in sorted(folder.glob("step-*"), reverse=True):
+        state, problem = _read_state(path)
         if not problem:
-            other = [
-                key
-                for key in guard
-                if state["guard"].get(key) != json.loads(json.dumps(guard[key]))
-            ]
-            problem = f"it belongs to a run with other {', '.join(other)}" if other else ""
+            problem = _guard_problem(state["guard"], expected)
         if not problem:
-            return place, state, notes
-        notes.append(f"safe point {place.name} cannot be used: {problem}; going back further")
+            return path, state, notes
+        notes.append(f"resume checkpoint {path.name} cannot be used: {problem}; going back further")
     return None, {}, notes
 
 
-def _checked(place: Path) -> tuple[dict[str, Any], str]:
+def _read_state(path: Path) -> tuple[dict[str, Any], str]:
+    """The state of a resume checkpoint, and the reason why it cannot be used, or ""."""
     try:
-        record = json.loads((place / STATE).read_text("utf-8"))
+        record = json.loads((path / STATE).read_text("utf-8"))
         for name, digest in record["files"].items():
-            if sha256(place / name) != digest:
+            if sha256(path / name) != digest:
                 return {}, f"{name} was changed or damaged"
         return record["state"], ""
     except (OSError, ValueError, KeyError, TypeError) as error:
         return {}, f"{type(error).__name__}: {error}"
+
+
+def _guard_problem(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str:
+    different = [key for key in expected if found.get(key) != expected[key]]
+    return f"it belongs to a run with other {', '.join(different)}" if different else ""
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Digest of every file by name, once the files are on disk. Each rank handles some of them."""
+    paths = sorted(folder.iterdir())[collectives.rank() :: collectives.world_size()]
+    for path in paths:
+        _fsync(path)
+    digests: dict[str, str] = {}
+    for part in collectives.all_gather({path.name: sha256(path) for path in paths}):
+        digests |= part
+    return digests
 
 
 def _fsync(path: Path) -> None:

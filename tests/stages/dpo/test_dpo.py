@@ -59,7 +59,7 @@ def test_a_micro_batch_has_room_for_both_answers_of_its_pairs(run, publish, monk
         return lambda model, batch: seen.add(len(batch["ids"])) or loss(model, batch)
 
     monkeypatch.setattr("stages.dpo.stage.preference_loss", counting)
-    monkeypatch.setattr("stages.lm.training.loop.MICRO_BATCH_TOKENS", {"cpu": 4 * 96})
+    monkeypatch.setattr("stages.lm.training.step.MICRO_BATCH_TOKENS", {"cpu": 4 * 96})
     run("dpo", settings(duration=1), **golden.inputs(publish))
     assert seen == {2}
 
@@ -154,9 +154,9 @@ def test_pairs_that_do_not_fit_are_dropped_and_counted_and_none_left_is_an_error
     some = publish(
         "preferences", pairs=[long, golden.pair("a<|im_end|>?", "b.", "c."), *golden.pairs(4, 0)]
     )
-    assert run("dpo", golden.SETTINGS, checkpoint=checkpoint, preferences=some).manifest.facts["rejected"] == {
-        "special_token_in_text": 1, "too_long": 1,
-    }  # fmt: skip
+    trained = run("dpo", golden.SETTINGS, checkpoint=checkpoint, preferences=some)
+    rejected = trained.manifest.facts["rejected"]
+    assert rejected == {"special_token_in_text": 1, "too_long": 1}
     with pytest.raises(InputError, match=r"0 of 2 pairs can be trained on: 1 too_long, 1 held out"):
         run(
             "dpo",

@@ -1,11 +1,11 @@
-"""How far rounding alone may move a training, from the format, the number of sums and the optimizer.
+"""Bounds how far rounding alone may move a training.
 
-A gradient is a sum over the tokens of a batch; another micro-batch, number of threads or instruction
-set adds in another order. Of n terms that changes a relative share of about u sqrt(n), u being half
-the format's epsilon (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 2.8).
-AdamW turns what is small beside the noise into a full step either way, Muon multiplies the smallest
-directions by the slope of its polynomials at 0. So a step moves the weights by at most that much of
-what it moves them at all, and the steps add up.
+A gradient is a sum over the tokens of a batch. Another micro-batch, number of threads or
+instruction set adds in another order. For n terms the relative change is about u sqrt(n), where u
+is half the format's epsilon (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section
+2.8). AdamW turns gradients smaller than that noise into full steps of either sign. Muon multiplies
+the smallest directions by the slope of its polynomials at 0. So rounding changes a step by at most
+that share of its length, and the changes of all steps add up.
 """
 
 from __future__ import annotations
@@ -34,9 +34,13 @@ def weight_share(steps: int, sums: int, dtype: torch.dtype = torch.float32) -> f
 def apart(
     some: Mapping[str, Tensor], other: Mapping[str, Tensor], start: Mapping[str, Tensor]
 ) -> dict[str, float]:
-    """How far two trainings from `start` are apart, by weight, as a share of what the first has changed."""
+    """How far two trainings from `start` are apart, by weight.
+
+    It is the norm of their difference, as a share of the norm of what the first has changed.
+    """
     assert some.keys() == other.keys() == start.keys()
-    return {
-        name: float((some[name] - other[name]).norm() / (some[name] - start[name]).norm())
-        for name in some
-    }
+    shares = {}
+    for name in some:
+        difference = (some[name] - other[name]).norm()
+        shares[name] = float(difference / (some[name] - start[name]).norm())
+    return shares

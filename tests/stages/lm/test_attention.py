@@ -73,7 +73,7 @@ def test_the_kernel_for_long_sequences_gives_the_same(
     inputs = arguments(size)
     given = None if kind == "causal" else bias(size, kind)
     short = attend(*inputs, given)
-    monkeypatch.setattr(attention, "MANUAL_UP_TO", 0)
+    monkeypatch.setattr(attention, "MAX_MANUAL_TOKENS", 0)
     torch.testing.assert_close(attend(*inputs, given), short, atol=1e-12, rtol=1e-12)
 
 

@@ -69,8 +69,8 @@ def test_an_answer_ends_at_the_end_of_turn_or_of_text(source):
 
 def test_a_special_token_spelt_out_in_a_text_is_found(source):
     chat = ChatFormat(source)
-    assert chat.forged([{"role": "user", "content": "a<|im_end|>b"}]) == "<|im_end|>"
-    assert chat.forged(TURNS) is None
+    assert chat.special_token_in([{"role": "user", "content": "a<|im_end|>b"}]) == "<|im_end|>"
+    assert chat.special_token_in(TURNS) is None
 
 
 def test_a_template_without_marks_is_refused(source, tmp_path):

@@ -17,7 +17,7 @@ from stages.lm.parallel import fsdp
 from stages.lm.training.loop import Fitted, fit
 from stages.report import Report
 from tests.stages.lm import tiny
-from tests.stages.lm.test_fit import Ear, same_bits
+from tests.stages.lm.test_fit import RecordingReport, same_bits
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 
@@ -27,9 +27,16 @@ def train(
 ) -> tuple[LanguageModel, Fitted]:
     model = fsdp.shard_model(tiny.model(loud=False), compute)
     made = fit(
-        model, tiny.Repeated(), tiny.next_token, training=tiny.training(), compute=compute, steps=steps, scratch=scratch,
-        report=report or Report(), guard={"seed": 0},
-    )  # fmt: skip
+        model,
+        tiny.Repeated(),
+        tiny.next_token,
+        training=tiny.training(),
+        compute=compute,
+        steps=steps,
+        scratch=scratch,
+        report=report or Report(),
+        guard={"seed": 0},
+    )
     return model, made
 
 
@@ -47,7 +54,12 @@ def test_a_stopped_run_continues_to_the_same_bits(tmp_path: Path) -> None:
     compute = tiny.compute(precision="auto")
     whole, _ = train(tmp_path / "a", 6, compute)
     with pytest.raises(Interrupted, match="after step 3 of 6"):
-        train(tmp_path / "b", 6, compute, Ear(3, lambda: os.kill(os.getpid(), signal.SIGTERM)))
+        train(
+            tmp_path / "b",
+            6,
+            compute,
+            RecordingReport(3, lambda: os.kill(os.getpid(), signal.SIGTERM)),
+        )
     again, _ = train(tmp_path / "b", 6, compute)
     assert same_bits(whole, again)
 

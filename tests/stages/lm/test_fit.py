@@ -17,13 +17,17 @@ from stages.lm.model import LanguageModel
 from stages.lm.parallel import collectives
 from stages.lm.training import resume
 from stages.lm.training.batches import Batch
-from stages.lm.training.loop import Fitted, Loss, LossFunction, fit
+from stages.lm.training.loop import Fitted, fit
+from stages.lm.training.step import Loss, LossFunction
 from stages.report import Report
 from tests.stages.lm import rounding, tiny
 
 
-class Ear(Report):
-    """Remembers notes, and does `at` when a step is reached. precision: the note that every training begins with."""
+class RecordingReport(Report):
+    """Records notes, and calls `act` when step `at` is reached.
+
+    `precision` is the note that every training begins with; `notes` holds the others.
+    """
 
     def __init__(self, at: int | None = None, act: Any = None):
         self.at, self.act, self.notes = at, act, []  # type: ignore[var-annotated]
@@ -59,9 +63,16 @@ def train(
 ) -> tuple[LanguageModel, Fitted]:
     model = tiny.model(loud=False, **(shape or {}))
     made = fit(
-        model, tiny.Repeated(), loss, training=tiny.training(**settings), compute=tiny.compute(**(compute or {})), steps=steps,
-        scratch=scratch, report=report or Report(), guard={"seed": 0},
-    )  # fmt: skip
+        model,
+        tiny.Repeated(),
+        loss,
+        training=tiny.training(**settings),
+        compute=tiny.compute(**(compute or {})),
+        steps=steps,
+        scratch=scratch,
+        report=report or Report(),
+        guard={"seed": 0},
+    )
     return model, made
 
 
@@ -86,25 +97,21 @@ def test_a_model_learns_a_few_sequences_by_heart(optimizer: str, tmp_path: Path)
 
 @pytest.mark.parametrize("shape", tiny.SHAPES.values(), ids=tiny.SHAPES)
 def test_the_micro_batch_changes_nothing_but_rounding(shape: dict, tmp_path: Path) -> None:
-    steps, sums = (
-        5,
-        8 * 16 * 48,
-    )  # tokens of a batch, each with the terms of the widest product before it
-    (whole, a), (parts, b) = (
-        train(tmp_path / str(n), steps, shape=shape, compute={"micro_batch_rows": n})
-        for n in (8, 1)
+    steps = 5
+    sums = 8 * 16 * 48  # tokens of a batch, each with the terms of the widest product before it
+    whole, a = train(tmp_path / "8", steps, shape=shape, compute={"micro_batch_rows": 8})
+    parts, b = train(tmp_path / "1", steps, shape=shape, compute={"micro_batch_rows": 1})
+    norm = b.metrics[0]["gradient_norm"]
+    assert a.metrics[0]["gradient_norm"] == pytest.approx(
+        norm, rel=4 * rounding.gradient_share(sums)
     )
-    first, again = (made.metrics[0]["gradient_norm"] for made in (a, b))
-    assert first == pytest.approx(again, rel=4 * rounding.gradient_share(sums))
-    most = rounding.weight_share(steps, sums)
-    assert most < 0.05, "a row that is left out changes a quarter"
-    shares = rounding.apart(
-        weights(whole), weights(parts), weights(tiny.model(loud=False, **shape))
-    )
-    assert max(shares.values()) < most, shares
-    assert [row["loss"] for row in a.metrics] == pytest.approx(
-        [row["loss"] for row in b.metrics], rel=most
-    )
+    bound = rounding.weight_share(steps, sums)
+    assert bound < 0.05, "a row that is left out changes a quarter"
+    start = weights(tiny.model(loud=False, **shape))
+    shares = rounding.apart(weights(whole), weights(parts), start)
+    assert max(shares.values()) < bound, shares
+    losses = [row["loss"] for row in b.metrics]
+    assert [row["loss"] for row in a.metrics] == pytest.approx(losses, rel=bound)
 
 
 def test_the_loss_of_a_mixture_of_experts_is_the_sum_of_the_loss_of_each_row() -> None:
@@ -135,29 +142,29 @@ def test_a_run_that_crashed_continues_to_the_same_bits(optimizer: str, tmp_path:
     with pytest.raises(CrashError):
         train(
             tmp_path / "b",
-            report=Ear(14, crash),
+            report=RecordingReport(14, crash),
             compute={"checkpoint_every": 5},
             optimizer=optimizer,
             log_every=3,
         )
-    ear = Ear()
-    again, continued = train(tmp_path / "b", report=ear, optimizer=optimizer, log_every=3)
-    assert ear.notes == ["continuing after step 10 of 20"]
+    report = RecordingReport()
+    again, continued = train(tmp_path / "b", report=report, optimizer=optimizer, log_every=3)
+    assert report.notes == ["continuing after step 10 of 20"]
     assert same_bits(whole, again)
     assert continued.metrics == result.metrics
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_at_a_safe_point_and_the_next_run_continues_to_the_same_bits(
+def test_a_signal_stops_after_a_resume_checkpoint_and_the_next_run_continues_to_the_same_bits(
     number: int, tmp_path: Path
 ) -> None:
     whole, _ = train(tmp_path / "a")
     with pytest.raises(Interrupted, match="after step 7 of 20"):
-        train(tmp_path / "b", report=Ear(7, lambda: os.kill(os.getpid(), number)))
-    ear = Ear()
-    again, _ = train(tmp_path / "b", report=ear)
-    assert ear.notes == ["continuing after step 7 of 20"]
+        train(tmp_path / "b", report=RecordingReport(7, lambda: os.kill(os.getpid(), number)))
+    report = RecordingReport()
+    again, _ = train(tmp_path / "b", report=report)
+    assert report.notes == ["continuing after step 7 of 20"]
     assert same_bits(whole, again)
 
 
@@ -171,12 +178,12 @@ def damage(path: Path) -> None:
 @pytest.mark.parametrize(
     "fault", ["flipped bit", "cut short", "missing file", "no state", "half state"]
 )
-def test_a_damaged_safe_point_is_passed_over_with_a_note_and_the_one_before_is_used(
+def test_a_damaged_resume_checkpoint_is_passed_over_with_a_note_and_the_one_before_is_used(
     fault: str, tmp_path: Path
 ) -> None:
     whole, _ = train(tmp_path / "a")
     with pytest.raises(CrashError):
-        train(tmp_path / "b", report=Ear(14, crash), compute={"checkpoint_every": 5})
+        train(tmp_path / "b", report=RecordingReport(14, crash), compute={"checkpoint_every": 5})
     newest = tmp_path / "b" / "safe_points" / "step-000000010"
     tensors = next(newest.glob("*.safetensors"))
     match fault:
@@ -190,39 +197,39 @@ def test_a_damaged_safe_point_is_passed_over_with_a_note_and_the_one_before_is_u
             (newest / "state.json").unlink()
         case "half state":
             (newest / "state.json").write_text((newest / "state.json").read_text()[:50])
-    ear = Ear()
-    again, result = train(tmp_path / "b", report=ear)
-    assert "step-000000010 cannot be used" in ear.notes[0]
-    assert ear.notes[1] == "continuing after step 5 of 20"
+    report = RecordingReport()
+    again, result = train(tmp_path / "b", report=report)
+    assert "step-000000010 cannot be used" in report.notes[0]
+    assert report.notes[1] == "continuing after step 5 of 20"
     assert same_bits(whole, again)
-    assert result.notes == ear.notes[:1]
+    assert result.notes == report.notes[:1]
 
 
-def test_a_safe_point_of_other_settings_is_not_used(tmp_path: Path) -> None:
+def test_a_resume_checkpoint_of_other_settings_is_not_used(tmp_path: Path) -> None:
     with pytest.raises(CrashError):
-        train(tmp_path, report=Ear(5, crash), compute={"checkpoint_every": 2})
-    ear = Ear()
-    train(tmp_path, 6, report=ear)
-    assert all("other steps" in note for note in ear.notes)
-    assert len(ear.notes) == 2
+        train(tmp_path, report=RecordingReport(5, crash), compute={"checkpoint_every": 2})
+    report = RecordingReport()
+    train(tmp_path, 6, report=report)
+    assert all("other steps" in note for note in report.notes)
+    assert len(report.notes) == 2
 
 
-def test_rank_0_alone_looks_for_the_safe_point_that_all_continue_from(
+def test_rank_0_alone_looks_for_the_resume_checkpoint_that_all_continue_from(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def told(values: list[Any], src: int) -> None:
+    def broadcast(values: list[Any], src: int) -> None:
         values[0] = f"what rank {src} found"
 
     monkeypatch.setattr(collectives, "world_size", lambda: 2)
     monkeypatch.setattr(collectives, "rank", lambda: 1)
-    monkeypatch.setattr(torch.distributed, "broadcast_object_list", told)
+    monkeypatch.setattr(torch.distributed, "broadcast_object_list", broadcast)
     (tmp_path / "step-000000005").mkdir()  # not to be read
     assert resume.newest(tmp_path, {"seed": 0}) == "what rank 0 found"
 
 
-def test_only_the_last_two_safe_points_are_kept_and_none_is_pickled(tmp_path: Path) -> None:
+def test_only_the_last_two_resume_checkpoints_are_kept_and_none_is_pickled(tmp_path: Path) -> None:
     with pytest.raises(CrashError):
-        train(tmp_path, report=Ear(7, crash), compute={"checkpoint_every": 2})
+        train(tmp_path, report=RecordingReport(7, crash), compute={"checkpoint_every": 2})
     assert sorted(path.name for path in (tmp_path / "safe_points").iterdir()) == [
         "step-000000004",
         "step-000000006",
@@ -328,13 +335,14 @@ def failing_once(error: Exception) -> LossFunction:
 @pytest.mark.parametrize(
     ("micro", "fix"), [(8, "--set STAGE.compute.micro_batch_rows=4 "), (1, "give it more devices")]
 )
-def test_out_of_memory_is_told_with_the_micro_batch_to_try(
+def test_an_out_of_memory_error_gives_the_micro_batch_to_try(
     compiling: str, micro: int, fix: str, tmp_path: Path
 ) -> None:
     full = torch.OutOfMemoryError("tried to allocate 9 GiB")
     with pytest.raises(
         ConfigError,
-        match=rf"micro_batch_rows = {micro}: .* more memory than cpu has: tried to allocate 9 GiB\n.*{fix}",
+        match=rf"micro_batch_rows = {micro}: .* more memory than cpu has: "
+        rf"tried to allocate 9 GiB\n.*{fix}",
     ):
         train(
             tmp_path,

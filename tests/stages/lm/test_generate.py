@@ -97,7 +97,7 @@ def test_samples_are_drawn_from_the_fewest_tokens_that_reach_top_p_as_often_as_t
 def test_a_row_ends_when_the_context_is_full() -> None:
     model = tiny.model(tied_embeddings=False)
     answers = generate(model, [[1] * 60, [2]], max_new_tokens=100)
-    assert [len(answer) for answer in answers] == [5, 64]  # the last token needs no place
+    assert [len(answer) for answer in answers] == [5, 64]  # the model does not read the last token
 
 
 @pytest.mark.parametrize(("prompt", "fix"), [([], "give it text"), ([1] * 64, "shorten it")])

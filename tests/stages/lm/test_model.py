@@ -75,15 +75,15 @@ def test_flops_of_gpt2_small_are_the_published_six_per_weight_and_attention() ->
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"model_type": "gpt2"}, "gpt2"),
         ({"attention_bias": True}, "biases"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "yarn"),
     ],
 )
-def test_a_config_that_asks_for_more_is_refused(change: dict, told: str) -> None:
-    with pytest.raises(ArtifactError, match=told):
+def test_a_config_that_asks_for_more_is_refused(change: dict, reason: str) -> None:
+    with pytest.raises(ArtifactError, match=reason):
         ModelConfig.from_hf(tiny.config().to_hf() | change)
 
 
@@ -104,7 +104,7 @@ def test_attention_by_hand_and_by_kernel_agree(
     q, k, v = torch.randn(2, 4, 20, 8), torch.randn(2, 2, 20, 8), torch.randn(2, 2, 20, 8)
     bias = visibility_bias(torch.arange(20)[None], 20, window) if window else None
     by_hand = attend(q, k, v, bias)
-    monkeypatch.setattr(attention, "MANUAL_UP_TO", 0)
+    monkeypatch.setattr(attention, "MAX_MANUAL_TOKENS", 0)
     torch.testing.assert_close(by_hand, attend(q, k, v, bias), atol=1e-5, rtol=1e-5)
 
 

@@ -1,4 +1,4 @@
-"""Muon: orthogonal updates, in the machine's own format, each matrix by itself."""
+"""Muon: orthogonal updates, in the machine's own format, each matrix independent of the others."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from torch import Tensor
 
 from stages.lm.training import muon
 from stages.lm.training.muon import SAFETY, Muon, orthogonalize, update_flops
-from tests.stages.lm.test_fit import CrashError, Ear, crash, train
+from tests.stages.lm.test_fit import CrashError, RecordingReport, crash, train
 
 EPSILON = torch.finfo(torch.float32).eps
-SLOPE = (
-    989.5  # of the five polynomials at 0, multiplied: what they make of a rounding error at most
-)
+SLOPE = 989.5  # product of the five polynomials' slopes at 0, which amplify rounding errors
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -50,7 +48,8 @@ def step(
 ) -> list[Tensor]:
     """The weights after some steps on the same gradients."""
     parameters = [torch.nn.Parameter(weight.clone()) for weight in weights]
-    optimizer = Muon([{"params": parameters}], **({"lr": 0.1, "weight_decay": 0.1} | settings))  # type: ignore[arg-type]
+    defaults = {"lr": 0.1, "weight_decay": 0.1}
+    optimizer = Muon([{"params": parameters}], **(defaults | settings))  # type: ignore[arg-type]
     for _ in range(steps):
         for parameter, gradient in zip(parameters, gradients, strict=True):
             parameter.grad = gradient.clone()
@@ -117,9 +116,9 @@ def test_a_resume_checkpoint_of_pytorchs_muon_is_continued(
     with monkeypatch.context() as patched:
         patched.setattr("stages.lm.training.optimizers.Muon", theirs)
         with pytest.raises(CrashError):
-            train(tmp_path, report=Ear(14, crash), compute={"checkpoint_every": 5})
-    ear = Ear()
-    _, continued = train(tmp_path, report=ear)
-    assert ear.notes == ["continuing after step 10 of 20"]
+            train(tmp_path, report=RecordingReport(14, crash), compute={"checkpoint_every": 5})
+    report = RecordingReport()
+    _, continued = train(tmp_path, report=report)
+    assert report.notes == ["continuing after step 10 of 20"]
     losses = [row["loss"] for row in continued.metrics]
     assert losses[-1] < losses[9] < losses[0]

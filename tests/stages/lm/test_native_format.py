@@ -1,4 +1,7 @@
-"""Where float32 is chosen, nothing makes a 16-bit number: a CPU without the instructions would emulate it."""
+"""Where float32 is chosen, nothing computes 16-bit numbers.
+
+A CPU without the instructions would emulate them.
+"""
 
 from __future__ import annotations
 

@@ -92,11 +92,11 @@ def test_gradient_norm_is_that_of_all_gradients_together() -> None:
 
 def test_spikes_and_values_that_are_not_finite_are_bad_and_not_remembered() -> None:
     guard = SpikeGuard(10.0)
-    assert guard.bad(math.nan, 1.0)
-    assert guard.bad(1.0, math.inf)
-    assert not guard.bad(1.0, 500.0)  # nothing is usual yet
+    assert guard.is_bad(math.nan, 1.0)
+    assert guard.is_bad(1.0, math.inf)
+    assert not guard.is_bad(1.0, 500.0)  # nothing is usual yet
     for _ in range(20):
-        assert not guard.bad(1.0, 1.0)
-    assert guard.bad(1.0, 11.0)
-    assert not guard.bad(1.0, 9.0)
-    assert 11.0 not in guard.seen
+        assert not guard.is_bad(1.0, 1.0)
+    assert guard.is_bad(1.0, 11.0)
+    assert not guard.is_bad(1.0, 9.0)
+    assert 11.0 not in guard.norms

@@ -48,10 +48,12 @@ def settings(shape: dict[str, Any] | None = None, **compute: Any) -> dict[str, A
 def train(
     store: Store, inputs: dict[str, Artifact], shape: dict[str, Any] | None = None, **compute: Any
 ) -> tuple[list[dict[str, Any]], dict[str, Tensor], dict[str, Any]]:
-    """Metrics, weights and figures; each call in a draft of its own, for the number of devices is no part of the identity."""
-    draft = Draft(
-        "checkpoint", store.root / "drafts" / "-".join(f"{k}{v}" for k, v in compute.items())
-    )
+    """Train in a separate draft: the number of devices is not part of the identity.
+
+    Returns metrics, weights and figures.
+    """
+    name = "-".join(f"{key}{value}" for key, value in compute.items())
+    draft = Draft("checkpoint", store.root / "drafts" / name)
     draft.files.mkdir(parents=True, exist_ok=True)
     facts = run(
         PretrainConfig.parse(settings(shape, **compute), "pretrain"),
@@ -72,12 +74,15 @@ STEPS, SUMS = 20, 8 * 32 * 64  # of the golden training: steps, and terms of a g
 def assert_near(
     some: dict[str, Tensor], other: dict[str, Tensor], dtype: torch.dtype = torch.float32
 ) -> None:
-    """Up to rounding. That of bfloat16 grows in 20 steps to more than can be foreseen; weights with nothing in common are 1.4 apart."""
+    """Compare weights up to rounding.
+
+    In 20 steps the rounding of bfloat16 grows beyond what can be predicted. Unrelated weights are
+    1.4 apart.
+    """
     assert some.keys() == other.keys()
     apart = {name: float((some[name] - other[name]).norm() / other[name].norm()) for name in some}
-    assert max(apart.values()) < (
-        rounding.weight_share(STEPS, SUMS) if dtype is torch.float32 else 0.6
-    ), apart
+    bound = rounding.weight_share(STEPS, SUMS) if dtype is torch.float32 else 0.6
+    assert max(apart.values()) < bound, apart
 
 
 BFLOAT16 = matmul_dtype(Compute.model_validate({}), torch.device("cpu")) is torch.bfloat16
@@ -120,7 +125,7 @@ def test_two_ranks_learn_what_one_learns(
 
 
 @pytest.mark.parametrize(("first", "then"), [(2, 1), (1, 2)])
-def test_ranks_stop_at_a_safe_point_on_a_signal_and_another_number_of_ranks_continues(
+def test_ranks_stop_after_a_resume_checkpoint_on_a_signal_and_another_number_of_ranks_continues(
     first: int, then: int, store: Store, publish: Any
 ) -> None:
     class Stops(Report):
@@ -144,9 +149,9 @@ def test_ranks_stop_at_a_safe_point_on_a_signal_and_another_number_of_ranks_cont
             out=draft,
             report=Stops(),
         )
-    (point,) = (draft.scratch / "safe_points").iterdir()
-    digests = json.loads((point / "state.json").read_text())["files"]
-    assert digests.keys() | {"state.json"} == {path.name for path in point.iterdir()}
+    (checkpoint,) = (draft.scratch / "safe_points").iterdir()
+    digests = json.loads((checkpoint / "state.json").read_text())["files"]
+    assert digests.keys() | {"state.json"} == {path.name for path in checkpoint.iterdir()}
     run(
         PretrainConfig.parse(settings(devices=then), "pretrain"),
         **inputs,
@@ -169,12 +174,12 @@ def test_ranks_wait_for_hours_while_rank_0_works_alone(
 
     (tmp_path / "job.json").write_text(json.dumps({"stage": "pretrain", "config": {}}))
     monkeypatch.setattr(torch.distributed, "init_process_group", started)
-    with pytest.raises(TimeoutError) as told:
+    with pytest.raises(TimeoutError) as error:
         launch.main(tmp_path / "job.json")
-    assert told.value.args[0] >= timedelta(hours=12)
+    assert error.value.args[0] >= timedelta(hours=12)
 
 
-def test_an_error_of_the_ranks_is_told_as_it_is(store: Store, publish: Any) -> None:
+def test_an_error_of_the_ranks_is_raised_as_it_is(store: Store, publish: Any) -> None:
     with pytest.raises(ConfigError, match="8 rows cannot be shared by 3 devices"):
         train(store, golden.inputs(publish), devices=3)
 
@@ -192,21 +197,21 @@ def run(config, *, out, report, **inputs):
 
     if collectives.rank() == FAILS:
         raise InputError("the seeds", "are rotten", "buy others")
-    time.sleep(100)  # as a rank that waits for the failed one in NCCL; longer than the test may take
+    time.sleep(100)  # like a rank that waits in NCCL for the failed one; longer than the time limit
 
 
-stages.stage = lambda name: SimpleNamespace(name=name, config_class=SimpleNamespace(parse=lambda *_: None), function=run)
+config_class = SimpleNamespace(parse=lambda *_: None)
+stages.stage = lambda name: SimpleNamespace(name=name, config_class=config_class, function=run)
 """
 
 
 @pytest.mark.parametrize("fails", [0, 1])
 @pytest.mark.timeout(60)
-def test_an_error_of_one_rank_is_told_at_once_while_the_others_wait_for_it(
+def test_an_error_of_one_rank_is_raised_at_once_while_the_others_wait_for_it(
     fails: int, store: Store, publish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        FAILING.replace("FAILS", str(fails))
-    )  # in the ranks the stage is another
+    # This replaces the stage in the ranks.
+    (tmp_path / "sitecustomize.py").write_text(FAILING.replace("FAILS", str(fails)))
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     with pytest.raises(InputError, match="the seeds: are rotten"):
         train(store, golden.inputs(publish), devices=2)
@@ -215,14 +220,14 @@ def test_an_error_of_one_rank_is_told_at_once_while_the_others_wait_for_it(
 def test_ranks_import_nothing_from_the_current_folder(
     store: Store, publish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "random.py").write_text("raise SystemExit('a file of the person')")
+    (tmp_path / "random.py").write_text("raise SystemExit('a file of the user')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("PYTHONPATH", raising=False)
     with pytest.raises(ConfigError, match="8 rows cannot be shared by 3 devices"):
         train(store, golden.inputs(publish), devices=3)
 
 
-def test_ranks_that_cannot_start_are_told_with_their_output(
+def test_an_error_of_ranks_that_cannot_start_shows_their_output(
     store: Store, publish: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MASTER_PORT", "0")

@@ -127,20 +127,22 @@ def test_shards_of_another_tokenizer_are_refused_before_the_first_step(
 
 
 @pytest.mark.parametrize(
-    ("train", "heldout", "told"),
+    ("train", "heldout", "problem"),
     [(0, 5, "train: holds no tokens"), (5, 0, "heldout: holds 0 tokens")],
 )
 def test_an_empty_split_is_refused(
-    run: Run, publish: Publish, train: int, heldout: int, told: str
+    run: Run, publish: Publish, train: int, heldout: int, problem: str
 ) -> None:
     tokenizer = golden.train_tokenizer(golden.texts(9))
     files = golden.tokenizer_files(tokenizer)
     stamp = f"{hashlib.sha256(files['tokenizer.json']).hexdigest()} {tokenizer.get_vocab_size()}"
     shards = publish(
-        "token_shards", train=golden.rows(tokenizer, golden.texts(train)), heldout=golden.rows(tokenizer, golden.texts(heldout)),
+        "token_shards",
+        train=golden.rows(tokenizer, golden.texts(train)),
+        heldout=golden.rows(tokenizer, golden.texts(heldout)),
         files={"tokenizer.sha256": stamp.encode()},
-    )  # fmt: skip
-    with pytest.raises(InputError, match=told):
+    )
+    with pytest.raises(InputError, match=problem):
         run("pretrain", SMALL, token_shards=shards, tokenizer=publish("tokenizer", files=files))
 
 
@@ -161,7 +163,8 @@ from stages.run import run_stage
 root, settings, shards, tokenizer = sys.argv[1:]
 store, stage = Store(root), stages.stage("pretrain")
 config = stage.config_class.parse(json.loads(settings), "pretrain")
-run_stage(store, stage, config, {"token_shards": store.find(shards), "tokenizer": store.find(tokenizer)})
+inputs = {"token_shards": store.find(shards), "tokenizer": store.find(tokenizer)}
+run_stage(store, stage, config, inputs)
 """
 
 

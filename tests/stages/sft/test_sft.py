@@ -135,9 +135,11 @@ def test_a_conversation_that_does_not_fit_loses_its_last_exchanges_or_is_dropped
 ):
     long = "very " * 100
     turns = [
-        {"role": "user", "content": "Which colour?"}, {"role": "assistant", "content": "red."},
-        {"role": "user", "content": long}, {"role": "assistant", "content": "blue."},
-    ]  # fmt: skip
+        {"role": "user", "content": "Which colour?"},
+        {"role": "assistant", "content": "red."},
+        {"role": "user", "content": long},
+        {"role": "assistant", "content": "blue."},
+    ]
     chats = [
         golden.conversation(long, "green."),
         golden.chat(turns),
@@ -219,7 +221,8 @@ def _shards(publish, checkpoint):
         }
         for text in texts
     ]
-    stamp = f"{hashlib.sha256((checkpoint.path / 'tokenizer.json').read_bytes()).hexdigest()} {words.get_vocab_size()}"
+    digest_of = hashlib.sha256((checkpoint.path / "tokenizer.json").read_bytes()).hexdigest()
+    stamp = f"{digest_of} {words.get_vocab_size()}"
     return publish(
         "token_shards", train=rows, heldout=rows[:2], files={"tokenizer.sha256": stamp.encode()}
     )
