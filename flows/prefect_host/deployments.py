@@ -171,7 +171,8 @@ def _declarations() -> Iterator[tuple[dict[str, Any], Flow[..., Any]]]:
         file, name = declared["entrypoint"].split(":")
         module = import_module(file.removesuffix(".py").replace("/", "."))
         yield declared, getattr(module, name)
-    for stage, flow in stage_flows.FLOWS.items():
+    flows: dict[str, Any] = dict(stage_flows.FLOWS)
+    for stage, flow in flows.items():
         yield {"name": flow.name, "entrypoint": f"flows/stage_flows.py:{stage}"}, flow
 
 

@@ -133,7 +133,7 @@ def stop_ids(source: Artifact | Path) -> list[int]:
     try:
         eos = read_json(folder / "generation_config.json", MAX_SETTINGS_BYTES).get("eos_token_id")
         size = load_config(folder).vocab_size
-        ids = eos if isinstance(eos, list) else [eos]
+        ids: list[int] = eos if isinstance(eos, list) else [eos]
         if eos is None:
             ids = []
         for token in ids:
