@@ -133,9 +133,10 @@ def stop_ids(source: Artifact | Path) -> list[int]:
     try:
         eos = read_json(folder / "generation_config.json", MAX_SETTINGS_BYTES).get("eos_token_id")
         size = load_config(folder).vocab_size
-        ids: list[int] = eos if isinstance(eos, list) else [eos]
         if eos is None:
             ids = []
+        else:
+            ids = eos if isinstance(eos, list) else [eos]
         for token in ids:
             if type(token) is not int or not 0 <= token < size:
                 raise ValueError(f"eos_token_id {token!r} is no token of {size}")
