@@ -63,5 +63,5 @@ def delete(root: Path, path: Path, ignore_errors: bool = False) -> None:
 
 
 def _refused(path: Path, why: str) -> ArtifactError:
-    fix = f"move it away: mv {repair.quoted(path)} .   (or put a true file or folder in its place)"
+    fix = f"move it away: {repair.move_aside(path)}   (or put a true file or folder in its place)"
     return ArtifactError(str(path), why, fix)

@@ -7,6 +7,7 @@ belong there can be moved. Artifacts leave the store through `groundup rm` alone
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import pwd
 import shlex
@@ -21,6 +22,7 @@ from data_contracts.errors import ArtifactError, make_again
 Cause = Literal["content", "permission", "stray", "disk"]
 _PERMISSION = (errno.EACCES, errno.EPERM)
 _SHOWN = 3  # commands of one kind
+_MAX_KEPT_NAME = 50  # characters: a file name may have 255 bytes, and moving one aside extends it
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ def advice(
     if any(one.cause == "disk" for one in found):
         parts.append("check the disk (dmesg), then run the command again")
     strays = [one.path for one in found if one.cause == "stray"]
-    parts += [f"move it out of the artifact: mv {quoted(path)} ." for path in strays[:_SHOWN]]
+    parts += [f"move it out of the artifact: {move_aside(path)}" for path in strays[:_SHOWN]]
     if any(one.cause == "content" for one in found):
         parts.append(f"restore it from a copy of the store, or {rebuild(artifact, stage, seconds)}")
     return "; ".join(parts)
@@ -91,7 +93,18 @@ def reading(what: str, path: Path) -> Iterator[None]:
 def in_the_way(path: Path) -> str:
     """The command that moves away what is where a file or folder at `path` should be: a file above it, or itself."""
     files = [step for step in reversed(path.parents) if os.path.lexists(step) and not step.is_dir()]
-    return f"move away what is there: mv {quoted(files[0] if files else path)} ."
+    return f"move away what is there: {move_aside(files[0] if files else path)}"
+
+
+def move_aside(path: Path) -> str:
+    """The command that moves `path` into the working folder and overwrites nothing there.
+
+    The new name is hardly ever taken: it holds a digest of the whole path, so two files of one
+    name get two new names. Where it is taken, `-n` leaves everything as it is.
+    """
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    target = Path(f"{path.name[:_MAX_KEPT_NAME]}.moved-aside-{digest}")
+    return f"mv -n {quoted(path)} {quoted(target, './')}"
 
 
 def _closed(path: Path, write: bool) -> Path:
@@ -108,9 +121,9 @@ def _closed(path: Path, write: bool) -> Path:
     return nearest
 
 
-def quoted(path: Path) -> str:
-    """For a command line; a name that a terminal would obey in the shell's own escapes."""
-    text = str(path)
+def quoted(path: Path, before: str = "") -> str:
+    """`before` and `path` for a command line; controls of a terminal as the shell's own escapes."""
+    text = f"{before}{path}"
     if text.isprintable():
         return shlex.quote(text)
     return "$'" + "".join(_escaped(character) for character in text) + "'"

@@ -87,7 +87,7 @@ def test_a_link_in_a_store_is_one_error_and_what_it_leads_to_stays(
     with pytest.raises(ArtifactError, match=f"is a link to {victim}") as error:
         use(filled, raw, LINKED[linked])
     assert error.value.what == str(link)
-    assert error.value.fix.startswith(f"move it away: mv {link} .")
+    assert error.value.fix.startswith(f"move it away: mv -n {link} ./{link.name}.moved-aside-")
     assert contents(victim) == before
     assert not list(victim.rglob("*.json"))
 
@@ -168,7 +168,9 @@ def test_what_stands_in_the_way_is_named_with_the_command_that_moves_it(
         path.write_text("")
     with pytest.raises(ArtifactError, match=r"where a (file|folder) should be") as error:
         use(filled, raw, "point" if place.startswith("refs") else "publish")
-    assert error.value.fix.startswith(f"move away what is there: mv {path} .")
+    assert error.value.fix.startswith(
+        f"move away what is there: mv -n {path} ./{path.name}.moved-aside-"
+    )
 
 
 def test_one_module_alone_deletes_folders_of_a_store() -> None:
