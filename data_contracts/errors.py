@@ -21,12 +21,19 @@ class GroundupError(Exception):
     """
 
     def __init__(self, what: str, why: str, fix: str):
-        what, why, fix = line(masked(what)), shown(masked(why)), shown(masked(fix))
+        what = line(masked(what))
+        why, fix = _without_empty_lines(why), _without_empty_lines(fix)
         super().__init__(what, why, fix)
         self.what, self.why, self.fix = what, why, fix
 
     def __str__(self) -> str:
         return f"{self.what}: {self.why}\n  To repair: {self.fix}"
+
+
+def _without_empty_lines(text: str) -> str:
+    """`text`, safe to print. Messages of libraries that it quotes may end in a line break."""
+    lines = shown(masked(text)).split("\n")
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 class ConfigError(GroundupError):

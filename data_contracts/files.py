@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +18,6 @@ from data_contracts.regular_files import open_regular
 
 CORRECT = "nothing was published; correct the stage or its settings and run it again"
 BATCH_BYTES = 64 << 20  # most that a batch should take in memory, however long the rows are
-MOST_NESTED = 64  # levels of lists and objects in a JSON file that groundup writes
 
 
 def is_plain(path: str) -> bool:
@@ -109,36 +106,6 @@ def read_bounded(path: Path, most: int) -> bytes:
     if len(data) > most:
         raise ValueError(f"it has more than {most:,} bytes")
     return data
-
-
-def plain_json(text: str | bytes) -> Any:
-    """A JSON document that every reader takes for the same: no key twice, no NaN, no half of a character, no deep nest.
-
-    Raises ValueError for any other.
-    """
-    try:
-        value = json.loads(text, object_pairs_hook=no_duplicates)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if _deeper(value, MOST_NESTED):
-        raise ValueError("nested too deeply")
-    return value
-
-
-def _deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inside = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_deeper(part, levels - 1) for part in inside)
-
-
-def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For json.loads(object_pairs_hook=…): of two equal keys JSON readers silently keep one, and not all the same."""
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError(f"a key occurs twice among {', '.join(key for key, _ in pairs)[:200]}")
-    return made
 
 
 def refusal(what: str, told: list[str], fix: str = CORRECT, most: int = 20) -> ContractError:

@@ -16,7 +16,7 @@ from data_contracts.contract import SHIPPED, Contract, Contracts, Version
 from data_contracts.errors import ArtifactError, ContractError, make_again
 from data_contracts.files import batches, is_file, listing, read_bounded, refusal, sha256, shown
 from data_contracts.store import repair
-from data_contracts.store.manifest import MANIFEST, MOST_BYTES, FileEntry, InputRef, Manifest
+from data_contracts.store.manifest import MANIFEST, MAX_BYTES, FileEntry, InputRef, Manifest
 from data_contracts.store.repair import Damage
 
 __all__ = ["MANIFEST", "Artifact", "FileEntry", "InputRef", "Manifest"]
@@ -48,7 +48,7 @@ class Artifact:
         """
         what, known = f"artifact {path}", f"{path.parent.name}/{path.name}"
         try:
-            written = read_bounded(path / MANIFEST, MOST_BYTES)
+            written = read_bounded(path / MANIFEST, MAX_BYTES)
             manifest = Manifest.parse(written)
         except (FileNotFoundError, NotADirectoryError):
             fix = repair.rebuild(known) if os.path.lexists(path) else make_again()

@@ -26,7 +26,7 @@ from data_contracts.store.artifact import MANIFEST, Artifact, InputRef, Manifest
 from data_contracts.store.disk import faults_told
 from data_contracts.store.draft import Draft, settle
 from data_contracts.store.identity import ID_DIGITS, Identity, is_key, key_of
-from data_contracts.store.manifest import MOST_BYTES
+from data_contracts.store.manifest import MAX_BYTES
 from data_contracts.store.refs import (
     CONCURRENT_READS,
     REFS,
@@ -202,7 +202,7 @@ class Store:
     def _written(self, key: tuple[str, str]) -> bytes | None:
         """A manifest as it is written; None for one that cannot be read."""
         try:
-            return read_bounded(self.path(*key) / MANIFEST, MOST_BYTES)
+            return read_bounded(self.path(*key) / MANIFEST, MAX_BYTES)
         except (ArtifactError, OSError, ValueError):
             return None
 

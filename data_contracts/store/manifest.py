@@ -12,12 +12,14 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from data_contracts.files import is_plain, plain_json, shown
+from data_contracts.files import is_plain, shown
+from data_contracts.json_files import plain_json
 from data_contracts.store.identity import ID_DIGITS, Identity, canonical
 
 MANIFEST = "manifest.json"
 TYPE_KEYS = AliasChoices("artifact_type", "noun")  # groundup 0.1 writes noun
-MOST_BYTES = 64 << 20  # of a manifest: some 300,000 files
+MAX_BYTES = 64 << 20  # of a manifest: some 300,000 files
+MAX_VALUES = 2_000_000  # a file has seven, so there may be some 280,000 files
 
 M = TypeVar("M", bound=BaseModel)
 Name = Annotated[
@@ -45,7 +47,7 @@ def _each_once(files: list[FileEntry]) -> list[FileEntry]:
 def parse_as(model: type[M], text: str | bytes) -> M:
     """An entry of the store from its JSON. Raises ValueError that says in one line which fields are wrong."""
     try:
-        return model.model_validate(plain_json(text))
+        return model.model_validate(plain_json(text, MAX_VALUES))
     except ValidationError as error:
         wrong = [
             f"{'.'.join(map(str, one['loc']))}: {one['msg']}"

@@ -29,7 +29,7 @@ from data_contracts.store.artifact import MANIFEST, Artifact, Manifest
 from data_contracts.store.disk import faults_told, of_the_disk
 from data_contracts.store.identity import Identity, is_key, key_of
 from data_contracts.store.local import Make, Store
-from data_contracts.store.manifest import MOST_BYTES
+from data_contracts.store.manifest import MAX_BYTES
 from data_contracts.store.refs import REFS, REFS_OF_0_1, Refs, StorageWithOlder
 from data_contracts.store.removed import (
     REMOVED,
@@ -117,7 +117,7 @@ class Bucket:
             for path, entry in found.items()
         }
 
-    def find(self, key: str, most: int = MOST_BYTES) -> bytes | None:
+    def find(self, key: str, most: int = MAX_BYTES) -> bytes | None:
         """The entry, or None if there is none. Raises ValueError for one of more than `most` bytes."""
         with self._reached(key):
             try:
