@@ -77,7 +77,7 @@ class Ref(_Entry):
 
     def is_same(self, other: Ref) -> bool:
         """Whether `other` would change nothing but the time and the run."""
-        fields = ("id", "settings", "manifest_sha256", "removed")
+        fields = ("id", "stage", "settings", "as_of", "manifest_sha256", "removed")
         return all(getattr(self, field) == getattr(other, field) for field in fields)
 
 

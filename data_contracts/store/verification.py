@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from data_contracts.errors import ArtifactError, ConfigError, GroundupError
 from data_contracts.store import repair, seals
@@ -86,8 +86,56 @@ class Held:
 def verify(artifact: Artifact, held: Held) -> Verified:
     """Compare everything that is known of an artifact.
 
-    Raises ArtifactError for damage or a manifest that was changed, ContractError for rows that break the contract or were miscounted.
+    Raises:
+        ArtifactError: Something is damaged, the manifest was changed, or a ref that points at the
+            artifact was edited.
+        ContractError: Rows break the contract or were miscounted.
     """
+    found = _verify_content(artifact, held)
+    pointed_at = held.refs(artifact)
+    _check_refs(artifact, pointed_at)
+    without_digest = [
+        name
+        for name, entry in pointed_at.items()
+        if entry.manifest_sha256 is None and not entry.removed
+    ]
+    if not without_digest:
+        return found
+    notes = [
+        f"{name} holds no digest of the manifest; to seal it: groundup seal {name}"
+        for name in without_digest
+    ]
+    return replace(found, seal="unsealed", notes=(*notes, *found.notes))
+
+
+def _check_refs(artifact: Artifact, pointed_at: Mapping[str, Ref]) -> None:
+    """Compare what refs say of how the artifact was made with its manifest.
+
+    A ref may point at an earlier making of the same artifact, which may have had other settings.
+
+    Raises:
+        ArtifactError: A ref of this making says something else.
+    """
+    manifest = artifact.manifest
+    for name, entry in pointed_at.items():
+        is_of_this_making = entry.manifest_sha256 == artifact.digest
+        is_unsealed = entry.manifest_sha256 is None and not entry.removed
+        fields = ["stage", "as_of"]
+        if is_of_this_making or is_unsealed:
+            fields.append("settings")
+        wrong = [field for field in fields if getattr(entry, field) != getattr(manifest, field)]
+        if wrong:
+            why = (
+                f"points at {artifact}, but its {' and '.join(wrong)} "
+                f"{'is' if wrong in (['stage'], ['as_of']) else 'are'} not what the manifest says: "
+                "the ref was edited"
+            )
+            fix = f"write it again as the manifest says: groundup seal {name}"
+            raise ArtifactError(f"ref {name}", why, fix)
+
+
+def _verify_content(artifact: Artifact, held: Held) -> Verified:
+    """Compare files, rows, manifest and inputs of an artifact. Raises what `verify` raises."""
     artifact.verify()
     rows = artifact.check()
     seal = held.judge(artifact)
@@ -127,9 +175,16 @@ def verify_run(store: Store, name: str) -> Iterator[tuple[str, Verified | Ground
 
 
 def seal(store: Store, name: str, output: str, held: Held) -> bool:
-    """Let name/output hold the digest of its artifact's manifest, once everything else about it is as it should be.
+    """Let name/output hold the digest of its artifact's manifest, once the artifact is verified.
 
-    False if it does already. Raises what `verify` raises.
+    The entry is written anew from the manifest, so this also repairs a ref that was edited.
+
+    Returns:
+        False if the ref says all this already.
+
+    Raises:
+        ConfigError: There is no such ref.
+        ArtifactError, ContractError: The artifact is not what was published.
     """
     entry = store.refs.get(name, output) if is_name(name) and is_name(output) else None
     if entry is None:
@@ -137,10 +192,8 @@ def seal(store: Store, name: str, output: str, held: Held) -> bool:
             f"ref {name}/{output}", "does not exist", "see what there is: groundup ls"
         )
     artifact = store.open(entry.artifact_type, entry.id, verify=False)
-    verify(artifact, held)
-    sealed = pointing_at(artifact, "groundup seal", artifact.digest).model_copy(
-        update={"settings": entry.settings}
-    )
+    _verify_content(artifact, held)
+    sealed = pointing_at(artifact, "groundup seal", artifact.digest)
     return store.refs.set(name, output, sealed)
 
 
