@@ -113,7 +113,7 @@ def _torchrun(
         "config": config.model_dump(mode="json"),
         "inputs": paths,
         "artifact_type": out.artifact_type,
-        "place": str(out.place),
+        "place": str(out.folder),
     }
     job.write_text(json.dumps(values), "utf-8")
     command = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={config.compute.devices}",
