@@ -100,7 +100,7 @@ TOKENIZER = [
     (lambda t: t["model"].update(type="Unigram"), "model is Unigram, wanted BPE"),
     (
         lambda t: t["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex=r"\w+"),
-        "the split pattern is not Llama-3's",
+        "the split pattern is not that of Llama 3",
     ),
     (
         lambda t: t["model"]["vocab"].pop("A"),
