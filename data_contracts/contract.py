@@ -1,4 +1,4 @@
-"""A contract, as read from its YAML (Open Data Contract Standard v3.1), and the Arrow schema it stands for.
+"""A contract, read from its YAML (Open Data Contract Standard v3.1), and its Arrow schema.
 
 Spec: https://bitol-io.github.io/open-data-contract-standard/v3.1.0/
 """

@@ -103,7 +103,7 @@ class Store:
         return sorted(found)
 
     def _is_listed(self, folder: Path) -> bool:
-        """Whether it has a manifest. A link is listed as well, so that opening it gives an error."""
+        """Whether it has a manifest. A link is listed, too, so that opening it gives an error."""
         links.within(self.root, folder.parent)
         return folder.is_symlink() or self.has(folder.parent.name, folder.name)
 

@@ -156,7 +156,7 @@ class Manifest(_Frozen):
 
     @property
     def content(self) -> str:
-        """One digest over all files: equal content, equal digest, whenever and wherever it was made."""
+        """One digest over all files: equal content has an equal digest."""
         files = [(entry.path, entry.sha256) for entry in self.files]
         return hashlib.sha256(canonical(files).encode()).hexdigest()
 

@@ -141,8 +141,8 @@ def _check_refs(artifact: Artifact, pointed_at: Mapping[str, Ref]) -> None:
         if wrong:
             is_or_are = "is" if len(wrong) == 1 and wrong[0] != "settings" else "are"
             why = (
-                f"points at {artifact}, but its {' and '.join(wrong)} {is_or_are} not what the manifest "
-                "says: the ref was edited"
+                f"points at {artifact}, but its {' and '.join(wrong)} {is_or_are} "
+                "not what the manifest says: the ref was edited"
             )
             fix = f"write it again as the manifest says: groundup seal {name}"
             raise ArtifactError(f"ref {name}", why, fix)
