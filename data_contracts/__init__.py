@@ -1,6 +1,7 @@
-"""What crosses between stages: contracts, artifacts under them, and the store that keeps them.
+"""What crosses between stages: contracts, artifacts that keep them, and the store that holds them.
 
-A name is imported when it is first asked for: a command that shows its help or completes a word needs no Arrow.
+A name is imported when it is first used: a command that shows its help or completes a word does not
+need Arrow.
 """
 
 from importlib import import_module
@@ -40,9 +41,22 @@ _MODULES = {
 }
 
 __all__ = [
-    "Artifact", "ArtifactError", "ConfigError", "Contract", "ContractError", "Contracts", "Draft", "GroundupError", "Identity",
-    "InputError", "Interrupted", "Manifest", "Store", "current", "open_store",
-]  # fmt: skip
+    "Artifact",
+    "ArtifactError",
+    "ConfigError",
+    "Contract",
+    "ContractError",
+    "Contracts",
+    "Draft",
+    "GroundupError",
+    "Identity",
+    "InputError",
+    "Interrupted",
+    "Manifest",
+    "Store",
+    "current",
+    "open_store",
+]
 
 
 def __getattr__(name: str) -> Any:

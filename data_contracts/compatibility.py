@@ -1,8 +1,9 @@
-"""What changed between two versions of a contract, and whether a reader of the old one would break.
+"""What changed between two versions of a contract, and whether it breaks a reader of the old one.
 
-A change is compatible if artifacts that kept the old contract keep the new one, and code that read the old one can read the
-new: a nullable column more, a bound wider, a choice more, an optional file more. Everything else needs a new major version
-and a migration. The order of columns is no part of what readers rely on: they read by name.
+A change is compatible if artifacts that kept the old contract keep the new one, and code that read
+the old one can read the new: one more nullable column, a wider bound, one more choice, one more
+optional file. Everything else needs a new major version and a migration. The order of columns does
+not matter: readers use names.
 """
 
 from __future__ import annotations
@@ -16,18 +17,26 @@ from open_data_contract_standard.model import SchemaProperty
 from data_contracts.contract import SHIPPED, Contract, Contracts, FileRule, load
 from data_contracts.errors import ContractError
 
-_BOUNDS = {
+_BOUNDS = {  # the sign of a change that makes the rule stricter
     "minimum": 1,
     "minLength": 1,
     "minItems": 1,
     "maximum": -1,
     "maxLength": -1,
     "maxItems": -1,
-}  # the sign of "tighter"
+}
 
 
 @dataclass(frozen=True)
 class Change:
+    """One difference between two versions.
+
+    Attributes:
+        where: The table, column, file or rule.
+        what: What changed.
+        breaking: Whether it breaks a reader of the old version.
+    """
+
     where: str
     what: str
     breaking: bool
@@ -103,17 +112,8 @@ def _column(where: str, old: SchemaProperty, new: SchemaProperty) -> Iterator[Ch
     unique = bool(new.unique or new.primaryKey)
     if unique != bool(old.unique or old.primaryKey):
         yield Change(where, "now unique" if unique else "no longer unique", unique)
-    before, after = old.logicalTypeOptions or {}, new.logicalTypeOptions or {}
-    for key in before.keys() | after.keys():
-        if before.get(key) != after.get(key):
-            yield Change(
-                where,
-                f"{key} {before.get(key)} → {after.get(key)}",
-                _tighter(key, before.get(key), after.get(key)),
-            )
-    yield from _choices(
-        where, {str(e.value) for e in old.enum or []}, {str(e.value) for e in new.enum or []}
-    )
+    yield from _options(where, old.logicalTypeOptions or {}, new.logicalTypeOptions or {})
+    yield from _choices(where, _values(old), _values(new))
     if old.items is not None and new.items is not None:
         yield from _column(where + "[]", old.items, new.items)
     if [p.name for p in old.properties or []] != [p.name for p in new.properties or []]:
@@ -121,6 +121,17 @@ def _column(where: str, old: SchemaProperty, new: SchemaProperty) -> Iterator[Ch
     else:
         for one, other in zip(old.properties or [], new.properties or [], strict=True):
             yield from _column(f"{where}.{one.name}", one, other)
+
+
+def _options(where: str, old: dict[str, object], new: dict[str, object]) -> Iterator[Change]:
+    for key in old.keys() | new.keys():
+        before, after = old.get(key), new.get(key)
+        if before != after:
+            yield Change(where, f"{key} {before} → {after}", _is_stricter(key, before, after))
+
+
+def _values(prop: SchemaProperty) -> set[str]:
+    return {str(choice.value) for choice in prop.enum or []}
 
 
 def _choices(where: str, old: set[str], new: set[str]) -> Iterator[Change]:
@@ -133,7 +144,7 @@ def _choices(where: str, old: set[str], new: set[str]) -> Iterator[Change]:
         yield from (Change(where, f"choice {choice} added", False) for choice in new - old)
 
 
-def _tighter(key: str, old: object, new: object) -> bool:
+def _is_stricter(key: str, old: object, new: object) -> bool:
     if new is None:
         return False
     if old is None or key not in _BOUNDS:

@@ -1,4 +1,4 @@
-"""A contract, as read from its YAML (Open Data Contract Standard v3.1), and the Arrow schema it stands for.
+"""A contract, read from its YAML (Open Data Contract Standard v3.1), and its Arrow schema.
 
 Spec: https://bitol-io.github.io/open-data-contract-standard/v3.1.0/
 """
@@ -6,52 +6,40 @@ Spec: https://bitol-io.github.io/open-data-contract-standard/v3.1.0/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import yaml
 from open_data_contract_standard.model import OpenDataContractStandard, SchemaObject, SchemaProperty
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from data_contracts.bundles import RULES
+from data_contracts.contract_faults import SCALARS, faults
 from data_contracts.errors import ContractError
 from data_contracts.files import matches, read_bounded
 from data_contracts.foreign_text import brief
 from data_contracts.migrations import MAJOR_STEPS, Migration, SplitOff
 
 ROOT = Path(__file__).parent
-MOST_BYTES, MOST_VALUES = (
-    1 << 20,
-    100_000,
-)  # of a contract file: a hundred times what the largest has
-STAMP = (
-    b"groundup.contract"  # key in every Parquet footer; the value is "artifact_type/table version"
-)
+# A contract file may have a hundred times what the largest has.
+MAX_BYTES = 1 << 20
+MAX_VALUES = 100_000
+# Key in every Parquet footer; the value is "artifact_type/table version".
+STAMP = b"groundup.contract"
 
-_SCALARS: dict[str, tuple[str, pa.DataType]] = {  # physicalType → logicalType, Arrow type
-    "string": ("string", pa.string()),
-    "large_string": ("string", pa.large_string()),
-    "large_binary": ("string", pa.large_binary()),
-    "bool": ("boolean", pa.bool_()),
-    "int16": ("integer", pa.int16()),
-    "int32": ("integer", pa.int32()),
-    "int64": ("integer", pa.int64()),
-    "float": ("number", pa.float32()),
-    "double": ("number", pa.float64()),
-    "timestamp[ms, tz=UTC]": ("timestamp", pa.timestamp("ms", tz="UTC")),
-}
-_OPTIONS = {  # the rules that check.py checks, by logicalType; a contract with any other would promise what nobody checks
-    "string": {"minLength", "maxLength", "pattern"},
-    "integer": {"minimum", "maximum"},
-    "number": {"minimum", "maximum"},
-    "array": {"minItems", "maxItems"},
-}
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+# Every command reads all contracts, and libyaml takes a tenth of the time.
+FastLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OSError,
+    yaml.YAMLError,
+)
 
 
 @dataclass(frozen=True, order=True)
@@ -64,6 +52,7 @@ class Version:
 
     @classmethod
     def parse(cls, text: str) -> Version:
+        """Parse MAJOR.MINOR.PATCH. Raises ContractError for anything else."""
         if not re.fullmatch(r"[0-9]{1,9}\.[0-9]{1,9}\.[0-9]{1,9}", text):
             raise ContractError(
                 f"version {brief(text)}",
@@ -78,7 +67,7 @@ class Version:
 
 @dataclass(frozen=True)
 class FileRule:
-    """A file, or a glob of files, that an artifact holds beside or instead of tables."""
+    """A file, or a glob of files, that an artifact holds beside tables or instead of them."""
 
     name: str
     glob: str
@@ -86,11 +75,17 @@ class FileRule:
     description: str
 
     def matches(self, path: str) -> bool:
+        """Whether a relative path falls under the rule."""
         return matches(path, self.glob)
 
 
 class Conservation(BaseModel):
-    """Rows of `source` ("artifact_type.table") must all be found again, once, in the tables `into`: the same primary keys."""
+    """Every primary key of one table must occur once in the tables made from it.
+
+    Attributes:
+        source: The table that came in, as "artifact_type.table"; `from` in the YAML.
+        into: The tables that go out.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -122,69 +117,58 @@ class Contract:
     path: Path
 
     def arrow_schema(self, table: str) -> pa.Schema:
-        """The Arrow schema that writers of `table` must use, stamped with artifact type, table and version."""
+        """The Arrow schema that writers of `table` must use.
+
+        It is stamped with artifact type, table and version.
+        """
         fields = [_field(prop) for prop in self.columns(table)]
-        return pa.schema(
-            fields, metadata={STAMP: f"{self.artifact_type}/{table} {self.version}".encode()}
-        )
+        stamp = f"{self.artifact_type}/{table} {self.version}"
+        return pa.schema(fields, metadata={STAMP: stamp.encode()})
 
     def columns(self, table: str) -> list[SchemaProperty]:
+        """What the contract says of each column of `table`, in order."""
         return self.tables[table].properties or []
 
     def primary_key(self, table: str) -> str | None:
-        """The column that tells the rows of `table` apart, if one does."""
-        return next((str(prop.name) for prop in self.columns(table) if prop.primaryKey), None)
-
-
-FastLoader = getattr(
-    yaml, "CSafeLoader", yaml.SafeLoader
-)  # every command reads all contracts: libyaml takes a tenth of the time
+        """The column that identifies the rows of `table`, if there is one."""
+        for prop in self.columns(table):
+            if prop.primaryKey:
+                return str(prop.name)
+        return None
 
 
 def _plain_yaml(path: Path) -> dict[str, Any]:
-    """What a YAML file says. Raises ValueError for one that is too long, or that becomes too much when its aliases are written out."""
-    value = yaml.load(read_bounded(path, MOST_BYTES).decode("utf-8"), FastLoader)
-    if not isinstance(value, dict):
+    """Read a YAML file within bounds.
+
+    Raises:
+        ValueError: It is too long, or has too many values once its aliases are expanded.
+    """
+    document = yaml.load(read_bounded(path, MAX_BYTES).decode("utf-8"), FastLoader)
+    if not isinstance(document, dict):
         raise ValueError("it is no mapping")
-    waiting, seen = [value], 0
+    waiting: list[Any] = [document]
+    seen = 0
     while waiting:
         part = waiting.pop()
         seen += 1
-        if seen + len(waiting) > MOST_VALUES:
-            raise ValueError(f"it has more than {MOST_VALUES:,} values")
-        if isinstance(part, dict | list):
-            waiting += part.values() if isinstance(part, dict) else part
-    return value
+        if seen + len(waiting) > MAX_VALUES:
+            raise ValueError(f"it has more than {MAX_VALUES:,} values")
+        if isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+    return document
 
 
 def load(path: Path) -> Contract:
     """Read one contract file.
 
-    Raises ContractError if the file is not a valid contract, uses a type that groundup does not know, or states a rule
-    that groundup does not check.
+    Raises:
+        ContractError: The file is not a valid contract, uses a type that groundup does not know, or
+            states a rule that groundup does not check.
     """
-    try:
-        odcs = OpenDataContractStandard(**_plain_yaml(path))
-    except (
-        ValueError,
-        TypeError,
-        AttributeError,
-        RecursionError,
-        OSError,
-        yaml.YAMLError,
-    ) as error:
-        raise ContractError(
-            str(path), f"is not an ODCS v3.1 contract: {error}", f"run: datacontract lint {path}"
-        ) from error
-    try:
-        custom = _Custom.model_validate(
-            {str(prop.property): prop.value for prop in odcs.customProperties or []}
-        )
-    except ValidationError as error:
-        told = [
-            f"custom property {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()
-        ]
-        raise ContractError(str(path), "; ".join(told), "correct the contract") from None
+    odcs = _read_odcs(path)
+    custom = _read_custom(odcs, path)
     objects = odcs.schema_ or []
     contract = Contract(
         artifact_type=str(odcs.name),
@@ -192,28 +176,61 @@ def load(path: Path) -> Contract:
         purpose=(odcs.description.purpose or "") if odcs.description else "",
         usage=(odcs.description.usage or "") if odcs.description else "",
         tables={str(obj.name): obj for obj in objects if obj.physicalType == "table"},
-        files=tuple(
-            FileRule(
-                str(prop.name), str(prop.physicalName), bool(prop.required), prop.description or ""
-            )
-            for obj in objects
-            if obj.physicalType == "files"
-            for prop in obj.properties or []
-        ),
+        files=_file_rules(objects),
         rules=custom.rules,
         conservation=custom.conservation,
         path=path,
     )
-    if told := [*_faults(contract), *(line for obj in objects for line in _object_faults(obj))]:
-        raise ContractError(str(path), "; ".join(told), "correct the contract")
+    found = list(faults(contract, objects))
+    if found:
+        raise ContractError(str(path), "; ".join(found), "correct the contract")
     return contract
+
+
+def _read_odcs(path: Path) -> OpenDataContractStandard:
+    try:
+        return OpenDataContractStandard(**_plain_yaml(path))
+    except _UNREADABLE as error:
+        why = f"is not an ODCS v3.1 contract: {error}"
+        raise ContractError(str(path), why, f"run: datacontract lint {path}") from error
+
+
+def _read_custom(odcs: OpenDataContractStandard, path: Path) -> _Custom:
+    properties = {str(prop.property): prop.value for prop in odcs.customProperties or []}
+    try:
+        return _Custom.model_validate(properties)
+    except ValidationError as error:
+        faults = error.errors()
+    lines = [
+        f"custom property {'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults
+    ]
+    raise ContractError(str(path), "; ".join(lines), "correct the contract")
+
+
+def _file_rules(objects: list[SchemaObject]) -> tuple[FileRule, ...]:
+    rules = []
+    for obj in objects:
+        if obj.physicalType != "files":
+            continue
+        for prop in obj.properties or []:
+            rule = FileRule(
+                name=str(prop.name),
+                glob=str(prop.physicalName),
+                required=bool(prop.required),
+                description=prop.description or "",
+            )
+            rules.append(rule)
+    return tuple(rules)
 
 
 @dataclass(frozen=True)
 class Contracts:
-    """All released versions of all artifact types under one root folder, `<artifact_type>/v<MAJOR>[.<MINOR>].yaml`, and the migrations between them.
+    """All released contracts under one folder, and the migrations between them.
 
-    steps: (artifact_type, table, old major) → function from the newest minor of that major to the next major.
+    Attributes:
+        root: The folder, with files `<artifact_type>/v<MAJOR>[.<MINOR>].yaml`.
+        steps: By (artifact_type, table, old major), the function from the newest minor version of
+            that major version to the next major version.
     """
 
     root: Path = ROOT
@@ -223,21 +240,23 @@ class Contracts:
 
     @property
     def artifact_types(self) -> list[str]:
+        """Every artifact type that has a contract, in order."""
         return sorted({path.parent.name for path in self.root.glob("*/v*.yaml")})
 
     def versions(self, artifact_type: str) -> list[Contract]:
-        """Every released version of `artifact_type`, oldest first."""
-        found = sorted(
-            (_released(path) for path in (self.root / artifact_type).glob("v*.yaml")),
-            key=lambda c: c.version,
-        )
-        if not found:
+        """Every released version of `artifact_type`, oldest first.
+
+        Raises:
+            ContractError: There is no contract of that name.
+        """
+        contracts = [_released(path) for path in (self.root / artifact_type).glob("v*.yaml")]
+        if not contracts:
             raise ContractError(
                 f"contract {artifact_type!r}",
                 "there is none of that name",
                 f"choose one of: {', '.join(self.artifact_types)}",
             )
-        return found
+        return sorted(contracts, key=lambda contract: contract.version)
 
     def current(self, artifact_type: str) -> Contract:
         """The newest released version: the one that writers use."""
@@ -249,7 +268,11 @@ SHIPPED = Contracts()
 
 @cache  # worker processes ask for the same contract at every shard
 def _released(path: Path) -> Contract:
-    """A contract that lies where its artifact_type and version belong. Raises ContractError if it does not."""
+    """A contract whose path agrees with its artifact type and version.
+
+    Raises:
+        ContractError: They do not agree.
+    """
     contract = load(path)
     major, _, minor = path.stem.removeprefix("v").partition(".")
     if path.parent.name != contract.artifact_type:
@@ -267,77 +290,8 @@ def current(artifact_type: str) -> Contract:
     return SHIPPED.current(artifact_type)
 
 
-def _object_faults(obj: SchemaObject) -> Iterator[str]:
-    if obj.physicalType not in ("table", "files"):
-        yield f"{obj.name}: physicalType is neither table nor files"
-    if obj.quality:
-        yield f"{obj.name}: quality rules are not checked"
-
-
-def _faults(contract: Contract) -> Iterator[str]:
-    for name in contract.rules:
-        if name not in RULES:
-            yield f"rule {name!r} is not known, choose from: {', '.join(RULES)}"
-    for table in contract.tables:
-        columns = contract.columns(table)
-        if not _NAME.fullmatch(table):
-            yield f"table {table!r} is not a plain name"
-        if contract.tables[table].physicalName != f"{table}/*.parquet":
-            yield f"table {table}: physicalName must be {table}/*.parquet"
-        if not columns:
-            yield f"table {table} has no columns"
-        if len({prop.name for prop in columns}) != len(columns):
-            yield f"table {table} has a column twice"
-        if sum(bool(prop.primaryKey) for prop in columns) > 1:
-            yield f"table {table}: a primary key of several columns is not checked"
-        for prop in columns:
-            yield from _column_faults(f"{table}.{prop.name}", prop)
-    if contract.conservation:
-        if lost := set(contract.conservation.into) - contract.tables.keys():
-            yield f"conservation: no tables {sorted(lost)}"
-        elif (
-            len(keys := {contract.primary_key(table) for table in contract.conservation.into}) > 1
-            or None in keys
-        ):
-            yield f"conservation: {' and '.join(contract.conservation.into)} need a primary key of one name, to tell rows by"
-
-
-def _column_faults(where: str, prop: SchemaProperty) -> Iterator[str]:
-    if not _NAME.fullmatch(str(prop.name)):
-        yield f"{where}: not a plain name"
-    if prop.quality:
-        yield f"{where}: quality rules are not checked"
-    if unknown := set(prop.logicalTypeOptions or {}) - _OPTIONS.get(str(prop.logicalType), set()):
-        yield f"{where}: {', '.join(sorted(unknown))} is not checked on {prop.logicalType}"
-    if prop.logicalType == "array" and prop.items is not None:
-        yield from _column_faults(where + "[]", prop.items)
-    elif prop.logicalType == "object" and prop.properties:
-        for child in prop.properties:
-            yield from _column_faults(f"{where}.{child.name}", child)
-    elif str(prop.physicalType) not in _SCALARS:
-        yield f"{where}: physicalType {prop.physicalType!r} is not known, use one of: {', '.join(_SCALARS)}"
-    else:
-        yield from _scalar_faults(where, prop)
-        return
-    if prop.unique or prop.primaryKey or prop.enum:
-        yield f"{where}: unique and enum are checked on plain columns only"
-
-
-def _scalar_faults(where: str, prop: SchemaProperty) -> Iterator[str]:
-    logical, arrow = _SCALARS[str(prop.physicalType)]
-    if prop.logicalType != logical:
-        yield f"{where}: {prop.physicalType} is logicalType {logical}, not {prop.logicalType}"
-    if (prop.unique or prop.primaryKey) and not prop.required:
-        yield f"{where}: a unique column must be required"
-    try:
-        pa.array([choice.value for choice in prop.enum or []], arrow)
-        pc.match_substring_regex(pa.array([""]), (prop.logicalTypeOptions or {}).get("pattern", ""))
-    except (pa.ArrowException, TypeError) as error:
-        yield f"{where}: {error}"
-
-
 def _field(prop: SchemaProperty) -> pa.Field:
-    # the description travels in the contract, not in each footer
+    # The description is in the contract, so the footers do not repeat it.
     return pa.field(str(prop.name), _arrow_type(prop), nullable=not prop.required)
 
 
@@ -346,4 +300,4 @@ def _arrow_type(prop: SchemaProperty) -> pa.DataType:
         return pa.list_(pa.field("item", _arrow_type(prop.items), nullable=not prop.items.required))
     if prop.logicalType == "object" and prop.properties:
         return pa.struct([_field(child) for child in prop.properties])
-    return _SCALARS[str(prop.physicalType)][1]
+    return SCALARS[str(prop.physicalType)][1]

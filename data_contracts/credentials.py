@@ -1,7 +1,8 @@
-"""Credentials in addresses: found, masked, refused. They belong into the environment, where only their owner sees them.
+"""Credentials in addresses: found, masked, refused.
 
-An address reaches many places: errors, logs, manifests, refs, Prefect's database, the list of processes. So settings may hold none
-(see `refusal`), and whatever is printed or stored as an error is masked.
+An address ends up in many places: errors, logs, manifests, refs, Prefect's database, the list of
+processes. So settings may not hold credentials, and whatever is printed or stored as an error is
+masked. Credentials belong in the environment, where only their owner sees them.
 """
 
 from __future__ import annotations
@@ -12,17 +13,22 @@ from contextlib import contextmanager
 
 MASK = "***"
 ADVICE = (
-    "take the credentials out of the address and change them, for a shell keeps its history and others see its commands; "
-    "they are read from the environment: NETRC (a file of hosts, users and passwords, default ~/.netrc), HF_TOKEN, AWS_PROFILE …"
+    "take the credentials out of the address and change them, "
+    "for a shell keeps its history and others see its commands; "
+    "they are read from the environment: "
+    "NETRC (a file of hosts, users and passwords, default ~/.netrc), HF_TOKEN, AWS_PROFILE …"
 )
 
-# user and password, up to the "@" before the host; a password may hold what no address should: "/", "#", "?", "@"
-# people also leave out the scheme, or write "\\" for "//" and %40 for "@"
+# User and password, up to the "@" before the host. A password may hold characters that an address
+# should not have: "/", "#", "?", "@". People also leave out the scheme, or write "\\" for "//" and
+# %40 for "@".
 _USER = re.compile(
-    r"(?:(?<=//)|(?<=\\\\))(?:[^/?#\s'\"<>]*|[^/\s:@\['\"<>]*:(?!\d{1,5}(?:[/?#\s'\"]|$))[^\s'\"<>]*)(?:@|%40)"
+    r"(?:(?<=//)|(?<=\\\\))"
+    r"(?:[^/?#\s'\"<>]*|[^/\s:@\['\"<>]*:(?!\d{1,5}(?:[/?#\s'\"]|$))[^\s'\"<>]*)(?:@|%40)"
 )
 _NAMES = (
-    r"(?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|signature|credential|apikey|api[_-]key|access[_-]?key(?:[_-]?id)?)"
+    r"(?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|signature|credential"
+    r"|apikey|api[_-]key|access[_-]?key(?:[_-]?id)?)"
     r"|pwd|sig|jwt|auth)"
 )
 _PARAMETER = re.compile(rf"([?&#;]{_NAMES}=)(?!\*\*\*)[^&#\s'\"<>]+", re.IGNORECASE)
@@ -40,10 +46,13 @@ def masked(text: str) -> str:
 
 
 def holds_credentials(address: str) -> bool:
-    """Whether `address` is one, and has a user, a password or a token in it. Prose that only mentions one is none."""
+    """Whether `address` is an address with a user, a password or a token in it.
+
+    Prose that only mentions an address is not one.
+    """
     address = address.strip()
-    one_address = _SCHEME.match(address) or not re.search(r"\s", address)
-    if not one_address or "://" not in address:
+    is_one_address = _SCHEME.match(address) or not re.search(r"\s", address)
+    if not is_one_address or "://" not in address:
         return False
     joined = re.sub(r"\s", "_", address)  # a password may hold blanks
     return masked(joined) != joined and f"://{MASK}@" not in joined
@@ -51,7 +60,10 @@ def holds_credentials(address: str) -> bool:
 
 @contextmanager
 def nothing_secret() -> Iterator[None]:
-    """Errors that pass through here, with all that caused them, hold no credentials: Prefect stores them with their traces."""
+    """Mask credentials in errors that pass through, and in everything that caused them.
+
+    Prefect stores errors with their tracebacks.
+    """
     try:
         yield
     except Exception as error:
@@ -60,12 +72,13 @@ def nothing_secret() -> Iterator[None]:
         while link is not None and link not in chain:
             chain.append(link)
             link = link.__cause__ or link.__context__
-        for one in chain:
-            one.args = tuple(
-                masked(value) if isinstance(value, str) else value for value in one.args
-            )
-        if all(masked(str(one)) == str(one) for one in chain):
+        for link in chain:
+            link.args = tuple(_masked_if_text(value) for value in link.args)
+        if all(masked(str(link)) == str(link) for link in chain):
             raise
-        raise RuntimeError(
-            masked(f"{type(error).__name__}: {error}")
-        ) from None  # an error that keeps its text elsewhere
+        # One of the errors keeps its text elsewhere than in its arguments.
+        raise RuntimeError(masked(f"{type(error).__name__}: {error}")) from None
+
+
+def _masked_if_text(value: object) -> object:
+    return masked(value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Contracts as pages to read: a README beside each YAML, written from it, and the index in the README of the folder."""
+"""Contracts as pages: a README beside each YAML file, and an index in the README of the folder."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from open_data_contract_standard.model import SchemaProperty
 from data_contracts.contract import SHIPPED, Contract, Contracts
 
 BEGIN, END = "<!-- index: written by groundup contracts docs -->", "<!-- end of index -->"
-_SIGNS = {"minimum": "≥ {}", "maximum": "≤ {}", "minLength": "length ≥ {}", "maxLength": "length ≤ {}", "minItems": "items ≥ {}",
-          "maxItems": "items ≤ {}", "pattern": "`{}`"}  # fmt: skip
+_SIGNS = {
+    "minimum": "≥ {}",
+    "maximum": "≤ {}",
+    "minLength": "length ≥ {}",
+    "maxLength": "length ≤ {}",
+    "minItems": "items ≥ {}",
+    "maxItems": "items ≤ {}",
+    "pattern": "`{}`",
+}
 
 
 def markdown(contract: Contract) -> str:
@@ -46,8 +53,9 @@ def markdown(contract: Contract) -> str:
         lines += ["", "## Rules", ""]
         lines += [f"- {rule.replace('_', ' ')}" for rule in contract.rules]
     if contract.conservation:
+        tables = " or ".join(contract.conservation.into)
         lines.append(
-            f"- every row of {contract.conservation.source} is found again, once, in {' or '.join(contract.conservation.into)}"
+            f"- every row of {contract.conservation.source} is found again, once, in {tables}"
         )
     return "\n".join(lines) + "\n"
 
@@ -57,14 +65,13 @@ def index(contracts: Contracts = SHIPPED) -> str:
     lines = [BEGIN, "| artifact type | version | what it is |", "|---|---|---|"]
     for artifact_type in contracts.artifact_types:
         contract = contracts.current(artifact_type)
-        lines.append(
-            f"| [{artifact_type}]({artifact_type}/README.md) | {contract.version} | {_cell(contract.purpose)} |"
-        )
+        link = f"[{artifact_type}]({artifact_type}/README.md)"
+        lines.append(f"| {link} | {contract.version} | {_cell(contract.purpose)} |")
     return "\n".join([*lines, END])
 
 
 def pages(contracts: Contracts = SHIPPED) -> dict[Path, str]:
-    """What every page should hold. The page of the folder keeps what stands around its index."""
+    """What every page should hold. The page of the folder keeps the text around its index."""
     made = {
         contracts.root / artifact_type / "README.md": markdown(contracts.current(artifact_type))
         for artifact_type in contracts.artifact_types
@@ -76,7 +83,7 @@ def pages(contracts: Contracts = SHIPPED) -> dict[Path, str]:
 
 
 def write(contracts: Contracts = SHIPPED) -> list[Path]:
-    """Write the pages that are not up to date; returns them."""
+    """Write the pages that are not up to date. Returns their paths."""
     changed = stale(contracts)
     for path in changed:
         path.write_text(pages(contracts)[path], "utf-8")
@@ -84,7 +91,7 @@ def write(contracts: Contracts = SHIPPED) -> list[Path]:
 
 
 def stale(contracts: Contracts = SHIPPED) -> list[Path]:
-    """Pages that do not say what the contracts say."""
+    """Pages that differ from what the contracts say."""
     return [
         path
         for path, text in pages(contracts).items()
@@ -93,7 +100,7 @@ def stale(contracts: Contracts = SHIPPED) -> list[Path]:
 
 
 def _inside(name: str, prop: SchemaProperty) -> list[tuple[str, SchemaProperty]]:
-    """The column, and what of its inside has something to tell."""
+    """The column, and the items and fields inside it that have a rule or a description."""
     rows = [(name, prop)]
     items = prop.items
     if items is not None and items.properties:
@@ -108,18 +115,29 @@ def _inside(name: str, prop: SchemaProperty) -> list[tuple[str, SchemaProperty]]
 
 
 def _row(name: str, prop: SchemaProperty) -> str:
-    kind = (
-        f"list of {prop.items.physicalType}" if prop.items is not None else str(prop.physicalType)
-    )
-    return f"| {name} | {kind} | {_yes(bool(prop.required))} | {_cell(_rules(prop))} | {_cell(prop.description or '')} |"
+    kind = str(prop.physicalType)
+    if prop.items is not None:
+        kind = f"list of {prop.items.physicalType}"
+    cells = [
+        name,
+        kind,
+        _yes(bool(prop.required)),
+        _cell(_rules(prop)),
+        _cell(prop.description or ""),
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def _rules(prop: SchemaProperty) -> str:
-    told = ["unique"] if prop.unique or prop.primaryKey else []
-    told += ["finite"] if prop.logicalType == "number" else []
-    told += [_SIGNS[key].format(value) for key, value in (prop.logicalTypeOptions or {}).items()]
-    told += [" or ".join(f"`{choice.value}`" for choice in prop.enum)] if prop.enum else []
-    return ", ".join(told)
+    """The rules of a column, as a reader would write them."""
+    rules = ["unique"] if prop.unique or prop.primaryKey else []
+    if prop.logicalType == "number":
+        rules.append("finite")
+    for key, value in (prop.logicalTypeOptions or {}).items():
+        rules.append(_SIGNS[key].format(value))
+    if prop.enum:
+        rules.append(" or ".join(f"`{choice.value}`" for choice in prop.enum))
+    return ", ".join(rules)
 
 
 def _cell(text: str) -> str:

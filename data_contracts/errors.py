@@ -1,32 +1,44 @@
-"""The one shape in which groundup says no: what, why, and the command that repairs it."""
+"""The form of every error: what is wrong, why, and the command that repairs it."""
 
 from data_contracts.credentials import masked
 from data_contracts.foreign_text import line, shown
 
 
 def make_again(stage: str | None = None) -> str:
-    """The repair of an artifact that is damaged or gone: a name knows the settings and the date with which its artifacts were made."""
+    """How to repair an artifact that is damaged or gone.
+
+    A run knows the settings and the date with which its artifacts were made.
+    """
     which = "a name that has it" if stage else "the stage that makes it and a name that has it"
     return f"make it again: groundup stage {stage or 'STAGE'} --name NAME, with {which}"
 
 
 class GroundupError(Exception):
-    """Bad input, told once and clearly.
+    """An error that a person can repair, reported once.
 
-    what: the artifact, file, row or parameter that is wrong.
-    why:  what is wrong with it, with figures.
-    fix:  the command or the change that repairs it.
+    All parts may quote what others wrote, so they are made safe to print, and credentials in
+    addresses are masked.
 
-    All three may quote what others wrote, so they are safe to print, and addresses in them hold no credentials.
+    Attributes:
+        what: The artifact, file, row or parameter that is wrong.
+        why: What is wrong with it, with figures.
+        fix: The command or the change that repairs it.
     """
 
     def __init__(self, what: str, why: str, fix: str):
-        what, why, fix = line(masked(what)), shown(masked(why)), shown(masked(fix))
+        what = line(masked(what))
+        why, fix = _without_empty_lines(why), _without_empty_lines(fix)
         super().__init__(what, why, fix)
         self.what, self.why, self.fix = what, why, fix
 
     def __str__(self) -> str:
         return f"{self.what}: {self.why}\n  To repair: {self.fix}"
+
+
+def _without_empty_lines(text: str) -> str:
+    """`text`, safe to print. Messages of libraries that it quotes may end in a line break."""
+    lines = shown(masked(text)).split("\n")
+    return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 class ConfigError(GroundupError):
@@ -45,5 +57,5 @@ class ArtifactError(GroundupError):
     """An artifact that is missing, damaged or not what it is said to be."""
 
 
-class Interrupted(GroundupError):  # noqa: N818  a wish granted, not a fault
-    """Stopped by a signal at a safe point; a rerun continues from there."""
+class Interrupted(GroundupError):  # noqa: N818  an expected end, not a fault
+    """Stopped by a signal at a resume checkpoint; a rerun continues from there."""

@@ -1,16 +1,14 @@
-"""Files of an artifact on disk: which paths are safe, what lies in a folder, what it holds, and that it is really written."""
+"""Files of an artifact: which paths are safe, what a folder holds, and that it is on the disk."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import stat
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,40 +17,49 @@ from data_contracts.errors import ContractError
 from data_contracts.regular_files import open_regular
 
 CORRECT = "nothing was published; correct the stage or its settings and run it again"
-BATCH_BYTES = 64 << 20  # most that a batch should take in memory, however long the rows are
-MOST_NESTED = 64  # levels of lists and objects in a JSON file that groundup writes
+BATCH_BYTES = 64 << 20  # that a batch should take in memory at most, however long the rows are
+MAX_NAME_BYTES = 255  # of one part of a path
 
 
 def is_plain(path: str) -> bool:
-    """True for a relative path with forward slashes that stays inside its folder and has no invisible characters."""
-    parts = path.split("/")
-    return (
-        path.isprintable()
-        and "\\" not in path
-        and all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in parts)
-    )
+    """Whether a path is relative, with forward slashes, and stays inside its folder.
+
+    It has no invisible characters either.
+    """
+    if not path.isprintable() or "\\" in path:
+        return False
+    return all(map(_is_plain_name, path.split("/")))
+
+
+def _is_plain_name(name: str) -> bool:
+    return name not in ("", ".", "..") and len(name.encode()) <= MAX_NAME_BYTES
 
 
 def shown(path: str) -> str:
-    """A path for a message: as it is, or in quotes and escapes if a terminal could obey it."""
+    """A path for a message: in quotes and escapes if a terminal could obey it."""
     return path if path.isprintable() else repr(path)
 
 
 def matches(path: str, glob: str) -> bool:
-    """Whether a relative path falls under a glob. `*` does not cross a slash, unlike fnmatch's."""
+    """Whether a relative path falls under a glob. Unlike fnmatch's, `*` does not cross a slash."""
     parts, patterns = path.split("/"), glob.split("/")
     return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
 
 def listing(folder: Path) -> list[str]:
-    """Relative paths of everything below `folder` but true folders, in order. Links are listed, never followed.
+    """Relative paths of everything below `folder` except real folders, in order.
 
-    Raises OSError if a folder cannot be read: os.walk left to itself would pass it over, and its files would be as if not there.
+    Links are listed, and never followed.
+
+    Raises:
+        OSError: A folder cannot be read. By default, os.walk would skip it, and its files would
+            seem to be missing.
     """
     found = []
-    for place, folders, files in os.walk(folder, onerror=_raised):
-        inside = files + [name for name in folders if os.path.islink(os.path.join(place, name))]
-        found += [Path(place, name).relative_to(folder).as_posix() for name in inside]
+    for parent, folders, files in os.walk(folder, onerror=_raised):
+        linked = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        for name in files + linked:
+            found.append(Path(parent, name).relative_to(folder).as_posix())  # noqa: PERF401
     return sorted(found, key=lambda path: path.split("/"))
 
 
@@ -61,12 +68,12 @@ def _raised(error: OSError) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """A regular file, not a link to one."""
+    """Whether `path` is a regular file, and not a link to one."""
     return path.is_file() and not path.is_symlink()
 
 
 def sha256(path: Path) -> str:
-    """Hex sha256 of a file, read in pieces."""
+    """The sha256 of a file, in hex."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -83,21 +90,26 @@ def flush(path: Path) -> None:
 def batches(
     file: pq.ParquetFile, rows: int, columns: list[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of at most `rows` rows, fewer where rows are so long that a batch would pass 64 MB.
+    """Batches of at most `rows` rows, and fewer if a batch would take more than 64 MB.
 
-    None crosses a row group: a writer keeps those to 32 MB of what rows take in memory, which their size in the file does not tell
-    (a text that is repeated is there once).
+    No batch crosses a row group. A writer limits row groups to 32 MB of memory. Their size in the
+    file does not show this: a text that is repeated is stored once.
     """
     for number in range(file.num_row_groups):
         group = file.metadata.row_group(number)
-        most = max(1, min(rows, group.num_rows * BATCH_BYTES // max(group.total_byte_size, 1)))
-        yield from file.iter_batches(most, row_groups=[number], columns=columns)
+        fitting = group.num_rows * BATCH_BYTES // max(group.total_byte_size, 1)
+        batch_rows = max(1, min(rows, fitting))
+        yield from file.iter_batches(batch_rows, row_groups=[number], columns=columns)
 
 
-def read_bounded(path: Path, most: int) -> bytes:
-    """The bytes of a regular file of at most `most` bytes. A link, a pipe or a device is never opened: reading one may not end.
+def read_bounded(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a regular file.
 
-    Raises ValueError for what is no such file, OSError for one that cannot be read.
+    A link, a pipe or a device is never opened: reading one may not end.
+
+    Raises:
+        ValueError: It is not a regular file, or it has more than `max_bytes` bytes.
+        OSError: It cannot be read.
     """
     if not stat.S_ISREG(path.lstat().st_mode):
         if path.is_dir() and not path.is_symlink():
@@ -105,45 +117,18 @@ def read_bounded(path: Path, most: int) -> bytes:
         raise ValueError("it is a link or a device, not a file")
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise ValueError(f"it has more than {most:,} bytes")
+        data = file.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise ValueError(f"it has more than {max_bytes:,} bytes")
     return data
 
 
-def plain_json(text: str | bytes) -> Any:
-    """A JSON document that every reader takes for the same: no key twice, no NaN, no half of a character, no deep nest.
-
-    Raises ValueError for any other.
-    """
-    try:
-        value = json.loads(text, object_pairs_hook=no_duplicates)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if _deeper(value, MOST_NESTED):
-        raise ValueError("nested too deeply")
-    return value
-
-
-def _deeper(value: Any, levels: int) -> bool:
-    if not isinstance(value, dict | list):
-        return False
-    inside = value.values() if isinstance(value, dict) else value
-    return levels == 0 or any(_deeper(part, levels - 1) for part in inside)
-
-
-def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """For json.loads(object_pairs_hook=…): of two equal keys JSON readers silently keep one, and not all the same."""
-    made = dict(pairs)
-    if len(made) != len(pairs):
-        raise ValueError(f"a key occurs twice among {', '.join(key for key, _ in pairs)[:200]}")
-    return made
-
-
-def refusal(what: str, told: list[str], fix: str = CORRECT, most: int = 20) -> ContractError:
-    """One error that tells every violation (at most `most`)."""
-    shown = "\n  ".join(told[:most]) + (
-        f"\n  … and {len(told) - most} more" if len(told) > most else ""
-    )
-    return ContractError(what, f"the contract does not allow what is there:\n  {shown}", fix)
+def refusal(
+    what: str, problems: list[str], fix: str = CORRECT, max_shown: int = 20
+) -> ContractError:
+    """One error that lists violations of a contract, the first `max_shown` of them."""
+    lines = problems[:max_shown]
+    if len(problems) > max_shown:
+        lines.append(f"… and {len(problems) - max_shown} more")
+    listed = "\n  ".join(lines)
+    return ContractError(what, f"the contract does not allow what is there:\n  {listed}", fix)

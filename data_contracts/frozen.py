@@ -17,12 +17,13 @@ _FILE = "FROZEN"
 
 
 def problems(contracts: Contracts = SHIPPED) -> list[str]:
-    """Everything that is wrong with the set of released contracts; empty if nothing is.
+    """Everything that is wrong with the set of released contracts.
 
-    Looks for: frozen files that changed or went, files not yet frozen, breaking changes inside a major version, and
-    major versions without a migration.
+    This is: frozen files that changed or are missing, files that are not frozen yet, breaking
+    changes inside a major version, and major versions without a migration.
     """
-    frozen, found = _read(contracts), []
+    frozen = _read(contracts)
+    found = []
     present = {
         path.relative_to(contracts.root).as_posix(): path
         for path in sorted(contracts.root.glob("*/v*.yaml"))
@@ -46,7 +47,11 @@ def problems(contracts: Contracts = SHIPPED) -> list[str]:
 
 
 def require(artifact_type: str, contracts: Contracts = SHIPPED) -> None:
-    """Raises ContractError if a released contract of the artifact type is not what was released: ids would stay, the data would differ."""
+    """Refuse released contracts that were changed: ids would stay the same, and the data would not.
+
+    Raises:
+        ContractError: A contract of the artifact type is not what was released.
+    """
     for name, digest in _read(contracts).items():
         path = contracts.root / name
         if name.startswith(f"{artifact_type}/") and (not path.is_file() or sha256(path) != digest):
@@ -58,16 +63,20 @@ def require(artifact_type: str, contracts: Contracts = SHIPPED) -> None:
 
 
 def freeze(contracts: Contracts = SHIPPED) -> list[str]:
-    """Add the digests of contracts that are not frozen yet; returns their names. Never changes an entry."""
-    frozen, added = _read(contracts), []
+    """Add the digests of contracts that are not frozen yet. Never changes an entry.
+
+    Returns:
+        The names of the files that were added.
+    """
+    frozen = _read(contracts)
+    added = []
     for path in sorted(contracts.root.glob("*/v*.yaml")):
         name = path.relative_to(contracts.root).as_posix()
         if name not in frozen:
             frozen[name] = sha256(path)
             added.append(name)
-    (contracts.root / _FILE).write_text(
-        "".join(f"{digest}  {name}\n" for name, digest in sorted(frozen.items())), "utf-8"
-    )
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(frozen.items())]
+    (contracts.root / _FILE).write_text("".join(lines), "utf-8")
     return added
 
 
@@ -75,9 +84,9 @@ def _step(contracts: Contracts, old: Contract, new: Contract) -> list[str]:
     step = f"{old.artifact_type} {old.version} → {new.version}"
     if old.version.major == new.version.major:
         return [
-            f"{step} breaks readers of {old.version.major}.x: {c.where}: {c.what}"
-            for c in changes(old, new)
-            if c.breaking
+            f"{step} breaks readers of {old.version.major}.x: {change.where}: {change.what}"
+            for change in changes(old, new)
+            if change.breaking
         ]
     if new.tables and not reaches(contracts, new.artifact_type, old.version, new.version):
         return [f"{step} has no migration: register one in data_contracts/migrations.py"]

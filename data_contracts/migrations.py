@@ -1,9 +1,10 @@
-"""From an older contract version to a newer one, on the way out of the file.
+"""From an older contract version to a newer one, while an artifact is read.
 
-A minor version needs no entry here: columns that it added are filled with null, so they must be nullable
-(`compatibility.py` refuses anything else). A major version of a table needs a function, registered under
-(artifact_type, table, old major); it is tested from a stored artifact of the old version. A table that a major version takes out of
-another one is registered as `SplitOff`. Bundles of files are not migrated: a new major version of one is built again.
+A minor version needs no entry here: columns that it added are filled with null, so they must be
+nullable (`compatibility.py` refuses anything else). A major version of a table needs a function,
+registered under (artifact_type, table, old major); a test runs it on a stored artifact of the old
+version. A table that a major version splits off from another one is registered as `SplitOff`.
+Bundles of files are not migrated: they are built again.
 """
 
 from __future__ import annotations
@@ -25,14 +26,19 @@ Migration = Callable[[pa.RecordBatch], pa.RecordBatch]
 
 @dataclass(frozen=True)
 class SplitOff:
-    """A table that a major version began: its rows are made of those of `table`, which the version before had."""
+    """A table that a major version introduced, made from a table that the version before had.
+
+    Attributes:
+        table: The table that its rows are made from.
+        rows: The function that makes them.
+    """
 
     table: str
     rows: Migration
 
 
 def _fetches_of_documents(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """raw_documents 1.x said of each document when and how it was had; nothing of local files."""
+    """In raw_documents 1.x, documents held their fetch. Those from local files have none."""
     columns = ["id", "fetched_at", "etag", "last_modified", "warc_file", "warc_offset"]
     return batch.select(columns).filter(pc.is_valid(batch["fetched_at"]))
 
@@ -42,14 +48,17 @@ def _unchanged(batch: pa.RecordBatch) -> pa.RecordBatch:
 
 
 MAJOR_STEPS: dict[tuple[str, str, int], Migration | SplitOff] = {
-    ("raw_documents", "documents", 1): _unchanged,  # the columns that went are left out on the way
+    ("raw_documents", "documents", 1): _unchanged,  # dropped columns are left out
     ("raw_documents", "failures", 1): _unchanged,
     ("raw_documents", "fetches", 1): SplitOff("documents", _fetches_of_documents),
 }
 
 
 def reaches(contracts: Contracts, artifact_type: str, old: Version, new: Version) -> bool:
-    """True if each table of `artifact_type` has a migration for each major step from `old` to `new` before which it was there already."""
+    """Whether the tables of `artifact_type` can be migrated from version `old` to `new`.
+
+    Each table needs a migration for each major step before which it existed.
+    """
     newest = {contract.version.major: contract for contract in contracts.versions(artifact_type)}
     majors = range(old.major, new.major)
     if not newest.keys() >= set(majors):
@@ -64,7 +73,7 @@ def reaches(contracts: Contracts, artifact_type: str, old: Version, new: Version
 
 
 def stored_as(contracts: Contracts, artifact_type: str, table: str, old: Version) -> str:
-    """The table of version `old` whose rows make those of `table` as the current version of `artifact_type` has it."""
+    """The table of version `old` that `table` of the current version is made from."""
     for major in reversed(range(old.major, contracts.current(artifact_type).version.major)):
         step = contracts.steps.get((artifact_type, table, major))
         if isinstance(step, SplitOff):
@@ -75,18 +84,25 @@ def stored_as(contracts: Contracts, artifact_type: str, table: str, old: Version
 def upgrade(
     contracts: Contracts, artifact_type: str, table: str, batch: pa.RecordBatch, old: Version
 ) -> pa.RecordBatch:
-    """`batch`, of the table that `stored_as` names under version `old`, as the current version of `artifact_type` has `table`.
+    """Migrate rows to the current version of `artifact_type`.
 
-    Raises ContractError if a migration is missing or does not give the columns that the next version wants.
+    Args:
+        contracts: The contracts and migrations.
+        artifact_type: The artifact type.
+        table: The table of the current version.
+        batch: Rows of the table that `stored_as` names for version `old`.
+        old: The version that the rows were written under.
+
+    Raises:
+        ContractError: A migration is missing, or does not give the columns that the next version
+            needs.
     """
     versions = contracts.versions(artifact_type)
     newest = {contract.version.major: contract for contract in versions}
     for major in range(old.major, versions[-1].version.major):
         began = newest[major + 1].version
-        before, after = (
-            stored_as(contracts, artifact_type, table, old),
-            stored_as(contracts, artifact_type, table, began),
-        )
+        before = stored_as(contracts, artifact_type, table, old)
+        after = stored_as(contracts, artifact_type, table, began)
         step = contracts.steps.get((artifact_type, after, major))
         if step is None:
             raise ContractError(
@@ -95,25 +111,26 @@ def upgrade(
                 "build the artifact again",
             )
         rows = step.rows if isinstance(step, SplitOff) else step
-        batch, old = rows(_filled(batch, newest[major], before)), began
+        batch = rows(_filled(batch, newest[major], before))
+        old = began
     return _filled(batch, versions[-1], table)
 
 
 def _filled(batch: pa.RecordBatch, contract: Contract, table: str) -> pa.RecordBatch:
-    """`batch` with the columns of `contract`, in its order; nullable ones that are not there become null."""
+    """`batch` with the columns of `contract`, in its order. Missing nullable ones become null."""
     wanted = contract.arrow_schema(table).remove_metadata()
-    columns, told = [], []
+    columns, problems = [], []
     for field in wanted:
         if field.name in batch.schema.names and batch.schema.field(field.name).type == field.type:
             columns.append(batch.column(field.name))
         elif field.name not in batch.schema.names and field.nullable:
             columns.append(pa.nulls(batch.num_rows, field.type))
         else:
-            told.append(f"{field.name} is not there as {field.type}")
-    if told:
+            problems.append(f"{field.name} is not there as {field.type}")
+    if problems:
         raise ContractError(
             f"migration of {contract.artifact_type}.{table} to {contract.version}",
-            "; ".join(told),
+            "; ".join(problems),
             "correct it in data_contracts/migrations.py",
         )
     return pa.RecordBatch.from_arrays(columns, schema=wanted)

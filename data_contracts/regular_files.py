@@ -1,6 +1,6 @@
-"""Files that somebody names, in a setting or on a command line, are plain files.
+"""Files that somebody names, in a setting or on a command line, must be regular files.
 
-To read a pipe or a device may never end.
+Reading a pipe or a device may never end.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ _KINDS = {
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """A file for reading: a regular one, or a link to one. Reading a pipe or a device may not end.
+    """Open a regular file, or a link to one, for reading.
 
     Raises:
-        OSError: It cannot be read, or is something else; `strerror` says what.
+        OSError: It cannot be read, or it is something else; `strerror` says what.
     """
     check_regular(path)
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     file = os.fdopen(handle, "rb")
-    try:  # something else may have taken its place since
+    try:  # the path may lead to something else by now
         _check_mode(os.fstat(handle).st_mode, path)
     except OSError:
         file.close()
@@ -37,12 +37,12 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def check_regular(path: Path) -> None:
-    """The same for those that open it themselves.
+    """Check that `path` is a regular file, or a link to one, without opening it.
 
-    It is only looked at: to open a device can do something.
+    Opening a device can have an effect.
 
     Raises:
-        OSError: There is no regular file.
+        OSError: It is not a regular file.
     """
     _check_mode(path.stat().st_mode, path)
 

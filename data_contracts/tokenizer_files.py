@@ -1,7 +1,7 @@
-"""What a tokenizer.json may hold: byte-level BPE as Llama 3's, and nothing that can take for ever.
+"""What a tokenizer.json may hold: byte-level BPE as in Llama 3, and nothing that may never end.
 
-A tokenizer.json is a small program: patterns that backtrack without end, normalizers that multiply
-text, padding to a length of its own choice. The tokenizers made here need none of these.
+A tokenizer.json is a small program. It can hold patterns that backtrack endlessly, normalizers that
+multiply text, and padding to any length. The tokenizers that groundup makes need none of these.
 """
 
 from __future__ import annotations
@@ -9,16 +9,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-LLAMA3_SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+LLAMA3_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 _STEPS = {"Sequence", "Split", "ByteLevel"}  # of the pre-tokenizer
 _DECODERS = {"ByteLevel"}
 _PROCESSORS = {"ByteLevel", "TemplateProcessing"}
-_SHOWN = 60
+_SHOWN = 60  # characters of a value in a message
 
 
 def surprises(tokenizer: dict[str, Any]) -> list[str]:
-    """What a tokenizer.json asks for beyond byte-level BPE with the split pattern of Llama 3."""
+    """Everything in a tokenizer.json beyond byte-level BPE with the split pattern of Llama 3.
+
+    Args:
+        tokenizer: The content of the file.
+
+    Returns:
+        A phrase for each such thing, for a message.
+    """
     model = tokenizer.get("model") or {}
     found = []
     if model.get("type", "BPE") != "BPE":
@@ -30,14 +40,9 @@ def surprises(tokenizer: dict[str, Any]) -> list[str]:
     found += _other_types(tokenizer, "pre_tokenizer", _STEPS)
     found += _other_types(tokenizer, "post_processor", _PROCESSORS)
     found += _other_types(tokenizer, "decoder", _DECODERS)
-    patterns = [
-        value
-        for key, value in _strings(tokenizer.get("pre_tokenizer"))
-        if key in ("Regex", "String")
-    ]
-    found += [
-        f"the pattern {pattern[:_SHOWN]!r}" for pattern in patterns if pattern != LLAMA3_SPLIT
-    ]
+    for key, value in _strings(tokenizer.get("pre_tokenizer")):
+        if key in ("Regex", "String") and value != LLAMA3_SPLIT:
+            found.append(f"the pattern {value[:_SHOWN]!r}")
     return found
 
 
@@ -47,7 +52,7 @@ def _other_types(tokenizer: dict[str, Any], part: str, allowed: set[str]) -> lis
 
 
 def _strings(value: Any) -> Iterator[tuple[str, str]]:
-    """Every string with the key that it stands under."""
+    """Every string that is the value of a key, with the key."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if isinstance(inner, str):

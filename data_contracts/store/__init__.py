@@ -1,1 +1,1 @@
-"""The store: immutable artifacts with manifests, and refs that say which artifact a name points at. On a disk or at any fsspec URL."""
+"""Where artifacts live: a local folder, or a bucket behind any fsspec URL."""

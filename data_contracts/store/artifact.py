@@ -1,4 +1,4 @@
-"""An immutable artifact on disk, and the manifest that says what it is and lists every file with its sha256."""
+"""An immutable artifact on disk, for reading. Its manifest says what it is and lists its files."""
 
 from __future__ import annotations
 
@@ -16,70 +16,79 @@ from data_contracts.contract import SHIPPED, Contract, Contracts, Version
 from data_contracts.errors import ArtifactError, ContractError, make_again
 from data_contracts.files import batches, is_file, listing, read_bounded, refusal, sha256, shown
 from data_contracts.store import repair
-from data_contracts.store.manifest import MANIFEST, MOST_BYTES, FileEntry, InputRef, Manifest
+from data_contracts.store.manifest import MANIFEST, MAX_BYTES, FileEntry, InputRef, Manifest
 from data_contracts.store.repair import Damage
 
 __all__ = ["MANIFEST", "Artifact", "FileEntry", "InputRef", "Manifest"]
 
+_HASHING_THREADS = 8
+
 
 class Artifact:
-    """A published artifact, for reading. Readers see what the manifest lists and nothing else."""
+    """A published artifact. Readers see what the manifest lists, and nothing else.
+
+    Attributes:
+        folder: Where its files are, or will be once somebody reads them.
+        manifest: What is known of it.
+        digest: sha256 of the manifest as it is written, in hex.
+        contracts: The contracts that this release reads it with.
+    """
 
     def __init__(
         self,
-        place: Path,
+        folder: Path,
         manifest: Manifest,
         digest: str,
         contracts: Contracts = SHIPPED,
         fetch: Callable[[], None] | None = None,
     ):
-        """place: the folder of the files. digest: sha256 of the manifest as it is written, in hex.
-
-        fetch: puts the files there, if they are elsewhere until somebody wants them.
-        """
-        self.place, self.manifest, self.digest, self.contracts = place, manifest, digest, contracts
+        """See the class. `fetch` puts the files into `folder`; it is called at the first read."""
+        self.folder = folder
+        self.manifest = manifest
+        self.digest = digest
+        self.contracts = contracts
         self._fetch = fetch
 
     @classmethod
     def at(cls, path: Path, contracts: Contracts = SHIPPED) -> Artifact:
         """Open the folder of an artifact without checking its files; see `verify`.
 
-        Raises ArtifactError if there is none, or if its manifest is none.
+        Raises:
+            ArtifactError: There is no artifact, or its manifest cannot be read.
         """
-        what, known = f"artifact {path}", f"{path.parent.name}/{path.name}"
+        what = f"artifact {path}"
+        key = f"{path.parent.name}/{path.name}"
         try:
-            written = read_bounded(path / MANIFEST, MOST_BYTES)
+            written = read_bounded(path / MANIFEST, MAX_BYTES)
             manifest = Manifest.parse(written)
         except (FileNotFoundError, NotADirectoryError):
-            fix = repair.rebuild(known) if os.path.lexists(path) else make_again()
+            fix = repair.rebuild(key) if os.path.lexists(path) else make_again()
             why = "has no manifest: it does not exist or was never finished"
             raise ArtifactError(what, why, fix) from None
         except OSError as error:
             damage = repair.of_error(MANIFEST, path / MANIFEST, error)
-            raise ArtifactError(
-                what, f"its {damage.what}", repair.advice(known, [damage])
-            ) from None
         except ValueError as error:  # pydantic's errors are ValueErrors
             damage = Damage(f"{MANIFEST} cannot be read: {error}", "content", path)
-            raise ArtifactError(
-                what, f"its {damage.what}", repair.advice(known, [damage])
-            ) from None
-        return cls(path, manifest, hashlib.sha256(written).hexdigest(), contracts)
+        else:
+            return cls(path, manifest, hashlib.sha256(written).hexdigest(), contracts)
+        raise ArtifactError(what, f"its {damage.what}", repair.advice(key, [damage]))
 
     @property
     def path(self) -> Path:
-        """The folder with its files in it; those of a store behind a URL are fetched now."""
+        """The folder with its files. Those of a store behind a URL are fetched now."""
         if self._fetch:
             self._fetch()
             self._fetch = None
-        return self.place
+        return self.folder
 
     @property
     def id(self) -> str:
+        """Its id, in hex."""
         return self.manifest.id
 
     @property
     def artifact_type(self) -> str:
+        """Its type."""
         return self.manifest.artifact_type
 
     @property
@@ -96,98 +105,114 @@ class Artifact:
         return f"{self.artifact_type}/{self.id}"
 
     def rows(self, table: str) -> int:
+        """The number of rows of a table. Raises ContractError if there is no such table."""
         if table in self.manifest.rows:
             return self.manifest.rows[table]
         if table in self.contract.tables:
-            # the version that it was written under had no such table
+            # The contract version that it was written under had no such table.
             return sum(batch.num_rows for batch in self.batches(table))
         raise self._no_such("table", table, list(self.manifest.rows))
 
     def table_paths(self, table: str) -> list[Path]:
         """The Parquet files of a table, in shard order."""
         return [
-            self.path / f.path
-            for f in self.manifest.files
-            if f.path.startswith(f"{table}/") and f.path.endswith(".parquet")
+            self.path / entry.path
+            for entry in self.manifest.files
+            if entry.path.startswith(f"{table}/") and entry.path.endswith(".parquet")
         ]
 
     def batches(
         self, table: str, columns: Sequence[str] | None = None, batch_size: int = 4096
     ) -> Iterator[pa.RecordBatch]:
-        """Rows of `table` in written order, as the current contract has them.
+        """Rows of `table` in the order they were written, as the current contract has them.
 
-        Older versions are migrated on the way; columns that a newer minor version added are left out. A batch has fewer rows
-        than `batch_size` where they are so long that it would pass 64 MB.
+        Older versions are migrated; columns that a newer minor version added are left out. A batch
+        has fewer rows than `batch_size` if it would take more than 64 MB.
+
+        Args:
+            table: The table.
+            columns: The columns to read, in this order; None for all.
+            batch_size: Rows of a batch.
+
+        Raises:
+            ContractError: There is no such table or column.
         """
         wanted = self._schema(table, columns)
-        older = self.version < self.contract.version
+        is_older = self.version < self.contract.version
         stored = migrations.stored_as(self.contracts, self.artifact_type, table, self.version)
         for path in self.table_paths(stored):
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                if not older and (lost := set(wanted.names) - set(file.schema_arrow.names)):
+                lost = set(wanted.names) - set(file.schema_arrow.names)
+                if lost and not is_older:
                     raise ContractError(
                         f"{self} {stored}/{path.name}",
                         f"has no columns {sorted(lost)}",
                         self._rebuild(),
                     )
-                for batch in batches(file, batch_size, None if older else wanted.names):
-                    if older:
+                for batch in batches(file, batch_size, None if is_older else wanted.names):
+                    if is_older:
                         batch = migrations.upgrade(
                             self.contracts, self.artifact_type, table, batch, self.version
                         )
-                    yield pa.RecordBatch.from_arrays(
-                        [batch.column(name) for name in wanted.names], schema=wanted
-                    )
+                    arrays = [batch.column(name) for name in wanted.names]
+                    yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
 
     def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
         """The whole table in memory."""
         return pa.Table.from_batches(self.batches(table, columns), self._schema(table, columns))
 
     def files(self, name: str) -> list[Path]:
-        """All files that fall under the file rule `name` of the contract."""
-        rule = next((rule for rule in self.contract.files if rule.name == name), None)
-        if rule is None:
-            raise self._no_such("file", name, [rule.name for rule in self.contract.files])
-        return [self.path / entry.path for entry in self.manifest.files if rule.matches(entry.path)]
+        """All files that fall under the file rule `name` of the contract.
+
+        Raises:
+            ContractError: The contract has no such rule.
+        """
+        for rule in self.contract.files:
+            if rule.name == name:
+                paths = [entry.path for entry in self.manifest.files]
+                return [self.path / path for path in paths if rule.matches(path)]
+        raise self._no_such("file", name, [rule.name for rule in self.contract.files])
 
     def file(self, name: str) -> Path:
-        """The one file that falls under the file rule `name`."""
+        """The one file that falls under the file rule `name`.
+
+        Raises:
+            ContractError: The contract has no such rule.
+            ArtifactError: There is no such file, or more than one.
+        """
         found = self.files(name)
         if len(found) != 1:
-            raise ArtifactError(
-                f"{self}", f"{len(found)} files fall under {name!r}, wanted one", self._rebuild()
-            )
+            why = f"{len(found)} files fall under {name!r}, wanted one"
+            raise ArtifactError(f"{self}", why, self._rebuild())
         return found[0]
 
     def verify(self) -> None:
-        """Compare every file with the manifest, byte for byte, and the id with what the manifest says it is made of.
+        """Compare every file with the manifest byte for byte, and the id with what it is made of.
 
-        Raises ArtifactError naming each file that is missing, extra, cut short, changed, or a link.
+        Raises:
+            ArtifactError: A file is missing, extra, cut short, changed or a link, or the id is
+                wrong. The message names each.
         """
-        listed = {MANIFEST, *(entry.path for entry in self.manifest.files)}
-        folder, found = self.path, []
-        try:
-            strays = [name for name in listing(folder) if name not in listed]
-            found += [
-                Damage(f"{shown(name)} is not in the manifest", "stray", folder / name)
-                for name in strays
-            ]
-        except OSError as error:
-            found.append(repair.of_error("its folder", folder, error))
-        if (computed := self.manifest.identity.id) != self.id:
-            why = f"its id is not that of the stage, settings and inputs in its manifest, which is {computed}"
-            found.append(Damage(why, "content", folder))
-        with ThreadPoolExecutor(
-            min(8, os.cpu_count() or 1)
-        ) as pool:  # hashing lets go of the interpreter
-            found += [damage for damage in pool.map(self._damage, self.manifest.files) if damage]
-        if found:
-            raise ArtifactError(
-                f"artifact {self}", "; ".join(one.what for one in found), self._advice(found)
+        found = self._strays()
+        computed = self.manifest.identity.id
+        if computed != self.id:
+            why = (
+                "its id is not that of the stage, settings and inputs in its manifest, "
+                f"which is {computed}"
             )
+            found.append(Damage(why, "content", self.path))
+        threads = min(_HASHING_THREADS, os.cpu_count() or 1)
+        with ThreadPoolExecutor(threads) as pool:  # hashing releases the interpreter lock
+            damages = pool.map(self._damage, self.manifest.files)
+            found += [damage for damage in damages if damage]
+        if found:
+            why = "; ".join(damage.what for damage in found)
+            raise ArtifactError(f"artifact {self}", why, self._advice(found))
 
     def check_files(self) -> None:
-        """Hold the files against the contract, as at publish, if it has rules for files; tables are not read.
+        """Check the files against the contract, as at publish, if it has rules for files.
+
+        Tables are not read.
 
         Raises:
             ContractError: A file is missing, allowed by no rule, or not what its rule says.
@@ -195,18 +220,24 @@ class Artifact:
         contract = self.contract
         if not contract.files or self.version.major != contract.version.major:
             return
-        if self.version > contract.version:  # may have files that this release does not know
+        if self.version > contract.version:  # it may have files that this release does not know
             return
-        told = bundles.problems(contract, self.path, ignore=MANIFEST, reads_tables=False)
-        if told:
-            raise refusal(f"artifact {self} (contract {contract.version})", told, self._rebuild())
+        problems = bundles.problems(contract, self.path, ignore=MANIFEST, reads_tables=False)
+        if problems:
+            what = f"artifact {self} (contract {contract.version})"
+            raise refusal(what, problems, self._rebuild())
 
     def check(self) -> int:
-        """Hold the content against its contract once more, as at publish, and its rows against the manifest; returns the rows.
+        """Check the content against its contract, as at publish, and its rows against the manifest.
 
-        (`verify` shows that nothing changed since.) Of a newer minor version, whose bounds may be wider, only the columns that this
-        release reads are looked for.
-        Raises ContractError that tells every violation found.
+        `verify` shows that nothing changed since then. A newer minor version may have wider bounds,
+        so of such an artifact only the columns that this release reads are checked.
+
+        Returns:
+            The number of rows.
+
+        Raises:
+            ContractError: The content breaks the contract. The message lists the violations.
         """
         versions = [
             contract
@@ -217,33 +248,48 @@ class Artifact:
             why = f"was written under contract {self.version}, which this release does not know"
             raise ContractError(f"artifact {self}", why, "install another groundup")
         contract = versions[-1]
-        newer = self.version > contract.version
-        told = [] if newer else bundles.problems(contract, self.path, ignore=MANIFEST)
+        is_newer = self.version > contract.version
+        problems = []
+        if not is_newer:
+            problems = bundles.problems(contract, self.path, ignore=MANIFEST)
         rows = {}
         for table in contract.tables:
-            rows[table], violations = check.table(contract, table, self.path, newer)
-            told += violations
-        if not told:
-            told = self._miscounted(rows, newer)
-        if told:
-            raise refusal(f"artifact {self} (contract {contract.version})", told, self._rebuild())
+            rows[table], violations = check.table(contract, table, self.path, is_newer)
+            problems += violations
+        if not problems:
+            problems = self._miscounted(rows, is_newer)
+        if problems:
+            what = f"artifact {self} (contract {contract.version})"
+            raise refusal(what, problems, self._rebuild())
         return sum(rows.values())
 
     def require(self, accepts: int) -> str | None:
-        """Refuse a contract version that a reader of major version `accepts` cannot read; returns a note where it reads less than is there.
+        """Refuse a contract version that a reader of major version `accepts` cannot read.
 
-        Raises ContractError for a newer major version, and for an older one from which no migration leads here.
+        Returns:
+            A note if the reader sees less than the artifact holds.
+
+        Raises:
+            ContractError: The major version is newer, or it is older and no migration exists.
         """
+        what = f"artifact {self}"
         if self.version.major > accepts:
-            why = f"was written under contract {self.version}; this release reads {self.artifact_type} up to {accepts}.x"
-            raise ContractError(f"artifact {self}", why, "install a newer groundup")
+            why = (
+                f"was written under contract {self.version}; "
+                f"this release reads {self.artifact_type} up to {accepts}.x"
+            )
+            raise ContractError(what, why, "install a newer groundup")
+        current = self.contract.version
         if self.version.major < accepts and not migrations.reaches(
-            self.contracts, self.artifact_type, self.version, self.contract.version
+            self.contracts, self.artifact_type, self.version, current
         ):
             why = f"was written under contract {self.version} and no migration leads to {accepts}.x"
-            raise ContractError(f"artifact {self}", why, self._rebuild())
-        if self.version > self.contract.version:
-            return f"{self} was written under contract {self.version}, newer than {self.contract.version}: columns that it added are left out"
+            raise ContractError(what, why, self._rebuild())
+        if self.version > current:
+            return (
+                f"{self} was written under contract {self.version}, newer than {current}: "
+                "columns that it added are left out"
+            )
         return None
 
     def _schema(self, table: str, columns: Sequence[str] | None) -> pa.Schema:
@@ -252,25 +298,43 @@ class Artifact:
         schema = self.contract.arrow_schema(table).remove_metadata()
         if columns is None:
             return schema
-        if unknown := [name for name in columns if name not in schema.names]:
+        unknown = [name for name in columns if name not in schema.names]
+        if unknown:
             raise self._no_such("column", f"{table}.{unknown[0]}", schema.names)
         return pa.schema([schema.field(name) for name in columns])
 
-    def _miscounted(self, rows: dict[str, int], newer: bool) -> list[str]:
-        """Tables of which the manifest says another number of rows. A newer minor version may have tables more."""
+    def _miscounted(self, rows: dict[str, int], is_newer: bool) -> list[str]:
+        """Tables that the manifest gives another number of rows.
+
+        A newer minor version may have more tables.
+        """
         written = self.manifest.rows
         wrong = [
             f"{table} has {count:,} rows, the manifest says {written.get(table, 'nothing')}"
             for table, count in rows.items()
             if written.get(table) != count
         ]
-        if not newer:
+        if not is_newer:
             wrong += [
                 f"the manifest counts rows of {table}, which is no table"
                 for table in written
                 if table not in rows
             ]
         return wrong
+
+    def _strays(self) -> list[Damage]:
+        """Files that the manifest does not list, or the error that keeps us from looking."""
+        listed = {MANIFEST, *(entry.path for entry in self.manifest.files)}
+        folder = self.path
+        try:
+            names = listing(folder)
+        except OSError as error:
+            return [repair.of_error("its folder", folder, error)]
+        return [
+            Damage(f"{shown(name)} is not in the manifest", "stray", folder / name)
+            for name in names
+            if name not in listed
+        ]
 
     def _damage(self, entry: FileEntry) -> Damage | None:
         path = self.path / entry.path
@@ -281,11 +345,14 @@ class Artifact:
         return Damage(f"{entry.path} {difference}", "content", path) if difference else None
 
     def _difference(self, entry: FileEntry, path: Path) -> str | None:
-        if any(place.is_symlink() for place in (path, *path.parents[: entry.path.count("/") + 1])):
+        """How a file differs from its entry in the manifest, if it does."""
+        folders = path.parents[: entry.path.count("/") + 1]
+        if any(step.is_symlink() for step in (path, *folders)):
             return "is a link"
         if not is_file(path):
             return "is missing"
-        if (size := path.stat().st_size) != entry.bytes:
+        size = path.stat().st_size
+        if size != entry.bytes:
             return f"has {size:,} bytes, the manifest says {entry.bytes:,}"
         if sha256(path) != entry.sha256:
             return "does not have the sha256 of the manifest: it was changed or damaged"

@@ -1,4 +1,4 @@
-"""Faults of the disk, told as what they are: which file, how much was written, how much is free."""
+"""Faults of the disk as one error: which file, how much was written, and how much is free."""
 
 from __future__ import annotations
 
@@ -14,36 +14,40 @@ from data_contracts.errors import ArtifactError, GroundupError
 from data_contracts.files import listing
 from data_contracts.store import links, repair
 
-_ROOM = "make room, or give another place with GROUNDUP_STORE"
-_PLACE = "repair the place, or give another with GROUNDUP_STORE"
+_FREE_SPACE = "free some space, or give another folder with GROUNDUP_STORE"
+_REPAIR = "repair the folder, or give another with GROUNDUP_STORE"
+_CHECK = "check the disk (dmesg), or give another folder with GROUNDUP_STORE"
 _FAULTS = {
-    errno.ENOSPC: ("the disk is full", _ROOM),
-    errno.EDQUOT: ("the quota is used up", _ROOM),
-    errno.EIO: (
-        "the disk reports an I/O error",
-        "check the disk (dmesg), or give another place with GROUNDUP_STORE",
-    ),
-    errno.EROFS: ("the filesystem is read-only", _PLACE),
-    errno.EACCES: ("permission is denied", _PLACE),
-    errno.EPERM: ("permission is denied", _PLACE),
-    errno.ENOTDIR: ("a file is where a folder should be", _PLACE),
-    errno.EEXIST: ("a file is where a folder should be", _PLACE),
-    errno.EISDIR: ("a folder is where a file should be", _PLACE),
+    errno.ENOSPC: ("the disk is full", _FREE_SPACE),
+    errno.EDQUOT: ("the quota is used up", _FREE_SPACE),
+    errno.EIO: ("the disk reports an I/O error", _CHECK),
+    errno.EROFS: ("the filesystem is read-only", _REPAIR),
+    errno.EACCES: ("permission is denied", _REPAIR),
+    errno.EPERM: ("permission is denied", _REPAIR),
+    errno.ENOTDIR: ("a file is where a folder should be", _REPAIR),
+    errno.EEXIST: ("a file is where a folder should be", _REPAIR),
+    errno.EISDIR: ("a folder is where a file should be", _REPAIR),
 }
 _IN_THE_WAY = (errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_OF_THE_DISK = (
-    *_FULL,
-    errno.EIO,
-    errno.EROFS,
-)  # whatever file it was; the others are the store's only below its root
+# These are faults of the disk whatever file it was. The others count only below the store's root.
+_OF_THE_DISK = (*_FULL, errno.EIO, errno.EROFS)
 
 
 @contextmanager
-def faults_told(what: str, root: Path, draft: Path | None = None) -> Iterator[None]:
-    """Turns a disk fault, whichever library wrapped it, into one ArtifactError. A full disk gets the room of the draft's files back.
+def disk_faults(what: str, root: Path, draft: Path | None = None) -> Iterator[None]:
+    """Turn a disk fault, whichever library wrapped it, into one ArtifactError.
 
-    A file outside `root` that may not be read (a user's input) is not the store's fault: such errors pass as they are.
+    If the disk is full, the draft is deleted to free its space. An error about a file outside
+    `root` (a user's input, say) is not a fault of the store and passes unchanged.
+
+    Args:
+        what: What the error is about.
+        root: The store.
+        draft: The files that were being written, if any.
+
+    Raises:
+        ArtifactError: The disk has a fault.
     """
     try:
         yield
@@ -51,29 +55,41 @@ def faults_told(what: str, root: Path, draft: Path | None = None) -> Iterator[No
         raise
     except Exception as error:
         number = _number(error)
-        if number is None or not (number in _OF_THE_DISK or _below(root, error)):
+        if number is None or not (number in _OF_THE_DISK or _is_below(root, error)):
             raise
         free = _free(root) / 1e6
-        why, fix = _FAULTS[number]
-        if number not in _OF_THE_DISK and _below(root, error):
-            path = Path(os.fsdecode(error.filename))  # type: ignore[attr-defined]
-            fix = (
-                repair.in_the_way(path)
-                if number in _IN_THE_WAY
-                else repair.permission(path, write=True)
-            )
         written = _written(draft) / 1e6 if draft else 0.0
         if draft and number in _FULL:
             links.delete(root, draft, ignore_errors=True)
+        why, _ = _FAULTS[number]
         raise ArtifactError(
             what,
             f"{why} ({written:,.1f} MB of it were written, {free:,.1f} MB are free): {error}",
-            f"{fix}; nothing was published, what the stage kept is kept, and a rerun continues",
+            f"{_advice(number, root, error)}; nothing was published, what the stage kept is kept, "
+            "and a rerun continues",
         ) from error
 
 
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether the local disk is full or read-only, whatever was done with it.
+
+    EIO does not count: backends of buckets raise it, too.
+    """
+    return _number(error) in (*_FULL, errno.EROFS)
+
+
+def _advice(number: int, root: Path, error: BaseException) -> str:
+    _, fix = _FAULTS[number]
+    if number in _OF_THE_DISK or not _is_below(root, error):
+        return fix
+    path = Path(os.fsdecode(error.filename))  # type: ignore[attr-defined]
+    if number in _IN_THE_WAY:
+        return repair.in_the_way(path)
+    return repair.permission(path, write=True)
+
+
 def _number(error: BaseException | None) -> int | None:
-    """The errno of the fault behind an error, or None. Not every library keeps it: some only print it."""
+    """The errno behind an error, or None. Not every library keeps it: some only print it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FAULTS:
             return error.errno
@@ -87,27 +103,22 @@ def _number(error: BaseException | None) -> int | None:
     return None
 
 
-def _below(root: Path, error: BaseException) -> bool:
+def _is_below(root: Path, error: BaseException) -> bool:
     name = getattr(error, "filename", None)
     return isinstance(name, str | os.PathLike) and Path(os.path.abspath(name)).is_relative_to(root)
 
 
-def of_the_disk(error: BaseException) -> bool:
-    """Whether the disk here is full or read-only, whatever was done with it. (EIO does not tell: backends of buckets raise it, too.)"""
-    return _number(error) in (*_FULL, errno.EROFS)
-
-
 def _written(draft: Path) -> int:
-    """Bytes in a draft, as far as the disk still tells."""
+    """Bytes in a draft, as far as the disk can still be read."""
     try:
         return sum((draft / name).lstat().st_size for name in listing(draft))
     except OSError:
         return 0
 
 
-def _free(place: Path) -> int:
-    """Bytes free where `place` is, or will be."""
+def _free(path: Path) -> int:
+    """Free bytes on the filesystem that has `path`, or will have it."""
     try:
-        return shutil.disk_usage(place).free
-    except OSError:  # not made yet, or closed to us
-        return _free(place.parent) if place != place.parent else 0
+        return shutil.disk_usage(path).free
+    except OSError:  # it does not exist yet, or may not be read
+        return _free(path.parent) if path != path.parent else 0

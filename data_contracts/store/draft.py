@@ -1,7 +1,7 @@
-"""The only way to make an artifact: write into a draft, have it checked against its contract, let it appear at once.
+"""The only way to make an artifact: write a draft, and have it checked against its contract.
 
-A draft lies on the filesystem of the store. What is under `files/` becomes the artifact; `scratch/` is the stage's own
-(journals, intermediate checkpoints) and survives a kill, so that a rerun continues.
+A draft lies on the filesystem of the store. What is under `files/` becomes the artifact. The stage
+keeps journals and resume checkpoints under `scratch/`, which survives a kill, so a rerun continues.
 """
 
 from __future__ import annotations
@@ -26,29 +26,43 @@ MAX_SHARDS = 100_000  # five digits, so that the order of names is the order of 
 
 @dataclass(frozen=True)
 class Draft:
-    """Cheap to copy and to send to worker processes: it holds only the place and the artifact type."""
+    """An artifact that is being written. Cheap to copy and to send to worker processes.
+
+    Attributes:
+        artifact_type: The type of the artifact.
+        folder: The folder that holds `files/` and `scratch/`.
+        contracts: The contracts to check it against.
+    """
 
     artifact_type: str
-    place: Path
+    folder: Path
     contracts: Contracts = SHIPPED
 
     @property
     def contract(self) -> Contract:
+        """The contract that the draft is written under."""
         return self.contracts.current(self.artifact_type)
 
     @property
     def files(self) -> Path:
-        return self.place / "files"
+        """The folder that becomes the artifact."""
+        return self.folder / "files"
 
     @property
     def scratch(self) -> Path:
-        """A folder that is never published and outlives a kill; emptied only by the commit."""
-        path = self.place / "scratch"
+        """A folder that is never published and survives a kill. Only the commit empties it."""
+        path = self.folder / "scratch"
         path.mkdir(parents=True, exist_ok=True)
         return path
 
     def writer(self, table: str, shard: int = 0) -> TableWriter:
-        """Writes one shard of a table; any number may be open at once, in any process, each shard once."""
+        """A writer of one shard of a table.
+
+        Any number may be open at once, in any process, but each shard is written once.
+
+        Raises:
+            ContractError: The contract has no such table, or the shard is out of range.
+        """
         if table not in self.contract.tables:
             raise ContractError(
                 f"contract {self.artifact_type}",
@@ -69,7 +83,11 @@ class Draft:
             writer.write(rows)
 
     def path(self, relative: str) -> Path:
-        """Where to write a file of the artifact, e.g. `model.safetensors`; its folder is made."""
+        """Where to write a file of the artifact, e.g. `model.safetensors`. Makes its folder.
+
+        Raises:
+            ContractError: `relative` leads out of the draft, or is not a plain path.
+        """
         if not is_plain(relative) or relative == MANIFEST:
             raise ContractError(
                 f"file {relative!r} of {self.artifact_type}",
@@ -81,30 +99,34 @@ class Draft:
         return path
 
 
-def settle(draft: Draft, inputs: Mapping[str, Artifact]) -> tuple[list[FileEntry], dict[str, int]]:
-    """Check a finished draft against its contract and list its files; every file is on disk when this returns.
+def checked_files(
+    draft: Draft, inputs: Mapping[str, Artifact]
+) -> tuple[list[FileEntry], dict[str, int]]:
+    """Check a finished draft against its contract, and list its files.
 
-    Raises ContractError that tells every violation found (at most 20).
+    Every file is on the disk when this returns.
+
+    Returns:
+        The files, and the number of rows of each table.
+
+    Raises:
+        ContractError: The draft breaks the contract. The message lists up to 20 violations.
     """
     contract = draft.contract
     for table in contract.tables:
         if not any((draft.files / table).glob("*.parquet")):
-            draft.writer(
-                table
-            ).close()  # an empty table is a file too, so that readers need no special case
-    told = bundles.problems(contract, draft.files)
+            # An empty table is a file as well, so readers need no special case.
+            draft.writer(table).close()
+    problems = bundles.problems(contract, draft.files)
     rows = {}
     for table in contract.tables:
         rows[table], violations = check.table(contract, table, draft.files)
-        told += violations
-    if not told:
-        told = _not_conserved(draft, inputs)
-    if told:
-        raise refusal(
-            f"{draft.artifact_type} (contract {contract.version})",
-            told,
-            f"{CORRECT} (see {draft.files})",
-        )
+        problems += violations
+    if not problems:
+        problems = _conservation_problems(draft, inputs)
+    if problems:
+        what = f"{draft.artifact_type} (contract {contract.version})"
+        raise refusal(what, problems, f"{CORRECT} (see {draft.files})")
     entries = []
     for name in listing(draft.files):
         path = draft.files / name
@@ -113,33 +135,33 @@ def settle(draft: Draft, inputs: Mapping[str, Artifact]) -> tuple[list[FileEntry
     return entries, rows
 
 
-def _not_conserved(draft: Draft, inputs: Mapping[str, Artifact]) -> list[str]:
-    """Compares the primary keys of what came in with those of what goes out, as 64-bit hashes: 8 bytes a row."""
+def _conservation_problems(draft: Draft, inputs: Mapping[str, Artifact]) -> list[str]:
+    """Compare the primary keys of the input rows with those of the output rows.
+
+    Keys are compared as 64-bit hashes, which takes 8 bytes a row.
+    """
     rule = draft.contract.conservation
     if rule is None:
         return []
     artifact_type, table = rule.source.split(".")
-    source = next(
-        (artifact for artifact in inputs.values() if artifact.artifact_type == artifact_type), None
-    )
-    if source is None:
+    sources = [one for one in inputs.values() if one.artifact_type == artifact_type]
+    if not sources:
         return [
             f"rows of {artifact_type}.{table} must be conserved, and no {artifact_type} came in"
         ]
     key = str(draft.contract.primary_key(rule.into[0]))
-    before = check.keys(batch.column(0) for batch in source.batches(table, [key]))
+    before = check.keys(batch.column(0) for batch in sources[0].batches(table, [key]))
     parts = {name: check.keys(check.column(draft.files, name, key)) for name in rule.into}
     after = np.concatenate(list(parts.values()))
     if np.array_equal(np.sort(before), np.sort(after)):
         return []
-    went = np.unique(after)
-    lost, made_up, again = (
-        len(np.setdiff1d(before, went)),
-        len(np.setdiff1d(went, before)),
-        len(after) - len(went),
-    )
-    shown = " + ".join(f"{len(found):,} {name}" for name, found in parts.items())
+    unique = np.unique(after)
+    lost = len(np.setdiff1d(before, unique))
+    made_up = len(np.setdiff1d(unique, before))
+    repeated = len(after) - len(unique)
+    counts = " + ".join(f"{len(found):,} {name}" for name, found in parts.items())
     return [
-        f"{len(before):,} rows of {artifact_type}.{table} came in, {shown} = {len(after):,} went out: "
-        f"{lost:,} lost, {made_up:,} made up, {again:,} there again"
+        f"{len(before):,} rows of {artifact_type}.{table} came in, "
+        f"{counts} = {len(after):,} went out: "
+        f"{lost:,} lost, {made_up:,} made up, {repeated:,} there again"
     ]

@@ -1,6 +1,7 @@
 """What a result *is*, apart from how it was made: the part of a run that gives an artifact its id.
 
-Workers, devices, micro-batches and places never enter here; see `stages/config.py` for how a setting says which it is.
+Workers, devices, micro-batches and paths never enter it. `stages/config.py` defines how a setting
+says whether it does.
 """
 
 from __future__ import annotations
@@ -19,26 +20,34 @@ _KEY = re.compile(rf"[a-z][a-z0-9_]{{0,63}}/[0-9a-f]{{{ID_DIGITS}}}")
 
 
 def is_key(artifact_type: str, id: str) -> bool:
-    """Whether an artifact may have this type and id; both become parts of paths."""
+    """Whether an artifact may have this type and id. Both become parts of paths."""
     return bool(_KEY.fullmatch(f"{artifact_type}/{id}"))
 
 
 def key_of(artifact_type: str, id: str) -> str:
-    """ "type/id". Raises ArtifactError for what no artifact is called."""
+    """The key "type/id". Raises ArtifactError if an artifact cannot have this type and id."""
+    key = f"{artifact_type}/{id}"
     if not is_key(artifact_type, id):
-        shown = f"{artifact_type}/{id}"[:100]
         raise ArtifactError(
-            f"artifact {shown!r}", "is no artifact type and id", "see what there is: groundup ls"
+            f"artifact {key[:100]!r}",
+            "is no artifact type and id",
+            "see what there is: groundup ls",
         )
-    return f"{artifact_type}/{id}"
+    return key
 
 
 @dataclass(frozen=True)
 class Identity:
-    """stage and its own version, the contract written, the settings that bear on the result, the inputs, the logical date.
+    """Everything that determines the content of an artifact.
 
-    inputs maps the stage's input name to an artifact id. as_of is an ISO 8601 date or time, for runs that read a changing
-    world (a crawl, a scheduled evaluation); two dates are two results.
+    Attributes:
+        stage: The stage that makes it.
+        stage_version: The stage's version, which changes when its results do.
+        contract: "artifact_type version" of the contract that it is written under.
+        config: The settings that have an effect on the result.
+        inputs: The artifact ids of the inputs, by input name.
+        as_of: An ISO 8601 date or time, for stages that read a changing world (a crawl, a
+            scheduled evaluation). Two dates are two results.
     """
 
     stage: str
@@ -55,7 +64,7 @@ class Identity:
 
 
 def canonical(value: Any) -> str:
-    """JSON with sorted keys, no spaces, no NaN: equal values give equal text."""
+    """JSON with sorted keys, no spaces and no NaN: equal values give equal text."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )

@@ -1,7 +1,7 @@
 """Where a store ends: no link in it leads groundup out of it, to write or to delete.
 
-A store may be a copy that a stranger made, with links among its folders. The root of the store may be a link; no path inside
-it may be one. Every write to a store and every deletion checks that here first.
+A store may be a copy that a stranger made, with links among its folders. The root of the store may
+be a link; no path inside it may be one. Every write and every deletion checks that here first.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from data_contracts.errors import ArtifactError
 from data_contracts.store import repair
 
-_HOLD_UP = (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)  # to open one may never end
+_MAY_BLOCK = (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)  # opening one may never return
 
 
 def within(root: Path, path: Path) -> Path:
-    """Return `path`, inside the store at `root`, if neither it nor a folder above it in the store is a link.
+    """Return `path`, inside the store at `root`, if no step from `root` to it is a link.
 
     Raises:
         ArtifactError: One of them is a link; the message says where it leads.
@@ -26,34 +26,36 @@ def within(root: Path, path: Path) -> Path:
     step = root
     for part in path.relative_to(root).parts:
         step /= part
-        if os.path.islink(step):  # where it may not be looked at, its use fails with its own error
-            raise _refused(
-                step, f"is a link to {os.readlink(step)}, and groundup follows no link in a store"
-            )
+        # A step that may not be read is not a link here; using it fails with its own error.
+        if os.path.islink(step):
+            why = f"is a link to {os.readlink(step)}, and groundup follows no link in a store"
+            raise _refused(step, why)
     return path
 
 
 def require_plain(root: Path, folder: Path) -> None:
-    """Refuse a folder of the store in which work would go on, if a link, a pipe or a device is in it.
+    """Refuse a folder of the store in which work would continue, if it holds unusual files.
 
     Raises:
-        ArtifactError: There is one, or the folder is a link itself.
+        ArtifactError: It holds a link, a pipe or a device, or is a link itself.
     """
     within(root, folder)
-    for place, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         for name in [*folders, *files]:
-            path = Path(place, name)
+            path = Path(parent, name)
             within(root, path)
-            if stat.S_IFMT(path.lstat().st_mode) in _HOLD_UP:
+            if stat.S_IFMT(path.lstat().st_mode) in _MAY_BLOCK:
                 raise _refused(path, "is a pipe or a device, and groundup opens none in a store")
 
 
 def delete(root: Path, path: Path, ignore_errors: bool = False) -> None:
-    """Delete a folder of the store with all that is in it. Of a link the link goes, and what it leads to stays.
+    """Delete a folder of the store with everything in it.
+
+    If it is a link, only the link is deleted.
 
     Raises:
         ArtifactError: A folder on the way to it is a link.
-        OSError: It cannot be deleted, and that is not to be ignored.
+        OSError: It cannot be deleted, and `ignore_errors` is false.
     """
     within(root, path.parent)
     if os.path.islink(path):
@@ -63,5 +65,5 @@ def delete(root: Path, path: Path, ignore_errors: bool = False) -> None:
 
 
 def _refused(path: Path, why: str) -> ArtifactError:
-    fix = f"move it away: mv {repair.quoted(path)} .   (or put a true file or folder in its place)"
+    fix = f"move it away: {repair.move_aside(path)}   (or replace it with a real file or folder)"
     return ArtifactError(str(path), why, fix)

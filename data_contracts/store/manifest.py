@@ -1,7 +1,7 @@
 """The manifest of an artifact: what it is, what it was made from, and every file with its sha256.
 
-A manifest is read from a disk that others may write to, and its words end up in paths, messages and commands. So each field that does is
-held to a narrow form here, and a file that is no manifest is a ValueError whatever is in it.
+Others may write to the disk that a manifest is read from, and its values end up in paths, messages
+and commands. So each such field must match a narrow pattern, and any other file is a ValueError.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
-from data_contracts.files import is_plain, plain_json, shown
+from data_contracts.files import is_plain, shown
+from data_contracts.json_files import plain_json
 from data_contracts.store.identity import ID_DIGITS, Identity, canonical
 
 MANIFEST = "manifest.json"
-TYPE_KEYS = AliasChoices("artifact_type", "noun")  # groundup 0.1 writes noun
-MOST_BYTES = 64 << 20  # of a manifest: some 300,000 files
+TYPE_KEYS = AliasChoices("artifact_type", "noun")  # groundup 0.1 wrote this as noun
+MAX_BYTES = 64 << 20  # of a manifest: some 300,000 files
+MAX_VALUES = 2_000_000  # a file has seven, so there may be some 280,000 files
+_MAX_FAULTS = 5  # fields that an error names
+_MAX_FAULT = 200  # characters of each
 
 M = TypeVar("M", bound=BaseModel)
-Name = Annotated[
-    str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
-]  # of an artifact type, a stage, an input, a table
+
+# The name of an artifact type, a stage, an input or a table.
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 ArtifactId = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{ID_DIGITS}}}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Moment = Annotated[
-    str, Field(pattern=r"^[0-9A-Za-z:.+ -]{0,40}$")
-]  # ISO 8601; nothing that a terminal obeys
+# ISO 8601, and nothing that a terminal obeys.
+Moment = Annotated[str, Field(pattern=r"^[0-9A-Za-z:.+ -]{0,40}$")]
 
 
 def _plain(path: str) -> str:
@@ -43,25 +46,32 @@ def _each_once(files: list[FileEntry]) -> list[FileEntry]:
 
 
 def parse_as(model: type[M], text: str | bytes) -> M:
-    """An entry of the store from its JSON. Raises ValueError that says in one line which fields are wrong."""
+    """Parse an entry of the store from its JSON.
+
+    Raises:
+        ValueError: The message says in one line which fields are wrong.
+    """
     try:
-        return model.model_validate(plain_json(text))
+        return model.model_validate(plain_json(text, MAX_VALUES))
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, one['loc']))}: {one['msg']}"
-            for one in error.errors(include_url=False)
-        ]
-        raise ValueError("; ".join(shown(line)[:200] for line in wrong[:5])) from None
+        faults = error.errors(include_url=False)[:_MAX_FAULTS]
+    lines = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults]
+    raise ValueError("; ".join(shown(line)[:_MAX_FAULT] for line in lines))
 
 
 class _Frozen(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", populate_by_name=True
-    )  # a newer release may say more
+    # A newer release may add fields.
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
 class FileEntry(_Frozen):
-    """path is relative to the artifact, with forward slashes, and stays inside it."""
+    """A file of an artifact.
+
+    Attributes:
+        path: Relative to the artifact, with forward slashes. It stays inside the artifact.
+        bytes: Its size.
+        sha256: Its digest, in hex.
+    """
 
     path: Annotated[str, AfterValidator(_plain)]
     bytes: int = Field(ge=0)
@@ -69,7 +79,13 @@ class FileEntry(_Frozen):
 
 
 class InputRef(_Frozen):
-    """What an artifact was made from. manifest_sha256: of the input's manifest at that time; None in artifacts of 0.1."""
+    """An artifact that another one was made from.
+
+    Attributes:
+        artifact_type: Its type.
+        id: Its id.
+        manifest_sha256: Digest of its manifest at that time; None in artifacts of 0.1.
+    """
 
     artifact_type: Name = Field(validation_alias=TYPE_KEYS)
     id: ArtifactId
@@ -77,9 +93,26 @@ class InputRef(_Frozen):
 
 
 class Manifest(_Frozen):
-    """Everything that is known of an artifact. Written last: an artifact without it does not exist.
+    """Everything that is known of an artifact.
 
-    config: what of the settings bears on the result, as it entered the id. settings: all of them, as they were given.
+    It is written last, so an artifact without it does not exist.
+
+    Attributes:
+        groundup: The release that made it.
+        id: Its id: a hash of `identity`.
+        artifact_type: Its type.
+        contract: The version of the contract that it was written under.
+        stage: The stage that made it.
+        stage_version: The stage's version.
+        as_of: Its logical date.
+        config: The settings that have an effect on the result, as they entered the id.
+        settings: All settings, as they were given.
+        inputs: What it was made from, by input name.
+        rows: Rows of each table.
+        facts: What the stage found: figures, reasons of rejection, samples, notes.
+        files: Every file, once.
+        started: When the stage started.
+        finished: When it finished.
     """
 
     groundup: str = Field(pattern=r"^[0-9A-Za-z.+!_-]{1,64}$")
@@ -100,7 +133,12 @@ class Manifest(_Frozen):
 
     @classmethod
     def parse(cls, text: str | bytes) -> Manifest:
-        """Raises ValueError for what is no manifest: no JSON, a key twice, a path that leads out of the artifact …"""
+        """Parse a manifest.
+
+        Raises:
+            ValueError: It is not one: it is not JSON, a key is repeated, a path leads out of the
+                artifact …
+        """
         return parse_as(cls, text)
 
     @property
@@ -108,30 +146,33 @@ class Manifest(_Frozen):
         """What the id is a hash of, as far as the manifest says."""
         inputs = {name: ref.id for name, ref in self.inputs.items()}
         return Identity(
-            self.stage,
-            self.stage_version,
-            f"{self.artifact_type} {self.contract}",
-            self.config,
-            inputs,
-            self.as_of,
+            stage=self.stage,
+            stage_version=self.stage_version,
+            contract=f"{self.artifact_type} {self.contract}",
+            config=self.config,
+            inputs=inputs,
+            as_of=self.as_of,
         )
 
     @property
     def content(self) -> str:
-        """One digest over all files: equal content, equal digest, whenever and wherever it was made."""
-        return hashlib.sha256(
-            canonical([(f.path, f.sha256) for f in self.files]).encode()
-        ).hexdigest()
+        """One digest over all files: equal content has an equal digest."""
+        files = [(entry.path, entry.sha256) for entry in self.files]
+        return hashlib.sha256(canonical(files).encode()).hexdigest()
 
     @property
     def bytes(self) -> int:
+        """The size of all files."""
         return sum(entry.bytes for entry in self.files)
 
     @property
     def seconds(self) -> float | None:
-        """How long it took to make; None where the manifest does not say. A resumed training counts from its last start."""
+        """How long it took to make, in seconds; None if the manifest does not say.
+
+        A resumed training counts from its last start.
+        """
         try:
-            passed = datetime.fromisoformat(self.finished) - datetime.fromisoformat(self.started)
-        except (ValueError, TypeError):  # no date, or one with a time zone and one without
+            taken = datetime.fromisoformat(self.finished) - datetime.fromisoformat(self.started)
+        except (ValueError, TypeError):  # not a date, or only one of them has a time zone
             return None
-        return max(0.0, passed.total_seconds())
+        return max(0.0, taken.total_seconds())

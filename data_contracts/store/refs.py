@@ -1,11 +1,14 @@
-"""Refs point at artifacts, as in git: `refs/<run>/<output>` says which artifact a run's output is, and keeps what it was before.
+"""Refs point at artifacts, as in git.
 
-Each change is an entry of its own, numbered from 1 and created only if nobody has: two writers can never both win, and the number
-serves as a fencing token. The entry with the highest number counts. The recipe that whole runs follow is kept beside the outputs of a
-run in the same way.
+`refs/<run>/<output>` says which artifact the output of a run is, and keeps what it was before.
+Each change is a separate entry, numbered from 1 and created only if it does not exist. So two
+writers can never both win, and the number serves as a fencing token. The entry with the highest
+number counts. The recipe that whole runs follow is kept beside the outputs of a run, in the same
+way.
 
-Stores of groundup 0.1 keep their entries under `names/`. They are read where they lie; new entries go to `refs/` and continue the
-numbers. So nothing is copied, and a store that cannot be written to is read as any other.
+Stores of groundup 0.1 keep their entries under `names/`. They are read from there; new entries go
+to `refs/` and continue the numbers. So nothing is copied, and a store that cannot be written to is
+read as any other.
 """
 
 from __future__ import annotations
@@ -30,23 +33,24 @@ from data_contracts.store.manifest import TYPE_KEYS, ArtifactId, Moment, Name, S
 REFS = "refs"
 REFS_OF_0_1 = "names"
 MAX_ENTRY_BYTES = 16 << 20
-CONCURRENT_READS = 16  # a bucket takes its time for each entry
+CONCURRENT_READS = 16  # reading an entry of a bucket takes a while
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _ENTRY_FILE = re.compile(r"[0-9]{8,}\.json")
 _RECIPE = ".recipe"  # no output has this name
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(
-        frozen=True, extra="ignore", populate_by_name=True
-    )  # a newer release may add fields
+    # A newer release may add fields.
+    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
 
 E = TypeVar("E", bound=_Entry)
 
 
 class Ref(_Entry):
-    """Which artifact an output is, since when and by which run; and how it was made, so that it can be made again when it is gone.
+    """Which artifact an output is, since when and by which run, and how it was made.
+
+    With the latter it can be made again when it is gone.
 
     Attributes:
         artifact_type: Its type.
@@ -56,8 +60,9 @@ class Ref(_Entry):
         stage: The stage that made it.
         settings: All settings of that stage.
         as_of: Its logical date.
-        manifest_sha256: Digest of its manifest at that time; None for entries of 0.1 that nobody has sealed.
-        removed: `groundup rm` has taken the artifact away, so that it may be made again.
+        manifest_sha256: Digest of its manifest at that time; None for entries of 0.1 that have not
+            been sealed.
+        removed: Whether `groundup rm` has removed the artifact, so that it may be made again.
     """
 
     artifact_type: Name = Field(validation_alias=TYPE_KEYS)
@@ -77,12 +82,17 @@ class Ref(_Entry):
 
     def is_same(self, other: Ref) -> bool:
         """Whether `other` would change nothing but the time and the run."""
-        fields = ("id", "settings", "manifest_sha256", "removed")
+        fields = ("id", "stage", "settings", "as_of", "manifest_sha256", "removed")
         return all(getattr(self, field) == getattr(other, field) for field in fields)
 
 
 class RecipeRef(_Entry):
-    """The recipe of a whole run, and the settings that differ from it, each as "stage.key=value"."""
+    """The recipe of a whole run, and the settings that differ from it.
+
+    Attributes:
+        recipe: The recipe.
+        changes: The settings, each as "stage.key=value".
+    """
 
     recipe: str
     changes: tuple[str, ...] = ()
@@ -90,7 +100,12 @@ class RecipeRef(_Entry):
 
 @dataclass(frozen=True)
 class CurrentRefs:
-    """All refs of a store, by "run/output", as they are now. unreadable: refs whose entry cannot be read."""
+    """All refs of a store as they are now.
+
+    Attributes:
+        refs: The refs, by "run/output".
+        unreadable: Refs whose newest entry cannot be read.
+    """
 
     refs: dict[str, Ref]
     unreadable: tuple[str, ...]
@@ -106,13 +121,14 @@ class EntryStorage(Protocol):
     def children(self, key: str) -> list[str]:
         """Last parts of the keys directly below `key`, in order; empty if there are none."""
 
-    def read(self, key: str) -> bytes: ...
+    def read(self, key: str) -> bytes:
+        """The entry. Raises OSError or ArtifactError if it cannot be read."""
 
     def create(self, key: str, data: bytes) -> bool:
         """Write the whole entry; or nothing, and return False, if there is one already."""
 
     def rename(self, key: str, to: str) -> str:
-        """Keep the entry under another key. Returns its place in the store."""
+        """Keep the entry under another key. Returns its path in the store."""
 
 
 class FolderStorage:
@@ -155,13 +171,16 @@ class FolderStorage:
         return True
 
     def _path(self, key: str) -> Path:
-        """The file of the entry. It may itself be a link, which is never opened but can be set aside."""
+        """The file of the entry. A link is never opened, but it can be set aside."""
         links.within(self.root.parent, (self.root / key).parent)
         return self.root / key
 
 
 class StorageWithOlder:
-    """Entries of two storages as one: what is new is written to the first, what an older release wrote is read from the second."""
+    """Entries of two storages as one.
+
+    New entries are written to the first. What an older release wrote is read from the second.
+    """
 
     def __init__(self, current: EntryStorage, older: EntryStorage):
         self._current = current
@@ -202,7 +221,11 @@ def is_name(name: str) -> bool:
 
 
 def checked(name: str) -> str:
-    """`name`, if a run or an output may have it. Raises ConfigError if not: names become paths, so the rule is narrow."""
+    """Return `name` if a run or an output may have it. Names become paths, so the rule is narrow.
+
+    Raises:
+        ConfigError: They may not have it.
+    """
     if not is_name(name):
         why = "is not 1 to 64 of a-z, 0-9, '_' and '-', beginning with a letter or digit"
         raise ConfigError(f"name {name!r}", why, "choose another, e.g. demo")
@@ -305,14 +328,18 @@ class Refs:
         return self._entry(key, numbers[-1], kind) if numbers else None
 
     def _append(self, key: str, entry: E, unless: Callable[[E], bool] | None) -> bool:
-        """Add an entry, unless that holds for the newest one. Without `unless` the newest one is not read."""
+        """Add an entry, unless `unless` is true for the newest one.
+
+        If `unless` is None, the newest entry is not read.
+        """
         while True:
             numbers = self._numbers(key)
             if unless and numbers and unless(self._entry(key, numbers[-1], type(entry))):
                 return False
             number = numbers[-1] + 1 if numbers else 1
             if self._storage.create(_numbered(key, number), entry.model_dump_json().encode()):
-                return True  # else another writer was first: look again
+                return True
+            # Another writer was first: look again.
 
     def _numbers(self, key: str) -> list[int]:
         files = self._storage.children(key)
@@ -340,7 +367,8 @@ class Refs:
         except OSError as error:
             damage = repair.of_error(entry, Path(REFS, entry), error)
             why = f"its entry {number} cannot be read: {error.strerror}"
-            raise ArtifactError(f"ref {key}", why, repair.advice(f"ref {key}", [damage])) from None
+            fix = repair.advice(f"ref {key}", [damage])
+            raise ArtifactError(f"ref {key}", why, fix) from None
 
 
 def _how_to_repair(key: str, kind: type[_Entry], has_older: bool) -> str:
@@ -350,7 +378,10 @@ def _how_to_repair(key: str, kind: type[_Entry], has_older: bool) -> str:
         then = "the ref then points at what it pointed at before"
     else:
         run, _, output = key.partition("/")
-        then = f"it is the only one, so run {run} is without {output} until a stage with --name {run} makes it"
+        then = (
+            f"it is the only one, so run {run} is without {output} "
+            f"until a stage with --name {run} makes it"
+        )
     return f"groundup rm {key}   (keeps the entry aside: {then})"
 
 

@@ -1,4 +1,4 @@
-"""Taking artifacts out of a store: never without saying what depends on them, and never for good at first."""
+"""Taking artifacts out of a store, after naming what depends on them; they are kept aside."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from data_contracts.store.verification import Held
 
 @dataclass(frozen=True)
 class Removal:
-    """An artifact that is to go. refs: that point at it. downstream: artifacts made from it. unknown: what cannot be read."""
+    """An artifact that is to be removed, and what depends on it.
+
+    Attributes:
+        artifact_type: Its type.
+        id: Its id.
+        refs: The refs that point at it.
+        downstream: The artifacts that were made from it.
+        unknown: Refs and artifacts that cannot be read, and so may depend on it as well.
+    """
 
     artifact_type: str
     id: str
@@ -25,14 +33,20 @@ class Removal:
 
     @property
     def key(self) -> str:
+        """ "type/id"."""
         return f"{self.artifact_type}/{self.id}"
 
 
 def plan(store: Store, reference: str) -> Removal:
-    """What `reference` (run/output, type/id or the beginning of an id) means, and all that depends on it, directly.
+    """Find the artifact that `reference` means, and everything that depends on it directly.
 
-    Folders without a manifest, the remains of an artifact, are meant by their type and whole id.
-    Raises ArtifactError if nothing of it is in the store.
+    Args:
+        store: The store.
+        reference: run/output, type/id or the beginning of an id. A folder without a manifest, the
+            remains of an artifact, is named by its type and whole id.
+
+    Raises:
+        ArtifactError: The store has neither the artifact nor remains of it.
     """
     artifact_type, id_ = _key(store, reference)
     if not store.holds(artifact_type, id_):
@@ -40,55 +54,69 @@ def plan(store: Store, reference: str) -> Removal:
     held = Held.by(store)
     refs = tuple(held.current.pointing_at(artifact_type, id_))
     downstream = tuple(held.downstream.get((artifact_type, id_), {}))
-    unreadable = tuple(key for key in held.unreadable if key != f"{artifact_type}/{id_}")
+    unreadable = [key for key in held.unreadable if key != f"{artifact_type}/{id_}"]
     return Removal(artifact_type, id_, refs, downstream, (*held.current.unreadable, *unreadable))
 
 
-def remove(store: Store, what: Removal) -> str:
-    """Take it out of the store, and have the refs that point at it remember that; returns where it is kept.
+def remove(store: Store, removal: Removal) -> str:
+    """Move an artifact out of the store, and mark the refs that point at it.
 
-    Refs first: an artifact that is made again in its stead has another manifest, which they must not call changed.
+    The refs come first: an artifact that is made again has another manifest, and the refs must not
+    call it changed.
+
+    Returns:
+        Where the artifact is kept.
     """
-    _mark(store, what.refs, (what.artifact_type, what.id), removed=True)
+    key = (removal.artifact_type, removal.id)
+    _mark(store, removal.refs, key, removed=True)
     try:
-        return store.set_aside(what.artifact_type, what.id)
+        return store.set_aside(*key)
     except GroundupError:
-        _mark(store, what.refs, (what.artifact_type, what.id), removed=False)
+        _mark(store, removal.refs, key, removed=False)
         raise
 
 
 def restore(store: Store, reference: str) -> str:
-    """Bring back what `reference` (type/id, or the name under which it is kept) meant and was removed last; returns where it is.
+    """Bring back the artifact that was removed last under `reference`.
 
-    Raises ConfigError if nothing of it is kept, ArtifactError if another making of it is in the store.
+    Args:
+        store: The store.
+        reference: type/id, or the name under which the artifact is kept.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        ConfigError: Nothing of that name is kept.
+        ArtifactError: Another making of it is in the store.
     """
     name = _newest_removed(store, reference)
     key = kept(name, store.removed())
-    back = store.bring_back(name)
-    if store.has(*key):  # the remains of an artifact come back, too, and are none
+    path = store.bring_back(name)
+    if store.has(*key):  # what comes back may also be the remains of an artifact
         digest = store.open(*key, verify=False).digest
         held = store.refs.current().pointing_at(*key)
-        _mark(
-            store,
-            [ref for ref, entry in held.items() if entry.manifest_sha256 == digest],
-            key,
-            removed=False,
-        )
-    return back
+        refs = [ref for ref, entry in held.items() if entry.manifest_sha256 == digest]
+        _mark(store, refs, key, removed=False)
+    return path
 
 
 def _mark(store: Store, refs: Sequence[str], key: tuple[str, str], removed: bool) -> None:
-    """Let refs that point at an artifact remember that it was removed, or that it is there again."""
+    """Let refs that point at an artifact remember that it was removed, or that it exists again."""
+    run = "groundup rm" if removed else "groundup rm --restore"
     for ref in refs:
         name, _, output = ref.partition("/")
         entry = store.refs.get(name, output)
-        if entry and (entry.artifact_type, entry.id) == key and entry.removed != removed:
-            run = "groundup rm" if removed else "groundup rm --restore"
+        if entry and entry.key == key and entry.removed != removed:
             store.refs.set(name, output, entry.model_copy(update={"removed": removed, "run": run}))
 
 
 def repair_ref(store: Store, reference: str) -> str | None:
-    """Keep the newest entry of a ref aside if it cannot be read; returns where, or None if nothing is wrong with it."""
+    """Keep the newest entry of a ref aside if it is damaged.
+
+    Returns:
+        Where the entry is kept, or None if nothing is wrong with it.
+    """
     name, slash, output = reference.partition("/")
     if not (slash and is_name(name) and is_name(output)):
         return None
@@ -96,7 +124,7 @@ def repair_ref(store: Store, reference: str) -> str | None:
 
 
 def _newest_removed(store: Store, reference: str) -> str:
-    """Under which name it is kept. Raises ConfigError if it is not."""
+    """The name under which an artifact is kept. Raises ConfigError if it is not."""
     names = store.removed()
     if reference in names:
         return reference
@@ -113,18 +141,18 @@ def _key(store: Store, reference: str) -> tuple[str, str]:
 
 
 def _absent(store: Store, artifact_type: str, id_: str) -> ArtifactError:
-    """What to do about an artifact that is not there depends on who misses it."""
+    """The error for an artifact that does not exist. The advice depends on what points at it."""
     key = f"{artifact_type}/{id_}"
     if any(parse_removed(name) == (artifact_type, id_) for name in store.removed()):
-        return ArtifactError(
-            f"artifact {key}",
-            "was removed before",
-            f"to bring it back: groundup rm --restore {key}",
-        )
+        fix = f"to bring it back: groundup rm --restore {key}"
+        return ArtifactError(f"artifact {key}", "was removed before", fix)
     refs = store.refs.current().pointing_at(artifact_type, id_)
     if not refs:
         return absent(artifact_type, id_, store.location)
     ref, entry = next(iter(refs.items()))
-    why = f"is not in {store.location}, so there is nothing to remove; {', '.join(refs)} still points at it"
+    why = (
+        f"is not in {store.location}, so there is nothing to remove; "
+        f"{', '.join(refs)} still points at it"
+    )
     fix = f"to make it again: groundup stage {entry.stage} --name {ref.partition('/')[0]}"
     return ArtifactError(f"artifact {key}", why, fix)

@@ -1,12 +1,14 @@
-"""What a person can do about a fault of the store: the advice follows from the cause, and none of it deletes anything.
+"""What a person can do about a fault of the store. No advice deletes anything.
 
-What lacks a permission wants a permission; what is damaged wants its copy back, or to be made again, and that costs time; what does not
-belong there can be moved. Artifacts leave the store through `groundup rm` alone, which keeps them aside first.
+The advice follows from the cause. A missing permission needs a permission. Damaged content needs a
+copy, or must be made again, which takes time. Files that do not belong there can be moved. Only
+`groundup rm` takes artifacts out of the store, and it keeps them aside.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import pwd
 import shlex
@@ -20,12 +22,19 @@ from data_contracts.errors import ArtifactError, make_again
 
 Cause = Literal["content", "permission", "stray", "disk"]
 _PERMISSION = (errno.EACCES, errno.EPERM)
-_SHOWN = 3  # commands of one kind
+_MAX_COMMANDS = 3  # of one kind
+_MAX_KEPT_NAME = 50  # characters: a file name may have 255 bytes, and moving one aside extends it
 
 
 @dataclass(frozen=True)
 class Damage:
-    """One thing that is wrong with a file of an artifact."""
+    """One thing that is wrong with a file of an artifact.
+
+    Attributes:
+        what: What is wrong, for a message.
+        cause: Why, which decides what to do.
+        path: The file or folder.
+    """
 
     what: str
     cause: Cause
@@ -35,35 +44,43 @@ class Damage:
 def of_error(what: str, path: Path, error: OSError) -> Damage:
     """The damage behind an error of the operating system."""
     cause: Cause = "permission" if error.errno in _PERMISSION else "disk"
-    culprit = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else path
-    return Damage(f"{what} cannot be read: {error.strerror}", cause, culprit)
+    if isinstance(error.filename, str | bytes):
+        path = Path(os.fsdecode(error.filename))
+    return Damage(f"{what} cannot be read: {error.strerror}", cause, path)
 
 
 def advice(
     artifact: str, found: Sequence[Damage], stage: str | None = None, seconds: float | None = None
 ) -> str:
-    """How to repair `artifact` ("type/id"). stage and seconds: how it was made and how long that took, if known."""
-    parts = list(dict.fromkeys(permission(one.path) for one in found if one.cause == "permission"))[
-        :_SHOWN
-    ]
-    if any(one.cause == "disk" for one in found):
+    """How to repair an artifact.
+
+    Args:
+        artifact: Its key, "type/id".
+        found: What is wrong with it.
+        stage: The stage that made it, if known.
+        seconds: How long that took, if known.
+    """
+    closed = [permission(damage.path) for damage in found if damage.cause == "permission"]
+    parts = list(dict.fromkeys(closed))[:_MAX_COMMANDS]
+    if any(damage.cause == "disk" for damage in found):
         parts.append("check the disk (dmesg), then run the command again")
-    strays = [one.path for one in found if one.cause == "stray"]
-    parts += [f"move it out of the artifact: mv {quoted(path)} ." for path in strays[:_SHOWN]]
-    if any(one.cause == "content" for one in found):
+    strays = [damage.path for damage in found if damage.cause == "stray"]
+    for path in strays[:_MAX_COMMANDS]:
+        parts.append(f"move it out of the artifact: {move_aside(path)}")
+    if any(damage.cause == "content" for damage in found):
         parts.append(f"restore it from a copy of the store, or {rebuild(artifact, stage, seconds)}")
     return "; ".join(parts)
 
 
 def rebuild(artifact: str, stage: str | None = None, seconds: float | None = None) -> str:
-    """Set aside what is there, and make it again; with what that costs."""
+    """How to set an artifact aside and make it again, and how long that takes."""
     again = make_again(stage).removeprefix("make it again: ")
     cost = "" if seconds is None else f"; making it took {_duration(seconds)}"
     return f"make it again: groundup rm {artifact}   (keeps it aside)   then {again}{cost}"
 
 
 def permission(path: Path, write: bool = False) -> str:
-    """The command that lets the current user read (or write) `path`, and who can give it."""
+    """The command that lets the current user read (or write) `path`, and who can run it."""
     culprit = _closed(path, write)
     bits = ("rw" if write else "r") + ("X" if culprit.is_dir() else "")
     try:
@@ -73,29 +90,55 @@ def permission(path: Path, write: bool = False) -> str:
     shown = quoted(culprit)
     if owner == os.geteuid():
         return f"chmod u+{bits} {shown}"
-    return f"run as {_user(owner)}, who owns {shown}, or let {_user(owner)} open it to your group: chmod g+{bits} {shown}"
+    user = _user(owner)
+    return (
+        f"run as {user}, who owns {shown}, "
+        f"or let {user} open it to your group: chmod g+{bits} {shown}"
+    )
 
 
 @contextmanager
 def reading(what: str, path: Path) -> Iterator[None]:
-    """Turns an error of the operating system into an ArtifactError that says what to do about its cause."""
+    """Turn an error of the operating system into an ArtifactError with advice on its cause.
+
+    Args:
+        what: What the error is about.
+        path: What is being read, for errors that do not name a file.
+    """
     try:
         yield
     except OSError as error:
         found = of_error(str(path), path, error)
-        raise ArtifactError(
-            what, f"{found.path}: {error.strerror}", advice(what, [found])
-        ) from None
+        why = f"{found.path}: {error.strerror}"
+        raise ArtifactError(what, why, advice(what, [found])) from None
 
 
 def in_the_way(path: Path) -> str:
-    """The command that moves away what is where a file or folder at `path` should be: a file above it, or itself."""
+    """The command that moves away what keeps a file or folder from being at `path`.
+
+    This is a file where a folder above `path` should be, or what is at `path` itself.
+    """
     files = [step for step in reversed(path.parents) if os.path.lexists(step) and not step.is_dir()]
-    return f"move away what is there: mv {quoted(files[0] if files else path)} ."
+    return f"move away what is there: {move_aside(files[0] if files else path)}"
+
+
+def move_aside(path: Path) -> str:
+    """The command that moves `path` into the working folder and overwrites nothing there.
+
+    The new name is hardly ever taken: it holds a digest of the whole path, so two files of one
+    name get two new names. Where it is taken, `-n` leaves everything as it is.
+    """
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]
+    target = Path(f"{path.name[:_MAX_KEPT_NAME]}.moved-aside-{digest}")
+    return f"mv -n {quoted(path)} {quoted(target, './')}"
 
 
 def _closed(path: Path, write: bool) -> Path:
-    """The first folder on the way to `path` that lets the current user not pass, else `path`; of what is not there, the folder above."""
+    """What keeps the current user from `path`.
+
+    This is the first folder on the way that may not be entered, or else `path`. If `path` does not
+    exist and `write` is true, it is the nearest folder above.
+    """
     nearest = path
     for step in [*reversed(path.parents), path]:
         if not os.path.lexists(step):
@@ -104,13 +147,13 @@ def _closed(path: Path, write: bool) -> Path:
         if step != path and os.path.isdir(step) and not _may(step, os.X_OK):
             return step
     if write and nearest == path and _may(path, os.W_OK):
-        return path.parent  # to rename or remove `path` takes a right to its folder
+        return path.parent  # renaming or removing `path` needs permission for its folder
     return nearest
 
 
-def quoted(path: Path) -> str:
-    """For a command line; a name that a terminal would obey in the shell's own escapes."""
-    text = str(path)
+def quoted(path: Path, before: str = "") -> str:
+    """`before` and `path`, quoted for a shell. Control characters become escapes of the shell."""
+    text = f"{before}{path}"
     if text.isprintable():
         return shlex.quote(text)
     return "$'" + "".join(_escaped(character) for character in text) + "'"

@@ -1,8 +1,10 @@
-"""Is the manifest of an artifact the one that others were pointed at? A ref and a manifest downstream hold its sha256.
+"""Is the manifest of an artifact still the one that refs were pointed at?
 
-The newest entry of each ref counts, and of several refs one is enough: an artifact that was removed and made again has a new manifest
-(it says when it was made) under the same id, and only the ref of the run that made it knows. Manifests downstream, which lie beside the
-one in question, are asked where no ref holds anything.
+A ref, and a manifest downstream, hold the sha256 of the manifest. The newest entry of each ref
+counts, and one agreeing ref is enough: an artifact that was removed and made again has a new
+manifest (it says when it was made) under the same id, and only the ref of the run that made it has
+the new digest. Manifests downstream lie beside the one in question, so they count only if no ref
+holds a digest.
 """
 
 from __future__ import annotations
@@ -19,14 +21,13 @@ if TYPE_CHECKING:
     from data_contracts.store.refs import Ref
 
 Seal = Literal["sealed", "unsealed"]
+_MAX_HOLDERS = 3  # that an error names
 
 
 def agrees(ref: Ref, artifact: Artifact) -> bool:
     """Whether a ref points at the artifact and holds the digest of this very manifest."""
-    return (ref.artifact_type, ref.id, ref.manifest_sha256) == (
-        artifact.artifact_type,
-        artifact.id,
-        artifact.digest,
+    return ref.key == (artifact.artifact_type, artifact.id) and (
+        ref.manifest_sha256 == artifact.digest
     )
 
 
@@ -35,43 +36,61 @@ def judge(
     pointed_at: Mapping[str, Ref],
     downstream: Callable[[], Mapping[str, str | None]],
 ) -> Seal:
-    """Refs count before manifests downstream, which lie where the artifact lies and are asked where no ref holds anything.
+    """Compare the manifest of an artifact with the digests that are held of it.
 
-    pointed_at: the refs that point at the artifact. downstream: gives what manifests of artifacts made from it hold.
-    Raises ArtifactError for a manifest that was changed. One that was removed and made again is not, whatever is downstream.
+    Args:
+        artifact: The artifact.
+        pointed_at: The refs that point at it.
+        downstream: Gives the digests that manifests of artifacts made from it hold. It is called
+            only if no ref holds a digest.
+
+    Returns:
+        Whether any digest is held.
+
+    Raises:
+        ArtifactError: The manifest was changed. An artifact that was removed and made again has
+            not been changed, whatever manifests downstream hold.
     """
     refs = {name: _digest_of(entry, artifact) for name, entry in pointed_at.items()}
     if any(refs.values()):
-        return _judge(artifact, refs)
-    made_from = downstream()
+        return _compare(artifact, refs)
+    digests = dict(downstream())
     if any(entry.removed for entry in pointed_at.values()):
-        made_from = {
-            name: digest for name, digest in made_from.items() if digest == artifact.digest
-        }
-    return _judge(artifact, made_from)
+        digests = {name: held for name, held in digests.items() if held == artifact.digest}
+    return _compare(artifact, digests)
 
 
 def _digest_of(entry: Ref, artifact: Artifact) -> str | None:
-    """What a ref says of the manifest. One whose artifact was removed says nothing against another making of it."""
+    """The digest that a ref holds, if it concerns this making of the artifact.
+
+    A ref whose artifact was removed says nothing about another making of it.
+    """
     if entry.removed and entry.manifest_sha256 != artifact.digest:
         return None
     return entry.manifest_sha256
 
 
-def _judge(artifact: Artifact, digests: Mapping[str, str | None]) -> Seal:
-    """digests: what each ref, or each manifest downstream, holds of the artifact's manifest.
+def _compare(artifact: Artifact, digests: Mapping[str, str | None]) -> Seal:
+    """Compare the digest of the artifact's manifest with those that others hold of it.
 
-    Raises ArtifactError if some hold one, and none of them this.
+    Args:
+        artifact: The artifact.
+        digests: The digest that each ref, or each manifest downstream, holds.
+
+    Raises:
+        ArtifactError: There are digests, and none is that of the artifact.
     """
-    said = {holder: digest for holder, digest in digests.items() if digest}
-    if artifact.digest in said.values():
+    held = {holder: digest for holder, digest in digests.items() if digest}
+    if artifact.digest in held.values():
         return "sealed"
-    if not said:
+    if not held:
         return "unsealed"
     manifest = artifact.manifest
-    shown = ", ".join(list(said)[:3])
-    why = f"its manifest is not the one that {shown} {'was' if len(said) == 1 else 'were'} pointed at: it was changed since"
-    fix = repair.advice(
-        str(artifact), [Damage(why, "content", artifact.place)], manifest.stage, manifest.seconds
+    holders = ", ".join(list(held)[:_MAX_HOLDERS])
+    why = (
+        f"its manifest is not the one that {holders} {'was' if len(held) == 1 else 'were'} "
+        "pointed at: it was changed since"
     )
+    damage = Damage(why, "content", artifact.folder)
+    fix = repair.advice(str(artifact), [damage], manifest.stage, manifest.seconds)
     raise ArtifactError(f"artifact {artifact}", why, fix)

@@ -206,5 +206,5 @@ def _print_hint(target: str, results: list[Verified | GroundupError]) -> None:
     unsealed = sum(getattr(found, "seal", None) == "unsealed" for found in results)
     if unsealed:
         subject = f"{unsealed} artifacts are" if unsealed > 1 else "it is"
-        told = "nothing holds the digest of the manifest, so that a change of it would not show"
+        told = "no ref, or not every ref, holds the digest of the manifest, so a change of it may not show"
         out.print(f"{subject} unsealed: {told}; to seal: groundup seal {target}", markup=False)

@@ -213,7 +213,7 @@ def show(artifact: ArtifactOrRun, json_: Json = False) -> None:
     if json_:
         tables.as_json(found.manifest.model_dump(mode="json"))
         return
-    title = Text.assemble((str(found), "bold"), f"  {headline(found)}\n  {found.place}")
+    title = Text.assemble((str(found), "bold"), f"  {headline(found)}\n  {found.folder}")
     out.print(title)
     out.print_json(masked(found.manifest.model_dump_json(exclude={"files"})))
     tables.rows([entry.model_dump() for entry in found.manifest.files], False, empty="no files")

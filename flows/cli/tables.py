@@ -200,7 +200,7 @@ def counts(manifest: Manifest) -> str:
 def artifact(store: Store, found: Artifact) -> dict[str, Any]:
     """An artifact as JSON, without its list of files."""
     return found.manifest.model_dump(mode="json", exclude={"files"}) | {
-        "path": str(found.place),
+        "path": str(found.folder),
         "content": found.manifest.content,
     }
 

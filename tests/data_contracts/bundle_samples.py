@@ -18,9 +18,16 @@ Files = dict[str, bytes]
 SPECIAL = ["<|end|>", "<|pad|>"]
 VOCABULARY = 256 + len(SPECIAL)
 CONFIG: dict[str, Any] = {
-    "model_type": "llama", "vocab_size": VOCABULARY, "hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2,
-    "num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 4, "tie_word_embeddings": True,
-}  # fmt: skip
+    "model_type": "llama",
+    "vocab_size": VOCABULARY,
+    "hidden_size": 8,
+    "intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "head_dim": 4,
+    "tie_word_embeddings": True,
+}
 MIXTURE = CONFIG | {"model_type": "qwen3_moe", "num_experts": 3, "moe_intermediate_size": 4}
 
 
@@ -81,7 +88,7 @@ def safetensors(header: Any, data: bytes = b"", length: int | None = None) -> by
 
 
 def edited(data: bytes, change: Any) -> bytes:
-    """The header of a safetensors file after `change` was applied to it in place; the tensors stay."""
+    """A safetensors file whose header `change` has altered in place; the tensors stay."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     change(header)

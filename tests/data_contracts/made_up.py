@@ -23,22 +23,59 @@ BASE: dict[str, Any] = {
             "physicalType": "table",
             "logicalType": "object",
             "properties": [
-                {"name": "id", "logicalType": "string", "physicalType": "string", "required": True, "unique": True},
-                {"name": "size", "logicalType": "integer", "physicalType": "int32", "required": True,
-                 "logicalTypeOptions": {"minimum": 0, "maximum": 100}},
-                {"name": "kind", "logicalType": "string", "physicalType": "string", "required": False,
-                 "enum": [{"value": "a"}, {"value": "b"}]},
-                {"name": "tags", "logicalType": "array", "physicalType": "list", "required": True, "logicalTypeOptions": {"minItems": 1},
-                 "items": {"name": "item", "logicalType": "string", "physicalType": "string", "required": True,
-                           "logicalTypeOptions": {"pattern": "^[a-z]+$"}}},
+                {
+                    "name": "id",
+                    "logicalType": "string",
+                    "physicalType": "string",
+                    "required": True,
+                    "unique": True,
+                },
+                {
+                    "name": "size",
+                    "logicalType": "integer",
+                    "physicalType": "int32",
+                    "required": True,
+                    "logicalTypeOptions": {"minimum": 0, "maximum": 100},
+                },
+                {
+                    "name": "kind",
+                    "logicalType": "string",
+                    "physicalType": "string",
+                    "required": False,
+                    "enum": [{"value": "a"}, {"value": "b"}],
+                },
+                {
+                    "name": "tags",
+                    "logicalType": "array",
+                    "physicalType": "list",
+                    "required": True,
+                    "logicalTypeOptions": {"minItems": 1},
+                    "items": {
+                        "name": "item",
+                        "logicalType": "string",
+                        "physicalType": "string",
+                        "required": True,
+                        "logicalTypeOptions": {"pattern": "^[a-z]+$"},
+                    },
+                },
             ],
         },
         {
-            "name": "bundle", "physicalType": "files", "logicalType": "object",
-            "properties": [{"name": "notes", "physicalName": "*.txt", "logicalType": "string", "physicalType": "file", "required": False}],
+            "name": "bundle",
+            "physicalType": "files",
+            "logicalType": "object",
+            "properties": [
+                {
+                    "name": "notes",
+                    "physicalName": "*.txt",
+                    "logicalType": "string",
+                    "physicalType": "file",
+                    "required": False,
+                }
+            ],
         },
     ],
-}  # fmt: skip
+}
 
 SIZE, KIND, TAGS = 1, 2, 3
 ROW = {"id": "one", "size": 3, "kind": "a", "tags": ["x"]}

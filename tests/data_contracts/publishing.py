@@ -1,7 +1,9 @@
 """Publishes one artifact, as a program of its own that may be killed at any moment.
 
-python -m tests.data_contracts.publishing STORE          publishes, prints "made" or "reused", then the content digest
-python -m tests.data_contracts.publishing STORE sweep 1  kills a fork of itself at its 1st, 2nd, 3rd … step on the disk
+python -m tests.data_contracts.publishing STORE
+    publishes, prints "made" or "reused", then the content digest
+python -m tests.data_contracts.publishing STORE sweep 1
+    kills a fork of itself at its 1st, 2nd, 3rd … step on the disk
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ MADE, REUSED = 10, 11  # exit codes
 def identity(
     artifact_type: str, config: dict[str, Any], version: object = None, **inputs: str
 ) -> Identity:
-    """What a stage called test makes of `config`; version: of the contract, else the current one."""
+    """What a stage named test makes of `config`, by default under the current contract."""
     return Identity(
         "test", 1, f"{artifact_type} {version or current(artifact_type).version}", config, inputs
     )
@@ -65,7 +67,7 @@ def publish(store: Store) -> tuple[Artifact, bool]:
 
 
 def absent_or_whole(store: Store) -> bool:
-    """True if the artifact is there. Raises if it is there and not whole, or if anything else can be seen."""
+    """Whether the artifact exists. Raises if it is not whole, or if anything else is visible."""
     if not store.has("raw_documents", IDENTITY.id):
         assert store.ids() == []
         return False
@@ -74,7 +76,7 @@ def absent_or_whole(store: Store) -> bool:
 
 
 def sweep(root: Path, stride: int) -> None:
-    """Prints how many kills it took until a run got through. Each fork dies `stride` steps later than the one before it."""
+    """Print how many kills it took until a run finished. Each fork dies `stride` steps later."""
     digests, killed, survived = set(), 0, 0
     while True:
         store = Store(root / str(killed))
@@ -100,7 +102,7 @@ def sweep(root: Path, stride: int) -> None:
 
 
 def race(root: Path, rounds: int) -> None:
-    """Prints how often exactly one of two processes made the artifact and the other took it, whole."""
+    """Print how often one of two processes made the artifact and the other took it whole."""
     chance, good = random.Random(rounds), 0
     for number in range(rounds):
         store, children = Store(root / str(number)), []

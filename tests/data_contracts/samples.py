@@ -1,4 +1,4 @@
-"""Rows made from a contract itself: some that keep it, and for every column and rule some that break that one rule and no other."""
+"""Rows made from a contract: some keep it, and for every rule some break only that rule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Broken:
-    """column: with the way into it. spoil: puts a value that breaks `rule`, and nothing else, into a good row."""
+    """A rule of a column. `spoil` puts a value that breaks this rule only into a good row."""
 
     table: str
     column: str
@@ -118,7 +118,7 @@ def _bad_values(prop: SchemaProperty, name: str) -> Iterator[tuple[str, str, Any
 
 
 def _matching(pattern: Any, n: int) -> Iterator[str]:
-    """A shortest text that a simple pattern matches; n chooses among the characters that each place allows."""
+    """A shortest text that a simple pattern matches; `n` chooses among the allowed characters."""
     for kind, value in pattern:
         if kind == kinds.LITERAL:
             yield chr(value)

@@ -1,4 +1,4 @@
-"""Bundles of files: every rule of tokenizer, checkpoint, token shards and GGUF, broken alone, is told for what it is."""
+"""Every rule of tokenizer, checkpoint, token shards and GGUF, broken alone, is reported as such."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ TOKENIZER = [
     (lambda t: t["model"].update(type="Unigram"), "model is Unigram, wanted BPE"),
     (
         lambda t: t["pre_tokenizer"]["pretokenizers"][0]["pattern"].update(Regex=r"\w+"),
-        "the split pattern is not Llama-3's",
+        "the split pattern is not that of Llama 3",
     ),
     (
         lambda t: t["model"]["vocab"].pop("A"),
@@ -229,23 +229,50 @@ HEADERS = {
     "empty file": (b"", "claims"),
     "no header": (b"\x08\0\0", "claims"),
     "a header longer than the file": (samples.safetensors(ONE, b"\0" * 8, length=2**63), "claims"),
-    "a header of 200 MB": (samples.safetensors(ONE, b"\0" * 8, length=200_000_000), "claims 200,000,000 bytes"),
+    "a header of 200 MB": (
+        samples.safetensors(ONE, b"\0" * 8, length=200_000_000),
+        "claims 200,000,000 bytes",
+    ),
     "no JSON": (samples.safetensors(b"{{{"), "cannot be read"),
     "JSON that is no object": (samples.safetensors([1, 2]), "cannot be read"),
-    "a deep nest": (samples.safetensors(b"[" * 100_000), "cannot be read: RecursionError"),
+    "a deep nest": (samples.safetensors(b"[" * 100_000), "cannot be read: it is nested too deeply"),
     "a name twice": (samples.safetensors(b'{"t":{},"t":{}}'), "a key occurs twice among t, t"),
-    "a field twice": (samples.safetensors(b'{"t":{"dtype":"F32","dtype":"F16","shape":[4]}}'), "a key occurs twice"),
-    "an unknown dtype": (samples.safetensors({"t": ONE["t"] | {"dtype": "F7"}}, b"\0" * 8), "dtype 'F7' is not known"),
-    "a negative shape": (samples.safetensors({"t": ONE["t"] | {"shape": [-1, -2]}}, b"\0" * 8), "no whole numbers"),
-    "a broken shape": (samples.safetensors({"t": ONE["t"] | {"shape": [2.0]}}, b"\0" * 8), "no whole numbers"),
-    "a shape too large": (samples.safetensors({"t": ONE["t"] | {"shape": [2**62, 4]}}, b"\0" * 8), "does not fit its shape"),
-    "offsets before the start": (samples.safetensors({"t": ONE["t"] | {"data_offsets": [-8, 0]}}, b"\0" * 8), "no whole numbers"),
-    "a gap": (samples.safetensors({"t": ONE["t"] | {"data_offsets": [8, 16]}}, b"\0" * 16), "lies at 8..16"),
-    "an overlap": (samples.safetensors(ONE | {"u": ONE["t"] | {"data_offsets": [4, 12]}}, b"\0" * 12), "tensor u lies at 4..12"),
+    "a field twice": (
+        samples.safetensors(b'{"t":{"dtype":"F32","dtype":"F16","shape":[4]}}'),
+        "a key occurs twice",
+    ),
+    "an unknown dtype": (
+        samples.safetensors({"t": ONE["t"] | {"dtype": "F7"}}, b"\0" * 8),
+        "dtype 'F7' is not known",
+    ),
+    "a negative shape": (
+        samples.safetensors({"t": ONE["t"] | {"shape": [-1, -2]}}, b"\0" * 8),
+        "not whole numbers",
+    ),
+    "a broken shape": (
+        samples.safetensors({"t": ONE["t"] | {"shape": [2.0]}}, b"\0" * 8),
+        "not whole numbers",
+    ),
+    "a shape too large": (
+        samples.safetensors({"t": ONE["t"] | {"shape": [2**62, 4]}}, b"\0" * 8),
+        "does not fit its shape",
+    ),
+    "offsets before the start": (
+        samples.safetensors({"t": ONE["t"] | {"data_offsets": [-8, 0]}}, b"\0" * 8),
+        "not whole numbers",
+    ),
+    "a gap": (
+        samples.safetensors({"t": ONE["t"] | {"data_offsets": [8, 16]}}, b"\0" * 16),
+        "lies at 8..16",
+    ),
+    "an overlap": (
+        samples.safetensors(ONE | {"u": ONE["t"] | {"data_offsets": [4, 12]}}, b"\0" * 12),
+        "tensor u lies at 4..12",
+    ),
     "the same bytes twice": (samples.safetensors(ONE | {"u": ONE["t"]}, b"\0" * 8), "does not fit"),
     "bytes at the end": (samples.safetensors(ONE, b"\0" * 9), "the file at"),
     "a cut tensor": (samples.safetensors(ONE, b"\0" * 7), "the file at"),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("attack", HEADERS)

@@ -1,4 +1,4 @@
-"""Killed, full, read-only, at once: an artifact is absent or whole, and a rerun gives the same bytes."""
+"""Whatever happens, an artifact is absent or whole, and a rerun gives the same bytes."""
 
 from __future__ import annotations
 
@@ -24,10 +24,25 @@ pytestmark = pytest.mark.slow
 PUBLISH = [sys.executable, "-m", "tests.data_contracts.publishing"]
 DRAFT = f"drafts/raw_documents-{publishing.IDENTITY.id}/files"
 TOUCHED = [
-    "", "objects", "objects/raw_documents", f"objects/raw_documents/{publishing.IDENTITY.id}", DRAFT,
-    *(f"{DRAFT}/{name}" for name in ("failures", "documents", "warc", "failures/part-00000.parquet", "failures/part-00001.parquet",
-                                     "documents/part-00000.parquet", "warc/a.warc.gz", "manifest.json")),
-]  # fmt: skip
+    "",
+    "objects",
+    "objects/raw_documents",
+    f"objects/raw_documents/{publishing.IDENTITY.id}",
+    DRAFT,
+    *(
+        f"{DRAFT}/{name}"
+        for name in (
+            "failures",
+            "documents",
+            "warc",
+            "failures/part-00000.parquet",
+            "failures/part-00001.parquet",
+            "documents/part-00000.parquet",
+            "warc/a.warc.gz",
+            "manifest.json",
+        )
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -284,7 +299,9 @@ from data_contracts.files import listing
 from data_contracts.store.refs import FolderStorage, Ref, Refs
 refs = Refs(FolderStorage(Path(sys.argv[1])))
 for n in range(40):
-    ref = Ref(artifact_type="tokenizer", id=f"{int(sys.argv[2]):012x}{n:012x}", at="now", run="r", stage="s", settings={}, as_of=None)
+    id = f"{int(sys.argv[2]):012x}{n:012x}"
+    facts = {"at": "now", "run": "r", "stage": "s", "settings": {}, "as_of": None}
+    ref = Ref(artifact_type="tokenizer", id=id, **facts)
     assert refs.set("demo", "output", ref)
 """
 

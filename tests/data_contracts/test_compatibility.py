@@ -17,8 +17,13 @@ FILE = {
     "physicalType": "file",
     "required": False,
 }
-PLACE = {"name": "place", "logicalType": "object", "physicalType": "struct", "required": False,
-         "properties": [NEW, NEW | {"name": "city"}]}  # fmt: skip
+PLACE = {
+    "name": "place",
+    "logicalType": "object",
+    "physicalType": "struct",
+    "required": False,
+    "properties": [NEW, NEW | {"name": "city"}],
+}
 
 
 def options(index, **values):
@@ -35,41 +40,98 @@ def conserved(contract):
 
 
 TABLE = [
-    # change                                                      where               what                        breaking
-    (lambda c: None,                                              None,               None,                       None),
-    (lambda c: columns(c).reverse(),                              None,               None,                       None),
-    (lambda c: columns(c).append(NEW),                            "rows.note",        "nullable column added",    False),
-    (lambda c: columns(c).append(NEW | {"required": True}),       "rows.note",        "required column added",    True),
-    (lambda c: columns(c).pop(KIND),                              "rows.kind",        "column removed",           True),
-    (lambda c: columns(c)[SIZE].update(physicalType="int64"),     "rows.size",        "type int32 → int64",       True),
-    (lambda c: columns(c)[SIZE].update(required=False),           "rows.size",        "now nullable",             True),
-    (lambda c: columns(c)[KIND].update(required=True),            "rows.kind",        "now required",             True),
-    (lambda c: columns(c)[0].update(unique=False),                "rows.id",          "no longer unique",         False),
-    (lambda c: columns(c)[SIZE].update(unique=True),              "rows.size",        "now unique",               True),
-    (options(SIZE, minimum=-5),                                   "rows.size",        "minimum 0 → -5",           False),
-    (options(SIZE, minimum=1),                                    "rows.size",        "minimum 0 → 1",            True),
-    (options(SIZE, maximum=200),                                  "rows.size",        "maximum 100 → 200",        False),
-    (options(SIZE, maximum=50),                                   "rows.size",        "maximum 100 → 50",         True),
-    (lambda c: columns(c)[SIZE]["logicalTypeOptions"].pop("minimum"), "rows.size",    "minimum 0 → None",         False),
-    (lambda c: columns(c)[KIND].update(logicalTypeOptions={"maxLength": 9}), "rows.kind", "maxLength None → 9",   True),
-    (options(TAGS, minItems=2),                                   "rows.tags",        "minItems 1 → 2",           True),
-    (options(TAGS, minItems=0),                                   "rows.tags",        "minItems 1 → 0",           False),
-    (lambda c: columns(c)[TAGS]["items"].update(logicalTypeOptions={"pattern": "^a"}), "rows.tags[]", "pattern ^[a-z]+$ → ^a", True),
-    (lambda c: columns(c)[TAGS]["items"].update(physicalType="large_string"), "rows.tags[]", "type string → large_string", True),
-    (choices("a", "b", "c"),                                      "rows.kind",        "choice c added",           False),
-    (choices("a"),                                                "rows.kind",        "choice b removed",         True),
-    (lambda c: columns(c)[KIND].pop("enum"),                      "rows.kind",        "no longer one of a list",  True),
-    (lambda c: columns(c)[0].update(enum=[{"value": "x"}]),       "rows.id",          "now one of x",             True),
-    (lambda c: c["schema"].append(c["schema"][0] | {"name": "more", "physicalName": "more/*.parquet"}), "more", "table added", True),
-    (lambda c: c["schema"].pop(0),                                "rows",             "table removed",            True),
-    (lambda c: c["schema"][1]["properties"].append(FILE),         "file more",        "optional file added",      False),
-    (lambda c: c["schema"][1]["properties"].append(FILE | {"required": True}), "file more", "required file added", True),
-    (lambda c: c["schema"].pop(1),                                "file notes",       "file removed",             True),
-    (lambda c: c["schema"][1]["properties"][0].update(physicalName="*.md"), "file notes", "*.txt → *.md",         True),
-    (lambda c: c["schema"][1]["properties"][0].update(required=True), "file notes",   "now required",             True),
-    (custom("rules", ["gguf_header_is_readable"]),                "rule gguf_header_is_readable", "added",        True),
-    (conserved,                                                   "conservation",     "changed",                  True),
-]  # fmt: skip
+    # (change, where, what, is it breaking?)
+    (lambda c: None, None, None, None),
+    (lambda c: columns(c).reverse(), None, None, None),
+    (lambda c: columns(c).append(NEW), "rows.note", "nullable column added", False),
+    (
+        lambda c: columns(c).append(NEW | {"required": True}),
+        "rows.note",
+        "required column added",
+        True,
+    ),
+    (lambda c: columns(c).pop(KIND), "rows.kind", "column removed", True),
+    (
+        lambda c: columns(c)[SIZE].update(physicalType="int64"),
+        "rows.size",
+        "type int32 → int64",
+        True,
+    ),
+    (lambda c: columns(c)[SIZE].update(required=False), "rows.size", "now nullable", True),
+    (lambda c: columns(c)[KIND].update(required=True), "rows.kind", "now required", True),
+    (lambda c: columns(c)[0].update(unique=False), "rows.id", "no longer unique", False),
+    (lambda c: columns(c)[SIZE].update(unique=True), "rows.size", "now unique", True),
+    (options(SIZE, minimum=-5), "rows.size", "minimum 0 → -5", False),
+    (options(SIZE, minimum=1), "rows.size", "minimum 0 → 1", True),
+    (options(SIZE, maximum=200), "rows.size", "maximum 100 → 200", False),
+    (options(SIZE, maximum=50), "rows.size", "maximum 100 → 50", True),
+    (
+        lambda c: columns(c)[SIZE]["logicalTypeOptions"].pop("minimum"),
+        "rows.size",
+        "minimum 0 → None",
+        False,
+    ),
+    (
+        lambda c: columns(c)[KIND].update(logicalTypeOptions={"maxLength": 9}),
+        "rows.kind",
+        "maxLength None → 9",
+        True,
+    ),
+    (options(TAGS, minItems=2), "rows.tags", "minItems 1 → 2", True),
+    (options(TAGS, minItems=0), "rows.tags", "minItems 1 → 0", False),
+    (
+        lambda c: columns(c)[TAGS]["items"].update(logicalTypeOptions={"pattern": "^a"}),
+        "rows.tags[]",
+        "pattern ^[a-z]+$ → ^a",
+        True,
+    ),
+    (
+        lambda c: columns(c)[TAGS]["items"].update(physicalType="large_string"),
+        "rows.tags[]",
+        "type string → large_string",
+        True,
+    ),
+    (choices("a", "b", "c"), "rows.kind", "choice c added", False),
+    (choices("a"), "rows.kind", "choice b removed", True),
+    (lambda c: columns(c)[KIND].pop("enum"), "rows.kind", "no longer one of a list", True),
+    (lambda c: columns(c)[0].update(enum=[{"value": "x"}]), "rows.id", "now one of x", True),
+    (
+        lambda c: c["schema"].append(
+            c["schema"][0] | {"name": "more", "physicalName": "more/*.parquet"}
+        ),
+        "more",
+        "table added",
+        True,
+    ),
+    (lambda c: c["schema"].pop(0), "rows", "table removed", True),
+    (
+        lambda c: c["schema"][1]["properties"].append(FILE),
+        "file more",
+        "optional file added",
+        False,
+    ),
+    (
+        lambda c: c["schema"][1]["properties"].append(FILE | {"required": True}),
+        "file more",
+        "required file added",
+        True,
+    ),
+    (lambda c: c["schema"].pop(1), "file notes", "file removed", True),
+    (
+        lambda c: c["schema"][1]["properties"][0].update(physicalName="*.md"),
+        "file notes",
+        "*.txt → *.md",
+        True,
+    ),
+    (
+        lambda c: c["schema"][1]["properties"][0].update(required=True),
+        "file notes",
+        "now required",
+        True,
+    ),
+    (custom("rules", ["gguf_header_is_readable"]), "rule gguf_header_is_readable", "added", True),
+    (conserved, "conservation", "changed", True),
+]
 
 
 @pytest.mark.parametrize(("change", "where", "what", "breaking"), TABLE)

@@ -32,7 +32,7 @@ def test_every_contract_is_valid_under_the_schema_of_the_standard(path):
 
 @pytest.fixture(scope="session")
 def datacontract() -> str:
-    """The program of datacontract-cli. It wants other versions of our dependencies, so it has an environment of its own."""
+    """The program of datacontract-cli, in another environment: it needs other dependencies."""
     given = os.environ.get("GROUNDUP_DATACONTRACT")
     if given:
         return given
@@ -59,7 +59,8 @@ from datacontract.data_contract import DataContract
 for path in sys.argv[1:]:
     found = DataContract(data_contract_file=path).lint()
     if found.result.value != "passed":
-        sys.exit(f"{path}: {[check.reason for check in found.checks if check.result.value != 'passed']}")
+        reasons = [check.reason for check in found.checks if check.result.value != "passed"]
+        sys.exit(f"{path}: {reasons}")
 """
 
 

@@ -65,7 +65,7 @@ def test_missing_stray_and_linked_files_are_all_told_at_once(artifact, tmp_path)
         f"{TENSORS} is a link",
     ):
         assert told in error.value.why
-    assert f"mv {artifact.path}/.stray ." in error.value.fix
+    assert f"mv -n {artifact.path}/.stray ./.stray.moved-aside-" in error.value.fix
     assert (
         f"groundup rm {artifact}   (keeps it aside)   then groundup stage test --name NAME"
         in error.value.fix

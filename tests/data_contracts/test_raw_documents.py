@@ -24,7 +24,7 @@ FETCH = {
 
 @pytest.fixture
 def old(tmp_path) -> Artifact:
-    """An artifact of a release that knew version 1 only: two fetched pages and, between them, a local file."""
+    """An artifact of version 1: two fetched pages and, between them, a local file."""
     (tmp_path / "contracts" / "raw_documents").mkdir(parents=True)
     shutil.copy(ROOT / "raw_documents" / "v1.yaml", tmp_path / "contracts" / "raw_documents")
     store = Store(tmp_path / "store", Contracts(tmp_path / "contracts", {}))

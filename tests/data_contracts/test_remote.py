@@ -1,4 +1,4 @@
-"""The same store behind a URL: against a real S3 API, from two machines (two caches), killed between uploads, damaged."""
+"""A store behind a URL, with a real S3 API: two machines, kills between uploads, damage."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ print("made" if made else "reused", artifact.manifest.content)
 
 
 class Bucket:
-    """An S3 server in this process. `before_put` is called with the number of each PUT, before it takes effect."""
+    """An S3 server in this process. `before_put` gets the number of each PUT before its effect."""
 
     def __init__(self) -> None:
         from moto.server import DomainDispatcherApplication, create_backend_app
@@ -73,7 +73,7 @@ def server() -> Iterator[Bucket]:
 
 @pytest.fixture
 def s3(server, monkeypatch, request) -> str:
-    """URL of a fresh prefix in a bucket; credentials in the environment, as a user would have them."""
+    """URL of a fresh prefix in a bucket. The credentials are in the environment, as for a user."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", server.endpoint)
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "user")
@@ -337,7 +337,9 @@ from data_contracts.store.refs import Ref, Refs
 from data_contracts.store.remote import Bucket
 refs = Refs(Bucket(sys.argv[1]))
 for n in range(8):
-    ref = Ref(artifact_type="tokenizer", id=f"{int(sys.argv[2]):012x}{n:012x}", at="now", run="r", stage="s", settings={}, as_of=None)
+    id = f"{int(sys.argv[2]):012x}{n:012x}"
+    facts = {"at": "now", "run": "r", "stage": "s", "settings": {}, "as_of": None}
+    ref = Ref(artifact_type="tokenizer", id=id, **facts)
     assert refs.set("demo", "output", ref)
 """
 

@@ -1,4 +1,4 @@
-"""Every rule of every column of every table, broken alone: the error names that column, rule, file and row, and nothing else."""
+"""Every rule of every column, broken alone: the error names column, rule, file and row only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABLES = [
 def written(
     folder: Path, artifact_type: str, name: str, *shards: list[dict], first: int = 0
 ) -> list[str]:
-    """What is told of the shards and of those before the first of them, by the writer or by the check."""
+    """The problems that the writer or the check reports."""
     try:
         for number, rows in enumerate(shards, first):
             with TableWriter(
@@ -135,7 +135,8 @@ def test_all_differences_of_a_schema_are_told_at_once(tmp_path):
     told = rewritten(tmp_path, "eval_items", "pages", change)
     assert told == [
         "pages/part-00000.parquet: column 'title' is missing",
-        "pages/part-00000.parquet: column 'text' is missing; found 'txt', which is not in the contract",
+        "pages/part-00000.parquet: column 'text' is missing; "
+        "found 'txt', which is not in the contract",
         "pages/part-00000.parquet: column 'txt' is not in the contract",
     ]
 
@@ -150,8 +151,8 @@ def test_a_rule_that_many_rows_break_is_told_once_with_their_number(tmp_path):
     ]
     (told,) = written(tmp_path, "eval_items", "items", *rows)
     assert (
-        told
-        == "items/part-00000.parquet row 0: items.answer breaks minimum: -1 is below 0 (and 9 more rows)"
+        told == "items/part-00000.parquet row 0: items.answer breaks minimum: "
+        "-1 is below 0 (and 9 more rows)"
     )
 
 
@@ -163,8 +164,8 @@ def test_a_duplicate_names_the_row_that_has_the_key_already(tmp_path):
     second[3]["id"] = first[2]["id"]
     (told,) = written(tmp_path, "eval_items", "pages", first, second)
     assert (
-        told
-        == "pages/part-00001.parquet row 3: pages.id breaks unique: the same key is in pages/part-00000.parquet row 2"
+        told == "pages/part-00001.parquet row 3: pages.id breaks unique: "
+        "the same key is in pages/part-00000.parquet row 2"
     )
 
 
@@ -179,7 +180,8 @@ def test_many_duplicates_are_found_across_batches_and_files(tmp_path):
         [steps[19_999], *good_rows(current("checkpoint"), "metrics", 1, 20_000)],
     )
     assert told.endswith(
-        "metrics/part-00001.parquet row 0: metrics.step breaks unique: the same key is in metrics/part-00000.parquet row 19999"
+        "metrics/part-00001.parquet row 0: metrics.step breaks unique: "
+        "the same key is in metrics/part-00000.parquet row 19999"
     )
 
 
@@ -196,13 +198,42 @@ schema:
     physicalType: table
     logicalType: object
     properties:
-      - {name: grid, logicalType: array, physicalType: list, required: false, logicalTypeOptions: {maxItems: 3}, items:
-          {name: item, logicalType: array, physicalType: list, required: false, items:
-            {name: item, logicalType: integer, physicalType: int32, required: true, logicalTypeOptions: {minimum: 0, maximum: 9}}}}
-      - {name: place, logicalType: object, physicalType: struct, required: false, properties: [
-          {name: city, logicalType: string, physicalType: string, required: true, logicalTypeOptions: {minLength: 1}},
-          {name: tags, logicalType: array, physicalType: list, required: false, items:
-            {name: item, logicalType: string, physicalType: string, required: false, enum: [{value: a}, {value: "{b}"}]}}]}
+      - name: grid
+        logicalType: array
+        physicalType: list
+        required: false
+        logicalTypeOptions: {maxItems: 3}
+        items:
+          name: item
+          logicalType: array
+          physicalType: list
+          required: false
+          items:
+            name: item
+            logicalType: integer
+            physicalType: int32
+            required: true
+            logicalTypeOptions: {minimum: 0, maximum: 9}
+      - name: place
+        logicalType: object
+        physicalType: struct
+        required: false
+        properties:
+          - name: city
+            logicalType: string
+            physicalType: string
+            required: true
+            logicalTypeOptions: {minLength: 1}
+          - name: tags
+            logicalType: array
+            physicalType: list
+            required: false
+            items:
+              name: item
+              logicalType: string
+              physicalType: string
+              required: false
+              enum: [{value: a}, {value: "{b}"}]
 """
 
 

@@ -39,8 +39,8 @@ def test_a_violation_names_column_rule_file_and_row_and_publishes_nothing(publis
         publish("conversations", conversations=[CHAT, bad, CHAT])
     told = str(error.value)
     assert (
-        "part-00000.parquet row 1: conversations.split breaks enum: 'test' is none of train, heldout"
-        in told
+        "part-00000.parquet row 1: conversations.split breaks enum: "
+        "'test' is none of train, heldout" in told
     )
     assert "row 1: conversations.messages breaks minItems" in told
     assert "row 2: conversations.id breaks unique" in told

@@ -1,4 +1,4 @@
-"""Old artifacts under new contracts and new ones under old: read, read with a note, or refused by name."""
+"""Old artifacts under new contracts, and new ones under old: read, read with a note, or refused."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ def test_a_newer_minor_version_is_read_without_its_new_columns_and_with_a_note(t
     store = newer_artifact(tmp_path, "1.1.0", with_note)
     found = store.find("new/pages", verify=True)
     assert (
-        found.require(1)
-        == f"{found} was written under contract 1.1.0, newer than 1.0.0: columns that it added are left out"
+        found.require(1) == f"{found} was written under contract 1.1.0, newer than 1.0.0: "
+        "columns that it added are left out"
     )
     assert found.read("rows").to_pylist() == [ROW]
     assert found.check() == 1

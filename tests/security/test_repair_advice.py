@@ -24,6 +24,7 @@ from flows.cli import artifact_commands
 from tests.security import stores
 from tests.security.another_user import as_nobody, give_to_nobody, open_folder
 from tests.security.stores import CLEAN, RAW, Entries, manifest_key, ref_key
+from tests.security.test_moved_aside import everything, folder_with_files_of_the_same_names
 
 
 @pytest.fixture
@@ -236,29 +237,25 @@ DAMAGES: list[Callable[[Store], None]] = [
 ]
 
 
-def everything(root: Path) -> dict[str, bytes]:
-    """All files of a store, by path."""
-    return {str(path): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_no_advice_deletes_anything_and_following_it_loses_nothing(
     store: Store, damage: Callable[[Store], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stores.fill(store)
     damage(store)
-    before = sorted(everything(store.root).values())
+    own = folder_with_files_of_the_same_names(store)
+    before = sorted(everything(store.root.parent).values())
     fix = advice(store.root, f"demo/{RAW}")
     assert fix
     assert "rm -" not in fix
     assert fix.isprintable()
     for command in (part for part in fix.split("; ") if "mv " in part):
-        subprocess.run(["bash", "-c", command[command.index("mv ") :]], cwd=store.root, check=True)
+        subprocess.run(["bash", "-c", command[command.index("mv ") :]], cwd=own, check=True)
     if "groundup rm " in fix:
         target = fix.partition("groundup rm ")[2].split()[0]
         monkeypatch.setenv("GROUNDUP_STORE", str(store.root))
         artifact_commands.rm(target, yes=True)
-    after = sorted(everything(store.root).values())
+    after = sorted(everything(store.root.parent).values())
     assert [data for data in before if data not in after] == [], (
         "what was there is still there, somewhere"
     )
@@ -269,7 +266,7 @@ def test_what_does_not_belong_is_moved_out_and_the_artifact_is_sound(store: Stor
     damage_escapes(store)
     fix = advice(store.root, f"demo/{RAW}")
     assert fix
-    assert fix.startswith("move it out of the artifact: mv $'")
+    assert fix.startswith("move it out of the artifact: mv -n $'")
     subprocess.run(["bash", "-c", fix.partition(": ")[2]], cwd=store.root, check=True)
     assert advice(store.root, f"demo/{RAW}") is None
 

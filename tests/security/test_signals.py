@@ -70,7 +70,7 @@ from types import SimpleNamespace
 import stages
 
 def run(config, *, out, report, **inputs):
-    (Path(out.place) / f"{os.environ['RANK']}.rank").write_text(str(os.getpid()))
+    (Path(out.folder) / f"{os.environ['RANK']}.rank").write_text(str(os.getpid()))
     time.sleep(600)
 
 stages.stage = lambda name: SimpleNamespace(

@@ -81,14 +81,14 @@ def test_a_link_in_a_store_is_one_error_and_what_it_leads_to_stays(
 ) -> None:
     raw = filled.find(f"demo/{RAW}")
     if LINKED[linked] == "publish":
-        shutil.rmtree(raw.place)
+        shutil.rmtree(raw.folder)
     link = filled.root / linked.replace("ID", raw.id)
     plant(link, victim)
     before = contents(victim)
     with pytest.raises(ArtifactError, match=f"is a link to {victim}") as error:
         use(filled, raw, LINKED[linked])
     assert error.value.what == str(link)
-    assert error.value.fix.startswith(f"move it away: mv {link} .")
+    assert error.value.fix.startswith(f"move it away: mv -n {link} ./{link.name}.moved-aside-")
     assert contents(victim) == before
     assert not list(victim.rglob("*.json"))
 
@@ -123,14 +123,14 @@ def test_one_link_in_an_artifacts_stead_hides_no_other_artifact(
 ) -> None:
     raw = filled.find(f"demo/{RAW}")
     other = stores.publish_raw(filled, "other")
-    plant(raw.place, victim)
+    plant(raw.folder, victim)
     assert (RAW, other.id) in filled.ids()
     assert verify(filled.find(other.id), Held.by(filled)).seal == "unsealed"
 
 
 def test_a_link_that_was_removed_does_not_come_back(filled: Store, victim: Path) -> None:
     raw = filled.find(f"demo/{RAW}")
-    plant(raw.place, victim)
+    plant(raw.folder, victim)
     artifact_commands.rm(str(raw), yes=True)
     with pytest.raises(ArtifactError, match="is a link to"):
         artifact_commands.rm(str(raw), restore=True)
@@ -138,7 +138,7 @@ def test_a_link_that_was_removed_does_not_come_back(filled: Store, victim: Path)
 
 def test_a_pipe_among_what_a_stage_kept_is_refused_before_it_is_opened(filled: Store) -> None:
     raw = filled.find(f"demo/{RAW}")
-    shutil.rmtree(raw.place)
+    shutil.rmtree(raw.folder)
     scratch = filled.root / "drafts" / f"{RAW}-{raw.id}" / "scratch"
     scratch.mkdir(parents=True)
     os.mkfifo(scratch / "journal")
@@ -158,7 +158,7 @@ def test_what_stands_in_the_way_is_named_with_the_command_that_moves_it(
     filled: Store, place: str
 ) -> None:
     raw = filled.find(f"demo/{RAW}")
-    shutil.rmtree(raw.place)
+    shutil.rmtree(raw.folder)
     path = filled.root / place.replace("ID", raw.id)
     if path.is_dir():
         shutil.rmtree(path)
@@ -169,7 +169,9 @@ def test_what_stands_in_the_way_is_named_with_the_command_that_moves_it(
         path.write_text("")
     with pytest.raises(ArtifactError, match=r"where a (file|folder) should be") as error:
         use(filled, raw, "point" if place.startswith("refs") else "publish")
-    assert error.value.fix.startswith(f"move away what is there: mv {path} .")
+    assert error.value.fix.startswith(
+        f"move away what is there: mv -n {path} ./{path.name}.moved-aside-"
+    )
 
 
 def test_one_module_alone_deletes_folders_of_a_store() -> None:

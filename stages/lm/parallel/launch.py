@@ -123,7 +123,7 @@ def _torchrun(
         "config": config.model_dump(mode="json"),
         "inputs": {name: str(artifact.path) for name, artifact in inputs.items()},
         "artifact_type": out.artifact_type,
-        "draft": str(out.place),
+        "draft": str(out.folder),
     }
     job.write_text(json.dumps(values), "utf-8")
     with (
