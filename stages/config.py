@@ -8,11 +8,13 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, Self, get_args
 
+import regex
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from data_contracts import ConfigError
+from data_contracts import ConfigError, InputError
 from data_contracts.credentials import ADVICE, holds_credentials, masked
 from data_contracts.foreign_text import brief
 from stages.renamed_settings import with_frozen_keys, with_new_names
@@ -20,6 +22,10 @@ from stages.renamed_settings import with_frozen_keys, with_new_names
 Where = tuple[int | str, ...]
 
 MOST_MISTAKES = 20  # that are told at once; a file that is no recipe may have thousands
+MAX_SEARCH_SECONDS = 1.0  # of processor time, for one pattern in one text
+
+# Escapes are matched first, so that the brace of \{ or \N{DIGIT ONE} is left as it is.
+_BRACE = re.compile(r"\\N\{[^}]*\}|\\.|\{(?!\d*,?\d*\})", re.DOTALL)
 _LONGEST_KEY = 100  # characters; to look for keys that are near takes the square of it
 
 
@@ -31,17 +37,47 @@ def execution(default: Any, description: str, **bounds: Any) -> Any:
 def _checked_pattern(value: str) -> str:
     try:
         re.compile(value)
-    except re.error as error:
+        _compiled(value)
+    except (re.error, regex.error) as error:
         raise ValueError(f"{value!r} is not a regular expression: {error}") from None
     return value
+
+
+@lru_cache(maxsize=1024)
+def _compiled(pattern: str) -> Any:
+    """`pattern`, in the syntax of `re`, for the package `regex`, whose searches accept a time limit.
+
+    A brace that is no repetition is a literal in `re`; `regex` would read {e} as an approximate match.
+    """
+    return regex.compile(_BRACE.sub(_with_literal_brace, pattern))
+
+
+def _with_literal_brace(match: re.Match[str]) -> str:
+    return r"\{" if match[0] == "{" else match[0]
 
 
 RegularExpression = Annotated[str, AfterValidator(_checked_pattern)]
 
 
 def any_found(patterns: Iterable[str], text: str) -> bool:
-    """Whether one of `patterns` is found in `text`. Each is searched by itself, so that its flags are its own."""
-    return any(re.search(pattern, text) for pattern in patterns)
+    """Whether one of `patterns` is found in `text`. Each pattern has its own flags.
+
+    Raises:
+        InputError: A search takes longer than `MAX_SEARCH_SECONDS`.
+    """
+    return any(_is_found(pattern, text) for pattern in patterns)
+
+
+def _is_found(pattern: str, text: str) -> bool:
+    try:
+        return _compiled(pattern).search(text, timeout=MAX_SEARCH_SECONDS) is not None
+    except TimeoutError:
+        raise InputError(
+            f"pattern {brief(pattern)}",
+            f"the search in {brief(text)} took more than {MAX_SEARCH_SECONDS:g} s",
+            "simplify this pattern in the settings: nested or overlapping repetitions, such as"
+            " (a+)+ or (a|a)*, try every way of dividing the text",
+        ) from None
 
 
 class Settings(BaseModel):

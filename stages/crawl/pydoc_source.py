@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Self
 
 from data_contracts import InputError
+from stages.config import any_found
 from stages.crawl.config import PydocSource
 from stages.crawl.fetch import Answer, FetchError, WebFetcher
 from stages.documentation_server import ORIGIN
@@ -45,15 +46,14 @@ class Scope:
         self._names = (
             sys.stdlib_module_names | set(source.packages) | {"index", "topics", "keywords"}
         )
-        self._skip = [re.compile(pattern) for pattern in source.skip]
+        self._skip = source.skip
 
     def __call__(self, url: str) -> bool:
         match = _PAGE.fullmatch(url)
         if match is None or (module := match["module"]) is None:
             return match is not None
-        return module.partition(".")[0] in self._names and not any(
-            pattern.search(module) for pattern in self._skip
-        )
+        is_known = module.partition(".")[0] in self._names
+        return is_known and not any_found(self._skip, module)
 
 
 def refusal(answer: Answer) -> str | None:

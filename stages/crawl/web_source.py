@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -13,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from data_contracts import Draft, InputError
+from stages.config import any_found
 from stages.crawl import pydoc_source
 from stages.crawl.archive import Archive, Record
 from stages.crawl.config import PydocSource, WebSource
@@ -86,11 +86,10 @@ async def _crawl_web(
         f"{scheme}://{urlsplit(seed).netloc}/" for seed in seeds for scheme in ("http", "https")
     }  # sites move to https
     prefixes = tuple({canonical(prefix) for prefix in source.scope} or hosts)
-    skip = [re.compile(pattern) for pattern in source.skip]
     start = frozenset(seeds)
     rules = Rules(
         within=lambda url: not is_documentation_server(url)
-        and (url in start or (url.startswith(prefixes) and not any(pattern.search(url) for pattern in skip))),
+        and (url in start or (url.startswith(prefixes) and not any_found(source.skip, url))),
         max_pages=source.max_pages, max_pages_per_host=source.max_pages_per_host, max_depth=source.max_depth,
         page_bytes=source.max_page_bytes, seconds=source.max_minutes * 60, delay=source.delay_seconds, at_once=source.per_host,
         connections=source.connections, respect_robots=source.respect_robots, honour_opt_out=source.honour_opt_out,
