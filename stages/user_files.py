@@ -22,6 +22,7 @@ from stages.execution.apart import rows_apart
 Row = tuple[int, Any, str | None]  # number from 1, value, what is wrong with the row itself
 
 LONGEST = 4 << 20  # bytes of a row of JSON, which takes up to twenty times that in memory
+MAX_DENSE_ROWS = 1_000_000  # a Parquet file with more rows may not have more rows than bytes
 _BATCH_ROWS, _BATCH_BYTES = 256, 1 << 20
 
 
@@ -97,11 +98,16 @@ def _start(line: bytes) -> str:
 def _parquet(path: str, file: Path) -> Iterator[Row | None]:
     """Rows, and None after many bytes of them. Runs in a process of its own."""
     number = 0
+    max_rows = max(MAX_DENSE_ROWS, file.stat().st_size)
     try:
         with pq.ParquetFile(file) as table:
+            if table.metadata.num_rows > max_rows:
+                raise _too_many_rows(path, table.metadata.num_rows, file)
             for batch in table.iter_batches(_fitting(table), use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
+                    if number > max_rows:  # the metadata may state fewer rows than there are
+                        raise _too_many_rows(path, number, file)
                     yield number, row, None
                 if batch.nbytes > _BATCH_BYTES:
                     yield None
@@ -109,6 +115,16 @@ def _parquet(path: str, file: Path) -> Iterator[Row | None]:
         raise MemoryError from None
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
+
+
+def _too_many_rows(path: str, rows: int, file: Path) -> InputError:
+    size = file.stat().st_size
+    return InputError(
+        f"file {path}",
+        f"holds {rows:,} or more rows in {size:,} bytes; rows with text take more than a byte each,"
+        " so these are empty or all the same",
+        "replace the file, or leave it out",
+    )
 
 
 def _fitting(table: pq.ParquetFile) -> int:

@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from data_contracts import InputError
 from data_contracts.foreign_text import listed
 from stages.crawl import warc_files
 from stages.crawl.config import FilesSource
-from stages.crawl.items import Begun, Item, Items, Taking
+from stages.crawl.items import Begun, Document, Failure, Item, Items, Taking
 from stages.crawl.local_files import unreadable
 from stages.crawl.unpacking import Bound, lines, opened
 from stages.execution.apart import too_large
@@ -33,6 +34,7 @@ WHOLE = {
 LINE_TIMES = 4  # a line of JSON may be so many times as long as the longest document: escapes, and other fields
 _BATCH_BYTES = 8 << 20  # of a Parquet column, as its own metadata has it
 _BATCH_ROWS = 256
+MAX_FAILURES = 1_000_000  # rows of one file without a document, if more than rows with one
 _LONGEST_WHY = 500  # characters
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _DAMAGE = (
@@ -59,7 +61,7 @@ def read(source: FilesSource, files: list[Path]) -> Items:
         yield Begun(number, str(path))
         yield None
         try:
-            yield from reader(source, path)
+            yield from _bounded(path, reader(source, path))
         except _DAMAGE as error:
             raise _damaged(path, error) from None
         except PermissionError as error:
@@ -68,6 +70,34 @@ def read(source: FilesSource, files: list[Path]) -> Items:
             raise too_large(
                 str(path), "needs more memory at once than reading a file may take"
             ) from None
+
+
+def _bounded(path: Path, items: Iterator[Item]) -> Iterator[Item]:
+    """The items of one file, unless nearly all of a great many rows are unusable.
+
+    A few kilobytes of Parquet may hold billions of rows without text.
+
+    Raises:
+        InputError: More than `MAX_FAILURES` rows give no document, and fewer rows give one.
+    """
+    documents = 0
+    reasons: Counter[str] = Counter()
+    example = ""
+    for item in items:
+        if isinstance(item, Failure):
+            reasons[item.reason] += 1
+            example = example or f"{item.url}: {item.detail}"[:_LONGEST_WHY]
+        elif isinstance(item, Document):
+            documents += 1
+        if reasons.total() > max(MAX_FAILURES, documents):
+            counts = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+            raise InputError(
+                str(path),
+                f"{reasons.total():,} rows give no document ({counts}) and {documents:,} rows"
+                f" give one, so the rest is not read; the first of them is {example}",
+                "check text_field, or leave the file out of crawl.sources",
+            )
+        yield item
 
 
 def is_small(files: list[Path], most: int = 4 << 20) -> bool:
@@ -173,7 +203,7 @@ def _no_column(source: FilesSource, path: Path, names: list[str]) -> InputError:
 
 def _read_parquet(source: FilesSource, path: Path) -> Iterator[Item]:
     taking, bound = _taking(source), Bound(path)
-    with pq.ParquetFile(path, buffer_size=1 << 20) as file:
+    with _parquet(path) as file:
         names = file.schema_arrow.names
         if source.text_field not in names:
             raise _no_column(source, path, names)
@@ -183,6 +213,15 @@ def _read_parquet(source: FilesSource, path: Path) -> Iterator[Item]:
             for value in batch.column(0):
                 number += 1
                 yield taking.row(f"{path.as_uri()}#{number}", value.as_py())
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, buffer_size=1 << 20)
+    except (PermissionError, MemoryError):
+        raise
+    except (OSError, pa.ArrowException) as error:  # Thrift raises a plain OSError for a bad footer
+        raise _damaged(path, error) from None
 
 
 def _batches(path: Path, file: pq.ParquetFile, column: str) -> Iterator[pa.RecordBatch]:
