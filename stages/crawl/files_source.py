@@ -79,7 +79,14 @@ class Taken:
                     self._source, item.url, item.body, fetch=item.fetch, **item.columns
                 )
         elif isinstance(item, Failure) and (not item.claims or self._is_new(item.url)):
-            self._rows.failure(self._source, item.url, item.reason, item.detail, status=item.status)
+            self._rows.failure(
+                self._source,
+                item.url,
+                item.reason,
+                item.detail,
+                status=item.status,
+                fix=item.fix,
+            )
 
     def _is_new(self, url: str) -> bool:
         key = bytes.fromhex(digest(url))

@@ -22,13 +22,18 @@ class Document:
 
 @dataclass(frozen=True)
 class Failure:
-    """A row of `failures`. claims: a later record of the same address counts as a repetition of this one."""
+    """A row of `failures`.
+
+    claims: A later record of the same address counts as a repetition of this one.
+    fix: What repairs it, if that does not follow from the reason.
+    """
 
     url: str
     reason: str
     detail: str
     status: int | None = None
     claims: bool = False
+    fix: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,13 +63,13 @@ class Taking:
     media_type: MediaType
     most_bytes: int
 
-    def row(self, url: str, text: object, wrong: str = "") -> Item:
+    def row(self, url: str, text: object) -> Item:
         """A document if the row holds text or bytes, else a failure."""
         if isinstance(text, str):
             text = text.encode("utf-8", "surrogatepass")
         if not isinstance(text, bytes):
             found = f"{self.text_field!r} is a {type(text).__name__}, not text"
-            return Failure(url, "unreadable_row", wrong or found)
+            return Failure(url, "unreadable_row", found)
         return self.whole(url, text, self.media_type, "utf-8")
 
     def whole(self, url: str, body: bytes, media_type: str, charset: str | None) -> Item:

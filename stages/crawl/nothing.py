@@ -41,11 +41,8 @@ _TABLE = {
 _WHOLE = {"": "name files that hold text: these are empty"}
 
 
-def advice(
-    source: WebSource | PydocSource | FilesSource | DatasetSource, failed: Mapping[str, int]
-) -> str:
-    """What repairs it, for the most frequent reason of failure; failed: how often each occurred."""
-    reason = max(failed, key=failed.__getitem__) if failed else ""
+def advice(source: WebSource | PydocSource | FilesSource | DatasetSource, reason: str) -> str:
+    """What repairs it, for the most frequent reason of failure ("" if there were no rows)."""
     return " or ".join(dict.fromkeys(told.get(reason, told[""]) for told in _of(source, reason)))
 
 

@@ -28,6 +28,8 @@ class Rows:
         self._shard, self._shard_bytes = -1, 0
         self.documents: Counter[str] = Counter()  # by source
         self.failed: dict[str, Counter[str]] = {}  # by source, then reason
+        self.fixes: dict[tuple[str, str], Counter[str]] = {}  # by source and reason
+        self.examples: dict[tuple[str, str, str], str] = {}  # the first by source, reason and fix
         self.bytes = 0
         self.truncated = 0
 
@@ -77,8 +79,13 @@ class Rows:
         *,
         depth: int = 0,
         status: int | None = None,
+        fix: str = "",
     ) -> None:
-        """A row of `failures`. `detail` and `status` may be what a server or a file made up: half a surrogate pair, 999."""
+        """A row of `failures`.
+
+        `detail` and `status` may be what a server or a file made up: half a surrogate pair, 999.
+        `fix` is what repairs it, if that does not follow from the reason.
+        """
         detail = detail[:500].encode("utf-8", "replace").decode()
         status = status if status is None or 100 <= status <= 599 else None
         row = {
@@ -91,3 +98,5 @@ class Rows:
         }
         self._failures.write([row])
         self.failed.setdefault(source, Counter())[reason] += 1
+        self.fixes.setdefault((source, reason), Counter())[fix] += 1
+        self.examples.setdefault((source, reason, fix), f"{url}: {detail}")

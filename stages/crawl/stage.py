@@ -55,12 +55,16 @@ def _refuse_nothing(source: Source, rows: Rows, notes: list[str]) -> None:
         raise InputError(
             where, f"0 documents ({'; '.join(notes)})", "raise that limit; then run it again"
         )
+    if not failed:
+        is_table = isinstance(source, FilesSource | DatasetSource)
+        none = "it holds no rows and no pages" if is_table else "nothing was found to ask for"
+        raise InputError(where, f"0 documents ({none})", f"{advice(source, '')}; then run it again")
     counts = ", ".join(f"{reason} {count}" for reason, count in failed.items())
-    none = (
-        "it holds no rows and no pages"
-        if isinstance(source, FilesSource | DatasetSource)
-        else "nothing was found to ask for"
-    )
+    reason, _ = failed.most_common(1)[0]
+    fix, _ = rows.fixes[source.name, reason].most_common(1)[0]
+    example = rows.examples[source.name, reason, fix]
     raise InputError(
-        where, f"0 documents ({counts or none})", f"{advice(source, failed)}; then run it again"
+        where,
+        f"0 documents ({counts}); for example {example}",
+        f"{fix or advice(source, reason)}; then run it again",
     )

@@ -79,3 +79,88 @@ def test_a_damaged_footer_of_parquet_is_one_error(tmp_path):
             assert "a.parquet: is damaged" in message
     assert len(refusals) > 50
     assert any("Couldn't deserialize thrift" in message for message in refusals)  # an OSError
+
+
+REASONS = {
+    "UTF-16": (
+        "a.jsonl",
+        '{"text": "a"}\n'.encode("utf-16"),
+        "null bytes",
+        "convert the file to UTF-8",
+    ),
+    "UTF-16 of a table": (
+        "a.csv",
+        "text,b\na,b\n".encode("utf-16"),
+        "null bytes",
+        "convert the file to UTF-8",
+    ),
+    "lines that are not JSON": ("a.jsonl", b"hello\n", "not JSON", "one JSON object per line"),
+    "lists": ("a.jsonl", b"[1]\n", "a list, not an object", "one JSON object per line"),
+    "a line that is too long": (
+        "a.jsonl",
+        b'{"text": "' + b"a" * 5000 + b'"}\n',
+        "a line of more than 4,096 bytes",
+        "split the rows that are too large",
+    ),
+    "another field": ("a.jsonl", b'{"body": "a"}\n', "there is body", "set text_field"),
+    "two fields of the name": (
+        "a.jsonl",
+        b'{"text": "a", "text": "b"}\n',
+        "several fields 'text'",
+        "rename the fields",
+    ),
+    "two columns of the name": (
+        "a.csv",
+        b"text,text\na,b\n",
+        "has 2 columns 'text'",
+        "rename the fields",
+    ),
+    "rows without the column": (
+        "a.csv",
+        b"b,text\na\n",
+        "has 1 fields",
+        "every row as many fields",
+    ),
+    "a quote that is not closed": (
+        "a.csv",
+        b'text\n"a\n' + b"b\n" * 1000,
+        "a quote that opens in the row at line 2 is not closed until the end of the file",
+        "close that quote",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REASONS)
+def test_a_table_without_documents_says_the_reason_with_an_example(run, tmp_path, case):
+    name, data, why, fix = REASONS[case]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(InputError) as error:
+        read(run, tmp_path / name, max_page_bytes=1024)
+    assert why in error.value.why
+    assert fix in error.value.fix
+    assert ("text_field" in error.value.fix) == ("text_field" in fix or "rename" in fix)
+
+
+def test_two_columns_of_parquet_with_the_name_are_refused(run, tmp_path):
+    column = pa.array(["a"])
+    table = pa.Table.from_arrays([column, column], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(InputError, match="has 2 columns 'text'"):
+        read(run, tmp_path / "a.parquet")
+
+
+def test_a_quote_that_is_not_closed_costs_its_row_alone(run, tmp_path):
+    (tmp_path / "a.csv").write_bytes(b'text\n"one\nrow"\ntwo\n"three\nfour\n')
+    artifact = read(run, tmp_path / "a.csv")
+    assert [row["body"] for row in artifact.read("documents").to_pylist()] == [b"one\nrow", b"two"]
+    (failure,) = artifact.read("failures").to_pylist()
+    assert failure["url"].endswith("a.csv#3")
+    assert "opens in the row at line 5 is not closed" in failure["detail"]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r\n", b"\n\n"])
+def test_the_end_of_a_table_is_no_row(run, tmp_path, end):
+    (tmp_path / "a.csv").write_bytes(b'text\n"one"' + end)
+    artifact = read(run, tmp_path / "a.csv")
+    assert [row["body"] for row in artifact.read("documents").to_pylist()] == [b"one"]
+    assert artifact.rows("failures") == 0
