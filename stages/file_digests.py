@@ -7,6 +7,7 @@ system's clock would leave no trace. Remembered is in sha256.sqlite under $GROUN
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import sqlite3
@@ -31,10 +32,24 @@ def file_digests(paths: Iterable[Path], setting: str) -> dict[Path, str]:
     try:
         return _digests(paths)
     except OSError as error:
-        fix = f"make it readable for the user who runs this, or correct {setting}"
         raise InputError(
-            f"{setting}: {error.filename}", f"cannot be read: {error.strerror}", fix
+            f"{setting}: {error.filename}",
+            f"cannot be read: {error.strerror}",
+            f"{repair_of(error)}, or correct {setting}",
         ) from None
+
+
+def repair_of(error: OSError) -> str:
+    """What to do about a path that cannot be read as a plain file."""
+    if isinstance(error, IsADirectoryError):
+        return "name the files in that folder"
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return "put the file there"
+    if error.errno == errno.EINVAL:  # a pipe, a socket or a device; see regular_files
+        return "write what it gives into a plain file, and name that file"
+    if isinstance(error, PermissionError):
+        return "make it readable for the user who runs this"
+    return "replace the file"
 
 
 def _digests(paths: Iterable[Path]) -> dict[Path, str]:

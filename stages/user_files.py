@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from data_contracts import InputError
 from data_contracts.regular_files import check_regular, open_regular
 from stages.execution.apart import rows_apart
+from stages.file_digests import repair_of
 
 Row = tuple[int, Any, str | None]  # number from 1, value, what is wrong with the row itself
 
@@ -57,7 +58,10 @@ def row_address(path: str, row: int) -> str:
 
 
 def _unreadable(path: str, error: Exception) -> InputError:
-    return InputError(f"file {path}", f"cannot be read: {error}", "correct the path or the file")
+    fix = "replace the file"
+    if isinstance(error, OSError):
+        fix = repair_of(error)
+    return InputError(f"file {path}", f"cannot be read: {error}", f"{fix}, or correct the path")
 
 
 def _jsonl(file: Path) -> Iterator[Row]:
