@@ -116,3 +116,21 @@ def source(site: Site) -> Callable[..., dict[str, Any]]:
 def crawl(run: Callable[..., Any], source: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
     """crawl(max_depth=1) → the artifact."""
     return lambda **changes: run("crawl", source(**changes))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "in"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def read(run, folder):
+    def go(*patterns, **settings):
+        paths = [str(folder / pattern) for pattern in patterns or ("",)]
+        return run(
+            "crawl", {"sources": [{"kind": "files", "name": "mine", "paths": paths} | settings]}
+        )
+
+    return go
