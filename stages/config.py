@@ -1,4 +1,4 @@
-"""What every stage's settings have in common: frozen, described, checked, and clear about what bears on the result.
+"""The base of all settings: frozen, described, checked, and clear about what affects the result.
 
 The description of each field is its help on the command line and its label in the UI form.
 """
@@ -21,16 +21,19 @@ from stages.renamed_settings import with_frozen_keys, with_new_names
 
 Where = tuple[int | str, ...]
 
-MOST_MISTAKES = 20  # that are told at once; a file that is no recipe may have thousands
+MAX_MISTAKES = 20  # reported at once; a file that is not a recipe may have thousands
 MAX_SEARCH_SECONDS = 1.0  # of processor time, for one pattern in one text
 
 # Escapes are matched first, so that the brace of \{ or \N{DIGIT ONE} is left as it is.
 _BRACE = re.compile(r"\\N\{[^}]*\}|\\.|\{(?!\d*,?\d*\})", re.DOTALL)
-_LONGEST_KEY = 100  # characters; to look for keys that are near takes the square of it
+_MAX_KEY_LENGTH = 100  # finding similar keys takes the square of it
 
 
 def execution(default: Any, description: str, **bounds: Any) -> Any:
-    """A field that says where or how a stage runs (workers, devices, micro-batch). It never changes what the result is."""
+    """A field for where or how a stage runs (workers, devices, micro-batch).
+
+    It never changes the result.
+    """
     return Field(default, description=description, json_schema_extra={"execution": True}, **bounds)
 
 
@@ -45,9 +48,9 @@ def _checked_pattern(value: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> Any:
-    """`pattern`, in the syntax of `re`, for the package `regex`, whose searches accept a time limit.
+    """`pattern`, in the syntax of `re`, for the package `regex`, whose searches have a time limit.
 
-    A brace that is no repetition is a literal in `re`; `regex` would read {e} as an approximate match.
+    A brace without a repetition is a literal in `re`; `regex` reads {e} as an approximate match.
     """
     return regex.compile(_BRACE.sub(_with_literal_brace, pattern))
 
@@ -85,7 +88,7 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=False)
 
-    RENAMED: ClassVar[Mapping[str, str]] = {}  # old path → path now: see renamed_settings.py
+    RENAMED: ClassVar[Mapping[str, str]] = {}  # old path → new path; see renamed_settings.py
 
     @model_validator(mode="before")
     @classmethod
@@ -93,7 +96,10 @@ class Settings(BaseModel):
         return with_new_names(cls.RENAMED, values)
 
     def frozen_values(self, without: Iterable[str] = ()) -> dict[str, Any]:
-        """Settings as plain JSON values, under the keys that enter an artifact's id whatever the settings are called now."""
+        """Settings as plain JSON values, under the keys that enter an artifact's id.
+
+        These keys stay the same when a setting is renamed.
+        """
         values = self.model_dump(mode="json", exclude=set(without))
         for name in values:
             values[name] = _frozen(getattr(self, name), values[name])
@@ -105,7 +111,11 @@ class StageConfig(Settings):
 
     @classmethod
     def parse(cls, values: dict[str, Any], stage: str) -> Self:
-        """Settings from plain values. Raises ConfigError that tells all mistakes at once, each with the nearest valid key."""
+        """Settings from plain values.
+
+        Raises:
+            ConfigError: It lists all mistakes, each unknown key with the most similar valid one.
+        """
         config, mistakes = cls.check(values, stage)
         if config is None:
             raise ConfigError(
@@ -117,28 +127,33 @@ class StageConfig(Settings):
 
     @classmethod
     def check(cls, values: dict[str, Any], stage: str) -> tuple[Self | None, dict[Where, str]]:
-        """The settings, or None with every mistake by its path, at most `MOST_MISTAKES`.
+        """The settings, or None with the message for each mistake by its path.
 
-        An address with credentials in it is a mistake: settings go into manifests, refs and Prefect's database.
+        At most `MAX_MISTAKES` are returned. An address with credentials is a mistake, because
+        settings go into manifests, refs and Prefect's database.
         """
-        if secret := list(_with_credentials(values, ())):
+        secret = list(_with_credentials(values, ()))
+        if secret:
             text = f"is an address with credentials in it: {ADVICE}"
             return None, {
-                where: f"{_dotted(stage, where)} {text}" for where in secret[:MOST_MISTAKES]
+                where: f"{_dotted(stage, where)} {text}" for where in secret[:MAX_MISTAKES]
             }
         try:
             return cls.model_validate(values), {}
         except ValidationError as error:
-            told = error.errors()[:MOST_MISTAKES]
-            return None, {
-                e["loc"]: _mistake(cls, stage, e["loc"], e["type"], e["msg"], e["input"])
-                for e in told
-            }
+            mistakes = {}
+            for found in error.errors()[:MAX_MISTAKES]:
+                where = found["loc"]
+                mistakes[where] = _mistake(
+                    cls, stage, where, found["type"], found["msg"], found["input"]
+                )
+            return None, mistakes
 
     def identity(self) -> dict[str, Any]:
-        """The settings that bear on the result, as plain JSON values. They enter the artifact's id.
+        """The settings that affect the result, as plain JSON values. They enter the artifact's id.
 
-        A stage that reads something outside the store (a file, the installed packages) overrides this and adds its digest.
+        A stage that reads something outside the store, such as a file or the installed packages,
+        overrides this method and adds a digest of it.
         """
         return self.frozen_values(without=filter(self._is_execution, type(self).model_fields))
 
@@ -149,7 +164,7 @@ class StageConfig(Settings):
 
 
 def _frozen(value: Any, dumped: Any) -> Any:
-    """`dumped` is `value` as plain JSON; settings in it get their frozen keys."""
+    """`dumped`, which is `value` as plain JSON, with frozen keys for the settings in it."""
     if isinstance(value, Settings):
         return value.frozen_values()
     if isinstance(value, list | tuple):
@@ -163,7 +178,7 @@ def _frozen(value: Any, dumped: Any) -> Any:
 
 
 def _with_credentials(value: Any, where: Where) -> Iterator[Where]:
-    """Where among plain values there are addresses with credentials in them."""
+    """The paths of all addresses with credentials in plain values."""
     if isinstance(value, str):
         if holds_credentials(value):
             yield where
@@ -177,7 +192,7 @@ def _with_credentials(value: Any, where: Where) -> Iterator[Where]:
 
 
 def _dotted(prefix: str, where: Where) -> str:
-    return ".".join([prefix, *(str(part)[:_LONGEST_KEY] for part in where)])
+    return ".".join([prefix, *(str(part)[:_MAX_KEY_LENGTH] for part in where)])
 
 
 def _mistake(
@@ -187,7 +202,7 @@ def _mistake(
     if kind != "extra_forbidden":
         return masked(f"{path} = {brief(value)}: {message[0].lower()}{message[1:]}")
     known = _keys_at(cls, where[:-1])
-    near = difflib.get_close_matches(str(where[-1])[:_LONGEST_KEY], known, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(str(where[-1])[:_MAX_KEY_LENGTH], known, n=1, cutoff=0.5)
     return f"{path} is not a setting; " + (
         f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
     )
@@ -196,15 +211,19 @@ def _mistake(
 def _keys_at(cls: type[BaseModel], where: Where) -> list[str]:
     models = [cls]
     for part in where:
-        if fields := [
-            model.model_fields[str(part)] for model in models if str(part) in model.model_fields
-        ]:
-            models = [model for field in fields for model in _models_in(field.annotation)]
+        key = str(part)
+        fields = [model.model_fields[key] for model in models if key in model.model_fields]
+        if fields:
+            models = []
+            for field in fields:
+                models += _models_in(field.annotation)
         elif isinstance(part, str):  # the tag of a union's member
-            models = [
-                m for m in models if any(field.default == part for field in m.model_fields.values())
-            ] or models
+            models = [model for model in models if _has_default(model, part)] or models
     return list(dict.fromkeys(key for model in models for key in model.model_fields))
+
+
+def _has_default(model: type[BaseModel], value: str) -> bool:
+    return any(field.default == value for field in model.model_fields.values())
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -1,4 +1,4 @@
-"""The kinds of files that hold documents, and how each is read: row by row, in bounded pieces, in the order of the file."""
+"""The kinds of files that hold documents, and how each is read: row by row, in bounded pieces."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ WHOLE = {
     ".html": "text/html",
     ".htm": "text/html",
 }
-LINE_TIMES = 4  # a line of JSON may be so many times as long as the longest document: escapes, and other fields
-_BATCH_BYTES = 8 << 20  # of a Parquet column, as its own metadata has it
+# A line of JSON may be this many times as long as the longest document: escapes, other fields.
+LINE_TIMES = 4
+_BATCH_BYTES = 8 << 20  # of a Parquet column, according to its metadata
 _BATCH_ROWS = 256
 MAX_FAILURES = 1_000_000  # rows of one file without a document, if more than rows with one
 _LONGEST_WHY = 500  # characters
@@ -61,7 +62,8 @@ def read(source: FilesSource, files: list[Path]) -> Items:
     """All documents and failures of `files`, and which file is being read.
 
     Raises:
-        InputError: For a file of a kind that is not known, that is damaged, may not be read, or does not fit into memory.
+        InputError: A file is of an unknown kind, is damaged, may not be read, or needs too much
+            memory.
     """
     for number, path in enumerate(files):
         reader = _reader(path)
@@ -108,13 +110,13 @@ def _bounded(path: Path, items: Iterator[Item]) -> Iterator[Item]:
 
 
 def is_small(files: list[Path], most: int = 4 << 20) -> bool:
-    """Whether all files together are so small, and of such kinds, that nothing of them can grow while it is read."""
+    """Whether the files are small, and of kinds that take little memory to read."""
     plain = all(kind(path) in _GROW_LITTLE and path.suffix.lower() != ".gz" for path in files)
     return plain and sum(path.stat().st_size for path in files) <= most
 
 
 def kind(path: Path) -> str:
-    """The ending that tells what a file holds: of a packed one that before .gz."""
+    """The suffix that states what a file holds; of a packed file the one before .gz."""
     return (Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
 
 
@@ -277,7 +279,10 @@ def _parquet(path: Path) -> pq.ParquetFile:
 
 
 def _batches(path: Path, file: pq.ParquetFile, column: str) -> Iterator[pa.RecordBatch]:
-    """Of few rows where they are long. What the metadata says of that need not be true: memory is bounded around this."""
+    """Batches with fewer rows where rows are long.
+
+    The metadata about that may be false, so the memory of the process is bounded, too.
+    """
     try:
         for number in range(file.num_row_groups):
             group = file.metadata.row_group(number)
@@ -290,10 +295,7 @@ def _batches(path: Path, file: pq.ParquetFile, column: str) -> Iterator[pa.Recor
             )
     except MemoryError:
         raise
-    except (
-        OSError,
-        pa.ArrowException,
-    ) as error:  # of pages that are damaged; only of reading, not of what is done with the rows
+    except (OSError, pa.ArrowException) as error:  # damaged pages
         raise _damaged(path, error) from None
 
 

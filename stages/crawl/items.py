@@ -1,4 +1,4 @@
-"""What reading a source gives, row by row, before it is written: documents, failures, and where the reader is."""
+"""What reading a source yields before it is written: documents, failures, notes, progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ MediaType = Literal["text/plain", "text/markdown", "text/html"]
 
 @dataclass(frozen=True)
 class Document:
-    """A row of `documents`. columns: those beside url and body. fetch: of its row of `fetches`, if it was fetched."""
+    """A row of `documents`.
+
+    columns: The columns other than url and body.
+    fetch: The columns of its row of `fetches`, if it was fetched.
+    """
 
     url: str
     body: bytes
@@ -38,7 +42,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Begun:
-    """A file that is being read from now on: its number, from 0, and its name."""
+    """The items that follow come from this file; number counts from 0."""
 
     number: int
     path: str
@@ -52,7 +56,7 @@ class Note:
 
 
 Item = Document | Failure | Begun | Note
-Items = Generator[Item | None, None, None]  # None: what is waiting should be sent off
+Items = Generator[Item | None, None, None]  # None asks to send the items that wait
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Records of web archives that others made, read with warcio and checked for what it takes on trust.
+"""Records of web archives that others made, read with warcio and checked for what it assumes.
 
-warcio assumes that a record has its fields, that a line ends and that Content-Length is true (ISO 28500).
+warcio assumes that a record has its fields, that lines end, and that Content-Length is true
+(ISO 28500).
 """
 
 from __future__ import annotations

@@ -102,7 +102,8 @@ def test_headers_and_reason_phrases_may_be_any_bytes(site, crawl):
     site.page("/", "/a", "/b")
     site.raw(
         "/a",
-        b'HTTP/1.1 200 \xe9\r\nContent-Type: text/plain\r\nETag: "\xe9"\r\nContent-Length: 4\r\n\r\nhere',
+        b"HTTP/1.1 200 \xe9\r\nContent-Type: text/plain\r\n"
+        b'ETag: "\xe9"\r\nContent-Length: 4\r\n\r\nhere',
     )
     site.raw("/b", b"HTTP/1.1 404 Pas trouv\xe9\r\nContent-Length: 0\r\n\r\n")
     artifact = crawl()

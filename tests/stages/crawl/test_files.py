@@ -53,9 +53,15 @@ def test_whole_files_are_kept_byte_for_byte_with_their_media_type(read, folder):
 @pytest.mark.parametrize("name", ["rows.jsonl", "rows.jsonl.gz", "rows.ndjson"])
 def test_json_lines_give_a_document_per_good_row_and_a_failure_per_bad_one(read, folder, name):
     lines = [
-        '{"body": "one"}', "", '{"body": "two \\ud800 \\u0000"}', "{broken", '["a list"]',
-        '{"\\ud800": "another"}', '{"body": 3}', '{"body": " "}',
-    ]  # fmt: skip
+        '{"body": "one"}',
+        "",
+        '{"body": "two \\ud800 \\u0000"}',
+        "{broken",
+        '["a list"]',
+        '{"\\ud800": "another"}',
+        '{"body": 3}',
+        '{"body": " "}',
+    ]
     data = "\n".join(lines).encode()
     (folder / name).write_bytes(gzip.compress(data) if name.endswith(".gz") else data)
     artifact = read(text_field="body", media_type="text/markdown")

@@ -1,4 +1,4 @@
-"""Connections that the crawler refuses: private addresses, and servers without a valid certificate."""
+"""Connections that the crawler refuses: private addresses, and invalid certificates."""
 
 from __future__ import annotations
 

@@ -30,7 +30,8 @@ from data_contracts import Interrupted, Store
 from stages.run import run_stage
 stage = stages.stage("crawl")
 try:
-    run_stage(Store(sys.argv[1]), stage, stage.config_class.parse(json.loads(sys.argv[2]), "crawl"), {})
+    config = stage.config_class.parse(json.loads(sys.argv[2]), "crawl")
+    run_stage(Store(sys.argv[1]), stage, config, {})
 except Interrupted as error:
     print(error)
     sys.exit(3)
@@ -39,7 +40,10 @@ except Interrupted as error:
 
 @pytest.fixture
 def web_of_pages(site):
-    """PAGES pages, each linked from several others, one of them moved; `site.kill` = (request number, signal) strikes a process."""
+    """PAGES pages, each linked from several others, one of them moved.
+
+    `site.kill` = (request number, signal) ends a process.
+    """
     site.strike = {}
 
     async def answer(request):

@@ -30,7 +30,11 @@ def test_robots_txt_is_not_read_where_no_page_would_be(to):
 
 
 def told(*headers, meta=None):
-    """What a page with one link says, with these X-Robots-Tag headers and this content of <meta name=robots>."""
+    """What a page with one link states.
+
+    headers: Values of X-Robots-Tag.
+    meta: Content of <meta name=robots>.
+    """
     head = f"<meta name=robots content='{meta}'>" if meta else ""
     tags = [("Content-Type", "text/html"), *(("X-Robots-Tag", value) for value in headers)]
     return page.read(answer(headers=tags, body=f"{head}<a href=/a>a</a>".encode()))

@@ -47,9 +47,8 @@ def test_each_pattern_of_skip_is_a_regular_expression_of_its_own(site, crawl):
 
 
 def test_a_row_holds_the_untouched_bytes_and_the_evidence_of_the_fetch(site, crawl):
-    body = "<meta name=ROBOTS content='noarchive'><link rel='license' href='/cc'><p>caf\xe9 \0 \x80</p>".encode(
-        "latin-1"
-    )
+    head = b"<meta name=ROBOTS content='noarchive'><link rel='license' href='/cc'>"
+    body = head + b"<p>caf\xe9 \0 \x80</p>"
     headers = {
         "Content-Type": "text/html; charset=ISO-8859-1",
         "ETag": '"1"',
@@ -209,7 +208,8 @@ def test_a_seed_that_does_not_resolve_is_named_and_one_of_several_is_a_note(site
     lost = "http://no-such-host.invalid/"
     with pytest.raises(
         InputError,
-        match=r"no-such-host.invalid/: connection: .*the name no-such-host.invalid does not resolve",
+        match=r"no-such-host.invalid/: connection: .*the name no-such-host.invalid does not"
+        " resolve",
     ):
         crawl(seeds=[lost])
     site.page("/")
