@@ -50,12 +50,12 @@ def test_changed_files_of_a_data_set_make_another_artifact(folder, monkeypatch, 
     one = identity(kind="dataset", **source)
     (folder / "rows.jsonl").write_text("other")
     other = identity(kind="dataset", **source)
-    assert [len(told["sources"][0]["sha256"]) for told in (one, other)] == [1, 1]
+    assert [len(found["sources"][0]["sha256"]) for found in (one, other)] == [1, 1]
     assert one != other
 
 
 @pytest.mark.parametrize(
-    ("source", "told"),
+    ("source", "message"),
     [
         (
             {"dataset": "json", "data_files": ["nowhere/*.jsonl"]},
@@ -68,8 +68,8 @@ def test_changed_files_of_a_data_set_make_another_artifact(folder, monkeypatch, 
         ({"dataset": "./nowhere"}, r"/nowhere: there is no such file"),
     ],
 )
-def test_a_data_set_that_is_to_be_local_and_is_not_there_is_named(source, told):
-    with pytest.raises(InputError, match=told):
+def test_a_data_set_that_is_to_be_local_and_is_not_there_is_named(source, message):
+    with pytest.raises(InputError, match=message):
         identity(kind="dataset", **source)
 
 
@@ -86,11 +86,11 @@ def test_an_error_of_writing_is_not_told_as_one_of_the_data_set(run, folder, mon
 
 @pytest.mark.slow  # importing datasets takes seconds
 def test_progress_through_a_data_set_is_told_of_the_limit(store, folder):
-    class Ear(Report):
-        told: ClassVar[list[tuple[float, float | None, str]]] = []
+    class RecordingReport(Report):
+        calls: ClassVar[list[tuple[float, float | None, str]]] = []
 
         def progress(self, done, total, unit):
-            self.told.append((done, total, unit))
+            self.calls.append((done, total, unit))
 
     (folder / "rows.jsonl").write_text(
         "\n".join(json.dumps({"text": f"row {n}"}) for n in range(9))
@@ -102,8 +102,10 @@ def test_progress_through_a_data_set_is_told_of_the_limit(store, folder):
         "max_documents": 3,
     }
     row = stages.stage("crawl")
-    run_stage(store, row, row.config_class.parse({"sources": [source]}, "crawl"), {}, Ear())
-    assert Ear.told == [(1, 3, "rows"), (2, 3, "rows"), (3, 3, "rows")]
+    run_stage(
+        store, row, row.config_class.parse({"sources": [source]}, "crawl"), {}, RecordingReport()
+    )
+    assert RecordingReport.calls == [(1, 3, "rows"), (2, 3, "rows"), (3, 3, "rows")]
 
 
 @pytest.mark.slow  # importing datasets takes seconds

@@ -144,7 +144,7 @@ def _with_a_damaged_page():
 
 
 @pytest.mark.parametrize(
-    ("name", "data", "told"),
+    ("name", "data", "message"),
     [
         ("a.parquet", b"not parquet", "is damaged"),
         ("a.parquet", _with_a_damaged_page(), "is damaged"),
@@ -168,9 +168,9 @@ def _with_a_damaged_page():
         "unreadable rows",
     ],
 )
-def test_files_that_cannot_be_used_are_named(read, folder, name, data, told):
+def test_files_that_cannot_be_used_are_named(read, folder, name, data, message):
     (folder / name).write_bytes(data)
-    with pytest.raises(InputError, match=told):
+    with pytest.raises(InputError, match=message):
         read()
 
 

@@ -158,19 +158,21 @@ def test_a_page_that_hangs_or_kills_its_server_costs_that_page_alone(tmp_path, m
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     async def visit():
-        told = {}
+        outcomes = {}
         async with PydocFetcher("test", 2, 1) as fetcher:
             for name in ("hangs", "fine", "dies", "asks", "fine"):
                 try:
-                    told[name] = (await fetcher.get(f"{ORIGIN}/{name}.html", 1 << 20, HTML)).body
+                    outcomes[name] = (
+                        await fetcher.get(f"{ORIGIN}/{name}.html", 1 << 20, HTML)
+                    ).body
                 except FetchError as error:
-                    told[name] = error.reason
-        return told
+                    outcomes[name] = error.reason
+        return outcomes
 
-    told = asyncio.run(visit())
-    assert (told["hangs"], told["dies"]) == ("timeout", "connection")
-    assert b"<title>Pydoc: module fine" in told["fine"]
-    assert b"<title>Pydoc: module asks" in told["asks"]
+    outcomes = asyncio.run(visit())
+    assert (outcomes["hangs"], outcomes["dies"]) == ("timeout", "connection")
+    assert b"<title>Pydoc: module fine" in outcomes["fine"]
+    assert b"<title>Pydoc: module asks" in outcomes["asks"]
 
 
 def test_modules_that_kill_their_server_neither_slow_the_others_down_nor_end_the_crawl(

@@ -120,9 +120,9 @@ def test_asked_to_stop_it_says_so_and_the_next_run_continues(web_of_pages, sourc
     site, settings = web_of_pages, source(per_host=AT_ONCE)
     process = start(tmp_path / "store", settings)
     site.strike[20] = (process.pid, signal.SIGTERM)
-    told, trouble = process.communicate(timeout=60)
+    output, trouble = process.communicate(timeout=60)
     assert (process.returncode, trouble) == (3, "")
-    assert "all of them are kept" in told
+    assert "all of them are kept" in output
     assert not list((tmp_path / "store" / "objects").glob("*/*"))
     artifact = finish(tmp_path / "store", settings)
     assert artifact.rows("documents") == PAGES

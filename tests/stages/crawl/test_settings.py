@@ -20,7 +20,7 @@ def test_where_and_how_to_run_is_no_part_of_the_identity():
 
 
 @pytest.mark.parametrize(
-    ("sources", "told"),
+    ("sources", "message"),
     [
         ([{"kind": "web", "name": "w", "seedz": ["https://example.org/"]}], "did you mean 'seeds'"),
         ([{"kind": "wbe", "name": "w"}], "'web', 'pydoc', 'files', 'dataset'"),
@@ -29,6 +29,6 @@ def test_where_and_how_to_run_is_no_part_of_the_identity():
         ([], "at least 1 item"),
     ],
 )
-def test_mistakes_in_the_settings_are_told(sources, told):
-    with pytest.raises(ConfigError, match=told):
+def test_mistakes_in_the_settings_are_told(sources, message):
+    with pytest.raises(ConfigError, match=message):
         stages.stage("crawl").config_class.parse({"sources": sources}, "crawl")

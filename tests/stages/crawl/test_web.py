@@ -227,7 +227,7 @@ def test_an_empty_crawl_is_an_error_with_counts_and_a_rerun_asks_again(site, cra
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"),
+    ("settings", "message"),
     [
         ({"seeds": ["ftp://x/"]}, "is not an http or https address"),
         ({"seeds": []}, "at least 1 item"),
@@ -235,8 +235,8 @@ def test_an_empty_crawl_is_an_error_with_counts_and_a_rerun_asks_again(site, cra
         ({"max_depth": -1}, "greater than or equal to 0"),
     ],
 )
-def test_settings_that_cannot_work_are_refused_before_any_request(site, crawl, settings, told):
-    with pytest.raises(ConfigError, match=told):
+def test_settings_that_cannot_work_are_refused_before_any_request(site, crawl, settings, message):
+    with pytest.raises(ConfigError, match=message):
         crawl(**settings)
     assert site.log == []
 
