@@ -27,7 +27,7 @@ from data_contracts import ConfigError
 from data_contracts.foreign_text import brief
 from flows import recipe_file
 from flows.recipe_file import Where
-from stages.config import MOST_MISTAKES, StageConfig
+from stages.config import MAX_MISTAKES, StageConfig
 
 FOLDER = Path(__file__).parent / "recipes"
 NAMES = tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
@@ -317,5 +317,5 @@ def _unknown(where: Where, known: Iterable[str], lines: Mapping[Where, str]) -> 
 def _first(mistakes: Iterable[str]) -> list[str]:
     """As many mistakes as a person reads, and how many more there are."""
     told = list(mistakes)
-    more = len(told) - MOST_MISTAKES
-    return [*told[:MOST_MISTAKES], f"and {more:,} more"] if more > 0 else told
+    more = len(told) - MAX_MISTAKES
+    return [*told[:MAX_MISTAKES], f"and {more:,} more"] if more > 0 else told

@@ -1,7 +1,7 @@
 """Rows of the user's own JSONL and Parquet files, one at a time, each with its number.
 
-They may come from strangers, as any file: a row of JSON has a length that it may not pass, and Parquet, which may unpack to
-anything, is read in a process of its own.
+Any file may come from a stranger. So a row of JSON has a maximum length, and Parquet, which may
+unpack to any size, is read in a separate process.
 """
 
 from __future__ import annotations
@@ -18,21 +18,26 @@ import pyarrow.parquet as pq
 from data_contracts import InputError
 from data_contracts.regular_files import check_regular, open_regular
 from stages.execution.apart import rows_apart
+from stages.file_digests import repair_of
 
 Row = tuple[int, Any, str | None]  # number from 1, value, what is wrong with the row itself
 
-LONGEST = 4 << 20  # bytes of a row of JSON, which takes up to twenty times that in memory
+LONGEST = 4 << 20  # bytes of a row of JSON; parsed, it takes up to twenty times that
+MAX_DENSE_ROWS = 1_000_000  # a Parquet file with more rows may not have more rows than bytes
 _BATCH_ROWS, _BATCH_BYTES = 256, 1 << 20
 
 
 def read_rows(path: str) -> Iterator[Row]:
-    """(row from 1, its value, what is wrong with the row itself, if anything); empty lines of a JSONL file are passed over.
+    """The rows of a JSONL or Parquet file, without empty lines.
 
-    Raises InputError if the file cannot be read at all, is of another kind or takes too much memory.
+    Returns:
+        For each row its number from 1, its value, and what is wrong with it, if anything.
+
+    Raises:
+        InputError: The file cannot be read, is of another kind or takes too much memory.
     """
-    file = Path(
-        expanduser(path)
-    )  # unlike Path's own, leaves an unknown ~name to be told as missing
+    # Path.expanduser raises for an unknown ~name; this leaves it, to be reported as missing.
+    file = Path(expanduser(path))
     try:
         check_regular(file)
         if file.suffix == ".parquet":
@@ -51,12 +56,15 @@ def read_rows(path: str) -> Iterator[Row]:
 
 
 def row_address(path: str, row: int) -> str:
-    """file:///… #row"""
+    """The address of a row: file:///path/to/file#12."""
     return f"{Path(expanduser(path)).absolute().as_uri()}#{row}"
 
 
 def _unreadable(path: str, error: Exception) -> InputError:
-    return InputError(f"file {path}", f"cannot be read: {error}", "correct the path or the file")
+    fix = "replace the file"
+    if isinstance(error, OSError):
+        fix = repair_of(error)
+    return InputError(f"file {path}", f"cannot be read: {error}", f"{fix}, or correct the path")
 
 
 def _jsonl(file: Path) -> Iterator[Row]:
@@ -76,16 +84,12 @@ def _jsonl(file: Path) -> Iterator[Row]:
 def _of_line(number: int, line: bytes) -> Row:
     try:
         value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        json.dumps(value, ensure_ascii=False).encode(
-            "utf-8"
-        )  # which half of a surrogate pair cannot be
+        # Half of a surrogate pair cannot be encoded, and so not be stored.
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
-        return (
-            number,
-            _start(line),
-            "holds half of a character: one of \\ud800 to \\udfff without its other half",
-        )
-    except (ValueError, RecursionError) as error:  # also a number of too many digits
+        problem = "holds half of a character: one of \\ud800 to \\udfff without its other half"
+        return number, _start(line), problem
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
         return number, _start(line), f"not JSON: {error}"
     return number, value, None
 
@@ -95,13 +99,18 @@ def _start(line: bytes) -> str:
 
 
 def _parquet(path: str, file: Path) -> Iterator[Row | None]:
-    """Rows, and None after many bytes of them. Runs in a process of its own."""
+    """Rows, and None after many bytes of them. Runs in a separate process."""
     number = 0
+    max_rows = max(MAX_DENSE_ROWS, file.stat().st_size)
     try:
         with pq.ParquetFile(file) as table:
+            if table.metadata.num_rows > max_rows:
+                raise _too_many_rows(path, table.metadata.num_rows, file)
             for batch in table.iter_batches(_fitting(table), use_threads=False):
                 for row in batch.to_pylist():
                     number += 1
+                    if number > max_rows:  # the metadata may state fewer rows than there are
+                        raise _too_many_rows(path, number, file)
                     yield number, row, None
                 if batch.nbytes > _BATCH_BYTES:
                     yield None
@@ -111,8 +120,18 @@ def _parquet(path: str, file: Path) -> Iterator[Row | None]:
         raise _unreadable(path, error) from None
 
 
+def _too_many_rows(path: str, rows: int, file: Path) -> InputError:
+    size = file.stat().st_size
+    return InputError(
+        f"file {path}",
+        f"holds {rows:,} or more rows in {size:,} bytes; rows with text take more than a byte each,"
+        " so these are empty or all the same",
+        "replace the file, or leave it out",
+    )
+
+
 def _fitting(table: pq.ParquetFile) -> int:
-    """Rows of about a megabyte, as far as the file tells the truth of their length."""
+    """How many rows have about a megabyte, if the metadata states their true length."""
     groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
     longest = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=1)
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(longest, 1)))

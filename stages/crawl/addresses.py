@@ -1,7 +1,7 @@
-"""Which machines may be connected to: public ones, and those that the settings name.
+"""Which machines the crawler may connect to: public ones, and those that the settings name.
 
-The check stands between name resolution and connection, on the very addresses that are then used; a name that changes
-its meaning between two look-ups (DNS rebinding) gains nothing by it.
+The check comes after name resolution and before the connection, on the addresses that are then
+used. So a name that resolves differently the second time (DNS rebinding) gains nothing.
 """
 
 from __future__ import annotations
@@ -21,11 +21,14 @@ _LIKE_AN_ADDRESS = re.compile(
 
 
 class NotPublicError(OSError):
-    """A connection to a private, loopback, link-local or otherwise not public address was wanted."""
+    """The address is private, loopback, link-local or otherwise not public."""
 
 
 class Guard(AbstractResolver):
-    """Resolves names and refuses addresses that are not public, except for (host, port) pairs in `allowed`."""
+    """Resolves names, and refuses addresses that are not public.
+
+    Pairs of host and port in `allowed` are exceptions.
+    """
 
     def __init__(self, allowed: set[tuple[str, int]]):
         self.allowed = allowed
@@ -45,9 +48,13 @@ class Guard(AbstractResolver):
             raise NotPublicError(f"{host} is {address}, which is not a public address")
 
     def check_literal(self, host: str, port: int) -> None:
-        """The same for a host that is an address already: those are never resolved.
+        """Check a host that is an address already, and is therefore never resolved.
 
-        An address in a spelling of its own is refused whatever it means: no name looks like that, and readers differ about it.
+        An address in an unusual spelling, such as 127.1, is always refused: no name looks like it,
+        and programs disagree about its meaning.
+
+        Raises:
+            NotPublicError: The address may not be connected to.
         """
         try:
             ipaddress.ip_address(host)

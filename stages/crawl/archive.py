@@ -1,7 +1,7 @@
-"""WARC 1.1 (ISO 28500) of what was fetched: one gzip member per record, so that each can be read by itself.
+"""WARC 1.1 files (ISO 28500) of what was fetched, one gzip member per record for random access.
 
-Bodies are stored decoded; headers that spoke of their encoding in transit are kept under an X-Crawl- prefix, as Common
-Crawl does, because they no longer describe the bytes.
+Bodies are stored decoded. The headers about their encoding in transit get the prefix X-Crawl-, as
+in Common Crawl, because they no longer describe the bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _OF_TRANSIT = frozenset({"content-encoding", "content-length", "transfer-encodin
 
 
 class Record(NamedTuple):
-    """Where a response lies: the number of the file, its first byte, and the first byte after its records."""
+    """Where a response is: number of the file, first byte, first byte after its records."""
 
     file: int
     offset: int
@@ -31,7 +31,7 @@ class Record(NamedTuple):
 
 
 class Archive:
-    """Appends records to `<folder>/<name>-00000.warc.gz` and on. Not for several threads at once."""
+    """Appends records to `<folder>/<name>-00000.warc.gz` and its successors. Not thread-safe."""
 
     def __init__(self, folder: Path, name: str, agent: str):
         self._folder, self._name, self._agent = folder, name, agent
@@ -43,16 +43,17 @@ class Archive:
 
     @property
     def paths(self) -> dict[int, Path]:
-        """The files by their numbers, in order; none of another archive, though it be called `<name>-2`."""
-        form = re.compile(re.escape(self._name) + r"-([0-9]{5})\.warc\.gz")
-        return {
-            int(match[1]): path
-            for path in sorted(self._folder.iterdir())
-            if (match := form.fullmatch(path.name))
-        }
+        """The files by number, in order, without those of an archive called `<name>-2`."""
+        pattern = re.compile(re.escape(self._name) + r"-([0-9]{5})\.warc\.gz")
+        files = {}
+        for path in sorted(self._folder.iterdir()):
+            match = pattern.fullmatch(path.name)
+            if match:
+                files[int(match[1])] = path
+        return files
 
     def cut(self, last: Record | None) -> None:
-        """Continue after `last`: what a killed process wrote beyond it is taken away."""
+        """Continue after `last`, and remove what a killed process wrote beyond it."""
         for number, path in self.paths.items():
             if last is None or number > last.file:
                 path.unlink()
@@ -67,7 +68,7 @@ class Archive:
         return path.is_file() and path.stat().st_size >= record.end
 
     def write(self, answer: Answer) -> Record:
-        """Response and request of `answer`; on return the operating system has both."""
+        """Write response and request of `answer`, and flush both to the operating system."""
         if self._out is None or self._out.tell() > MAX_FILE_BYTES:
             self._open(self._file + 1)
         assert self._out is not None
@@ -76,9 +77,13 @@ class Archive:
         date = {"WARC-Date": answer.began.isoformat(timespec="microseconds").replace("+00:00", "Z")}
         cut = {"WARC-Truncated": "length"} if answer.truncated else {}
         response = writer.create_warc_record(
-            answer.url, "response", BytesIO(answer.body), len(answer.body),
-            warc_headers_dict=date | cut, http_headers=_response_headers(answer),
-        )  # fmt: skip
+            answer.url,
+            "response",
+            BytesIO(answer.body),
+            len(answer.body),
+            warc_headers_dict=date | cut,
+            http_headers=_response_headers(answer),
+        )
         parts = urlsplit(answer.url)
         line = f"GET {parts.path}{'?' + parts.query if parts.query else ''} HTTP/1.1"
         headers = StatusAndHeaders(line, list(answer.asked_with), is_http_request=True)

@@ -19,7 +19,8 @@ from stages.file_digests import file_digests
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,39}$")]
 
-# Not documentation: private modules (their public package shows the same text), tests, programs that run when imported.
+# Not documentation: private modules (their public package shows the same text), tests, and
+# programs that run when they are imported.
 PYDOC_SKIP = [
     r"(^|\.)_",
     r"^(test|idlelib|turtledemo|lib2to3|antigravity|this)(\.|$)",
@@ -27,13 +28,12 @@ PYDOC_SKIP = [
 ]
 
 
-_BUILDERS = frozenset(
-    {"arrow", "csv", "json", "parquet", "text"}
-)  # of `datasets`: their data_files are local
+# Builders of `datasets`, whose data_files are local.
+_BUILDERS = frozenset({"arrow", "csv", "json", "parquet", "text"})
 
 
 class _Source(StageConfig):
-    """Settings of one source. Its identity is told as that of a stage, with digests of what it reads outside the store."""
+    """Settings of one source. Its identity includes digests of what it reads outside the store."""
 
 
 class WebSource(_Source):
@@ -44,14 +44,16 @@ class WebSource(_Source):
     seeds: list[str] = Field(min_length=1, description="Addresses to start from")
     scope: list[str] = Field(
         [],
-        description="Address prefixes to stay within; empty: the hosts of the seeds, http and https",
+        description="Address prefixes to stay within; empty: the hosts of the seeds, http and"
+        " https",
     )
     skip: list[RegularExpression] = Field(
         [], description="Regular expressions; an address in which one is found is not followed"
     )
     allow_origins: list[str] = Field(
         [],
-        description="Origins (http://127.0.0.1:8000) that may be private or loopback addresses; all others are refused",
+        description="Origins (http://127.0.0.1:8000) that may be private or loopback addresses;"
+        " all others are refused",
     )
     max_pages: int = Field(1000, ge=1, le=100_000_000, description="Addresses to ask for at most")
     max_pages_per_host: int = Field(
@@ -92,7 +94,8 @@ class WebSource(_Source):
                 raise ValueError(f"{value!r} {error}") from None
             if is_reserved:
                 raise ValueError(
-                    f"{value!r} is the address of the built-in documentation server: use a source of kind pydoc"
+                    f"{value!r} is the address of the built-in documentation server:"
+                    " use a source of kind pydoc"
                 )
         return values
 
@@ -123,7 +126,11 @@ class PydocSource(_Source):
     servers: int = execution(0, "Server processes; 0: one per core, at most 4", ge=0, le=64)
 
     def identity(self) -> dict[str, Any]:
-        """Settings, and the versions of what is documented. Raises InputError for a package that is not installed."""
+        """Settings, and the versions of what is documented.
+
+        Raises:
+            InputError: A package is not installed.
+        """
         return super().identity() | {
             "python": platform.python_version(),
             "versions": {p: installed_version(p) for p in self.packages},
@@ -131,7 +138,7 @@ class PydocSource(_Source):
 
 
 class FilesSource(_Source):
-    """Local files: txt, md, html, jsonl, csv, tsv, parquet, warc; each also as .gz (parquet apart)."""
+    """Local files: txt, md, html, jsonl, csv, tsv, parquet, warc; all but parquet also as .gz."""
 
     kind: Literal["files"] = "files"
     name: Name = Field("files", description="Name of the source; a column of every document")
@@ -159,7 +166,11 @@ class FilesSource(_Source):
     )
 
     def found(self) -> Found:
-        """The files meant by `paths`, and the links that are left out. Raises InputError for a path that leads to none."""
+        """The files meant by `paths`, and the links that are left out.
+
+        Raises:
+            InputError: A path leads to no file.
+        """
         return found(self.name, self.paths)
 
     def identity(self) -> dict[str, Any]:
@@ -168,13 +179,17 @@ class FilesSource(_Source):
 
 
 class DatasetSource(_Source):
-    """A data set that Hugging Face `datasets` can stream: by name, in a local folder, or local files by a builder such as json."""
+    """A data set that Hugging Face `datasets` can stream.
+
+    It is on the Hub, in a local folder, or consists of local files for a builder such as json.
+    """
 
     kind: Literal["dataset"] = "dataset"
     name: Name = Field("dataset", description="Name of the source; a column of every document")
     dataset: str = Field(
         min_length=1,
-        description="Name on the Hugging Face Hub, a folder, or json, parquet, csv, text with data_files",
+        description="Name on the Hugging Face Hub, a folder, or json, parquet, csv, text with"
+        " data_files",
     )
     subset: str = Field("", description="Configuration of the data set, if it has several")
     split: str = Field("train", min_length=1, description="Split to read")
@@ -195,7 +210,7 @@ class DatasetSource(_Source):
 
     @property
     def folder(self) -> Path | None:
-        """The folder that `dataset` names, if it is none of the Hub's and no builder."""
+        """The folder that `dataset` names, if it is neither a name on the Hub nor a builder."""
         path = Path(expanduser(self.dataset))
         named = self.dataset.startswith((".", "/", "~")) or (
             path.is_dir() and self.dataset not in _BUILDERS
@@ -204,12 +219,16 @@ class DatasetSource(_Source):
 
     @property
     def is_local(self) -> bool:
-        """Whether all of it is said to lie on this machine."""
+        """Whether all files are on this machine according to the settings."""
         here = self.folder is not None or self.dataset in _BUILDERS
         return here and not any("://" in pattern for pattern in self.data_files)
 
     def found(self) -> Found:
-        """The local files that may be read, and links that are left out. Raises InputError for a path that leads to none."""
+        """The local files that may be read, and the links that are left out.
+
+        Raises:
+            InputError: A path leads to no file.
+        """
         patterns = [expanduser(pattern) for pattern in self.data_files if "://" not in pattern]
         if self.folder is not None:
             patterns = [str(self.folder / pattern) for pattern in patterns] or [str(self.folder)]
@@ -240,7 +259,8 @@ class CrawlConfig(StageConfig):
     @classmethod
     def _names_differ(cls, sources: list[Any]) -> list[Any]:
         names = [source.name for source in sources]
-        if twice := sorted({name for name in names if names.count(name) > 1}):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
             raise ValueError(f"two sources are called {', '.join(twice)}")
         return sources
 
@@ -250,10 +270,17 @@ class CrawlConfig(StageConfig):
 
 
 def installed_version(package: str) -> str:
-    """Version of the distribution that has the top-level package. Raises InputError if none has."""
+    """Version of the distribution with the top-level package.
+
+    Raises:
+        InputError: The package is not installed.
+    """
     found = _distributions().get(package)
     if not found:
-        fix = f"pip install it, or leave {package!r} out of crawl.sources packages (they are import names: sklearn, not scikit-learn)"
+        fix = (
+            f"pip install it, or leave {package!r} out of crawl.sources packages"
+            " (they are import names: sklearn, not scikit-learn)"
+        )
         raise InputError(
             f"package {package!r}", "is not installed, so its documentation cannot be crawled", fix
         )

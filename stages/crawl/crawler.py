@@ -1,8 +1,9 @@
-"""The crawl itself: from seeds along links, politely, until nothing is left or a limit is reached.
+"""The crawl: from seeds along links, politely, until nothing is left or a limit is reached.
 
-Every hop of a redirect is an address of its own that goes through the same gates (scope, robots.txt, address rule, pace).
-What is fetched and what is written of it does not depend on the order of arrival, unless a limit cuts the crawl short:
-depth is the shortest way from a seed, and is lowered (with everything behind it) when a shorter way turns up.
+Every hop of a redirect is a separate address that passes the same checks: scope, robots.txt, public
+address, pace. The result does not depend on the order of arrival, unless a limit cuts the crawl
+short: depth is the shortest way from a seed, and is lowered, with everything behind it, when a
+shorter way is found.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from data_contracts import Interrupted
 from stages.crawl import page, robots
 from stages.crawl.archive import Archive, Record
+from stages.crawl.crawl_rules import Distance, Rules
 from stages.crawl.fetch import (
     REDIRECTS,
     TRY_LATER,
@@ -35,43 +36,15 @@ from stages.report import Report
 
 MAX_HOPS = 5
 TRIES = 3
-NO_ANSWER = frozenset(
-    {"host_skipped", "connection", "timeout"}
-)  # reasons for which a host is given up
-_POLL = 0.2  # seconds between looks at the wish to stop
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What bounds a crawl. within: is a canonical address in scope? refused: why an answer is no document, or None.
-
-    delay and at_once (requests under way) are per host, page_bytes per body, seconds for the whole crawl.
-    """
-
-    within: Callable[[str], bool]
-    max_pages: int
-    max_pages_per_host: int
-    max_depth: int
-    page_bytes: int
-    seconds: float
-    delay: float
-    at_once: int
-    connections: int
-    respect_robots: bool
-    honour_opt_out: bool
-    refused: Callable[[Answer], str | None] = lambda answer: None
-
-
-@dataclass
-class Place:
-    """How far an address is from a seed: links followed, and redirects since the last link."""
-
-    depth: int
-    hops: int
+NO_ANSWER = frozenset({"host_skipped", "connection", "timeout"})  # why a host is given up
+_POLL = 0.2  # seconds between checks for a request to stop
 
 
 class Crawler:
-    """One source. `run` returns when the crawl is over; everything it found is then in journal and archive."""
+    """The crawl of one source.
+
+    When `run` returns, everything that it found is in the journal and the archive.
+    """
 
     def __init__(
         self,
@@ -84,24 +57,26 @@ class Crawler:
     ):
         self.rules, self._fetcher, self._journal, self._archive = rules, fetcher, journal, archive
         self._report, self._stop = report, stop
-        self.known: dict[str, Place] = {}
+        self.known: dict[str, Distance] = {}
         self.settled: dict[str, int] = {}  # address → offset in the journal
         self.asked = self.pages = self.resumed = 0
         self.bytes = 0
-        self.lost: Counter[str] = (
-            Counter()
-        )  # by host that was given up: addresses that were therefore not asked
+        # By host that was given up: the number of addresses that were therefore not asked.
+        self.lost: Counter[str] = Counter()
         self.cut_short = ""
         self._hosts: dict[str, Host] = {}
-        self._ready: list[
-            tuple[float, str]
-        ] = []  # heap of hosts with something to do: when they may be asked
+        # Heap of the hosts with something to do, by the time from which they may be asked.
+        self._ready: list[tuple[float, str]] = []
         self._under_way: dict[asyncio.Task[None], Host] = {}
         self._taken: set[str] = set()
         self._writing = asyncio.Lock()
 
     async def run(self, seeds: Sequence[str]) -> None:
-        """Raises Interrupted at a wish to stop, with everything that was settled on disk."""
+        """Crawl from `seeds`.
+
+        Raises:
+            Interrupted: A signal asked to stop. Everything that is settled is on disk.
+        """
         self._end = time.monotonic() + self.rules.seconds
         for seed in seeds:
             self._discover(seed, 0, 0)
@@ -121,7 +96,7 @@ class Crawler:
     @property
     def limits(self) -> str:
         """The limits that cut the crawl short, for the reader; empty if none did."""
-        told = [self.cut_short] if self.cut_short else []
+        limits = [self.cut_short] if self.cut_short else []
         most = self.rules.max_pages_per_host
         full = [
             host
@@ -130,10 +105,9 @@ class Crawler:
         ]
         if full and most < self.rules.max_pages:  # else it is the limit of the whole crawl
             others = f" and {len(full) - 1:,} other hosts" if len(full) > 1 else ""
-            told.append(
-                f"the limit of {most:,} pages per host at {min(host.origin for host in full)}{others}"
-            )
-        return " and ".join(told)
+            first = min(host.origin for host in full)
+            limits.append(f"the limit of {most:,} pages per host at {first}{others}")
+        return " and ".join(limits)
 
     def _resume(self) -> None:
         last: Record | None = None
@@ -154,27 +128,29 @@ class Crawler:
             )
 
     def _discover(self, url: str, depth: int, hops: int) -> None:
-        """Take note of an address, or of a shorter way to one that is known."""
+        """Record an address, or a shorter way to a known one."""
         pending = [(url, depth, hops)]
         while pending:
             url, depth, hops = pending.pop()
             if depth > self.rules.max_depth or hops > MAX_HOPS or not self.rules.within(url):
                 continue
-            place = self.known.get(url)
-            if place is None:
-                self.known[url] = Place(depth, hops)
+            known = self.known.get(url)
+            if known is None:
+                self.known[url] = Distance(depth, hops)
                 self._queue(url, depth)
-            elif depth < place.depth or hops < place.hops:
-                place.depth, place.hops = min(depth, place.depth), min(hops, place.hops)
+            elif depth < known.depth or hops < known.hops:
+                known.depth = min(depth, known.depth)
+                known.hops = min(hops, known.hops)
                 if url in self.settled:
-                    pending += self._onward(self._journal.at(self.settled[url]), place)
+                    pending += self._onward(self._journal.at(self.settled[url]), known)
                 elif url not in self._taken:
-                    self._queue(url, place.depth)
+                    self._queue(url, known.depth)
 
-    def _onward(self, entry: Entry, place: Place) -> list[tuple[str, int, int]]:
+    def _onward(self, entry: Entry, distance: Distance) -> list[tuple[str, int, int]]:
+        """The addresses that an entry leads to, each with depth and hops."""
         if entry["kind"] == "moved":
-            return [(entry["to"], place.depth, place.hops + 1)]
-        return [(link, place.depth + 1, 0) for link in entry.get("links", ())]
+            return [(entry["to"], distance.depth, distance.hops + 1)]
+        return [(link, distance.depth + 1, 0) for link in entry.get("links", ())]
 
     def _queue(self, url: str, depth: int) -> None:
         host = self._host(url)
@@ -201,11 +177,11 @@ class Crawler:
         return self._hosts[name]
 
     def _settle(self, entry: Entry, offset: int) -> None:
-        """Bring the books up to date with a line of the journal."""
+        """Update all counts with an entry of the journal."""
         url = entry["url"]
         self.settled[url] = offset
         self._taken.add(url)
-        place = self.known.setdefault(url, Place(0, 0))
+        distance = self.known.setdefault(url, Distance(0, 0))
         if entry["kind"] == "page":
             self.pages += 1
             self.bytes += entry["bytes"]
@@ -214,20 +190,24 @@ class Crawler:
             self._host(url).asked += 1
         elif entry["reason"] in NO_ANSWER:
             self.lost[origin(url)] += 1
-        for way in self._onward(entry, place):
+        for way in self._onward(entry, distance):
             self._discover(*way)
 
     def _start_what_may(self) -> bool:
-        """Start every request that limits and politeness allow now. False if nothing waits that could be started ever."""
+        """Start every request that limits and politeness allow now.
+
+        Returns:
+            Whether requests are left that may be started later.
+        """
         now = time.monotonic()
-        soonest = (
-            now if self._under_way or not self._ready else max(now, self._ready[0][0])
-        )  # a Crawl-delay may outlast the crawl
+        soonest = now
+        if self._ready and not self._under_way:
+            soonest = max(now, self._ready[0][0])  # a Crawl-delay may outlast the crawl
         if soonest > self._end and self._ready:
             self.cut_short = f"the time limit of {self.rules.seconds / 60:g} minutes"
         elif self.asked >= self.rules.max_pages and self._ready:
             self.cut_short = f"the limit of {self.rules.max_pages:,} pages"
-        while self._ready and self._ready[0][0] <= now and self._room():
+        while self._ready and self._ready[0][0] <= now and self._may_start_more():
             host = self._hosts[heapq.heappop(self._ready)[1]]
             host.scheduled = False
             if host.asked + host.active >= self.rules.max_pages_per_host:
@@ -237,7 +217,7 @@ class Crawler:
             self._schedule(host)
         return bool(self._ready) and not self.cut_short
 
-    def _room(self) -> bool:
+    def _may_start_more(self) -> bool:
         under_way = len(self._under_way)
         return (
             not self.cut_short
@@ -246,7 +226,10 @@ class Crawler:
         )
 
     def _start(self, host: Host, now: float) -> None:
-        """The next step at a host: its robots.txt if that is due, else an address. Only requests cost it a pause."""
+        """Start the next step at a host: its robots.txt if that is due, else an address.
+
+        Only a request is followed by a pause.
+        """
         if host.rules_until <= now:
             host.reading_rules = True
             step = self._read_rules(host)
@@ -263,7 +246,7 @@ class Crawler:
         self._under_way[asyncio.create_task(step)] = host
 
     async def _wait(self) -> None:
-        """Until something is done, may be started, or is wished."""
+        """Wait until a request ends, may be started, or a signal asks to stop."""
         if self._stop():
             fix = "run the same command again: it continues from there"
             raise Interrupted(
@@ -272,7 +255,7 @@ class Crawler:
                 fix,
             )
         pause = _POLL
-        if self._ready and self._room():
+        if self._ready and self._may_start_more():
             pause = min(_POLL, max(0.001, self._ready[0][0] - time.monotonic()))
         if not self._under_way:
             await asyncio.sleep(pause)
@@ -307,7 +290,10 @@ class Crawler:
         host.reading_rules = False
 
     async def _visit(self, url: str, host: Host, refusal: FetchError | None) -> None:
-        """Settle one address: as a page, as a redirect, or as a failure; without a request if there is a refusal."""
+        """Settle one address as a page, a redirect or a failure.
+
+        If there is a refusal, no request is made.
+        """
         if refusal is not None:
             entry = _failed(url, refusal) | {"asked": False}
         else:
@@ -319,7 +305,10 @@ class Crawler:
         self._settle(entry, self._journal.append(entry))
 
     async def _get(self, url: str, host: Host, limit: int, wanted: Container[str] | None) -> Answer:
-        """Up to three tries, each when the host may be asked again. Of a server that is busy to the end, its last answer."""
+        """Try up to three times, each when the host may be asked again.
+
+        If the server is busy every time, its last answer is returned.
+        """
         for attempt in range(1, TRIES + 1):
             try:
                 answer = await self._fetcher.get(url, limit, wanted)
@@ -354,17 +343,16 @@ class Crawler:
             raise FetchError("media_type", answer.media_type[:100], 200)
         if not answer.body.strip():
             raise FetchError("empty", "the body is empty", 200)
-        if refusal := self.rules.refused(answer):
+        refusal = self.rules.refused(answer)
+        if refusal:
             raise FetchError("empty", refusal, 200)
-        told = page.read(answer)
-        links = [link for link in told.links if self.rules.within(link)]
-        if told.opt_out and self.rules.honour_opt_out:
-            return _failed(
-                answer.url,
-                FetchError("robots", f"the page asks not to be used: {told.opt_out}", 200),
-            ) | {"links": links}
+        facts = page.read(answer)
+        links = [link for link in facts.links if self.rules.within(link)]
+        if facts.opt_out and self.rules.honour_opt_out:
+            error = FetchError("robots", f"the page asks not to be used: {facts.opt_out}", 200)
+            return _failed(answer.url, error) | {"links": links}
         record = await self._store(answer)
-        row = answer.evidence(told.meta_robots, told.license) | {"robots": rules.verdict}
+        row = answer.evidence(facts.meta_robots, facts.license) | {"robots": rules.verdict}
         fetch = answer.fetch | {"fetched_at": answer.began.isoformat()}
         size = len(answer.body)
         return {
@@ -378,7 +366,11 @@ class Crawler:
         }
 
     def _target(self, answer: Answer) -> str:
-        """Where a redirect leads. Raises FetchError if it may not be followed."""
+        """Where a redirect leads.
+
+        Raises:
+            FetchError: It may not be followed.
+        """
         to = redirect_target(answer)
         if not self.rules.within(to):
             raise FetchError("redirect_refused", f"to {to}, which is out of scope", answer.status)

@@ -1,8 +1,8 @@
-"""Rows of a data set that Hugging Face `datasets` streams. Runs in a process of its own; see `dataset_source`.
+"""Rows of a data set that Hugging Face `datasets` streams. Runs in the process of `dataset_source`.
 
-A data set is files of strangers, and a page of theirs (README.md) that says which files it has. So only formats are taken
-that are nothing but rows; of a folder only the files that lie in it, of a repository only its own; and what a row merely
-refers to (an image, a sound) is never opened.
+A data set consists of files of strangers, and of their README.md, which lists those files. So only
+formats that hold nothing but rows are read; of a folder only the files inside it, of a repository
+only its own; and what a row refers to (an image, a sound) is never opened.
 """
 
 from __future__ import annotations
@@ -17,15 +17,20 @@ from data_contracts.foreign_text import listed
 from stages.crawl.config import DatasetSource
 from stages.crawl.items import Items, Note, Taking
 
-PLAIN = frozenset({"arrow", "csv", "json", "parquet", "text"})
+PLAIN_FORMATS = frozenset({"arrow", "csv", "json", "parquet", "text"})
 _BATCH_ROWS = 64  # of Parquet: a whole row group at a time is what `datasets` would take
 
 
 def read(source: DatasetSource, base: str, files: list[str]) -> Items:
-    """The rows from 1, up to max_documents. files: the local ones that may be read.
+    """The rows from 1, up to max_documents.
+
+    Args:
+        source: The settings.
+        base: The start of the address of each row.
+        files: The local files that may be read.
 
     Raises:
-        InputError: If the data set cannot be had, has no such column, or is of a format that is more than rows.
+        InputError: The data set is not available, has no such column, or is of another format.
     """
     where = f"crawl source {source.name}"
     taking = Taking(source.text_field, source.media_type, source.max_page_bytes)
@@ -44,7 +49,10 @@ def read(source: DatasetSource, base: str, files: list[str]) -> Items:
 
 
 def _numbered(source: DatasetSource, where: str, files: list[str]) -> Iterator[tuple[int, Any]]:
-    """Rows from 1; before them, as 0, what is to be noted. Only errors of reading are told as those of the data set."""
+    """Rows from 1, and before them, as 0, a note if files were left out.
+
+    Only errors of reading are reported as errors of the data set.
+    """
     from datasets import load_dataset_builder  # seconds to import, and only this source needs it
 
     if source.is_local:
@@ -52,21 +60,20 @@ def _numbered(source: DatasetSource, where: str, files: list[str]) -> Iterator[t
     number = 0
     try:
         builder = load_dataset_builder(
-            str(source.folder or source.dataset), source.subset or None, revision=source.revision or None,
+            str(source.folder or source.dataset),
+            source.subset or None,
+            revision=source.revision or None,
             data_files=[expanduser(file) for file in source.data_files] or None,
-        )  # fmt: skip
-        if left_out := _keep_own_files(builder, source, where, frozenset(files)):
+        )
+        left_out = _keep_own_files(builder, source, where, frozenset(files))
+        if left_out:
             yield 0, Note(left_out)
         for number, row in enumerate(_stream(builder, source.split), 1):
             yield number, row
-    except (
-        OSError,
-        ValueError,
-        RuntimeError,
-    ) as error:  # what `datasets` raises for absent, private and broken data sets
-        why = f"{source.dataset} cannot be read at row {number + 1:,}: {type(error).__name__}: {error}"[
-            :600
-        ]
+    # `datasets` raises these for absent, private and broken data sets.
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        why = f"{source.dataset} cannot be read at row {number + 1:,}: {reason}"[:600]
         fix = "check the name, the revision and the network; gated data sets need `hf auth login`"
         raise InputError(where, why, fix) from None
 
@@ -77,16 +84,19 @@ def _stream(builder: Any, split: str) -> Any:
 
 
 def _keep_own_files(builder: Any, source: DatasetSource, where: str, files: frozenset[str]) -> str:
-    """Takes from the builder the files that are none of the data set's; says how many, or "".
+    """Remove from the builder the files that do not belong to the data set.
+
+    Returns:
+        A note about the files that were removed, or "".
 
     Raises:
-        InputError: If the format is more than rows, or no file is left of the split.
+        InputError: The format holds more than rows, or no file is left of the split.
     """
     from datasets.data_files import DataFilesDict, DataFilesList
 
     form = type(builder).__module__.split(".")[-1]
-    if form not in PLAIN:
-        fix = f"convert it to one of {', '.join(sorted(PLAIN))}"
+    if form not in PLAIN_FORMATS:
+        fix = f"convert it to one of {', '.join(sorted(PLAIN_FORMATS))}"
         raise InputError(
             where, f"{source.dataset} is of the format {form!r}, which is not read", fix
         )
@@ -100,14 +110,20 @@ def _keep_own_files(builder: Any, source: DatasetSource, where: str, files: froz
         if own:
             kept[split] = DataFilesList(own, found.origin_metadata)
     if left_out and source.split not in kept:
-        why = f"names {len(left_out):,} files that are none of its own, and no others: {', '.join(left_out[:3])}"
+        why = (
+            f"names {len(left_out):,} files that are not its own, and no others:"
+            f" {', '.join(left_out[:3])}"
+        )
         raise InputError(
             where, f"{source.dataset} {why}", "name those files in data_files if you trust them"
         )
     builder.config.data_files = DataFilesDict(kept)
     if not left_out:
         return ""
-    return f"{source.name}: {len(left_out):,} files that are none of the data set's own were left out: {', '.join(left_out[:3])}"
+    return (
+        f"{source.name}: {len(left_out):,} files that are not the data set's own were left out:"
+        f" {', '.join(left_out[:3])}"
+    )
 
 
 def _is_own(file: str, source: DatasetSource, files: frozenset[str]) -> bool:
@@ -117,7 +133,7 @@ def _is_own(file: str, source: DatasetSource, files: frozenset[str]) -> bool:
 
 
 def _refuse_network(event: str, arguments: tuple[Any, ...]) -> None:
-    """A data set on this machine has no business elsewhere, whatever its files name."""
+    """Refuse connections: a local data set has no reason to make any, whatever its files name."""
     if event == "socket.connect" or event.startswith("socket.getaddrinfo"):
         raise PermissionError(
             "a local data set asks for something over the network, which is refused"

@@ -1,4 +1,4 @@
-"""Documents from a data set that Hugging Face `datasets` streams: nothing is downloaded whole, and all of it is read apart."""
+"""Documents from a data set that Hugging Face `datasets` streams, read in a separate process."""
 
 from __future__ import annotations
 
@@ -17,11 +17,14 @@ from stages.report import Report
 def collect(
     source: DatasetSource, rows: Rows, report: Report, stop: Callable[[], bool]
 ) -> list[str]:
-    """The first `max_documents` rows into `rows`; returns notes.
+    """Write the first `max_documents` rows to `rows`.
+
+    Returns:
+        Notes for the reader of the artifact.
 
     Raises:
-        InputError: If the data set cannot be had or has no such column, or reading it takes too much memory.
-        Interrupted: At a wish to stop, at once.
+        InputError: The data set is not available, has no such column, or takes too much memory.
+        Interrupted: A signal asked to stop.
     """
     where = f"crawl source {source.name}"
     found = source.found()
@@ -29,10 +32,14 @@ def collect(
     taken = Taken(source.name, rows)
     number = 0
     items: Items = rows_apart(
-        dataset_rows.read, source, _base(source), [str(path) for path in found.files],
-        what=lambda: f"{where}: {source.dataset} after row {number:,}", megabytes=memory(source.max_page_bytes),
+        dataset_rows.read,
+        source,
+        _base(source),
+        [str(path) for path in found.files],
+        what=lambda: f"{where}: {source.dataset} after row {number:,}",
+        megabytes=memory(source.max_page_bytes),
         libraries=("datasets",),
-    )  # fmt: skip
+    )
     for item in items:
         if stop():
             raise Interrupted(
@@ -56,8 +63,6 @@ def collect(
 def _base(source: DatasetSource) -> str:
     if source.folder is not None:
         return source.folder.as_uri()
-    return (
-        f"https://huggingface.co/datasets/{source.dataset}"
-        if "/" in source.dataset
-        else f"dataset:{source.dataset}"
-    )
+    if "/" in source.dataset:
+        return f"https://huggingface.co/datasets/{source.dataset}"
+    return f"dataset:{source.dataset}"

@@ -1,4 +1,7 @@
-"""One request, one answer, under a total deadline and a size limit. Redirects are answers: the crawl decides about them."""
+"""One request and its answer, under a total deadline and a size limit.
+
+A redirect is an answer: the crawl decides whether to follow it.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,10 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Answer:
-    """A response. body is what came after transfer and content decoding, cut at the limit; empty if it was not wanted."""
+    """A response.
+
+    body: The bytes after transfer and content decoding, cut at the limit. Empty if not wanted.
+    """
 
     url: str
     status: int
@@ -41,27 +47,27 @@ class Answer:
 
     @property
     def media_type(self) -> str:
-        """Lower case, without parameters; what the first bytes look like if the server says nothing."""
-        told = (self.header("content-type") or "").partition(";")[0].strip().lower()
-        if told:
-            return told
+        """In lower case, without parameters; guessed from the first bytes if there is no header."""
+        declared = (self.header("content-type") or "").partition(";")[0].strip().lower()
+        if declared:
+            return declared
         start = self.body[:512].lstrip().lower()
-        return (
-            "text/html"
-            if start.startswith((b"<!doctype html", b"<html"))
-            else "application/octet-stream"
-        )
+        if start.startswith((b"<!doctype html", b"<html")):
+            return "text/html"
+        return "application/octet-stream"
 
     @property
     def charset(self) -> str | None:
-        """What the server declared, which need not be true."""
+        """The character set that the server declares, which need not be true."""
         message = email.message.Message()
         message["content-type"] = self.header("content-type") or ""
-        found = message.get_param("charset")
-        return found.strip().lower()[:40] or None if isinstance(found, str) else None
+        declared = message.get_param("charset")
+        if not isinstance(declared, str):
+            return None
+        return declared.strip().lower()[:40] or None
 
     def evidence(self, meta_robots: str | None, license: str | None) -> dict[str, Any]:
-        """The columns of a row of `documents` that tell what the page is, whenever it is asked for."""
+        """The columns of a row of `documents` that describe the page at any time."""
         return {
             "media_type": self.media_type,
             "charset": self.charset,
@@ -74,7 +80,7 @@ class Answer:
 
     @property
     def fetch(self) -> dict[str, Any]:
-        """The columns of a row of `fetches`: what may be another the next time, though the page is the same."""
+        """The columns of a row of `fetches`, which may differ the next time for the same page."""
         return {
             "fetched_at": self.began,
             "etag": self.header("etag"),
@@ -83,8 +89,11 @@ class Answer:
 
 
 class FetchError(Exception):
-    """No answer that can be used. reason is one of the contract's; `again` says that a later try may do better,
-    `of_page` that the host is not to blame.
+    """There is no answer that can be used.
+
+    reason: One of the contract's reasons.
+    again: A later try may succeed.
+    of_page: The page is at fault, not the host.
     """
 
     def __init__(
@@ -97,22 +106,26 @@ class FetchError(Exception):
         of_page: bool = False,
     ):
         super().__init__(reason, detail)
-        self.reason, self.detail, self.status, self.again, self.of_page = (
-            reason,
-            detail,
-            status,
-            again,
-            of_page,
-        )
+        self.reason = reason
+        self.detail = detail
+        self.status = status
+        self.again = again
+        self.of_page = of_page
 
 
 class Fetcher(Protocol):
     """Where pages come from."""
 
     async def get(self, url: str, limit: int, wanted: Container[str] | None) -> Answer:
-        """The answer to GET `url`, at most `limit` bytes of it; bodies of media types that are not `wanted` are not read.
+        """The answer to GET `url`.
 
-        Raises FetchError.
+        Args:
+            url: A canonical address.
+            limit: Bytes of the body after which it is cut.
+            wanted: Media types whose bodies are read; None for all.
+
+        Raises:
+            FetchError: There is no answer that can be used.
         """
 
 
@@ -145,7 +158,7 @@ class WebFetcher:
     async def get(
         self, url: str, limit: int, wanted: Container[str] | None, at: str | None = None
     ) -> Answer:
-        """See Fetcher. `at` is where to send the request, if that is not the place that `url` names."""
+        """See Fetcher. `at` is where to send the request, if not to `url` itself."""
         target = at or url
         try:
             self._guard.check_literal(*host_and_port(target))
@@ -187,12 +200,12 @@ class WebFetcher:
                 truncated=False,
                 began=datetime.now(UTC),
             )
-            read = response.status == 200 and (
+            is_wanted = (
                 wanted is None
                 or answer.header("content-type") is None
                 or answer.media_type in wanted
             )
-            if not read:
+            if response.status != 200 or not is_wanted:
                 return answer
             body = bytearray()
             async for piece in response.content.iter_chunked(_CHUNK):
@@ -205,13 +218,17 @@ class WebFetcher:
             return Answer(**{**answer.__dict__, "body": bytes(body[:limit]), "truncated": cut})
 
 
-def _text(told: str) -> str:
-    """Bytes that are not UTF-8, which aiohttp keeps as surrogates, as U+FFFD: text that can be written anywhere."""
-    return told.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def _text(header: str) -> str:
+    """Replace the surrogates that aiohttp makes of bytes that are not UTF-8 by U+FFFD."""
+    return header.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def redirect_target(answer: Answer) -> str:
-    """Where a redirect leads. Raises FetchError if that is no address, or leaves encryption."""
+    """Where a redirect leads.
+
+    Raises:
+        FetchError: It leads to no address that can be fetched, or from https to http.
+    """
     location = answer.header("location") or ""
     try:
         found = canonical(location, answer.url)
@@ -233,4 +250,6 @@ def retry_after(answer: Answer, now: datetime) -> float | None:
         then = email.utils.parsedate_to_datetime(value)
     except (ValueError, OverflowError):  # no date, or a year that no date has
         return None
-    return max(0.0, ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds())
+    if then.tzinfo is None:
+        then = then.replace(tzinfo=UTC)
+    return max(0.0, (then - now).total_seconds())

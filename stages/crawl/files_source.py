@@ -1,6 +1,7 @@
-"""Documents from local files. Order: path, then row; so the same files give the same artifact, and a rerun simply reads again.
+"""Documents from local files, in the order of path and row.
 
-Files that could grow while they are read (packed ones, tables, archives, large ones) are read in a process of their own.
+So the same files give the same artifact, and a rerun reads them again. Files that may take much
+memory (packed ones, tables, archives, large ones) are read in a separate process.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ from stages.report import Report
 
 
 def collect(source: FilesSource, rows: Rows, report: Report, stop: Callable[[], bool]) -> list[str]:
-    """All documents of the files into `rows`; returns notes.
+    """Write all documents of the files to `rows`.
+
+    Returns:
+        Notes for the reader of the artifact.
 
     Raises:
-        InputError: For a file of a kind that is not known, that is damaged, may not be read or unpacks to too much.
-        Interrupted: At a wish to stop, at once.
+        InputError: A file is of an unknown kind, is damaged, may not be read, or unpacks to too
+            much.
+        Interrupted: A signal asked to stop.
     """
     found = source.found()
     files = list(found.files)
@@ -48,28 +53,25 @@ def collect(source: FilesSource, rows: Rows, report: Report, stop: Callable[[], 
             taken.add(item)
         if rows.documents[source.name] >= source.max_documents:
             items.close()
-            return [
-                *notes,
-                f"{source.name}: cut short by the limit of {source.max_documents:,} documents, in {at}",
-            ]
+            limit = f"cut short by the limit of {source.max_documents:,} documents, in {at}"
+            return [*notes, f"{source.name}: {limit}"]
     report.progress(len(files), len(files), "files")
     return notes
 
 
 def memory(page_bytes: int) -> int:
-    """Megabytes that reading may take: what is usual, and more for those who want longer documents than usual."""
+    """Megabytes that reading may take: more for documents longer than usual."""
     usual = 16 << 20
     return MEGABYTES + (4 * max(0, page_bytes - usual) >> 20)
 
 
 class Taken:
-    """Writes items as rows. A second record of an address that an archive gave before is a failure."""
+    """Writes items as rows. A second record of an address in archives is a failure."""
 
     def __init__(self, source: str, rows: Rows):
         self._source, self._rows = source, rows
-        self._seen: set[bytes] = (
-            set()
-        )  # addresses from archives: the only rows whose address is not their place
+        # Addresses from archives. All other rows are addressed by file and number.
+        self._seen: set[bytes] = set()
 
     def add(self, item: Item) -> None:
         """A row of `documents` or of `failures`."""
@@ -79,7 +81,14 @@ class Taken:
                     self._source, item.url, item.body, fetch=item.fetch, **item.columns
                 )
         elif isinstance(item, Failure) and (not item.claims or self._is_new(item.url)):
-            self._rows.failure(self._source, item.url, item.reason, item.detail, status=item.status)
+            self._rows.failure(
+                self._source,
+                item.url,
+                item.reason,
+                item.detail,
+                status=item.status,
+                fix=item.fix,
+            )
 
     def _is_new(self, url: str) -> bool:
         key = bytes.fromhex(digest(url))

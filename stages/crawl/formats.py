@@ -1,4 +1,4 @@
-"""The kinds of files that hold documents, and how each is read: row by row, in bounded pieces, in the order of the file."""
+"""The kinds of files that hold documents, and how each is read: row by row, in bounded pieces."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from data_contracts import InputError
 from data_contracts.foreign_text import listed
 from stages.crawl import warc_files
 from stages.crawl.config import FilesSource
-from stages.crawl.items import Begun, Item, Items, Taking
+from stages.crawl.items import Begun, Document, Failure, Item, Items, Taking
 from stages.crawl.local_files import unreadable
 from stages.crawl.unpacking import Bound, lines, opened
 from stages.execution.apart import too_large
@@ -30,11 +31,20 @@ WHOLE = {
     ".html": "text/html",
     ".htm": "text/html",
 }
-LINE_TIMES = 4  # a line of JSON may be so many times as long as the longest document: escapes, and other fields
-_BATCH_BYTES = 8 << 20  # of a Parquet column, as its own metadata has it
+# A line of JSON may be this many times as long as the longest document: escapes, other fields.
+LINE_TIMES = 4
+_BATCH_BYTES = 8 << 20  # of a Parquet column, according to its metadata
 _BATCH_ROWS = 256
+MAX_FAILURES = 1_000_000  # rows of one file without a document, if more than rows with one
 _LONGEST_WHY = 500  # characters
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
+_END = "\ud800"  # follows the last line of a CSV file; no bytes decode to it
+_SMALLER_ROWS = "split the rows that are too large, or raise max_page_bytes"
+_UTF_8 = "convert the file to UTF-8: iconv -f UTF-16 -t UTF-8 FILE"
+_ONE_OBJECT_PER_LINE = "write one JSON object per line, in UTF-8"
+_DISTINCT_NAMES = "rename the fields, so that one has the name of text_field"
+_CLOSE_THE_QUOTE = "close that quote, or double the quotes that belong to the text"
+_ALL_FIELDS = "give every row as many fields as there are column names"
 _DAMAGE = (
     EOFError,
     gzip.BadGzipFile,
@@ -52,14 +62,15 @@ def read(source: FilesSource, files: list[Path]) -> Items:
     """All documents and failures of `files`, and which file is being read.
 
     Raises:
-        InputError: For a file of a kind that is not known, that is damaged, may not be read, or does not fit into memory.
+        InputError: A file is of an unknown kind, is damaged, may not be read, or needs too much
+            memory.
     """
     for number, path in enumerate(files):
         reader = _reader(path)
         yield Begun(number, str(path))
         yield None
         try:
-            yield from reader(source, path)
+            yield from _bounded(path, reader(source, path))
         except _DAMAGE as error:
             raise _damaged(path, error) from None
         except PermissionError as error:
@@ -70,14 +81,42 @@ def read(source: FilesSource, files: list[Path]) -> Items:
             ) from None
 
 
+def _bounded(path: Path, items: Iterator[Item]) -> Iterator[Item]:
+    """The items of one file, unless nearly all of a great many rows are unusable.
+
+    A few kilobytes of Parquet may hold billions of rows without text.
+
+    Raises:
+        InputError: More than `MAX_FAILURES` rows give no document, and fewer rows give one.
+    """
+    documents = 0
+    reasons: Counter[str] = Counter()
+    example = ""
+    for item in items:
+        if isinstance(item, Failure):
+            reasons[item.reason] += 1
+            example = example or f"{item.url}: {item.detail}"[:_LONGEST_WHY]
+        elif isinstance(item, Document):
+            documents += 1
+        if reasons.total() > max(MAX_FAILURES, documents):
+            counts = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+            raise InputError(
+                str(path),
+                f"{reasons.total():,} rows give no document ({counts}) and {documents:,} rows"
+                f" give one, so the rest is not read; the first of them is {example}",
+                "check text_field, or leave the file out of crawl.sources",
+            )
+        yield item
+
+
 def is_small(files: list[Path], most: int = 4 << 20) -> bool:
-    """Whether all files together are so small, and of such kinds, that nothing of them can grow while it is read."""
+    """Whether the files are small, and of kinds that take little memory to read."""
     plain = all(kind(path) in _GROW_LITTLE and path.suffix.lower() != ".gz" for path in files)
     return plain and sum(path.stat().st_size for path in files) <= most
 
 
 def kind(path: Path) -> str:
-    """The ending that tells what a file holds: of a packed one that before .gz."""
+    """The suffix that states what a file holds; of a packed file the one before .gz."""
     return (Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
 
 
@@ -109,74 +148,119 @@ def _read_whole(source: FilesSource, path: Path) -> Iterator[Item]:
 
 
 def _read_jsonl(source: FilesSource, path: Path) -> Iterator[Item]:
-    taking, longest = _taking(source), LINE_TIMES * source.max_page_bytes
+    max_bytes = LINE_TIMES * source.max_page_bytes
     with opened(path) as file:
-        for number, line in enumerate(lines(file, longest), 1):
+        for number, line in enumerate(lines(file, max_bytes), 1):
+            url = f"{path.as_uri()}#{number}"
             if line is None:
-                yield taking.row(
-                    f"{path.as_uri()}#{number}", None, f"a line of more than {longest:,} bytes"
-                )
+                detail = f"a line of more than {max_bytes:,} bytes"
+                yield Failure(url, "unreadable_row", detail, fix=_SMALLER_ROWS)
             elif line.strip():
-                yield taking.row(f"{path.as_uri()}#{number}", *_field(line, source.text_field))
+                yield _json_row(source, url, line)
 
 
-def _field(line: bytes, field: str) -> tuple[Any, str]:
-    """The text, or None and what is wrong with the line."""
+def _json_row(source: FilesSource, url: str, line: bytes) -> Item:
+    field = source.text_field
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return None, f"not JSON: {error}"
+        if b"\0" in line:
+            detail = "not JSON in UTF-8: it has null bytes, as UTF-16 has"
+            return Failure(url, "unreadable_row", detail, fix=_UTF_8)
+        return Failure(url, "unreadable_row", f"not JSON: {error}", fix=_ONE_OBJECT_PER_LINE)
     except MemoryError:
-        return None, f"needs more memory than reading may take: {len(line):,} bytes of JSON"
-    if not isinstance(row, dict) or field not in row:
-        there = listed(row) if isinstance(row, dict) else f"a {type(row).__name__}, not an object"
-        return None, f"has no field {field!r}; there is {there}"
-    return row[field], ""
+        detail = f"needs more memory than reading may take: {len(line):,} bytes of JSON"
+        return Failure(url, "unreadable_row", detail, fix=_SMALLER_ROWS)
+    if not isinstance(row, dict):
+        detail = f"has no field {field!r}; there is a {type(row).__name__}, not an object"
+        return Failure(url, "unreadable_row", detail, fix=_ONE_OBJECT_PER_LINE)
+    if field not in row:
+        detail = f"has no field {field!r}; there is {listed(row)}"
+        return Failure(url, "unreadable_row", detail)
+    if _count_of_key(line, field) > 1:
+        detail = f"has several fields {field!r}"
+        return Failure(url, "unreadable_row", detail, fix=_DISTINCT_NAMES)
+    return _taking(source).row(url, row[field])
+
+
+def _count_of_key(line: bytes, key: str) -> int:
+    """How often the object in `line` has the key. Few lines need the second look at their JSON."""
+    spellings = {json.dumps(key).encode(), json.dumps(key, ensure_ascii=False).encode()}
+    if sum(line.count(spelling) for spelling in spellings) < 2:
+        return 1
+    pairs = json.loads(line, object_pairs_hook=list)
+    return sum(name == key for name, _ in pairs)
 
 
 def _read_csv(source: FilesSource, path: Path) -> Iterator[Item]:
     """Rows under a line of column names. Bytes that are not UTF-8 stay as they are."""
     taking = _taking(source)
-    csv.field_size_limit(LINE_TIMES * source.max_page_bytes)
+    max_bytes = LINE_TIMES * source.max_page_bytes
+    csv.field_size_limit(max_bytes)
     with opened(path) as file:
-        table = csv.reader(
-            _text_lines(file, LINE_TIMES * source.max_page_bytes), delimiter=_DELIMITERS[kind(path)]
-        )
+        table = csv.reader(_text_lines(file, max_bytes), delimiter=_DELIMITERS[kind(path)])
         names = next(table, [])
-        if source.text_field not in names:
-            raise _no_column(source, path, names)
-        column = names.index(source.text_field)
+        if names == [_END]:
+            names = []
+        column = _column(source, path, names)
+        line = table.line_num
         for number, row in enumerate(table, 1):
+            first_line, line = line + 1, table.line_num
+            if row == [_END]:
+                return
             url = f"{path.as_uri()}#{number}"
-            if len(row) > column:
+            if row and row[-1].endswith(_END):
+                detail = (
+                    f"a quote that opens in the row at line {first_line:,} is not closed until the"
+                    f" end of the file, {line - first_line:,} lines later"
+                )
+                yield Failure(url, "unreadable_row", detail, fix=_CLOSE_THE_QUOTE)
+            elif len(row) > column:
                 yield taking.row(url, row[column].encode("utf-8", "surrogateescape"))
             elif row:
-                yield taking.row(
-                    url, None, f"has {len(row)} fields, {source.text_field!r} is field {column + 1}"
-                )
+                detail = f"has {len(row)} fields, {source.text_field!r} is field {column + 1}"
+                yield Failure(url, "unreadable_row", detail, fix=_ALL_FIELDS)
 
 
-def _text_lines(file: Any, longest: int) -> Iterator[str]:
-    for number, line in enumerate(lines(file, longest), 1):
+def _text_lines(file: Any, max_bytes: int) -> Iterator[str]:
+    """The lines, then `_END`: a reader that is inside a quote then takes it into the last field."""
+    for number, line in enumerate(lines(file, max_bytes), 1):
         if line is None:
-            raise csv.Error(f"line {number} has more than {longest:,} bytes")
+            raise csv.Error(f"line {number} has more than {max_bytes:,} bytes")
         yield line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
+    yield _END
+
+
+def _column(source: FilesSource, path: Path, names: list[str]) -> int:
+    """Which column holds the text.
+
+    Raises:
+        InputError: No column has the name of `text_field`, or several have it.
+    """
+    count = names.count(source.text_field)
+    if count > 1:
+        why = f"has {count} columns {source.text_field!r}"
+        raise InputError(str(path), why, _DISTINCT_NAMES)
+    if count == 0:
+        raise _no_column(source, path, names)
+    return names.index(source.text_field)
 
 
 def _no_column(source: FilesSource, path: Path, names: list[str]) -> InputError:
     if not names:
         why = "is empty: it has no line of column names"
         return InputError(str(path), why, "leave it out of crawl.sources")
+    if any("\0" in name for name in names):
+        why = "is not UTF-8: its column names have null bytes, as those of UTF-16 have"
+        return InputError(str(path), why, _UTF_8)
     fix = f"set text_field of crawl.sources {source.name} to one of: {listed(names)}"
     return InputError(str(path), f"has no column {source.text_field!r}", fix)
 
 
 def _read_parquet(source: FilesSource, path: Path) -> Iterator[Item]:
     taking, bound = _taking(source), Bound(path)
-    with pq.ParquetFile(path, buffer_size=1 << 20) as file:
-        names = file.schema_arrow.names
-        if source.text_field not in names:
-            raise _no_column(source, path, names)
+    with _parquet(path) as file:
+        _column(source, path, file.schema_arrow.names)
         number = 0
         for batch in _batches(path, file, source.text_field):
             bound.add(batch.nbytes)
@@ -185,8 +269,20 @@ def _read_parquet(source: FilesSource, path: Path) -> Iterator[Item]:
                 yield taking.row(f"{path.as_uri()}#{number}", value.as_py())
 
 
+def _parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, buffer_size=1 << 20)
+    except (PermissionError, MemoryError):
+        raise
+    except (OSError, pa.ArrowException) as error:  # Thrift raises a plain OSError for a bad footer
+        raise _damaged(path, error) from None
+
+
 def _batches(path: Path, file: pq.ParquetFile, column: str) -> Iterator[pa.RecordBatch]:
-    """Of few rows where they are long. What the metadata says of that need not be true: memory is bounded around this."""
+    """Batches with fewer rows where rows are long.
+
+    The metadata about that may be false, so the memory of the process is bounded, too.
+    """
     try:
         for number in range(file.num_row_groups):
             group = file.metadata.row_group(number)
@@ -199,10 +295,7 @@ def _batches(path: Path, file: pq.ParquetFile, column: str) -> Iterator[pa.Recor
             )
     except MemoryError:
         raise
-    except (
-        OSError,
-        pa.ArrowException,
-    ) as error:  # of pages that are damaged; only of reading, not of what is done with the rows
+    except (OSError, pa.ArrowException) as error:  # damaged pages
         raise _damaged(path, error) from None
 
 

@@ -17,7 +17,11 @@ LONGEST_WAIT = 300.0
 
 @dataclass
 class Host:
-    """One origin. `ready_at` is the monotonic time from which it may be asked again, `rules_until` when robots.txt is due."""
+    """One origin.
+
+    ready_at: The monotonic time from which it may be asked again.
+    rules_until: The monotonic time at which robots.txt is due again.
+    """
 
     origin: str
     delay: float
@@ -59,16 +63,21 @@ class Host:
         self.ready_at = max(self.ready_at, now + max(self.delay, self.rules.delay))
 
     async def turn(self) -> None:
-        """Wait until the host may be asked again. Whoever returns from here has the turn and is expected to ask."""
-        while (wait := self.ready_at - time.monotonic()) > 0:
+        """Wait until the host may be asked again. The caller then has the turn, and must ask."""
+        wait = self.ready_at - time.monotonic()
+        while wait > 0:
             await asyncio.sleep(wait)
+            wait = self.ready_at - time.monotonic()
         self.asked_now(time.monotonic())
 
     def answered(self) -> None:
         self.failures = 0
 
     def failed(self, now: float, wait: float | None) -> None:
-        """Back off: for as long as the host asks, else twice as long as the last time. One that asks for too long is given up."""
+        """Back off for as long as the host asks, else twice as long as the last time.
+
+        A host that asks for more than `LONGEST_WAIT` is given up.
+        """
         seconds = FIRST_WAIT * 2**self.failures if wait is None else wait
         self.failures = FAILURES_TO_SKIP if seconds > LONGEST_WAIT else self.failures + 1
         self.ready_at = now if self.skipped else max(self.ready_at, now + seconds)

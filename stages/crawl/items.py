@@ -1,4 +1,4 @@
-"""What reading a source gives, row by row, before it is written: documents, failures, and where the reader is."""
+"""What reading a source yields before it is written: documents, failures, notes, progress."""
 
 from __future__ import annotations
 
@@ -12,7 +12,11 @@ MediaType = Literal["text/plain", "text/markdown", "text/html"]
 
 @dataclass(frozen=True)
 class Document:
-    """A row of `documents`. columns: those beside url and body. fetch: of its row of `fetches`, if it was fetched."""
+    """A row of `documents`.
+
+    columns: The columns other than url and body.
+    fetch: The columns of its row of `fetches`, if it was fetched.
+    """
 
     url: str
     body: bytes
@@ -22,18 +26,23 @@ class Document:
 
 @dataclass(frozen=True)
 class Failure:
-    """A row of `failures`. claims: a later record of the same address counts as a repetition of this one."""
+    """A row of `failures`.
+
+    claims: A later record of the same address counts as a repetition of this one.
+    fix: What repairs it, if that does not follow from the reason.
+    """
 
     url: str
     reason: str
     detail: str
     status: int | None = None
     claims: bool = False
+    fix: str = ""
 
 
 @dataclass(frozen=True)
 class Begun:
-    """A file that is being read from now on: its number, from 0, and its name."""
+    """The items that follow come from this file; number counts from 0."""
 
     number: int
     path: str
@@ -47,7 +56,7 @@ class Note:
 
 
 Item = Document | Failure | Begun | Note
-Items = Generator[Item | None, None, None]  # None: what is waiting should be sent off
+Items = Generator[Item | None, None, None]  # None asks to send the items that wait
 
 
 @dataclass(frozen=True)
@@ -58,13 +67,13 @@ class Taking:
     media_type: MediaType
     most_bytes: int
 
-    def row(self, url: str, text: object, wrong: str = "") -> Item:
+    def row(self, url: str, text: object) -> Item:
         """A document if the row holds text or bytes, else a failure."""
         if isinstance(text, str):
             text = text.encode("utf-8", "surrogatepass")
         if not isinstance(text, bytes):
             found = f"{self.text_field!r} is a {type(text).__name__}, not text"
-            return Failure(url, "unreadable_row", wrong or found)
+            return Failure(url, "unreadable_row", found)
         return self.whole(url, text, self.media_type, "utf-8")
 
     def whole(self, url: str, body: bytes, media_type: str, charset: str | None) -> Item:

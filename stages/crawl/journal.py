@@ -1,7 +1,7 @@
-"""An append-only account of a crawl, one JSON line per address that is settled. A killed crawl continues from it.
+"""An append-only journal of a crawl: one JSON line per settled address. A rerun continues from it.
 
-A line is written after the archive has the page, and both reach the operating system before the next step: a killed
-process loses what was in flight, nothing else.
+A line is written after the archive has the page, and both reach the operating system before the
+next step. So a killed process loses only the requests that were under way.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 
 
 class Entry(TypedDict):
-    """page: fetched (columns of its rows in documents and fetches, place in the archive, links). moved: leads to `to`.
-    failed: gave no document; a page that opts out may have links all the same.
+    """What became of one address.
 
-    asked: False if that was decided without a request (by robots.txt, or because the host was given up).
+    kind: page: it was fetched; the entry has the columns of its rows in documents and fetches, its
+        position in the archive, and its links. moved: it redirects to `to`. failed: it gave no
+        document; a page that opts out may have links all the same.
+    asked: False if no request was made, because of robots.txt or because the host was given up.
     """
 
     kind: Literal["page", "moved", "failed"]
@@ -42,20 +44,20 @@ class Journal:
         self._file = path.open("a+b")
 
     def replay(self) -> Iterator[tuple[int, int, Entry]]:
-        """(offset, offset of the next line, entry) of every whole line. A torn line ends it; see `cut`."""
+        """Offset, offset of the next line, and entry of every line up to the first torn one."""
         offset = 0
         with self._path.open("rb") as file:
             for line in file:
                 try:
                     entry = json.loads(line[: line.index(b"\n")])
-                except ValueError:  # written by half when the process or the machine died, be it only for the line's end
+                except ValueError:  # a torn line: the process or the machine died while writing
                     return
                 end = offset + len(line)
                 yield offset, end, cast(Entry, entry)
                 offset = end
 
     def cut(self, offset: int) -> None:
-        """Forget everything from `offset` on."""
+        """Remove everything from `offset` on."""
         self._file.truncate(offset)
 
     def append(self, entry: Entry) -> int:
@@ -70,7 +72,7 @@ class Journal:
         return cast(Entry, json.loads(self._file.readline()))
 
     def forget(self, unwanted: Callable[[Entry], bool]) -> None:
-        """Drop entries, so that a rerun asks for their addresses again. All offsets are void then."""
+        """Drop entries, so that a rerun asks for their addresses again. All offsets change."""
         kept = self._path.with_suffix(".kept")
         with kept.open("wb") as file:
             file.writelines(_line(entry) for _, _, entry in self.replay() if not unwanted(entry))

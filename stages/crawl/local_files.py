@@ -1,4 +1,7 @@
-"""The files that a person means by a path, and what of it is left out: links that lead out of the folder that was given."""
+"""The files that a path in the settings means.
+
+Links that lead out of the given folder are left out and reported.
+"""
 
 from __future__ import annotations
 
@@ -18,31 +21,37 @@ _STARS = re.compile(r"\*{2,}")
 
 @dataclass(frozen=True)
 class Found:
-    """files: sorted, each once, by the name that leads to it. left_out: links that lead elsewhere, and were not followed."""
+    """What a path leads to.
+
+    files: Sorted, each once, by the name that leads to it.
+    left_out: Links that lead elsewhere, and were not followed.
+    """
 
     files: tuple[Path, ...]
     left_out: tuple[Path, ...] = ()
 
     def notes(self, source: str) -> list[str]:
-        """A sentence on the links, if there are any: what was given is not passed over in silence."""
+        """A sentence about the links that were not followed, if there are any."""
         if not self.left_out:
             return []
         shown = ", ".join(str(link) for link in self.left_out[:3])
         more = f" and {len(self.left_out) - 3:,} more" if len(self.left_out) > 3 else ""
         why = "lead out of the folder that was given and were not followed"
         return [
-            f"{source}: {len(self.left_out):,} links {why}: {shown}{more} (a link that is named itself is followed)"
+            f"{source}: {len(self.left_out):,} links {why}: {shown}{more}"
+            " (a link that is named itself is followed)"
         ]
 
 
 def found(source: str, patterns: Sequence[str]) -> Found:
     """What files, folders and patterns lead to.
 
-    A file that is named is taken, be it a link: whoever named it knows it. Of a folder, and of the fixed part of a pattern,
-    only what lies in it is taken: in a folder that others filled, `note.txt` may be a link to anything that you can read.
+    A file that is named is taken even if it is a link: whoever named it knows it. Of a folder, and
+    of the fixed part of a pattern, only files inside it are taken: in a folder that others filled,
+    `note.txt` may be a link to any file that you can read.
 
     Raises:
-        InputError: If a pattern leads to nothing, to nothing but such links, or to what may not be read.
+        InputError: A pattern leads to nothing, only to such links, or to what may not be read.
     """
     named: set[Path] = set()
     left_out: set[Path] = set()
@@ -58,9 +67,8 @@ def found(source: str, patterns: Sequence[str]) -> Found:
         named |= inside
         left_out |= outside
     once: dict[Path, Path] = {}
-    for file in sorted(
-        named
-    ):  # a link keeps its name: what it leads to may have none that tells its kind
+    for file in sorted(named):
+        # A link keeps its own name, because the name of its target may not show its kind.
         once.setdefault(_real(file), file)
     return Found(tuple(once.values()), tuple(sorted(left_out - named)))
 
@@ -74,7 +82,10 @@ def unreadable(path: Path, error: OSError) -> InputError:
 def _nothing(source: str, pattern: str, outside: int) -> InputError:
     what = f"crawl source {source}: {pattern}"
     if outside:
-        why = f"holds {outside:,} links that lead out of it and nothing else; such links are not followed"
+        why = (
+            f"holds {outside:,} links that lead out of it and nothing else;"
+            " such links are not followed"
+        )
         return InputError(
             what, why, "name the files that they lead to, or the links themselves one by one"
         )
@@ -101,10 +112,9 @@ def _by_its_name(path: Path) -> Path:
 
 
 def _hits(pattern: str) -> Iterator[tuple[Path, bool]]:
-    """Files, and whether each lies where it was looked for."""
-    path = Path(
-        expanduser(pattern)
-    )  # unlike Path's own, leaves an unknown ~name to be told as missing
+    """Files, and whether each is inside the folder of the pattern."""
+    # Path.expanduser raises for an unknown ~name; this leaves it, to be reported as missing.
+    path = Path(expanduser(pattern))
     if path.is_file():
         yield path, True
         return
@@ -119,25 +129,26 @@ def _hits(pattern: str) -> Iterator[tuple[Path, bool]]:
             yield hit, False
             continue
         for file in _visible(hit) if is_folder else (hit,):
-            lies = _real(file)
-            is_inside = lies.is_relative_to(base)
-            if lies.is_file() or not is_inside:
+            target = _real(file)
+            is_inside = target.is_relative_to(base)
+            if target.is_file() or not is_inside:
                 yield file, is_inside
 
 
 def _real(path: Path) -> Path:
-    """Where a path leads. Path.resolve raises an error of its own for links in a circle; these lead to no file."""
+    """Where a path leads. Unlike Path.resolve, this raises no error for links in a circle."""
     return Path(os.path.realpath(path))
 
 
 def _matching(pattern: Path) -> tuple[Path, Iterator[Path]]:
-    """The fixed part of a pattern, and what falls under the rest. `**` follows no links: two that lead up would never end."""
+    """The fixed part of a pattern, and what matches the rest.
+
+    `**` does not follow links: two links that lead upward would never end.
+    """
     parts = pattern.parts
     fixed = next((n for n, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
-    root, rest = (
-        Path(*parts[:fixed]),
-        [part if part == "**" else _STARS.sub("*", part) for part in parts[fixed:]],
-    )
+    root = Path(*parts[:fixed])
+    rest = [part if part == "**" else _STARS.sub("*", part) for part in parts[fixed:]]
     if not rest or not root.is_dir():
         return root, iter(())
     wants_hidden = any(part.startswith(".") for part in rest)
@@ -150,11 +161,13 @@ def _hidden(path: Path) -> bool:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    """Files and links of a folder and of those in it, but for hidden ones (.DS_Store, .git): those must be named to be meant."""
-    for place, folders, files in os.walk(folder, onerror=_raised):
+    """All files and links below a folder, except hidden ones (.DS_Store, .git)."""
+    for parent, folders, files in os.walk(folder, onerror=_raised):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        links = [name for name in folders if os.path.islink(os.path.join(place, name))]
-        yield from (Path(place, name) for name in (*files, *links) if not name.startswith("."))
+        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
+        for name in (*files, *links):
+            if not name.startswith("."):
+                yield Path(parent, name)
 
 
 def _raised(error: OSError) -> None:

@@ -1,6 +1,6 @@
 """What to do about a source that gave no document.
 
-The same reason asks for something else of pages than of tables.
+The same reason needs a different repair for pages than for tables.
 """
 
 from __future__ import annotations
@@ -41,18 +41,15 @@ _TABLE = {
 _WHOLE = {"": "name files that hold text: these are empty"}
 
 
-def advice(
-    source: WebSource | PydocSource | FilesSource | DatasetSource, failed: Mapping[str, int]
-) -> str:
-    """What repairs it, for the most frequent reason of failure; failed: how often each occurred."""
-    reason = max(failed, key=failed.__getitem__) if failed else ""
-    return " or ".join(dict.fromkeys(told.get(reason, told[""]) for told in _of(source, reason)))
+def advice(source: WebSource | PydocSource | FilesSource | DatasetSource, reason: str) -> str:
+    """What repairs it, for the most frequent reason of failure ("" if there were no rows)."""
+    return " or ".join(dict.fromkeys(fixes.get(reason, fixes[""]) for fixes in _of(source, reason)))
 
 
 def _of(
     source: WebSource | PydocSource | FilesSource | DatasetSource, reason: str
 ) -> list[Mapping[str, str]]:
-    """Of files those kinds that fail for the reason; all, if none says that it does."""
+    """The tables of advice that apply: of files those with the reason, or all if none has it."""
     if isinstance(source, WebSource):
         return [_WEB]
     if isinstance(source, PydocSource):
@@ -63,5 +60,5 @@ def _of(
     whole = kinds & formats.WHOLE.keys()
     tables = kinds - ARCHIVES - whole
     every = [(_ARCHIVE, kinds & ARCHIVES), (_TABLE, tables), (_WHOLE, whole)]
-    there: list[Mapping[str, str]] = [told for told, some in every if some]
-    return [told for told in there if reason in told] or there
+    present: list[Mapping[str, str]] = [fixes for fixes, some in every if some]
+    return [fixes for fixes in present if reason in fixes] or present

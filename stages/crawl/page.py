@@ -1,4 +1,4 @@
-"""What a page says about itself and where it leads: links, wishes to robots, licence."""
+"""What a page states: links, directives for robots, license."""
 
 from __future__ import annotations
 
@@ -22,15 +22,21 @@ _BOMS = (
     (codecs.BOM_UTF16_LE, "utf-16-le"),
     (codecs.BOM_UTF16_BE, "utf-16-be"),
 )
+# Directives with a value, which look like the name of a robot followed by its directives.
 _WITH_VALUE = frozenset(
     {"max-image-preview", "max-snippet", "max-video-preview", "unavailable_after"}
-)  # directives, not robots
+)
 _FIRST_BYTES = 1 << 14  # enough to guess a character set
 
 
 @dataclass(frozen=True)
-class Told:
-    """links are canonical, each once, in the order of the page; meta_robots and license are verbatim."""
+class PageFacts:
+    """What a page states.
+
+    links: Canonical, each once, in the order of the page.
+    meta_robots, license: Verbatim.
+    opt_out: The directives with which the page asks not to be used, if any.
+    """
 
     links: tuple[str, ...] = ()
     meta_robots: str | None = None
@@ -38,17 +44,15 @@ class Told:
     opt_out: str | None = None
 
 
-def read(answer: Answer) -> Told:
-    """What the page of `answer` tells. A page that is not HTML has only its headers."""
-    directives = {
-        found
-        for name, value in answer.headers
-        if name.lower() == "x-robots-tag"
-        for found in _for_us(value)
-    }
+def read(answer: Answer) -> PageFacts:
+    """What the page of `answer` states. A page that is not HTML has only its headers."""
+    directives: set[str] = set()
+    for name, value in answer.headers:
+        if name.lower() == "x-robots-tag":
+            directives.update(_for_us(value))
     reserved = answer.header("tdm-reservation") == "1"
     if answer.media_type not in HTML:
-        return Told(opt_out=_opt_out(directives, reserved))
+        return PageFacts(opt_out=_opt_out(directives, reserved))
     elements = _elements(answer)
     metas: list[str] = []
     for meta in elements["meta"]:
@@ -57,7 +61,7 @@ def read(answer: Answer) -> Told:
             metas.append(content)
             directives.update(_directives(content))
         reserved = reserved or (name == "tdm-reservation" and content.strip() == "1")
-    return Told(
+    return PageFacts(
         links=() if directives & {"nofollow", "none"} else tuple(_links(elements, answer.url)),
         meta_robots=", ".join(metas) or None,
         license=_license(elements),
@@ -66,7 +70,7 @@ def read(answer: Answer) -> Told:
 
 
 def _elements(answer: Answer) -> dict[str, list[Any]]:
-    """The elements that matter here, by tag, in one pass; a page that is broken gives what can be made out."""
+    """The relevant elements by tag, in one pass; of a broken page as many as can be parsed."""
     text = answer.body.decode(_encoding(answer), "replace").replace(
         "\0", "\N{REPLACEMENT CHARACTER}"
     )
@@ -78,14 +82,7 @@ def _elements(answer: Answer) -> dict[str, list[Any]]:
 
 
 def _links(elements: dict[str, list[Any]], url: str) -> dict[str, None]:
-    base = next(
-        (
-            joined
-            for element in elements["base"]
-            if (joined := _joined(element.get("href") or "", url))
-        ),
-        url,
-    )
+    base = _base(elements, url)
     found: dict[str, None] = {}
     seen: set[str] = set()
     for element in elements["a"]:
@@ -93,16 +90,26 @@ def _links(elements: dict[str, list[Any]], url: str) -> dict[str, None]:
         if not href or href in seen or "nofollow" in (element.get("rel") or "").lower().split():
             continue
         seen.add(href)
-        if target := _joined(href, base):
+        target = _joined(href, base)
+        if target is not None:
             found[target] = None
     return found
+
+
+def _base(elements: dict[str, list[Any]], url: str) -> str:
+    """The address to which links are relative."""
+    for element in elements["base"]:
+        joined = _joined(element.get("href") or "", url)
+        if joined is not None:
+            return joined
+    return url
 
 
 def _joined(href: str, base: str) -> str | None:
     try:
         return canonical(href, base)
     except ValueError:
-        return None  # mailto:, javascript:, file:, broken: nothing that could be fetched
+        return None  # mailto:, javascript:, file:, or broken: it cannot be fetched
 
 
 def _license(elements: dict[str, list[Any]]) -> str | None:
@@ -113,12 +120,15 @@ def _license(elements: dict[str, list[Any]]) -> str | None:
 
 
 def _directives(value: str) -> list[str]:
-    """noindex, max-image-preview:none"""
+    """The directives in a value, such as "noindex, max-image-preview: none"."""
     return re.split(r"[\s,;]+", re.sub(r"\s*:\s*", ":", value.strip().lower()))
 
 
 def _for_us(header: str) -> Iterator[str]:
-    """Directives of an X-Robots-Tag header, without those for other robots: a robot's name holds for all that follows it."""
+    """The directives of an X-Robots-Tag header that are not for other robots.
+
+    The name of a robot applies to all directives that follow it.
+    """
     agent = AGENT
     for directive in _directives(header):
         name, colon, rest = directive.partition(":")
@@ -137,14 +147,16 @@ def _opt_out(directives: set[str], reserved: bool) -> str | None:
 
 
 def _encoding(answer: Answer) -> str:
-    """A name that Python knows: the byte order mark's, the declared one, or a guess."""
+    """The character set, as a name that Python knows: by byte order mark, declared, or guessed."""
     for bom, name in _BOMS:
         if answer.body.startswith(bom):
             return name
-    for told in (answer.charset, detect_encoding(answer.body[:_FIRST_BYTES])):
-        if told and (html5 := map_encoding_to_html5(told, fallback_utf8=False)):
-            try:
-                return codecs.lookup(html5).name
-            except LookupError:
-                continue
+    for charset in (answer.charset, detect_encoding(answer.body[:_FIRST_BYTES])):
+        html5 = map_encoding_to_html5(charset, fallback_utf8=False) if charset else None
+        if not html5:
+            continue
+        try:
+            return codecs.lookup(html5).name
+        except LookupError:
+            continue
     return "utf-8"

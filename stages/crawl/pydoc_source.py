@@ -1,7 +1,7 @@
-"""Python's own documentation server as a web site: several processes behind one address, http://pydoc.localhost.
+"""Python's documentation server as a web site: several processes behind http://pydoc.localhost.
 
-The server answers one request at a time, and a page imports the module that it is about. So a page may hang, crash or
-take the server with it: such a server is replaced, and the page is a failure like any other.
+The server answers one request at a time, and a page imports the module that it describes. So a page
+may hang, or crash the server. Such a server is replaced, and the page is a failure like any other.
 """
 
 from __future__ import annotations
@@ -22,52 +22,50 @@ from pathlib import Path
 from typing import Self
 
 from data_contracts import InputError
+from stages.config import any_found
 from stages.crawl.config import PydocSource
 from stages.crawl.fetch import Answer, FetchError, WebFetcher
 from stages.documentation_server import ORIGIN
 
 SEEDS = [f"{ORIGIN}/{page}.html" for page in ("index", "topics", "keywords")]
 _STARTS_WITHIN = 30.0  # seconds
-_OF_HOST = (
-    "LD_LIBRARY_PATH",
-    "DYLD_LIBRARY_PATH",
-    "PYTHONHOME",
-    "PYTHONPATH",
-)  # without these a server may not start or import
+# Variables without which a server may not start, or not find modules.
+_OF_HOST = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH")
 _ERROR_PAGE = re.compile(rb"<title>Pydoc: Error - [^<]*</title>")
 _PAGE = re.compile(re.escape(ORIGIN) + r"/(?:(?P<module>[A-Za-z_][\w.]*)\.html|topic\?key=[\w.%]+)")
 
 
 class Scope:
-    """Modules of the standard library and of the listed packages, and help topics; nothing that matches `skip`."""
+    """Modules of the standard library and the listed packages without `skip`, and help topics."""
 
     def __init__(self, source: PydocSource):
         self._names = (
             sys.stdlib_module_names | set(source.packages) | {"index", "topics", "keywords"}
         )
-        self._skip = [re.compile(pattern) for pattern in source.skip]
+        self._skip = source.skip
 
     def __call__(self, url: str) -> bool:
         match = _PAGE.fullmatch(url)
-        if match is None or (module := match["module"]) is None:
-            return match is not None
-        return module.partition(".")[0] in self._names and not any(
-            pattern.search(module) for pattern in self._skip
-        )
+        if match is None:
+            return False
+        module = match["module"]
+        if module is None:  # a help topic
+            return True
+        is_known = module.partition(".")[0] in self._names
+        return is_known and not any_found(self._skip, module)
 
 
 def refusal(answer: Answer) -> str | None:
-    """pydoc answers 200 also when it has nothing but an error to show."""
+    """The error that a page shows: pydoc sends errors with status 200."""
     if not _ERROR_PAGE.search(answer.body[:1024]):
         return None
-    text = re.sub(
-        rb"<[^>]*>", b" ", answer.body[answer.body.rfind(b"Error</strong>") + 14 :]
-    ).decode("utf-8", "replace")
+    start = answer.body.rfind(b"Error</strong>") + 14
+    text = re.sub(rb"<[^>]*>", b" ", answer.body[start:]).decode("utf-8", "replace")
     return "pydoc answers with an error: " + " ".join(html.unescape(text).split())[:300]
 
 
 class Server:
-    """One documentation server in a process group of its own."""
+    """One documentation server in a separate process group."""
 
     def __init__(self, folder: Path, number: int):
         folder = folder.resolve()
@@ -76,27 +74,37 @@ class Server:
         with self._out.open("wb") as out:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", str(Path(__file__).with_name("pydoc_server.py")), *shown],
-                stdin=subprocess.PIPE, stdout=out, stderr=subprocess.STDOUT, cwd=folder, env=_of_host() | shown, start_new_session=True,
-            )  # fmt: skip
+                stdin=subprocess.PIPE,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env=_of_host() | shown,
+                start_new_session=True,
+            )
         self.number, self.port = number, 0
 
     async def ready(self) -> None:
-        """Raises InputError with what the server said if it does not come up."""
+        """Wait until the server answers.
+
+        Raises:
+            InputError: It does not start; the message has its output.
+        """
         until = time.monotonic() + _STARTS_WITHIN
         while time.monotonic() < until and self._process.poll() is None:
-            if found := re.match(rb"port (\d+)\n", self._out.read_bytes()[:64]):
-                self.port = int(found[1])
+            match = re.match(rb"port (\d+)\n", self._out.read_bytes()[:64])
+            if match:
+                self.port = int(match[1])
                 return
             await asyncio.sleep(0.02)
-        said = self._out.read_bytes()[-300:].decode("utf-8", "replace").strip()
+        output = self._out.read_bytes()[-300:].decode("utf-8", "replace").strip()
         raise InputError(
             "pydoc server",
-            f"did not start within {_STARTS_WITHIN:g} s: {said}",
+            f"did not start within {_STARTS_WITHIN:g} s: {output}",
             f"try: {sys.executable} -m pydoc -p 0",
         )
 
     async def is_dying(self) -> bool:
-        """Whether the process ends within a moment: a crash takes a while to be seen from outside."""
+        """Whether the process ends within half a second: a crash takes time to show."""
         for _ in range(25):
             if self._process.poll() is not None:
                 return True
@@ -104,7 +112,7 @@ class Server:
         return False
 
     def kill(self) -> None:
-        """The server and all that its pages have started."""
+        """Kill the server and all processes that its pages started."""
         with contextlib.suppress(ProcessLookupError):  # nothing of the group is left
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -113,29 +121,27 @@ class Server:
 
 
 def _of_host() -> dict[str, str]:
-    """What a server needs of the user's environment to start. It forgets these before it shows a page."""
+    """The variables that a server needs to start. It deletes them before it shows a page."""
     needed = {name: os.environ[name] for name in _OF_HOST if name in os.environ}
-    if (
-        site.ENABLE_USER_SITE
-    ):  # its home is another, and `pip install --user` puts packages below the user's
+    # The server has another home folder, and `pip install --user` installs below the user's.
+    if site.ENABLE_USER_SITE:
         needed["PYTHONUSERBASE"] = site.getuserbase()
     return needed
 
 
 def _shown(folder: Path) -> dict[str, str]:
-    """The environment that modules see, and that pages print: nothing of the user, the same on every machine.
+    """The environment that modules see and pages print, without anything of the user.
 
-    One order of sets and one thread per library, too: pages should differ between runs only where they must.
+    It fixes the order of sets and the number of threads, so that pages differ as little as possible
+    between runs and machines.
     """
-    own = {
+    return {
         "HOME": str(folder),
         "TMPDIR": str(folder),
         "PATH": os.defpath,
         "LC_ALL": "C.UTF-8",
         "TZ": "UTC",
         "PYTHONUTF8": "1",
-    }
-    return own | {
         "PYTHONHASHSEED": "0",
         "MPLBACKEND": "Agg",
         "TERM": "dumb",
@@ -145,7 +151,10 @@ def _shown(folder: Path) -> dict[str, str]:
 
 
 class PydocFetcher:
-    """Sends each request to a free server. Use as an asynchronous context manager; no server outlives it."""
+    """Sends each request to a free server.
+
+    Use as an asynchronous context manager, which ends all servers.
+    """
 
     def __init__(self, agent: str, deadline: float, servers: int):
         self._allowed: set[tuple[str, int]] = set()
@@ -180,9 +189,8 @@ class PydocFetcher:
         try:
             at = f"http://127.0.0.1:{server.port}{url.removeprefix(ORIGIN)}"
             answer = await self._web.get(url, limit, wanted, at)
-            if (
-                not answer.body and await server.is_dying()
-            ):  # pydoc sends the headers before it imports the module
+            # pydoc sends the headers before it imports the module.
+            if not answer.body and await server.is_dying():
                 raise FetchError("connection", "importing the module ended the server")
             return answer
         except FetchError as error:

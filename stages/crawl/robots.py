@@ -1,4 +1,4 @@
-"""robots.txt as RFC 9309 wants it read."""
+"""robots.txt, read as RFC 9309 specifies."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_AGE = 24 * 3600.0  # seconds; section 2.4
 
 
 class Refusal(NamedTuple):
-    """Why nothing of a host may be fetched, in the words of a FetchError. Not one itself: a new one is due for every address."""
+    """The arguments of the FetchError that every address of a host gets."""
 
     reason: str
     detail: str
@@ -26,7 +26,11 @@ class Refusal(NamedTuple):
 
 @dataclass(frozen=True)
 class Rules:
-    """What one host allows. verdict: "allowed" if there are rules, "absent" if there are none; refusal: why nothing may be fetched."""
+    """What one host allows.
+
+    verdict: "allowed" if there are rules, "absent" if there are none.
+    refusal: Why nothing may be fetched.
+    """
 
     verdict: str
     delay: float = 0.0
@@ -41,7 +45,15 @@ NO_RULES = Rules("not_applicable")
 
 
 async def read(get: Callable[[str], Awaitable[Answer]], origin: str) -> tuple[Rules, list[Answer]]:
-    """The rules of `origin`, and the answers that say so, for the archive. How often an address is tried is up to `get`."""
+    """Fetch the rules of `origin`.
+
+    Args:
+        get: Fetches an address, with as many tries as it sees fit.
+        origin: The scheme, host and port.
+
+    Returns:
+        The rules, and the answers that they come from, for the archive.
+    """
     url = f"{origin}/robots.txt"
     answers: list[Answer] = []
     for _ in range(MAX_REDIRECTS + 1):
@@ -54,9 +66,8 @@ async def read(get: Callable[[str], Awaitable[Answer]], origin: str) -> tuple[Ru
         except FetchError as error:
             detail = f"robots.txt cannot be had, so nothing may be fetched: {error.detail}"
             return Rules("absent", refusal=Refusal(error.reason, detail, error.status)), answers
-    return Rules(
-        "absent"
-    ), answers  # section 2.3.1.2: beyond five redirects it counts as unavailable
+    # Section 2.3.1.2: beyond five redirects the file counts as unavailable.
+    return Rules("absent"), answers
 
 
 def _judge(answer: Answer) -> Rules:

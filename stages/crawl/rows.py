@@ -1,4 +1,4 @@
-"""Rows on their way into the artifact: ids, digests, shards, and the count of what failed and why."""
+"""Writes the rows of the artifact: ids, digests, shards, and the number of failures by reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def document_id(source: str, url: str) -> str:
 
 
 class Rows:
-    """Writes documents and failures in the order in which they are given. Use as a context manager."""
+    """Writes documents and failures in the given order. Use as a context manager."""
 
     def __init__(self, out: Draft):
         self._out = out
@@ -28,6 +28,8 @@ class Rows:
         self._shard, self._shard_bytes = -1, 0
         self.documents: Counter[str] = Counter()  # by source
         self.failed: dict[str, Counter[str]] = {}  # by source, then reason
+        self.fixes: dict[tuple[str, str], Counter[str]] = {}  # by source and reason
+        self.examples: dict[tuple[str, str, str], str] = {}  # the first by source, reason and fix
         self.bytes = 0
         self.truncated = 0
 
@@ -50,16 +52,26 @@ class Rows:
         fetch: dict[str, Any] | None = None,
         **evidence: Any,
     ) -> None:
-        """A row of `documents` and, if the document was fetched, of `fetches`. `evidence` holds the other columns."""
+        """Write a row of `documents` and, if the document was fetched, of `fetches`.
+
+        `evidence` holds the other columns.
+        """
         if self._documents is None or self._shard_bytes > SHARD_BYTES:
             if self._documents is not None:
                 self._documents.close()
             self._shard, self._shard_bytes = self._shard + 1, 0
             self._documents = self._out.writer("documents", self._shard)
         row = {
-            "id": document_id(source, url), "url": url, "source": source, "body": body, "depth": depth, "redirects": list(redirects),
-            "body_sha256": hashlib.sha256(body).hexdigest(), "truncated": False, "robots": "not_applicable",
-        }  # fmt: skip
+            "id": document_id(source, url),
+            "url": url,
+            "source": source,
+            "body": body,
+            "depth": depth,
+            "redirects": list(redirects),
+            "body_sha256": hashlib.sha256(body).hexdigest(),
+            "truncated": False,
+            "robots": "not_applicable",
+        }
         self._documents.write([row | evidence])
         if fetch is not None:
             self._fetches.write([{"id": row["id"]} | fetch])
@@ -77,8 +89,13 @@ class Rows:
         *,
         depth: int = 0,
         status: int | None = None,
+        fix: str = "",
     ) -> None:
-        """A row of `failures`. `detail` and `status` may be what a server or a file made up: half a surrogate pair, 999."""
+        """Write a row of `failures`.
+
+        `detail` and `status` may be what a server or a file made up: half a surrogate pair, 999.
+        `fix` is what repairs it, if that does not follow from the reason.
+        """
         detail = detail[:500].encode("utf-8", "replace").decode()
         status = status if status is None or 100 <= status <= 599 else None
         row = {
@@ -91,3 +108,5 @@ class Rows:
         }
         self._failures.write([row])
         self.failed.setdefault(source, Counter())[reason] += 1
+        self.fixes.setdefault((source, reason), Counter())[fix] += 1
+        self.examples.setdefault((source, reason, fix), f"{url}: {detail}")

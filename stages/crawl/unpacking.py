@@ -1,6 +1,7 @@
-"""Opening files that may be packed, within bounds: on what a file unpacks to, and on the length of a line.
+"""Opening files that may be packed, with bounds on the unpacked size and the length of a line.
 
-A megabyte of gzip may stand for a gigabyte of text, and nobody's corpus does: text packs to a tenth, logs to a fiftieth.
+A megabyte of gzip may unpack to a gigabyte, but no real corpus does: text shrinks to a tenth of its
+size, logs to a fiftieth.
 """
 
 from __future__ import annotations
@@ -15,28 +16,38 @@ from typing import IO
 from data_contracts import InputError
 from data_contracts.regular_files import open_regular
 
-MOST_TIMES = 200  # a packed file may unpack to so many times its size
-ALWAYS_BYTES = 256 << 20  # … or to so many bytes, if that is more
+MAX_RATIO = 200  # a packed file may unpack to this many times its size
+ALWAYS_BYTES = 256 << 20  # … or to this many bytes, if that is more
 _GZIP = b"\x1f\x8b"
 _BUFFER = 1 << 16
 
 
 class Bound:
-    """Counts what a file unpacks to."""
+    """Counts the bytes that a file unpacks to."""
 
     def __init__(self, path: Path):
         self.path = path
         self.size = path.stat().st_size
-        self.most = max(ALWAYS_BYTES, MOST_TIMES * self.size)
+        self.max_bytes = max(ALWAYS_BYTES, MAX_RATIO * self.size)
         self.bytes = 0
 
     def add(self, count: int) -> None:
-        """Raises InputError once it is more than any text would be."""
+        """Count more bytes.
+
+        Raises:
+            InputError: The file unpacks to more than text would.
+        """
         self.bytes += count
-        if self.bytes > self.most:
+        if self.bytes > self.max_bytes:
             times = self.bytes // max(self.size, 1)
-            why = f"unpacks to more than {self.most >> 20:,} MB, {times:,} times its size; no text packs so well"
-            fix = "leave it out of crawl.sources; if you know what it is, unpack it and name what comes out"
+            why = (
+                f"unpacks to more than {self.max_bytes >> 20:,} MB, {times:,} times its size;"
+                " no text packs so well"
+            )
+            fix = (
+                "leave it out of crawl.sources; if you know what it is, unpack it and name what"
+                " comes out"
+            )
             raise InputError(str(self.path), why, fix)
 
 
@@ -46,14 +57,17 @@ def opened(path: Path) -> IO[bytes]:
 
 
 def opened_by_content(path: Path) -> BufferedReader:
-    """The same, whatever the file is called: archives are packed with and without saying so."""
+    """The bytes of a file, unpacked if its content is gzip: names of archives may not say so."""
     with open_regular(path) as file:
         packed = file.read(2) == _GZIP
     return _unpacked(path) if packed else open_regular(path)
 
 
 def lines(file: IO[bytes], longest: int) -> Iterator[bytes | None]:
-    """The lines of a file, with their ends. None stands for a line of more than `longest` bytes, which is passed over."""
+    """The lines of a file, with their ends.
+
+    None stands for a line of more than `longest` bytes, which is skipped.
+    """
     while line := file.readline(longest + 1):
         if len(line) <= longest:
             yield line
@@ -68,7 +82,7 @@ def _unpacked(path: Path) -> BufferedReader:
 
 
 class _Unpacked(io.RawIOBase):
-    """gzip's reader gives no more than is asked for at a time; this counts it."""
+    """Counts what gzip's reader returns, which is never more than was asked for."""
 
     def __init__(self, path: Path):
         self._bound = Bound(path)

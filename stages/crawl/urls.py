@@ -1,6 +1,7 @@
 """One spelling per address, so that a page is visited once however it is linked.
 
-Follows RFC 3986 section 6.2 (case, percent-encoding, dot segments, default ports), and sorts the query as crawlers do.
+Follows RFC 3986 section 6.2 (case, percent-encoding, dot segments, default ports), and sorts the
+parts of the query as other crawlers do.
 """
 
 from __future__ import annotations
@@ -19,9 +20,12 @@ _PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
 
 
 def canonical(address: str, base: str | None = None) -> str:
-    """The one spelling of `address`, taken relative to `base` if that is given. canonical(canonical(x)) == canonical(x).
+    """The one spelling of `address`, relative to `base` if that is given.
 
-    Raises ValueError that says what is wrong: not http or https, no host, a password inside, too long.
+    canonical(canonical(x)) == canonical(x).
+
+    Raises:
+        ValueError: It is not http or https, has no host, holds a password, or is too long.
     """
     address = _DROPPED.sub("", address.strip())
     parts = urlsplit(urljoin(base, address) if base else address)
@@ -43,7 +47,7 @@ def canonical(address: str, base: str | None = None) -> str:
 
 
 def origin(address: str) -> str:
-    """scheme://host[:port] of a canonical address: the unit of politeness, of robots.txt and of exceptions."""
+    """scheme://host[:port] of a canonical address, to which robots.txt and pauses apply."""
     parts = urlsplit(address)
     return f"{parts.scheme}://{parts.netloc}"
 
@@ -71,7 +75,7 @@ def _host(parts: SplitResult) -> str:
 
 
 def _encoded(text: str, allowed: frozenset[str]) -> str:
-    """Percent-encoding where it is needed and nowhere else, in capitals."""
+    """Percent-encode, in upper case, only what must be encoded."""
 
     def shortest(match: re.Match[str]) -> str:
         character = chr(int(match[1], 16))

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
 from datetime import UTC, datetime
-from io import BufferedReader
 from pathlib import Path
 
 from lxml import etree
-from warcio.archiveiterator import ArchiveIterator
-from warcio.bufferedreaders import DecompressingBufferedReader
-from warcio.exceptions import ArchiveLoadFailed
-from warcio.recordloader import ArcWarcRecord
 
 from stages.crawl.config import FilesSource
 from stages.crawl.fetch import Answer
@@ -23,127 +16,73 @@ from stages.crawl.page import WANTED
 from stages.crawl.page import read as read_page
 from stages.crawl.unpacking import opened_by_content
 from stages.crawl.urls import canonical
+from stages.crawl.warc_reader import Record, UnreadableBodyError, read_records
 from stages.documentation_server import is_documentation_server
 
-_RESERVED = "the address is that of the built-in documentation server, and this page is none of its"
-_BLOCK, _LONGEST_LINE = 1 << 16, 1 << 20  # bytes
-_TYPES = frozenset(
-    {
-        "arc_header",
-        "continuation",
-        "conversion",
-        "metadata",
-        "request",
-        "resource",
-        "response",
-        "revisit",
-        "warcinfo",
-    }
-)
-_CONFUSED = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+_RESERVED = "the address belongs to the built-in documentation server, which did not send this page"
+_NO_TYPE = "a record that does not state its type (WARC-Type)"
+_SHORT = "a record ends before its Content-Length: the archive was cut, or that length is wrong"
+_SWALLOWED = "the Content-Length of the record is wrong: the record includes the one behind it"
 
 
 def read(source: FilesSource, path: Path) -> Iterator[Item]:
-    """One item per response, but for those of robots.txt."""
+    """One item per response except those of robots.txt, and one per sign of damage."""
     with opened_by_content(path) as file:
-        for record in _records(file):
-            if record.rec_type is None:
-                yield Failure(
-                    path.as_uri(),
-                    "unreadable_row",
-                    "a record that does not say of which type it is (WARC-Type)",
-                )
-                continue
-            if record.rec_type != "response" or record.http_headers is None:
-                continue
-            address = record.rec_headers.get_header("WARC-Target-URI") or ""
-            if address.split("?")[0].endswith("/robots.txt"):
-                continue
-            try:
-                url, began = (
-                    canonical(address),
-                    datetime.fromisoformat(record.rec_headers.get_header("WARC-Date") or ""),
-                )
-                began = began.astimezone(UTC)
-            except (ValueError, OverflowError) as error:
-                yield Failure(
-                    address or path.as_uri(),
-                    "unreadable_row",
-                    f"WARC-Target-URI or WARC-Date: {error}"[:300],
-                )
-                continue
-            yield _response(source, url, began, record)
+        for record in read_records(file):
+            if record.type is None:
+                yield Failure(path.as_uri(), "unreadable_row", _NO_TYPE)
+            elif record.type == "response" and record.http_headers is not None:
+                yield from _read_response(source, path, record)
+            record.finish()
+            if record.is_short:
+                yield Failure(path.as_uri(), "unreadable_row", _SHORT)
 
 
-def _records(file: BufferedReader) -> Iterator[ArcWarcRecord]:
-    """Raises ArchiveLoadFailed if no record is of a type that archives have: warcio makes one of any bytes."""
-    with _parsing():
-        is_empty = not file.peek(1)
-        records = ArchiveIterator(file, arc2warc=True)
-        records.reader = _Reader(records.fh, block_size=_BLOCK)
-    sound = 0
-    while True:
-        with _parsing():
-            record = next(records, None)
-        if record is None:
-            break
-        sound += record.rec_type in _TYPES
-        yield record
-    if not sound and not is_empty:
-        raise ArchiveLoadFailed("it holds no record of an archive")
-
-
-class _Reader(DecompressingBufferedReader):
-    """warcio's reader, for lines that end: of one that does not, it takes time with the square of its length."""
-
-    def readline(self, length: int | None = None) -> bytes:
-        most = _LONGEST_LINE + 1 if length is None else min(length, _LONGEST_LINE + 1)
-        line = bytearray()
-        while len(line) < most and (
-            piece := super().readline(most - len(line))
-        ):  # may give less than the line has
-            line += piece
-            if line.endswith(b"\n"):
-                break
-        if len(line) > _LONGEST_LINE:
-            raise ArchiveLoadFailed(
-                f"it has a line of more than {_LONGEST_LINE:,} bytes where a header should be"
-            )
-        return bytes(line)
-
-
-@contextmanager
-def _parsing() -> Iterator[None]:
-    """Keeps from the terminal what warcio writes of damaged records, which is their own bytes.
-
-    Raises ArchiveLoadFailed for what warcio stumbles over: it takes the fields of a record to be there and sound.
-    """
+def _read_response(source: FilesSource, path: Path, record: Record) -> Iterator[Item]:
+    """The item of a response; none for robots.txt."""
+    address = record.header("WARC-Target-URI") or ""
+    if address.split("?")[0].endswith("/robots.txt"):
+        return
     try:
-        with redirect_stderr(io.StringIO()):
-            yield
-    except _CONFUSED as error:
-        raise ArchiveLoadFailed(
-            f"it has a record that cannot be parsed ({type(error).__name__}: {error})"
-        ) from None
+        url = canonical(address)
+        began = datetime.fromisoformat(record.header("WARC-Date") or "").astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        detail = f"WARC-Target-URI or WARC-Date: {error}"[:300]
+        yield Failure(address or path.as_uri(), "unreadable_row", detail)
+        return
+    yield _response(source, url, began, record)
 
 
-def _response(source: FilesSource, url: str, began: datetime, record: ArcWarcRecord) -> Item:
+def _response(source: FilesSource, url: str, began: datetime, record: Record) -> Item:
     code = record.http_headers.get_statuscode() or "0"
     if not re.fullmatch(r"[0-9]{1,9}", code):
         return Failure(url, "unreadable_row", f"the status is {code[:80]!r}, not a number")
     status = int(code)
     if is_documentation_server(url):
         return Failure(url, "address_refused", _RESERVED, status)
-    with _parsing():
-        body = record.content_stream().read(source.max_page_bytes + 1)
-    cut = (
+    try:
+        body = record.read_body(source.max_page_bytes + 1)
+    except UnreadableBodyError as error:
+        return Failure(url, "unreadable_row", str(error), status)
+    record.finish()
+    if record.holds_next_record:
+        return Failure(url, "unreadable_row", _SWALLOWED, status)
+    is_cut = (
         len(body) > source.max_page_bytes
-        or record.rec_headers.get_header("WARC-Truncated") is not None
+        or record.header("WARC-Truncated") is not None
+        or record.is_short
+        or record.is_misaligned
     )
     answer = Answer(
-        url=url, status=status, phrase="", headers=tuple(record.http_headers.headers), asked_with=(),
-        body=body[: source.max_page_bytes], truncated=cut, began=began,
-    )  # fmt: skip
+        url=url,
+        status=status,
+        phrase="",
+        headers=tuple(record.http_headers.headers),
+        asked_with=(),
+        body=body[: source.max_page_bytes],
+        truncated=is_cut,
+        began=began,
+    )
     if status != 200:
         return Failure(url, "http_status", str(status), status)
     if answer.media_type not in WANTED:
@@ -155,14 +94,15 @@ def _response(source: FilesSource, url: str, began: datetime, record: ArcWarcRec
 
 def _page(answer: Answer) -> Item:
     try:
-        told = read_page(answer)
+        page = read_page(answer)
     except (MemoryError, etree.LxmlError) as error:
-        why = f"a page of {len(answer.body):,} bytes that cannot be read: {type(error).__name__} {error}"
-        return Failure(answer.url, "unreadable_row", why, 200, claims=True)
-    if told.opt_out:
-        return Failure(
-            answer.url, "robots", f"the page asks not to be used: {told.opt_out}", 200, claims=True
+        detail = (
+            f"a page of {len(answer.body):,} bytes that cannot be read:"
+            f" {type(error).__name__} {error}"
         )
-    return Document(
-        answer.url, answer.body, answer.evidence(told.meta_robots, told.license), answer.fetch
-    )
+        return Failure(answer.url, "unreadable_row", detail, 200, claims=True)
+    if page.opt_out:
+        detail = f"the page asks not to be used: {page.opt_out}"
+        return Failure(answer.url, "robots", detail, 200, claims=True)
+    columns = answer.evidence(page.meta_robots, page.license)
+    return Document(answer.url, answer.body, columns, answer.fetch)

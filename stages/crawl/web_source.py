@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import shutil
 from collections.abc import Callable, Sequence
-from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from data_contracts import Draft, InputError
+from stages.config import any_found
 from stages.crawl import pydoc_source
-from stages.crawl.archive import Archive, Record
+from stages.crawl.archive import Archive
 from stages.crawl.config import PydocSource, WebSource
-from stages.crawl.crawler import MAX_HOPS, Crawler, Rules
+from stages.crawl.crawl_rows import write_rows
+from stages.crawl.crawl_rules import Rules
+from stages.crawl.crawler import Crawler
 from stages.crawl.fetch import WebFetcher
-from stages.crawl.journal import Entry, Journal
+from stages.crawl.journal import Journal
 from stages.crawl.robots import AGENT
-from stages.crawl.rows import Rows, document_id
+from stages.crawl.rows import Rows
 from stages.crawl.urls import canonical, host_and_port, origin
 from stages.documentation_server import is_documentation_server
 from stages.execution.shards import cores
 from stages.report import Report
 
-MAX_SERVERS = 4  # more only load the same modules once more each
+MAX_SERVERS = 4  # each further server loads the same modules again
 
 
 def collect(
@@ -36,17 +37,20 @@ def collect(
     report: Report,
     stop: Callable[[], bool],
 ) -> list[str]:
-    """Crawl `source` into `rows` and the archive of `out`; returns notes for the reader of the artifact.
+    """Crawl `source` into `rows` and the archive of `out`.
 
-    Raises InputError if no seed can be had or most addresses are lost with their host, Interrupted at a wish to stop.
+    Returns:
+        Notes for the reader of the artifact.
+
+    Raises:
+        InputError: No seed gives a page, or most addresses are lost with hosts that are given up.
+        Interrupted: A signal asked to stop.
     """
-    agent = f"{AGENT}/{version('groundup')}" + (
-        f" (+{source.contact})" if isinstance(source, WebSource) and source.contact else ""
-    )
-    journal, archive = (
-        Journal(out.scratch / f"{source.name}.jsonl"),
-        Archive(out.scratch, source.name, agent),
-    )
+    agent = f"{AGENT}/{version('groundup')}"
+    if isinstance(source, WebSource) and source.contact:
+        agent += f" (+{source.contact})"
+    journal = Journal(out.scratch / f"{source.name}.jsonl")
+    archive = Archive(out.scratch, source.name, agent)
     try:
         if isinstance(source, WebSource):
             seeds, crawler = asyncio.run(_crawl_web(source, agent, journal, archive, report, stop))
@@ -58,14 +62,14 @@ def collect(
         notes += _judge_hosts(source.name, crawler, journal, report)
         if crawler.limits:
             notes.append(
-                f"{source.name}: cut short by {crawler.limits}; {crawler.left:,} known addresses were not asked"
+                f"{source.name}: cut short by {crawler.limits};"
+                f" {crawler.left:,} known addresses were not asked"
             )
-        _write(source.name, crawler, journal, archive, rows)
+        write_rows(source.name, crawler, journal, archive, rows)
         for path in archive.paths.values():
             _link(path, out.path(f"warc/{path.name}"))
-        if (
-            not crawler.pages
-        ):  # the stage refuses an empty crawl, and a rerun must ask again, not repeat the failures
+        # The stage refuses an empty crawl. A rerun must then ask again, not repeat the failures.
+        if not crawler.pages:
             journal.discard()
         return notes
     finally:
@@ -82,19 +86,29 @@ async def _crawl_web(
     stop: Callable[[], bool],
 ) -> tuple[list[str], Crawler]:
     seeds = sorted({canonical(seed) for seed in source.seeds})
-    hosts = {
-        f"{scheme}://{urlsplit(seed).netloc}/" for seed in seeds for scheme in ("http", "https")
-    }  # sites move to https
+    names = {urlsplit(seed).netloc for seed in seeds}
+    hosts = {f"http://{name}/" for name in names} | {f"https://{name}/" for name in names}
     prefixes = tuple({canonical(prefix) for prefix in source.scope} or hosts)
-    skip = [re.compile(pattern) for pattern in source.skip]
     start = frozenset(seeds)
+
+    def is_within(url: str) -> bool:
+        if is_documentation_server(url):
+            return False
+        return url in start or (url.startswith(prefixes) and not any_found(source.skip, url))
+
     rules = Rules(
-        within=lambda url: not is_documentation_server(url)
-        and (url in start or (url.startswith(prefixes) and not any(pattern.search(url) for pattern in skip))),
-        max_pages=source.max_pages, max_pages_per_host=source.max_pages_per_host, max_depth=source.max_depth,
-        page_bytes=source.max_page_bytes, seconds=source.max_minutes * 60, delay=source.delay_seconds, at_once=source.per_host,
-        connections=source.connections, respect_robots=source.respect_robots, honour_opt_out=source.honour_opt_out,
-    )  # fmt: skip
+        within=is_within,
+        max_pages=source.max_pages,
+        max_pages_per_host=source.max_pages_per_host,
+        max_depth=source.max_depth,
+        page_bytes=source.max_page_bytes,
+        seconds=source.max_minutes * 60,
+        delay=source.delay_seconds,
+        at_once=source.per_host,
+        connections=source.connections,
+        respect_robots=source.respect_robots,
+        honour_opt_out=source.honour_opt_out,
+    )
     if not source.contact:
         report.note(
             f"{source.name}: crawling without a contact; set one, so that site owners can reach you"
@@ -116,10 +130,19 @@ async def _crawl_pydoc(
 ) -> tuple[list[str], Crawler]:
     servers = source.servers or min(cores(), MAX_SERVERS)
     rules = Rules(
-        within=pydoc_source.Scope(source), max_pages=source.max_pages, max_pages_per_host=source.max_pages, max_depth=source.max_depth,
-        page_bytes=source.max_page_bytes, seconds=source.max_minutes * 60, delay=0, at_once=servers, connections=servers,
-        respect_robots=True, honour_opt_out=True, refused=pydoc_source.refusal,
-    )  # fmt: skip
+        within=pydoc_source.Scope(source),
+        max_pages=source.max_pages,
+        max_pages_per_host=source.max_pages,
+        max_depth=source.max_depth,
+        page_bytes=source.max_page_bytes,
+        seconds=source.max_minutes * 60,
+        delay=0,
+        at_once=servers,
+        connections=servers,
+        respect_robots=True,
+        honour_opt_out=True,
+        refused=pydoc_source.refusal,
+    )
     async with pydoc_source.PydocFetcher(agent, source.timeout_seconds, servers) as fetcher:
         crawler = Crawler(rules, fetcher, journal, archive, report, stop)
         await crawler.run(pydoc_source.SEEDS)
@@ -129,7 +152,11 @@ async def _crawl_pydoc(
 def _judge_seeds(
     name: str, seeds: Sequence[str], crawler: Crawler, journal: Journal, report: Report
 ) -> list[str]:
-    """Notes on seeds that failed. Raises InputError if all did; the journal is discarded then, so that a rerun asks again."""
+    """Notes about seeds that failed.
+
+    Raises:
+        InputError: All seeds failed. The journal is discarded, so that a rerun asks again.
+    """
     entries = {seed: journal.at(crawler.settled[seed]) for seed in seeds if seed in crawler.settled}
     failed = {
         seed: f"{entry['reason']}: {entry['detail']}"
@@ -141,7 +168,8 @@ def _judge_seeds(
         why = "; ".join(f"{seed}: {detail}" for seed, detail in failed.items())
         fix = f"correct the seeds of crawl.sources {name}"
         if any(detail.startswith("address_refused") for detail in failed.values()):
-            fix += f", or if that machine is meant, allow it by name: allow_origins: [{origin(seeds[0])}]"
+            allowed = f"allow_origins: [{origin(seeds[0])}]"
+            fix += f", or if that machine is meant, allow it by name: {allowed}"
         raise InputError(f"crawl source {name}", f"none of its seeds can be had: {why}", fix)
     notes = [f"{name}: the seed {seed} failed, {detail}" for seed, detail in failed.items()]
     for note in notes:
@@ -150,7 +178,11 @@ def _judge_seeds(
 
 
 def _judge_hosts(name: str, crawler: Crawler, journal: Journal, report: Report) -> list[str]:
-    """A note on the hosts that were given up. Raises InputError if most addresses are lost with them; a rerun asks for those again."""
+    """A note about the hosts that were given up.
+
+    Raises:
+        InputError: Most addresses are lost with these hosts. A rerun asks for those again.
+    """
     if not crawler.lost:
         return []
     hosts = ", ".join(
@@ -160,106 +192,22 @@ def _judge_hosts(name: str, crawler: Crawler, journal: Journal, report: Report) 
         journal.forget(
             lambda entry: entry["kind"] == "failed" and origin(entry["url"]) in crawler.lost
         )
-        why = f"most of its {len(crawler.known):,} known addresses are lost with hosts that do not answer: {hosts}"
-        fix = f"run the same command again when they do: it keeps the {crawler.pages:,} pages it has; or leave those hosts out of its scope"
+        why = (
+            f"most of its {len(crawler.known):,} known addresses are lost with hosts that do not"
+            f" answer: {hosts}"
+        )
+        fix = (
+            "run the same command again when they do: it keeps the"
+            f" {crawler.pages:,} pages it has; or leave those hosts out of its scope"
+        )
         raise InputError(f"crawl source {name}", why, fix)
     note = f"{name}: gave up hosts that do not answer: {hosts}"
     report.note(note)
     return [note]
 
 
-def _write(name: str, crawler: Crawler, journal: Journal, archive: Archive, rows: Rows) -> None:
-    """Rows from the journal, in order of id, whatever the order of arrival. One read of the archive per page."""
-    moved: dict[str, str] = {}
-    failed: dict[str, Entry] = {}
-    pages: list[tuple[str, str, int]] = []
-    for url, offset in crawler.settled.items():
-        entry = journal.at(offset)
-        if entry["kind"] == "page":
-            pages.append((document_id(name, url), url, offset))
-        elif entry["kind"] == "moved":
-            moved[url] = entry["to"]
-        else:
-            failed[url] = entry
-    fetched = {url for _, url, _ in pages}
-    ways = _ways(
-        moved,
-        {url: place.hops for url, place in crawler.known.items() if place.hops and url in fetched},
-    )
-    for _, url, offset in sorted(pages):
-        entry, place = journal.at(offset), crawler.known[url]
-        record = Record(*entry["record"])
-        where = {
-            "warc_file": f"warc/{archive.path(record.file).name}",
-            "warc_offset": record.offset,
-        }
-        fetch = (
-            entry["fetch"]
-            | {"fetched_at": datetime.fromisoformat(entry["fetch"]["fetched_at"])}
-            | where
-        )
-        rows.document(
-            name,
-            url,
-            archive.body(record),
-            depth=place.depth,
-            redirects=ways.get(url, ()),
-            fetch=fetch,
-            **entry["row"],
-        )
-    for url in sorted(failed.keys() | moved.keys()):
-        end = _end(url, moved)
-        if end in fetched:
-            continue
-        cause = failed.get(end)
-        depth = crawler.known[url].depth
-        if cause is None:
-            if end in crawler.known and end not in moved:
-                rows.failure(
-                    name,
-                    url,
-                    "redirect_refused",
-                    f"leads to {end}, which was not asked: {crawler.limits}",
-                    depth=depth,
-                )
-            else:
-                rows.failure(
-                    name,
-                    url,
-                    "too_many_redirects",
-                    f"more than {MAX_HOPS} redirects, or a circle",
-                    depth=depth,
-                )
-        else:
-            detail = cause["detail"] if end == url else f"leads to {end}: {cause['detail']}"
-            rows.failure(
-                name, url, cause["reason"], detail, depth=depth, status=cause.get("status")
-            )
-
-
-def _ways(moved: dict[str, str], hops: dict[str, int]) -> dict[str, tuple[str, ...]]:
-    """For every page that only redirects lead to (after so many hops): the shortest way, the first in the alphabet among equals."""
-    ways: dict[str, tuple[str, ...]] = {}
-    for start in sorted(moved):
-        way, url = [start], moved[start]
-        while url in moved and len(way) < MAX_HOPS:
-            way.append(url)
-            url = moved[url]
-        if hops.get(url) == len(way):
-            ways.setdefault(url, tuple(way))
-    return ways
-
-
-def _end(url: str, moved: dict[str, str]) -> str:
-    seen = set()
-    while url in moved and url not in seen:
-        seen.add(url)
-        url = moved[url]
-    return url
-
-
 def _link(path: Path, to: Path) -> None:
-    """The archive stays in scratch until the commit, so that a kill before it loses nothing."""
+    """Link an archive file: it stays in scratch until the commit, so that a kill loses nothing."""
     try:
         os.link(path, to)
     except OSError:  # a filesystem without hard links

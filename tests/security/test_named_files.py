@@ -99,6 +99,27 @@ def test_no_reader_waits_for_what_never_ends(tmp_path, monkeypatch, reader, kind
         READERS[reader](tmp_path / "x")
 
 
+REPAIRS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a pipe": (pipe, "write what it gives into a plain file, and name that file"),
+    "a device": (endless, "write what it gives into a plain file, and name that file"),
+    "a folder": (Path.mkdir, "name the files in that folder"),
+    "nothing": (lambda path: None, "put the file there"),
+}
+
+
+@pytest.mark.parametrize("kind", REPAIRS)
+def test_the_advice_fits_what_a_path_leads_to(tmp_path, kind):
+    make, advice = REPAIRS[kind]
+    make(tmp_path / "x.jsonl")
+    with pytest.raises(InputError) as error:
+        file_digests([tmp_path / "x.jsonl"], "collect_chats.files")
+    assert error.value.fix == f"{advice}, or correct collect_chats.files"
+    with pytest.raises(InputError) as error:
+        list(read_rows(str(tmp_path / "x.jsonl")))
+    assert error.value.fix.startswith(advice)
+    assert "readable" not in error.value.fix
+
+
 def test_a_file_and_a_link_to_one_are_read(tmp_path):
     (tmp_path / "a").write_bytes(b"text")
     (tmp_path / "link").symlink_to("a")

@@ -1,4 +1,4 @@
-"""A real web server on loopback that behaves as badly as a test asks it to, and keeps a log of what it was asked."""
+"""A real web server on loopback that behaves as badly as a test asks, and logs its requests."""
 
 from __future__ import annotations
 
@@ -81,7 +81,9 @@ class Site:
             self.log.append((request.path_qs, time.monotonic()))
             self.headers.append(dict(request.headers))
             handler = self.handlers.get(request.path_qs) or self.handlers.get(request.path)
-            return await handler(request) if handler else web.Response(status=404)  # type: ignore[arg-type]
+            if handler is None:
+                return web.Response(status=404)
+            return await handler(request)  # type: ignore[arg-type]
 
         self._runner = web.ServerRunner(web.Server(dispatch), shutdown_timeout=0.1)
         await self._runner.setup()
@@ -104,9 +106,15 @@ def source(site: Site) -> Callable[..., dict[str, Any]]:
 
     def settings(**changes: Any) -> dict[str, Any]:
         fast = {
-            "kind": "web", "name": "site", "seeds": [f"{site.origin}/"], "allow_origins": [site.origin], "contact": "test@example.org",
-            "delay_seconds": 0, "timeout_seconds": 5, "per_host": 4,
-        }  # fmt: skip
+            "kind": "web",
+            "name": "site",
+            "seeds": [f"{site.origin}/"],
+            "allow_origins": [site.origin],
+            "contact": "test@example.org",
+            "delay_seconds": 0,
+            "timeout_seconds": 5,
+            "per_host": 4,
+        }
         return {"sources": [fast | changes]}
 
     return settings
@@ -116,3 +124,21 @@ def source(site: Site) -> Callable[..., dict[str, Any]]:
 def crawl(run: Callable[..., Any], source: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
     """crawl(max_depth=1) → the artifact."""
     return lambda **changes: run("crawl", source(**changes))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    path = tmp_path / "in"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def read(run, folder):
+    def go(*patterns, **settings):
+        paths = [str(folder / pattern) for pattern in patterns or ("",)]
+        return run(
+            "crawl", {"sources": [{"kind": "files", "name": "mine", "paths": paths} | settings]}
+        )
+
+    return go

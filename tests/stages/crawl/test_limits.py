@@ -61,7 +61,8 @@ def test_an_outage_that_costs_most_pages_is_an_error_and_a_rerun_asks_for_those_
         site.page(f"/{n}")
     with pytest.raises(
         InputError,
-        match=rf"most of its 21 known addresses .*{site.origin} \(14 addresses(?s:.)*keeps the 4 pages",
+        match=rf"most of its 21 known addresses .*{site.origin} \(14 addresses(?s:.)*"
+        "keeps the 4 pages",
     ):
         crawl(per_host=1)
     for n in range(3, 20):
@@ -170,8 +171,8 @@ def test_the_limit_of_pages_per_host_is_told(site, crawl):
     assert len(site.asked) == 3
     (note,) = artifact.manifest.facts["notes"]
     assert (
-        f"cut short by the limit of 3 pages per host at {site.origin}; 8 known addresses were not asked"
-        in note
+        f"cut short by the limit of 3 pages per host at {site.origin};"
+        " 8 known addresses were not asked" in note
     )
     assert crawl(max_pages_per_host=11).manifest.facts["notes"] == []
 
@@ -199,7 +200,8 @@ def test_a_crawl_delay_that_outlasts_the_crawl_ends_it(site, crawl, delay):
     begun = time.monotonic()
     with pytest.raises(
         InputError,
-        match=r"0 documents \(site: cut short by the time limit of 1 minutes(?s:.)*raise that limit",
+        match=r"0 documents \(site: cut short by the time limit of 1 minutes(?s:.)*"
+        "raise that limit",
     ):
         crawl(max_minutes=1)
     assert time.monotonic() - begun < 10

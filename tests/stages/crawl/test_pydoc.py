@@ -29,7 +29,7 @@ HTML = frozenset({"text/html"})
 
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], int]:
-    """How many documentation servers of this test live: those that work in its folder for temporary files."""
+    """Counts the living documentation servers of this test, by its folder for temporary files."""
     if not Path("/proc").is_dir():
         pytest.skip("needs /proc to look for processes")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # of this process
@@ -66,7 +66,8 @@ def test_the_documentation_server_is_really_crawled_and_stopped(run, servers):
 
 
 def test_two_crawls_give_the_same_bytes_though_objects_lie_elsewhere_in_memory(run):
-    only = r"^(?!(?:index|shutil|tarfile|argparse)$)"  # modules whose functions have functions for defaults
+    # These modules have functions whose defaults are functions.
+    only = r"^(?!(?:index|shutil|tarfile|argparse)$)"
 
     def tables(day):
         artifact = run(
@@ -148,7 +149,8 @@ def test_a_page_that_hangs_or_kills_its_server_costs_that_page_alone(tmp_path, m
     (tmp_path / "hangs.py").write_text("import time\nprint(input, flush=True)\ntime.sleep(1000)\n")
     (tmp_path / "dies.py").write_text("import os\nos.abort()\n")
     (tmp_path / "asks.py").write_text(
-        "'Reads standard input when it is imported.'\ntry:\n    input()\nexcept EOFError:\n    pass\n"
+        "'Reads standard input when it is imported.'\n"
+        "try:\n    input()\nexcept EOFError:\n    pass\n"
     )
     (tmp_path / "fine.py").write_text(
         "'A module that is fine.'\nimport sys\nprint('x' * 1_000_000)\n"
@@ -156,22 +158,24 @@ def test_a_page_that_hangs_or_kills_its_server_costs_that_page_alone(tmp_path, m
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
 
     async def visit():
-        told = {}
+        outcomes = {}
         async with PydocFetcher("test", 2, 1) as fetcher:
             for name in ("hangs", "fine", "dies", "asks", "fine"):
                 try:
-                    told[name] = (await fetcher.get(f"{ORIGIN}/{name}.html", 1 << 20, HTML)).body
+                    outcomes[name] = (
+                        await fetcher.get(f"{ORIGIN}/{name}.html", 1 << 20, HTML)
+                    ).body
                 except FetchError as error:
-                    told[name] = error.reason
-        return told
+                    outcomes[name] = error.reason
+        return outcomes
 
-    told = asyncio.run(visit())
-    assert (told["hangs"], told["dies"]) == ("timeout", "connection")
-    assert b"<title>Pydoc: module fine" in told["fine"]
-    assert b"<title>Pydoc: module asks" in told["asks"]
+    outcomes = asyncio.run(visit())
+    assert (outcomes["hangs"], outcomes["dies"]) == ("timeout", "connection")
+    assert b"<title>Pydoc: module fine" in outcomes["fine"]
+    assert b"<title>Pydoc: module asks" in outcomes["asks"]
 
 
-def test_modules_that_kill_their_server_one_after_the_other_neither_slow_the_others_down_nor_end_the_crawl(
+def test_modules_that_kill_their_server_neither_slow_the_others_down_nor_end_the_crawl(
     run, tmp_path, monkeypatch
 ):
     names = [f"dies{n}" for n in range(9)]  # one more than a host may fail in a row

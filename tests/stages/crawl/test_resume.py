@@ -30,7 +30,8 @@ from data_contracts import Interrupted, Store
 from stages.run import run_stage
 stage = stages.stage("crawl")
 try:
-    run_stage(Store(sys.argv[1]), stage, stage.config_class.parse(json.loads(sys.argv[2]), "crawl"), {})
+    config = stage.config_class.parse(json.loads(sys.argv[2]), "crawl")
+    run_stage(Store(sys.argv[1]), stage, config, {})
 except Interrupted as error:
     print(error)
     sys.exit(3)
@@ -39,7 +40,10 @@ except Interrupted as error:
 
 @pytest.fixture
 def web_of_pages(site):
-    """PAGES pages, each linked from several others, one of them moved; `site.kill` = (request number, signal) strikes a process."""
+    """PAGES pages, each linked from several others, one of them moved.
+
+    `site.kill` = (request number, signal) ends a process.
+    """
     site.strike = {}
 
     async def answer(request):
@@ -116,9 +120,9 @@ def test_asked_to_stop_it_says_so_and_the_next_run_continues(web_of_pages, sourc
     site, settings = web_of_pages, source(per_host=AT_ONCE)
     process = start(tmp_path / "store", settings)
     site.strike[20] = (process.pid, signal.SIGTERM)
-    told, trouble = process.communicate(timeout=60)
+    output, trouble = process.communicate(timeout=60)
     assert (process.returncode, trouble) == (3, "")
-    assert "all of them are kept" in told
+    assert "all of them are kept" in output
     assert not list((tmp_path / "store" / "objects").glob("*/*"))
     artifact = finish(tmp_path / "store", settings)
     assert artifact.rows("documents") == PAGES

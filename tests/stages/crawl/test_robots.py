@@ -29,8 +29,12 @@ def test_robots_txt_is_not_read_where_no_page_would_be(to):
     assert len(answers) == 1
 
 
-def told(*headers, meta=None):
-    """What a page with one link says, with these X-Robots-Tag headers and this content of <meta name=robots>."""
+def page_facts(*headers, meta=None):
+    """What a page with one link states.
+
+    headers: Values of X-Robots-Tag.
+    meta: Content of <meta name=robots>.
+    """
     head = f"<meta name=robots content='{meta}'>" if meta else ""
     tags = [("Content-Type", "text/html"), *(("X-Robots-Tag", value) for value in headers)]
     return page.read(answer(headers=tags, body=f"{head}<a href=/a>a</a>".encode()))
@@ -49,8 +53,8 @@ def told(*headers, meta=None):
     ],
 )
 def test_a_page_opts_out_by_whole_directives(value, opt_out):
-    assert told(value).opt_out == opt_out
-    assert told(meta=value).opt_out == opt_out
+    assert page_facts(value).opt_out == opt_out
+    assert page_facts(meta=value).opt_out == opt_out
 
 
 @pytest.mark.parametrize(
@@ -64,7 +68,7 @@ def test_a_page_opts_out_by_whole_directives(value, opt_out):
     ],
 )
 def test_what_a_header_says_to_another_robot_is_not_for_us(headers, opt_out):
-    assert told(*headers).opt_out == opt_out
+    assert page_facts(*headers).opt_out == opt_out
 
 
 @pytest.mark.parametrize(
@@ -78,5 +82,5 @@ def test_what_a_header_says_to_another_robot_is_not_for_us(headers, opt_out):
     ],
 )
 def test_links_are_followed_unless_the_page_says_nofollow(value, followed):
-    for said in (told(value), told(meta=value)):
+    for said in (page_facts(value), page_facts(meta=value)):
         assert said.links == (("https://example.org/a",) if followed else ())

@@ -1,0 +1,104 @@
+"""Rows of a finished crawl, from its journal and its archive."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from stages.crawl.archive import Archive, Record
+from stages.crawl.crawler import MAX_HOPS, Crawler
+from stages.crawl.journal import Entry, Journal
+from stages.crawl.rows import Rows, document_id
+
+
+def write_rows(name: str, crawler: Crawler, journal: Journal, archive: Archive, rows: Rows) -> None:
+    """Write documents in order of id and failures in order of address.
+
+    The order of arrival does not matter. Each page is read from the archive once.
+    """
+    moved: dict[str, str] = {}
+    failed: dict[str, Entry] = {}
+    pages: list[tuple[str, str, int]] = []
+    for url, offset in crawler.settled.items():
+        entry = journal.at(offset)
+        if entry["kind"] == "page":
+            pages.append((document_id(name, url), url, offset))
+        elif entry["kind"] == "moved":
+            moved[url] = entry["to"]
+        else:
+            failed[url] = entry
+    fetched = {url for _, url, _ in pages}
+    hops = {url: known.hops for url, known in crawler.known.items() if known.hops}
+    ways = _ways(moved, {url: count for url, count in hops.items() if url in fetched})
+    for _, url, offset in sorted(pages):
+        entry = journal.at(offset)
+        record = Record(*entry["record"])
+        fetch = entry["fetch"] | {
+            "fetched_at": datetime.fromisoformat(entry["fetch"]["fetched_at"]),
+            "warc_file": f"warc/{archive.path(record.file).name}",
+            "warc_offset": record.offset,
+        }
+        rows.document(
+            name,
+            url,
+            archive.body(record),
+            depth=crawler.known[url].depth,
+            redirects=ways.get(url, ()),
+            fetch=fetch,
+            **entry["row"],
+        )
+    for url in sorted(failed.keys() | moved.keys()):
+        end = _end(url, moved)
+        if end not in fetched:
+            _write_failure(name, url, end, failed.get(end), crawler, moved, rows)
+
+
+def _write_failure(
+    name: str,
+    url: str,
+    end: str,
+    cause: Entry | None,
+    crawler: Crawler,
+    moved: dict[str, str],
+    rows: Rows,
+) -> None:
+    """Write the failure of `url`, whose redirects lead to `end`; cause is the failure of `end`."""
+    depth = crawler.known[url].depth
+    if cause is not None:
+        detail = cause["detail"] if end == url else f"leads to {end}: {cause['detail']}"
+        rows.failure(name, url, cause["reason"], detail, depth=depth, status=cause.get("status"))
+    elif end in crawler.known and end not in moved:
+        detail = f"leads to {end}, which was not asked: {crawler.limits}"
+        rows.failure(name, url, "redirect_refused", detail, depth=depth)
+    else:
+        detail = f"more than {MAX_HOPS} redirects, or a circle"
+        rows.failure(name, url, "too_many_redirects", detail, depth=depth)
+
+
+def _ways(moved: dict[str, str], hops: dict[str, int]) -> dict[str, tuple[str, ...]]:
+    """The redirects that lead to each page that no link leads to.
+
+    Args:
+        moved: For each address that redirects, where it leads.
+        hops: The number of redirects to each such page.
+
+    Returns:
+        For each page its shortest way; of several the first in the alphabet.
+    """
+    ways: dict[str, tuple[str, ...]] = {}
+    for start in sorted(moved):
+        way, url = [start], moved[start]
+        while url in moved and len(way) < MAX_HOPS:
+            way.append(url)
+            url = moved[url]
+        if hops.get(url) == len(way):
+            ways.setdefault(url, tuple(way))
+    return ways
+
+
+def _end(url: str, moved: dict[str, str]) -> str:
+    """Where the redirects from `url` end; some address of the circle if they do not."""
+    seen = set()
+    while url in moved and url not in seen:
+        seen.add(url)
+        url = moved[url]
+    return url

@@ -1,0 +1,215 @@
+"""Records of web archives that others made, read with warcio and checked for what it assumes.
+
+warcio assumes that a record has its fields, that lines end, and that Content-Length is true
+(ISO 28500).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from io import BufferedReader
+from typing import Any
+
+from warcio.archiveiterator import ArchiveIterator
+from warcio.bufferedreaders import ChunkedDataReader, DecompressingBufferedReader
+from warcio.exceptions import ArchiveLoadFailed
+from warcio.recordloader import ArcWarcRecord
+
+MAX_LINE_BYTES = 1 << 20
+_BLOCK = 1 << 16  # bytes read at a time
+_TYPES = frozenset(
+    {
+        "arc_header",
+        "continuation",
+        "conversion",
+        "metadata",
+        "request",
+        "resource",
+        "response",
+        "revisit",
+        "warcinfo",
+    }
+)
+_WARCIO_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+_NEXT_RECORD = b"\r\n\r\nWARC/1."
+_PACKINGS = frozenset({"br", "zstd", "compress", "x-compress", "x-gzip"})
+
+
+class UnreadableBodyError(Exception):
+    """The body of one record cannot be unpacked; the other records are not affected."""
+
+
+class Record:
+    """A record with what `read_body` and `finish` find out about its length."""
+
+    def __init__(self, record: ArcWarcRecord, records: ArchiveIterator):
+        self._record, self._records = record, records
+        self._block = _WatchedStream(record.raw_stream)
+        record.raw_stream = self._block
+        self._errors_before = records.err_count
+        self.type: str | None = record.rec_type
+        self.http_headers = record.http_headers
+        self.is_short = False  # the archive ends before the record does
+        self.is_misaligned = False  # no empty line follows the record
+        self.holds_next_record = False
+
+    def header(self, name: str) -> str | None:
+        """A header of the record (not of the HTTP response in it)."""
+        value: str | None = self._record.rec_headers.get_header(name)
+        return value
+
+    def read_body(self, limit: int) -> bytes:
+        """At most `limit` bytes of the HTTP body, unpacked.
+
+        Raises:
+            UnreadableBodyError: The body is packed in a way that is not supported, or damaged.
+            ArchiveLoadFailed: The record cannot be parsed.
+        """
+        encodings = (self.http_headers.get_header("content-encoding") or "").lower()
+        packings = {part.strip() for part in encodings.split(",")} & _PACKINGS
+        with parsing():
+            if not packings:
+                body: bytes = self._record.content_stream().read(limit)
+                return body
+            if encodings != "br":
+                raise UnreadableBodyError(f"Content-Encoding {encodings[:80]} is not supported")
+            stream = self._block
+            if self.http_headers.get_header("transfer-encoding") == "chunked":
+                stream = ChunkedDataReader(self._block)
+            return _unpack_brotli(stream, limit)
+
+    def finish(self) -> None:
+        """Read the record to its end, and look at what follows."""
+        with parsing():
+            while self._block.read(_BLOCK):
+                pass
+            self._records.read_to_end()
+        self.is_short = self._block.remaining > 0
+        self.is_misaligned = self._records.err_count > self._errors_before
+        self.holds_next_record = self._block.holds_next_record and not self._has_http_length()
+
+    def _has_http_length(self) -> bool:
+        """Whether the HTTP response itself states the length that the record has."""
+        stated = self.http_headers.get_header("content-length") if self.http_headers else None
+        return stated is not None and stated.strip() == str(self._record.payload_length)
+
+
+class _WatchedStream:
+    """The block of a record. Notices what looks like the head of another record in it."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+        self._tail = b""
+        self.holds_next_record = False
+
+    @property
+    def remaining(self) -> int:
+        """Bytes that the record should have according to its Content-Length and does not."""
+        return int(getattr(self._stream, "limit", 0))
+
+    def read(self, length: int | None = None) -> bytes:
+        return self._look_at(self._stream.read(length))
+
+    def readline(self, length: int | None = None) -> bytes:
+        return self._look_at(self._stream.readline(length))
+
+    def _look_at(self, piece: bytes) -> bytes:
+        seen = self._tail + piece
+        if _NEXT_RECORD in seen:
+            self.holds_next_record = True
+        self._tail = seen[-len(_NEXT_RECORD) :]
+        return piece
+
+
+def read_records(file: BufferedReader) -> Iterator[Record]:
+    """The records of an archive. Each is read to its end before the next one is given.
+
+    Raises:
+        ArchiveLoadFailed: The file cannot be parsed, or none of its records is of a known type;
+            warcio makes a record of any bytes.
+    """
+    with parsing():
+        is_empty = not file.peek(1)
+        records = ArchiveIterator(file, arc2warc=True)
+        records.reader = _BoundedLineReader(records.fh, block_size=_BLOCK)
+    known = 0
+    while True:
+        with parsing():
+            parsed = next(records, None)
+        if parsed is None:
+            break
+        record = Record(parsed, records)
+        known += record.type in _TYPES
+        yield record
+    if not known and not is_empty:
+        raise ArchiveLoadFailed("it holds no record of an archive")
+
+
+class _BoundedLineReader(DecompressingBufferedReader):
+    """Refuses lines without end, on which warcio spends the square of their length."""
+
+    def readline(self, length: int | None = None) -> bytes:
+        max_bytes = MAX_LINE_BYTES + 1
+        if length is not None:
+            max_bytes = min(length, max_bytes)
+        line = bytearray()
+        while len(line) < max_bytes:
+            piece = super().readline(max_bytes - len(line))  # may be a part of the line
+            line += piece
+            if not piece or line.endswith(b"\n"):
+                break
+        if len(line) > MAX_LINE_BYTES:
+            raise ArchiveLoadFailed(
+                f"it has a line of more than {MAX_LINE_BYTES:,} bytes where a header should be"
+            )
+        return bytes(line)
+
+
+@contextmanager
+def parsing() -> Iterator[None]:
+    """Calls into warcio: its error output repeats bytes of the file, and is kept off the terminal.
+
+    Raises:
+        ArchiveLoadFailed: warcio stumbles over a record whose fields are missing or malformed.
+    """
+    try:
+        with redirect_stderr(io.StringIO()):
+            yield
+    except _WARCIO_ERRORS as error:
+        raise ArchiveLoadFailed(
+            f"it has a record that cannot be parsed ({type(error).__name__}: {error})"
+        ) from None
+
+
+def _unpack_brotli(stream: Any, limit: int) -> bytes:
+    """At most `limit` bytes (RFC 7932), in bounded pieces; as it is if it is not packed after all.
+
+    warcio's own support sets an attribute that the decompressor of `brotli` does not have.
+
+    Raises:
+        UnreadableBodyError: The body is damaged, or the installed `brotli` cannot bound its output.
+    """
+    try:
+        import brotli
+    except ImportError:
+        raise UnreadableBodyError("Content-Encoding br needs the package brotli") from None
+    if not hasattr(brotli.Decompressor, "can_accept_more_data"):
+        raise UnreadableBodyError("Content-Encoding br needs brotli 1.2 or later")
+    decompressor = brotli.Decompressor()
+    body = bytearray()
+    while len(body) < limit and not decompressor.is_finished():
+        piece = b""
+        if decompressor.can_accept_more_data():
+            piece = stream.read(_BLOCK)
+        try:
+            unpacked = decompressor.process(piece, output_buffer_limit=_BLOCK)
+        except brotli.error as error:
+            if body:
+                raise UnreadableBodyError(f"the body, packed with brotli: {error}") from None
+            return bytes(piece + stream.read(limit))[:limit]  # archived unpacked
+        if not piece and not unpacked and not decompressor.is_finished():
+            raise UnreadableBodyError("the body, packed with brotli, ends before its end")
+        body += unpacked
+    return bytes(body[:limit])
