@@ -19,6 +19,7 @@ from data_contracts.regular_files import open_regular
 
 MAX_SAFETENSORS_HEADER = 100_000_000  # bytes; the format's own limit
 MAX_DIMENSIONS = 8
+MAX_REASON_CHARS = 300  # of an error that repeats what the file says
 MAX_SIZE = 1 << 63  # of one dimension: the product of all must not take forever
 
 # The limits below lie far above what any model needs.
@@ -219,7 +220,7 @@ def gguf_header(path: Path) -> GgufHeader:
     except ValueError as error:
         # A subclass (of bad UTF-8, say) needs its name to be understood.
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__}: {error}"
-        header.problem = f"the header cannot be read: {reason}"
+        header.problem = f"the header cannot be read: {reason[:MAX_REASON_CHARS]}"
     except (struct.error, ArithmeticError, KeyError) as error:
         header.problem = f"the header cannot be read: {type(error).__name__}: {error}"
     return header

@@ -196,13 +196,10 @@ def _read(reference: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[W
             if near
             else f"choose from {', '.join(NAMES)}, or give the path of a YAML file"
         )
-        raise ConfigError(f"recipe {reference!r}", "there is no such recipe or file", fix)
+        raise ConfigError(f"recipe {brief(reference)}", "there is no such recipe or file", fix)
     if reference in seen:
-        raise ConfigError(
-            f"recipe {reference}",
-            f"extends itself: {' → '.join((*seen, reference))}",
-            "remove one `extends`",
-        )
+        chain = " → ".join((*seen, reference))
+        raise ConfigError(f"recipe {reference}", f"extends itself: {chain}", "remove one `extends`")
     if len(seen) > _MOST_EXTENDED:
         raise ConfigError(
             f"recipe {reference}", f"is extended over {len(seen)} files", "let recipes extend fewer"
@@ -216,7 +213,11 @@ def _read(reference: str, seen: tuple[str, ...]) -> tuple[dict[str, Any], dict[W
             "; ".join(_first(mistakes)),
             f"a recipe has the keys {', '.join(recipe_file.KEYS)}",
         )
-    if base := values.pop("extends", None):
+    base = values.pop("extends", None)
+    if base is not None and not isinstance(base, str):
+        why = f"{_at(lines, ('extends',))}extends is {brief(base)}"
+        raise ConfigError(f"recipe {reference}", why, "write the name or the path of one recipe")
+    if base:
         beside = path.parent / str(base)
         inherited, elsewhere = _read(
             str(beside) if recipe_file.is_file(beside) else str(base), (*seen, reference)

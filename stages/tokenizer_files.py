@@ -8,6 +8,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from data_contracts import ArtifactError
+from data_contracts.foreign_text import brief
 from data_contracts.json_files import read_json
 from data_contracts.tokenizer_files import surprises
 
@@ -72,5 +73,7 @@ def special_tokens(folder: Path, what: str) -> dict[str, str | None]:
 def _text(key: str, token: Any) -> str | None:
     text = token["content"] if isinstance(token, dict) else token
     if text is not None and not isinstance(text, str):
-        raise ValueError(f"{key} is {text!r}, which is not text")
+        raise ValueError(f"{key} is {brief(text)}, which is not text")
+    if text is not None:
+        text.encode()  # half of a character raises UnicodeEncodeError, which is a ValueError
     return text
