@@ -104,7 +104,8 @@ def test_a_store_elsewhere_is_closed_too_and_how_to_share_it_is_said(
     public: Path, open_home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = public / "store"
-    store.mkdir(mode=0o755)
+    store.mkdir()
+    store.chmod(0o755)  # whatever the umask is that an earlier test has set
     (store / "pages").write_text("mine")
     monkeypatch.setenv("GROUNDUP_STORE", str(store))
     _, line = private_home.prepare(open_home)
@@ -117,7 +118,8 @@ def test_the_cache_of_a_store_behind_a_url_is_closed_too(
     public: Path, open_home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = public / "cache"
-    cache.mkdir(mode=0o755)
+    cache.mkdir()
+    cache.chmod(0o755)
     (cache / "pages").write_text("mine")
     monkeypatch.setenv("GROUNDUP_STORE", "s3://bucket/prefix")
     monkeypatch.setenv("GROUNDUP_CACHE", str(cache))
