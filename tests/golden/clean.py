@@ -59,7 +59,7 @@ def inputs(publish: Any) -> dict[str, Any]:
 
 SETTINGS: dict[str, Any] = {"workers": 1}
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"language": {"model": "/nowhere/lid.ftz"}}, r"clean\.language\.model: .*not there"),
+    ({"language": {"model": "/nowhere/lid.ftz"}}, r"clean\.language\.model: .*does not exist"),
     ({"rules": ["gofer"]}, r"clean\.rules\.0 = 'gofer': .*gopher_quality"),
     (
         {"gopher_quality": {"min_word": 3}},

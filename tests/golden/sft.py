@@ -121,7 +121,7 @@ SETTINGS: dict[str, Any] = {
 BAD: list[tuple[dict[str, Any], str]] = [
     (
         {"repeat": {"user": 0}},
-        r"0 of 24 conversations can be trained on: none was refused, 0 are held out",
+        r"0 of 24 conversations can be trained on: none was rejected, 0 are held out",
     ),
     ({"training": {"duration_in": "hours"}}, r"sft\.training\.duration_in = 'hours'"),
 ]
