@@ -153,7 +153,8 @@ def recorded(store: Store) -> Callable[..., Artifact]:
             as_of,
         )
         manifest = Manifest(
-            groundup="0", id=identity.id, artifact_type=artifact_type, contract="1.0.0", stage=stage, stage_version=1, as_of=as_of, config={}, settings={},
+            groundup="0", id=identity.id, artifact_type=artifact_type, contract="1.0.0",
+            stage=stage, stage_version=1, as_of=as_of, config={}, settings={},
             inputs={name: InputRef(artifact_type=given.artifact_type, id=given.id) for name, given in inputs.items()},
             rows={}, facts={}, files=[], started="", finished="",
         )  # fmt: skip

@@ -7,7 +7,10 @@ from typing import Any
 from stages.digests import digest
 from tests.golden import made_up
 
-QUESTION = "A farmer has nine red hens and four brown geese, and sells half of the geese at the market. How many birds are left on the farm?"
+QUESTION = (
+    "A farmer has nine red hens and four brown geese, and sells half of the geese at the market. "
+    "How many birds are left on the farm?"
+)
 
 
 def item(
