@@ -8,6 +8,7 @@ read the environment of these processes.
 from __future__ import annotations
 
 import base64
+import hmac
 import os
 import secrets
 import stat
@@ -44,6 +45,14 @@ def read_or_make(at: Home) -> str:
 def forget(at: Home) -> None:
     """Delete the secret: the next server gets a new one, and the old one opens nothing."""
     path(at).unlink(missing_ok=True)
+
+
+def is_known(at: Home, text: str) -> bool:
+    """Return whether `text` is the secret that the home holds now."""
+    try:
+        return hmac.compare_digest(_read(at).encode(), text.encode())
+    except (OSError, GroundupError):  # there is none that could be used
+        return False
 
 
 def basic(secret: str) -> str:

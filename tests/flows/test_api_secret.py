@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 
 from data_contracts import GroundupError
+from flows import private_home
 from flows.home import Home
 from flows.prefect_host import api_secret, processes, server
 
@@ -97,8 +98,11 @@ def test_a_prefect_of_ones_own_does_not_get_our_secret(at: Home) -> None:
     assert not [name for name in settings if "AUTH" in name], "what the user set stays"
 
 
-def test_a_server_of_an_older_groundup_which_was_open_is_not_used(at: Home) -> None:
-    at.prefect.mkdir(parents=True)
+def test_a_server_of_an_older_groundup_which_was_open_is_not_used(
+    at: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private_home.prepare(at)
+    monkeypatch.setitem(processes.MODULES, "server", "timeit")
     with mock.patch.dict(os.environ, clear=False):
         os.environ.pop("PREFECT_API_URL", None)
         processes.spawn(
