@@ -14,7 +14,7 @@ from rich.text import Text
 
 import stages
 from data_contracts import ConfigError
-from data_contracts.credentials import masked
+from data_contracts.credentials import masked, masked_values
 from flows import private_home, recipe
 from flows.cli import artifact_commands, completion, console, failures, tables
 from flows.cli.console import errors, headline, out
@@ -219,7 +219,7 @@ def show(artifact: ArtifactOrRun, json_: Json = False) -> None:
         return
     title = Text.assemble((str(found), "bold"), f"  {headline(found)}\n  {found.folder}")
     out.print(title)
-    out.print_json(masked(found.manifest.model_dump_json(exclude={"files"})))
+    out.print_json(data=masked_values(found.manifest.model_dump(mode="json", exclude={"files"})))
     tables.rows([entry.model_dump() for entry in found.manifest.files], False, empty="no files")
 
 

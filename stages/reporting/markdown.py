@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from data_contracts import Manifest
-from data_contracts.credentials import masked
+from data_contracts.credentials import masked, masked_values
 from data_contracts.foreign_text import json_text, line, shown
 
 MAX_CHARS = 1500  # of a quotation or a line
@@ -71,8 +71,9 @@ def settings(manifest: Manifest) -> str:
 
 def json_block(values: Any) -> str:
     """Plain values as a fenced block of JSON."""
-    written = json_text(json.dumps(values, indent=1, ensure_ascii=False, sort_keys=True))
-    return f"```json\n{masked(written)}\n```"
+    safe = masked_values(values)
+    written = json_text(json.dumps(safe, indent=1, ensure_ascii=False, sort_keys=True))
+    return f"```json\n{written}\n```"
 
 
 def folded(title: str, text: str) -> str:
