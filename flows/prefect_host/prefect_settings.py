@@ -88,16 +88,20 @@ def recorded_address(at: Home) -> Address | None:
         return None
 
 
+def is_own_server(at: Home, api_url: str) -> bool:
+    """Return whether our server runs, and `api_url` is the URL of its API."""
+    own = recorded_address(at)
+    return own is not None and api_url.removesuffix("/api") in own.origins
+
+
 def _refuse_our_secret(at: Home, users_api_url: str) -> None:
     """Keep the secret of our server from a server that the environment names.
 
     Raises:
         ConfigError: PREFECT_API_AUTH_STRING is our secret, and PREFECT_API_URL is not our server.
     """
-    own = recorded_address(at)
-    is_own_server = own is not None and users_api_url.removesuffix("/api") in own.origins
     given = os.environ.get("PREFECT_API_AUTH_STRING")
-    if given and not is_own_server and api_secret.is_known(at, given):
+    if given and not is_own_server(at, users_api_url) and api_secret.is_known(at, given):
         raise ConfigError(
             f"PREFECT_API_URL={users_api_url}",
             "is not the server of this home, and PREFECT_API_AUTH_STRING would send it our secret",

@@ -23,6 +23,7 @@ from flows.prefect_host import api_secret, prefect_files, processes, server_addr
 from flows.prefect_host.prefect_settings import (
     environment,
     import_prefect,
+    is_own_server,
     point_at,
     recorded_address,
     ui_url,
@@ -149,7 +150,8 @@ def _up(at: Home, options: dict[str, Any], at_once: int | None) -> str:
     os.environ.update(environment(at, address))
     _say(prefect_files.unread(at))
     if has_own_prefect:
-        _say([f"using {ui_url()}, as PREFECT_API_URL says; {FOREIGN_SERVER}"])
+        if not is_own_server(at, os.environ["PREFECT_API_URL"]):
+            _say([f"using {ui_url()}, as PREFECT_API_URL says; {FOREIGN_SERVER}"])
         _require_answer()
         import_prefect(at, DEPLOYMENTS)
     else:

@@ -104,6 +104,7 @@ def test_our_own_server_may_be_named_with_our_secret(groundup: Groundup) -> None
             }
             done = groundup.run("up", check=False)
             assert "would send it our secret" not in done.stderr
+            assert "our secret is not sent there" not in done.stderr
     finally:
         for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"):
             groundup.environment.pop(name)
