@@ -22,6 +22,7 @@ ADVICE = (
     "they are read from the environment: "
     "NETRC (a file of hosts, users and passwords, default ~/.netrc), HF_TOKEN, AWS_PROFILE …"
 )
+MAX_CREDENTIAL_CHARS = 4096
 _MARKS = ("//", "\\", "=", "%", ":/", "@", "port", "Port")
 _CLOSERS = {"'": "'", '"': '"', "`": "`", "<": ">", "[": "]", "(": ")", "{": "}"}
 _ENDS_IN_TEXT = re.compile(r"[\s'\"`<>,;]")
@@ -32,6 +33,14 @@ def masked(text: str) -> str:
     if not any(mark in text for mark in _MARKS):
         return text
     return "\n".join(map(credential_patterns.masked_line, text.split("\n")))
+
+
+def masked_start(text: str, max_chars: int) -> str:
+    """The first characters of `text`, masked before they are cut off.
+
+    A cut in the middle of an address would leave a password without the `@` that shows it.
+    """
+    return masked(text[: max_chars + MAX_CREDENTIAL_CHARS])[:max_chars]
 
 
 def masked_values(value: Any) -> Any:

@@ -78,8 +78,9 @@ def _running_again(client: SyncPrefectClient) -> list[str]:
         client.update_work_pool(POOL, WorkPoolUpdate(concurrency_limit=None))
         lines.append(f"work pool {POOL}: it allowed no run at a time, and has no limit now")
     for queue in client.read_work_queues(work_pool_name=POOL):
-        if queue.id == pool.default_queue_id and queue.is_paused:
-            client.update_work_queue(queue.id, is_paused=False)
+        starts_none = queue.is_paused or queue.concurrency_limit == 0
+        if queue.id == pool.default_queue_id and starts_none:
+            client.update_work_queue(queue.id, is_paused=False, concurrency_limit=None)
             lines.append(f"work queue {queue.name} of {POOL}: it was paused, and starts runs again")
     return lines
 

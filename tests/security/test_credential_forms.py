@@ -19,7 +19,9 @@ from data_contracts.credentials import (
     masked_values,
     nothing_secret,
 )
+from data_contracts.foreign_text import brief
 from flows.cli import commands as cli
+from stages.reporting.markdown import plain, quotation
 from tests.flows.conftest import Groundup
 
 SECRET = "hunter2"
@@ -95,6 +97,13 @@ def test_what_a_library_takes_for_a_port_is_masked() -> None:
         f'nonnumeric port: "{SECRET}@host"',
     ):
         assert SECRET not in masked(text)
+
+
+def test_a_cut_in_the_middle_of_an_address_shows_no_password() -> None:
+    for length in range(60, 2000, 7):
+        text = "x" * length + f" https://user:{SECRET * 3}@host/" + "y" * 2000
+        for shown in (brief(text), plain(text), quotation(text)):
+            assert "hunter" not in shown
 
 
 def test_values_are_masked_one_by_one_and_stay_json() -> None:
