@@ -21,6 +21,7 @@ from flows.home import Home, writing
 
 USER = "groundup"  # basic authentication expects "user:password"
 MIN_PASSWORD_CHARS = 16
+MAX_CHARS = 4096
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -78,7 +79,7 @@ def _make(at: Home) -> None:
 
 
 def _read(at: Home) -> str:
-    descriptor = os.open(path(at), os.O_RDONLY | os.O_NOFOLLOW)
+    descriptor = os.open(path(at), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor) as file:
         found = os.fstat(descriptor)
         if found.st_uid != os.geteuid():
@@ -86,7 +87,7 @@ def _read(at: Home) -> str:
         if found.st_mode & OTHERS:
             mode = stat.S_IMODE(found.st_mode)
             raise _unusable(at, f"is open to others (mode {mode:o}): they may know it")
-        secret = file.read().strip()
+        secret = file.read(MAX_CHARS).strip()
     if not _is_well_formed(secret):
         raise _unusable(
             at,

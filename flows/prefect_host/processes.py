@@ -51,7 +51,7 @@ def spawn(
     command = ["-m", *command]
     environ["GROUNDUP_HOME"] = str(at.path)
     with writing(at):
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         log = os.fdopen(os.open(at.log(process), flags, 0o600), "ab")
     with log, uninterrupted():
         child = subprocess.Popen(

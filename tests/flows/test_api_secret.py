@@ -74,6 +74,13 @@ def test_a_file_that_holds_none_is_said_and_never_used(at: Home, text: str) -> N
         api_secret.read_or_make(at)
 
 
+def test_a_pipe_in_its_place_is_one_error_at_once(at: Home) -> None:
+    private_home.prepare(at)
+    os.mkfifo(api_secret.path(at), 0o600)
+    with pytest.raises(GroundupError, match="holds no secret"):
+        api_secret.read_or_make(at)
+
+
 @pytest.mark.parametrize("dangling", [True, False])
 def test_a_link_in_its_place_is_neither_followed_nor_overwritten(
     at: Home, tmp_path: Path, dangling: bool
