@@ -102,14 +102,14 @@ class PairBatches:
 
     Args:
         pairs: The pairs.
-        batch_rows: B.
+        batch_size: B.
         seed: Determines the order.
         pad: Id of the padding token.
     """
 
-    def __init__(self, pairs: Sequence[Pair], batch_rows: int, seed: int, pad: int):
+    def __init__(self, pairs: Sequence[Pair], batch_size: int, seed: int, pad: int):
         self._pairs = pairs
-        self._batch_rows = batch_rows
+        self._batch_size = batch_size
         self._seed = seed
         self._pad = pad
         self.rows_per_epoch = len(pairs)
@@ -143,11 +143,11 @@ class PairBatches:
         return self.at(self._visited(step, first, count))
 
     def documents(self, step: int) -> list[str]:
-        numbers = self._visited(step, 0, self._batch_rows)
+        numbers = self._visited(step, 0, self._batch_size)
         return sorted({self._pairs[number].name for number in numbers})
 
     def _visited(self, step: int, first: int, count: int) -> list[int]:
-        first_visit = step * self._batch_rows + first
+        first_visit = step * self._batch_size + first
         _, numbers = visits(first_visit, count, self.rows_per_epoch, self._seed)
         return numbers.tolist()
 

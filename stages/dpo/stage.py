@@ -14,10 +14,11 @@ from stages.dpo.loss import compare, counted, preference_loss
 from stages.dpo.pairs import PairBatches
 from stages.lm import precision
 from stages.lm.chat import ChatFormat
-from stages.lm.checkpoint import load_model, special_ids, write_checkpoint
+from stages.lm.checkpoint import load_model, write_checkpoint
 from stages.lm.model import LanguageModel
 from stages.lm.parallel import fsdp
 from stages.lm.parallel.launch import distributed
+from stages.lm.tokenizer import ModelTokenizer
 from stages.lm.training.loop import fit
 from stages.report import Facts, Report
 
@@ -34,15 +35,15 @@ def run(
     Raises:
         InputError: No pair is left to train on.
     """
-    chat = ChatFormat(checkpoint)
+    chat = ChatFormat(ModelTokenizer(checkpoint))
     model = load_model(checkpoint)
     context = model.config.context
     rejected: Counter[str] = Counter()
     found = pairs_of.read(preferences, chat, context, rejected)
     if not found["train"]:
         raise _nothing_left(preferences, rejected, len(found["heldout"]), context)
-    pad = special_ids(checkpoint)["pad_token_id"] or 0
-    train = PairBatches(found["train"], config.training.batch_rows, config.seed, pad)
+    pad = chat.tokenizer.pad_id
+    train = PairBatches(found["train"], config.training.batch_size, config.seed, pad)
     by_name = sorted(found["heldout"], key=lambda pair: pair.name)
     heldout = PairBatches(by_name[: config.heldout_pairs], 1, config.seed, pad)
 
@@ -67,7 +68,7 @@ def run(
         evaluate=evaluate if heldout.rows_per_epoch else None,
         sequences_per_row=2,
     )
-    write_checkpoint(out, model, checkpoint, result.metrics, chat.stop_ids)
+    write_checkpoint(out, model, chat.tokenizer, result.metrics, chat.stop_ids)
 
     first_loss = result.metrics[0].get("loss")  # None: step 0 was skipped
     last = result.metrics[-1]

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from data_contracts import Artifact, ConfigError
@@ -21,6 +20,7 @@ from stages.evaluate.scores import Scores
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_model
 from stages.lm.generate import generate
+from stages.lm.tokenizer import ModelTokenizer
 from stages.report import Report
 
 SEEN, REWORDED = "recall", "recall_reworded"  # the tasks of the two scores
@@ -78,9 +78,18 @@ class QuestionSet:
 
 
 def score_recall(
-    config: EvaluateConfig, checkpoint: Artifact, conversations: Artifact | None, report: Report
+    config: EvaluateConfig,
+    tokenizer: ModelTokenizer,
+    conversations: Artifact | None,
+    report: Report,
 ) -> Scores:
     """Ask about the names of the settings, if there are any.
+
+    Args:
+        config: The settings of the stage.
+        tokenizer: The tokenizer of the checkpoint, beside the model.
+        conversations: What the model was tuned on.
+        report: Receives the progress.
 
     Raises:
         ConfigError: There are names, but no conversations that answer questions about them.
@@ -104,7 +113,7 @@ def score_recall(
         scores.notes.append(f"recall: {count} are in no training conversation: {shown}.")
     total = len(asked.questions)
     answers = ask(
-        checkpoint.path,
+        tokenizer,
         device_name(config.device),
         asked,
         config.recall.new_tokens,
@@ -153,7 +162,7 @@ def _training_questions(conversations: Artifact) -> tuple[dict[str, str], set[st
 
 
 def ask(
-    checkpoint: Path,
+    tokenizer: ModelTokenizer,
     device: str,
     asked: QuestionSet,
     new_tokens: int,
@@ -163,14 +172,15 @@ def ask(
     """The greedy answer to every question, through the chat template.
 
     Args:
-        checkpoint: The folder of the model.
+        tokenizer: The tokenizer of the checkpoint, beside the model.
         device: Where to run it.
         asked: The questions.
         new_tokens: The longest answer, in tokens.
         batch_size: Questions that are answered together.
         on_progress: Called at every batch with the number of questions answered so far.
     """
-    chat, model = ChatFormat(checkpoint), load_model(checkpoint, device)
+    chat = ChatFormat(tokenizer)
+    model = load_model(tokenizer.folder, device)
     context = model.config.context
     prompts = chat.prompts([[{"role": "user", "content": one.text}] for one in asked.questions])
     fitting = [number for number, prompt in enumerate(prompts) if len(prompt) < context]

@@ -165,7 +165,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(D, config.kv_heads * N, bias=False)
         self.v_proj = nn.Linear(D, config.kv_heads * N, bias=False)
         self.o_proj = nn.Linear(config.heads * N, D, bias=False)
-        if config.architecture != "llama":
+        if config.family.has_qk_norm:
             self.q_norm = nn.RMSNorm(N, config.norm_eps)
             self.k_norm = nn.RMSNorm(N, config.norm_eps)
 

@@ -45,10 +45,10 @@ class Experts(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.per_token = config.experts_per_token
-        self.gate = nn.Linear(config.width, config.experts, bias=False)
+        self.per_token = config.moe.experts_per_token
+        self.gate = nn.Linear(config.width, config.moe.experts, bias=False)
         self.experts = nn.ModuleList(
-            FeedForward(config.width, config.expert_width) for _ in range(config.experts)
+            FeedForward(config.width, config.moe.expert_width) for _ in range(config.moe.experts)
         )
 
     def forward(self, x_BTD: Tensor, real_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -97,7 +97,7 @@ class Block(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = nn.RMSNorm(config.width, config.norm_eps)
         self.mlp: nn.Module
-        if config.architecture == "qwen3_moe":
+        if config.family.has_experts:
             self.mlp = Experts(config)
         else:
             self.mlp = FeedForward(config.width, config.ffn_width)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from data_contracts import ConfigError
 from stages.execution.shards import cores
-from stages.lm.config import Compute
+from stages.lm.training.config import Compute
 
 X86_BFLOAT16 = ("amx_bf16", "avx512_bf16")
 ARM_BFLOAT16 = ("bf16", "sve_bf16")

@@ -13,6 +13,7 @@ from stages.lm.model import LanguageModel
 from stages.lm.parallel.collectives import main_process_first
 from stages.lm.parallel.fsdp import shard_model
 from stages.lm.parallel.launch import distributed
+from stages.lm.tokenizer import ModelTokenizer
 from stages.lm.training.batches import Batch, TokenStream, Windows
 from stages.lm.training.loop import fit
 from stages.lm.training.step import Loss, LossFunction
@@ -37,13 +38,14 @@ def run(
         InputError: There are too few tokens.
     """
     vocab_size = check_tokenizer(token_shards, tokenizer)
+    parsed_tokenizer = ModelTokenizer(tokenizer)
     sizes = ModelConfig(vocab_size=vocab_size, **config.model.model_dump())
     with main_process_first():
         stream = TokenStream.open(token_shards, "train", out.scratch / "tokens", vocab_size)
     windows = Windows(
         stream,
         sizes.context,
-        config.training.batch_rows,
+        config.training.batch_size,
         config.seed,
         segments=not config.attend_across_documents,
     )
@@ -55,7 +57,7 @@ def run(
     result = fit(
         model,
         windows,
-        next_token_loss(config.training.z_loss),
+        next_token_loss(config.training.stability.z_loss),
         training=config.training,
         compute=config.compute,
         steps=config.training.steps(sizes.context, windows.rows_per_epoch),
@@ -64,7 +66,7 @@ def run(
         guard={"seed": config.seed, "shards": token_shards.id},
         evaluate=heldout.score,
     )
-    write_checkpoint(out, model, tokenizer, result.metrics)
+    write_checkpoint(out, model, parsed_tokenizer, result.metrics)
 
     last = result.metrics[-1]
     figures = {

@@ -11,9 +11,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from stages.lm import precision
-from stages.lm.config import Compute
 from stages.lm.model import LanguageModel
 from stages.lm.parallel.collectives import is_main_process, world_size
+from stages.lm.training.config import Compute
 
 
 def shard_model(model: LanguageModel, compute: Compute) -> LanguageModel:

@@ -117,7 +117,7 @@ class Windows:
     Args:
         stream: The tokens.
         context: T, tokens of a window.
-        batch_rows: R, windows of a batch.
+        batch_size: R, windows of a batch.
         seed: Determines offsets and order.
         segments: Add "segments": [R, T], the row of the table that each token comes from.
 
@@ -126,7 +126,7 @@ class Windows:
     """
 
     def __init__(
-        self, stream: TokenStream, context: int, batch_rows: int, seed: int, segments: bool = False
+        self, stream: TokenStream, context: int, batch_size: int, seed: int, segments: bool = False
     ):
         if len(stream) <= context:
             raise InputError(
@@ -136,14 +136,14 @@ class Windows:
             )
         self.stream = stream
         self.context = context
-        self.batch_rows = batch_rows
+        self.batch_size = batch_size
         self.seed = seed
         self.segments = segments
         self.rows_per_epoch = len(stream) // context
 
     def positions(self, step: int, first: int, count: int) -> np.ndarray:
         """[count, T + 1] positions in the stream."""
-        first_visit = step * self.batch_rows + first
+        first_visit = step * self.batch_size + first
         epochs, windows = visits(first_visit, count, self.rows_per_epoch, self.seed)
         starts = windows * self.context
         for epoch in np.unique(epochs):
@@ -160,7 +160,7 @@ class Windows:
         return batch
 
     def documents(self, step: int) -> list[str]:
-        positions = self.positions(step, 0, self.batch_rows)
+        positions = self.positions(step, 0, self.batch_size)
         rows = np.unique(self.stream.row_at(positions.ravel()))
         return self.stream.document_names(set(rows.tolist()))
 

@@ -9,7 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from stages.lm.config import Training
+from stages.lm.training.config import Training
 from stages.lm.training.muon import Muon
 
 NORMS_KEPT = 50  # gradient norms of the last good steps, which show what is usual
@@ -45,8 +45,8 @@ def make_optimizers(
     if not matrices:
         return [adamw]
     muon = Muon(
-        [{"params": matrices, "peak": training.matrix_learning_rate}],
-        lr=training.matrix_learning_rate,
+        [{"params": matrices, "peak": training.muon_learning_rate}],
+        lr=training.muon_learning_rate,
         weight_decay=training.weight_decay,
         dtype=dtype,
     )
@@ -91,12 +91,13 @@ def schedule(training: Training, step: int, steps: int) -> float:
     step after the last. WSD: Hu et al. 2024 (MiniCPM), with linear decay. Cosine: Loshchilov and
     Hutter 2017.
     """
-    warmup = round(training.warmup_share * steps)
+    rates = training.lr_schedule
+    warmup = round(rates.warmup_share * steps)
     if step < warmup:
         return (step + 1) / warmup
-    if training.schedule == "cosine":
+    if rates.kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-    decay = min(round(training.decay_share * steps), steps - warmup)
+    decay = min(round(rates.decay_share * steps), steps - warmup)
     return min(1.0, (steps - step) / decay) if decay else 1.0
 
 

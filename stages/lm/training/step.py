@@ -49,7 +49,7 @@ class TrainingStep:
         batches: The training data.
         loss: The loss of a micro-batch.
         rows_per_rank: Rows of a batch that each rank processes.
-        micro_batch_rows: Rows of one forward pass, a divisor of `rows_per_rank`.
+        micro_batch_size: Rows of one forward pass, a divisor of `rows_per_rank`.
         dtype: Number format of the matrix products.
         device: The device that the model is on.
     """
@@ -61,7 +61,7 @@ class TrainingStep:
         loss: LossFunction,
         *,
         rows_per_rank: int,
-        micro_batch_rows: int,
+        micro_batch_size: int,
         dtype: torch.dtype,
         device: torch.device,
     ):
@@ -69,7 +69,7 @@ class TrainingStep:
         self.batches = batches
         self.loss = loss
         self.rows_per_rank = rows_per_rank
-        self.micro_batch_rows = micro_batch_rows
+        self.micro_batch_size = micro_batch_size
         self.dtype = dtype
         self.device = device
 
@@ -78,7 +78,7 @@ class TrainingStep:
 
         Args:
             step: Number of the step, which determines the batch.
-            rows: How many of this rank's rows to process, a multiple of `micro_batch_rows`.
+            rows: How many of this rank's rows to process, a multiple of `micro_batch_size`.
                 Default: all.
 
         Returns:
@@ -87,9 +87,9 @@ class TrainingStep:
         first = collectives.rank() * self.rows_per_rank
         end = first + (rows or self.rows_per_rank)
         sums: dict[str, Any] = {"weight": 0.0, "tokens": 0}
-        for start in range(first, end, self.micro_batch_rows):
-            batch = self.batches.rows(step, start, self.micro_batch_rows)
-            is_last = start + self.micro_batch_rows == end
+        for start in range(first, end, self.micro_batch_size):
+            batch = self.batches.rows(step, start, self.micro_batch_size)
+            is_last = start + self.micro_batch_size == end
             fsdp.set_is_last_micro_batch(self.model, is_last)
             for name, value in self._backward(batch).items():
                 sums[name] = sums.get(name, 0.0) + value
@@ -112,14 +112,14 @@ class TrainingStep:
         }
 
 
-def choose_micro_batch_rows(
+def choose_micro_batch_size(
     rows_per_rank: int, requested: int, tokens_per_row: int, device: torch.device
 ) -> int:
     """Rows of one forward pass: a divisor of `rows_per_rank`, so that all passes have one shape.
 
     Args:
         rows_per_rank: Rows of a batch that each rank processes.
-        requested: The setting `compute.micro_batch_rows`; 0 chooses by the device.
+        requested: The setting `compute.micro_batch_size`; 0 chooses by the device.
         tokens_per_row: Tokens of one row.
         device: The device that the model is on.
     """

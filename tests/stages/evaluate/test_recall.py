@@ -12,6 +12,7 @@ from stages.evaluate import recall
 from stages.evaluate.config import EvaluateConfig, RecallSettings
 from stages.evaluate.recall import REWORDED, SEEN, is_well_formed, question_set, score_rows
 from stages.lm.chat import ChatFormat
+from stages.lm.tokenizer import ModelTokenizer
 from tests.golden import sft
 from tests.golden.evaluate import ITEMS, PAGES
 
@@ -75,19 +76,19 @@ def answers(
     said: dict[str, str], conversations: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> list[recall.Answer]:
     """The answers of a model that says this, by question. It answers others without end."""
-    chat = ChatFormat(checkpoint)
+    chat = ChatFormat(ModelTokenizer(checkpoint))
 
     def generate(
         _: Any, prompts: Sequence[list[int]], *, max_new_tokens: int, **__: Any
     ) -> list[list[int]]:
         found = []
         for prompt in prompts:
-            text = chat.tokenizer.decode(prompt, skip_special_tokens=True)
+            text = chat.tokenizer.backend.decode(prompt, skip_special_tokens=True)
             answer = next((said[question] for question in said if question in text), None)
             ids = (
-                chat.tokenizer.encode(answer).ids
+                chat.tokenizer.backend.encode(answer).ids
                 if answer
-                else chat.tokenizer.encode("a " * 99).ids
+                else chat.tokenizer.backend.encode("a " * 99).ids
             )
             found.append(ids[:max_new_tokens])
         return found
