@@ -95,7 +95,7 @@ def answers(
 
     monkeypatch.setattr(recall, "generate", generate)
     asked = question_set(conversations, RecallSettings(names=("sorted", "os.walk")))
-    return recall.ask(checkpoint.path, "cpu", asked, 60, 8, lambda done: None)
+    return recall.ask(chat.tokenizer, "cpu", asked, 60, 8, lambda done: None)
 
 
 def test_the_share_of_documented_answers_and_of_well_formed_ones_is_given_by_wording(
