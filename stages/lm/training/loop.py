@@ -20,7 +20,7 @@ from torch import Tensor
 from data_contracts import ConfigError, InputError, Interrupted
 from stages.lm import precision
 from stages.lm.model import LanguageModel
-from stages.lm.parallel import collectives, fsdp, launch, storage
+from stages.lm.parallel import collectives, launch, storage
 from stages.lm.training import compilation, resume
 from stages.lm.training.batches import Batches
 from stages.lm.training.config import Compute, Training
@@ -35,9 +35,10 @@ from stages.lm.training.optimizers import (
 )
 from stages.lm.training.step import (
     LossFunction,
-    TrainingStep,
+    StepParts,
     choose_micro_batch_size,
     largest_divisor,
+    training_step,
 )
 from stages.report import Report
 
@@ -156,15 +157,16 @@ class TrainingRun:
             sequences_per_row * model.config.context,
             self.device,
         )
-        self.training_step = TrainingStep(
-            model,
-            batches,
-            loss,
+        parts = StepParts(
+            model=model,
+            batches=batches,
+            loss=loss,
             rows_per_rank=self.rows_per_rank,
             micro_batch_size=self.micro_batch_size,
             dtype=self.precision.dtype,
             device=self.device,
         )
+        self.training_step = training_step(parts)
         self.log = TrainingLog(report, training.log_every)
         self.optimizers = make_optimizers(model, training, self.precision.dtype)
         self.spike_guard = SpikeGuard(training.stability.spike_threshold)
@@ -205,16 +207,13 @@ class TrainingRun:
         started = time.perf_counter()
         rate_factor = schedule(self.training, self.step, self.steps)
         set_learning_rate(self.optimizers, rate_factor)
-        sums = collectives.all_reduce(self.training_step.gradients(self.step), self.device)
-        weight = sums.pop("weight")
-        self.tokens += int(sums.pop("tokens"))
-        figures = {name: value / weight if weight else 0.0 for name, value in sums.items()}
-        # Sharded gradients are averages over ranks, but the weight is a sum over ranks.
-        scale = fsdp.gradient_factor() / weight if weight else 0.0
-        norm = float(gradient_norm(self.model)) * scale
-        is_skipped = not weight or self.spike_guard.is_bad(figures["loss"], norm)
+        result = self.training_step.run(self.step)
+        self.tokens += result.tokens
+        loss = result.means["loss"]
+        norm = float(gradient_norm(self.model)) * result.gradient_scale
+        is_skipped = not result.gradient_scale or self.spike_guard.is_bad(loss, norm)
         if not is_skipped:
-            self._update_weights(scale, norm)
+            self._update_weights(result.gradient_scale, norm)
         self._clear_gradients()
         self.seconds += time.perf_counter() - started
         row = {
@@ -224,10 +223,10 @@ class TrainingRun:
             "gradient_norm": finite_or_none(norm),
         }
         if is_skipped:
-            self.log.add_skipped_step(row, figures["loss"])
+            self.log.add_skipped_step(row, loss)
             self._fail_after_too_many_skipped_steps()
         else:
-            self.log.add_good_step(row, figures)
+            self.log.add_good_step(row, result.means)
         self.step += 1
         self.report.progress(self.step, self.steps, "steps")
 
@@ -363,7 +362,7 @@ class TrainingRun:
         started = time.perf_counter()
         precision.compile_blocks(self.model.model.layers)
         try:
-            self.training_step.gradients(self.step, rows=self.micro_batch_size)
+            self.training_step.run(self.step, rows=self.micro_batch_size)
         except torch.OutOfMemoryError:
             raise  # a RuntimeError too, but uncompiled blocks would need as much memory
         except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
