@@ -86,9 +86,7 @@ def _robots(given: Mapping[str, Artifact]) -> str:
 def _funnel(steps: Sequence[Step]) -> str:
     if not steps:
         return ""
-    rows = []
-    for step in steps:
-        rows.append((step.stage, _kept(step), step.rows_lost))
+    rows = [(step.stage, _kept(step), step.rows_lost) for step in steps]
     parts = [
         "## Kept and lost",
         "![Funnel](funnel.svg)",

@@ -18,7 +18,6 @@ from stages.digests import seed_for
 from stages.lm.attention import KeyValueCache
 from stages.lm.model import LanguageModel
 
-
 T = TypeVar("T")
 
 
