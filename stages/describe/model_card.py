@@ -83,7 +83,13 @@ def model_card(config: DescribeConfig, given: Mapping[str, Artifact], texts: Tex
 
 
 def front_matter(config: DescribeConfig, given: Mapping[str, Artifact], texts: Texts | None) -> str:
-    """Return the YAML between dashes that the filters of the Hugging Face hub read."""
+    """Return the YAML between dashes that the filters of the Hugging Face hub read.
+
+    Args:
+        config: The entries of the cards that no manifest contains.
+        given: Any of the inputs of the stage.
+        texts: Counts of the training text; None if it is not among the inputs.
+    """
     tags = ["groundup"]
     if "gguf_model" in given:
         tags.append("gguf")
@@ -108,7 +114,11 @@ def _languages(texts: Texts | None) -> list[str]:
 
 
 def parameters(checkpoint: Artifact) -> int:
-    """Count the weights in the safetensors files. A tied table is stored, and counted, once."""
+    """Count the weights in the safetensors files. A tied table is stored, and counted, once.
+
+    Args:
+        checkpoint: A checkpoint.
+    """
     weights = 0
     for path in checkpoint.files("weights"):
         shapes = safetensors_header(path)[0].values()

@@ -32,6 +32,13 @@ def run(
 ) -> Facts:
     """Train the checkpoint against itself as the frozen reference, so the first loss is ln 2.
 
+    Args:
+        config: The settings of the stage.
+        checkpoint: The checkpoint to train, which is the reference, too.
+        preferences: What to train and evaluate on.
+        out: The draft of the checkpoint.
+        report: Receives progress, metrics and notes.
+
     Raises:
         InputError: No pair is left to train on.
     """

@@ -129,6 +129,10 @@ def question_set(conversations: Artifact, settings: RecallSettings) -> QuestionS
     """The questions to ask, from the conversations that the model was tuned on.
 
     A name is known if a training conversation of one question and one answer asks about it.
+
+    Args:
+        conversations: What the model was tuned on.
+        settings: Names to ask about, and the second wording.
     """
     asked, words = _training_questions(conversations)
     questions = []
@@ -214,6 +218,10 @@ def is_well_formed(text: str, words: frozenset[str]) -> bool:
 
     The text begins and ends like a sentence and closes its brackets and backticks. It has at least
     three words, all of them in `words`, and no run of four words occurs twice.
+
+    Args:
+        text: An answer.
+        words: Words that an answer may have, in lower case.
     """
     found = list(_words(text))
     if len(found) < MIN_WORDS or not BEGINS.match(text) or not ENDS.search(text):
@@ -228,7 +236,11 @@ def is_well_formed(text: str, words: frozenset[str]) -> bool:
 
 
 def score_rows(answers: list[Answer]) -> Iterator[dict[str, Any]]:
-    """Two rows per task: the share of documented answers, and that of well-formed ones."""
+    """Two rows per task: the share of documented answers, and that of well-formed ones.
+
+    Args:
+        answers: What the model said.
+    """
     for task in (SEEN, REWORDED):
         of_task = [answer for answer in answers if answer.question.task == task]
         if of_task:

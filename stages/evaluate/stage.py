@@ -37,6 +37,15 @@ def run(
 
     Learning to chat costs a model some of what it knew of plain pages. With `base_checkpoint`, the
     scores say how much. With `conversations`, the model is asked about the names of `recall`.
+
+    Args:
+        config: The settings of the stage.
+        checkpoint: The model to score.
+        eval_items: Items and pages.
+        out: The draft of the scores.
+        report: Receives progress and notes.
+        base_checkpoint: The model before it learned to chat.
+        conversations: What the model was tuned on.
     """
     _check_not_empty(config, eval_items)
     tokenizer = ModelTokenizer(checkpoint)

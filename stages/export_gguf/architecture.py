@@ -50,6 +50,9 @@ class Source:
 def read_config(folder: Path) -> CheckpointConfig:
     """The config.json of a checkpoint, as far as our model uses it.
 
+    Args:
+        folder: The checkpoint.
+
     Raises:
         ArtifactError: It cannot be read, or has sizes that no model has.
         ContractError: llama.cpp has no architecture that computes what it asks for.
@@ -83,7 +86,11 @@ def check(config: CheckpointConfig) -> None:
 
 
 def sources(config: CheckpointConfig) -> Iterator[Source]:
-    """Every tensor of the GGUF file, in file order."""
+    """Every tensor of the GGUF file, in file order.
+
+    Args:
+        config: The config.json of the checkpoint.
+    """
     is_tied = config.tie_word_embeddings
     yield Source(EMBEDDING.gguf, (EMBEDDING.name,), table=is_tied)
     for layer in range(config.num_hidden_layers):

@@ -157,7 +157,12 @@ class Reference:
         return self._model(torch.tensor([ids])).logits[0].double().log_softmax(-1).numpy()
 
     def questions(self, gguf: Path, threads: int) -> dict[str, Any]:
-        """What to ask llama.cpp, as plain JSON."""
+        """What to ask llama.cpp, as plain JSON.
+
+        Args:
+            gguf: The file to ask about.
+            threads: CPU threads of llama.cpp.
+        """
         return {
             "gguf": str(gguf),
             "threads": threads,

@@ -28,6 +28,12 @@ def run(config: ExportGgufConfig, *, checkpoint: Artifact, out: Draft, report: R
     """Write each file, load it, and compare it with torch.
 
     A file that tokenizes differently, or is too far from torch, fails the stage.
+
+    Args:
+        config: The settings of the stage.
+        checkpoint: The model to export.
+        out: The draft of the files.
+        report: Receives progress and notes.
     """
     sizes = architecture.read_config(checkpoint.path)
     require_weights(checkpoint.path)
@@ -94,6 +100,11 @@ def _write_all(
 
 def check(quantization: str, result: Compared, config: ExportGgufConfig) -> None:
     """Check one file against the limits.
+
+    Args:
+        quantization: The type of the file's matrices.
+        result: How far the file is from torch.
+        config: The limits.
 
     Raises:
         ContractError: It is not the same model. The message names the quantization, what was

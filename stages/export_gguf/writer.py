@@ -36,6 +36,10 @@ class Weights:
     def read(self, source: Source, kind: GGMLQuantizationType) -> np.ndarray:
         """A tensor in float32, ready to be packed as `kind`.
 
+        Args:
+            source: The tensor.
+            kind: Its type in the file.
+
         Raises:
             ArtifactError: A value is NaN or infinite.
             ContractError: A value is too large for `kind`.
@@ -130,6 +134,11 @@ def tensor_type(
 
     Vectors and the router stay F32. Rows that are not whole blocks get F16. With 4 or 5 bits, the
     output table gets 8.
+
+    Args:
+        source: The tensor.
+        shape: Its shape.
+        wanted: The type of the file's matrices.
     """
     if source.full or len(shape) == 1:
         return GGMLQuantizationType.F32

@@ -83,7 +83,14 @@ class ChatFormat:
         return sorted(stop_ids)
 
     def encode(self, conversations: Sequence[Messages]) -> list[EncodedChat]:
-        """Encode whole conversations. A token is the assistant's if its first character is."""
+        """Encode whole conversations. A token is the assistant's if its first character is.
+
+        Args:
+            conversations: Whole conversations.
+
+        Returns:
+            The tokens of each, and which of them the assistant has to say.
+        """
         rendered = self._template.render(conversations, marks=True)
         encoded = []
         encodings = self.tokenizer.encode([chat.text for chat in rendered])
@@ -93,19 +100,33 @@ class ChatFormat:
         return encoded
 
     def prompts(self, conversations: Sequence[Messages]) -> list[list[int]]:
-        """Encode conversations up to the opening of the assistant's next answer."""
+        """Encode conversations up to the opening of the assistant's next answer.
+
+        Args:
+            conversations: Conversations that the assistant is to continue.
+
+        Returns:
+            The ids of each.
+        """
         rendered = self._template.render(conversations, prompt=True)
         encodings = self.tokenizer.encode([chat.text for chat in rendered])
         return [encoding.ids for encoding in encodings]
 
     def text(self, ids: Sequence[int]) -> str:
-        """Decode an answer, without special tokens and surrounding spaces."""
+        """Decode an answer, without special tokens and surrounding spaces.
+
+        Args:
+            ids: The tokens of the answer.
+        """
         return self.tokenizer.backend.decode(list(ids), skip_special_tokens=True).strip()
 
     def special_token_in(self, messages: Messages) -> str | None:
         """The first special token that the text of a message spells out, or None.
 
         The model would read it as the real token.
+
+        Args:
+            messages: The messages of a conversation.
         """
         for message in messages:
             for token in self._special:

@@ -39,6 +39,10 @@ def load_model(source: Artifact | Path, device: torch.device | str = "cpu") -> L
 
     Nothing is allocated before the headers of the weights have been compared with config.json.
 
+    Args:
+        source: A checkpoint or its folder.
+        device: Where to put the model.
+
     Raises:
         ArtifactError: The folder is not a checkpoint that groundup supports.
     """
@@ -65,6 +69,9 @@ def load_model(source: Artifact | Path, device: torch.device | str = "cpu") -> L
 def require_weights(folder: Path) -> None:
     """Check that names, types and shapes in the headers of the weights agree with config.json.
 
+    Args:
+        folder: The checkpoint.
+
     Raises:
         ArtifactError: They do not.
     """
@@ -83,6 +90,9 @@ def require_weights(folder: Path) -> None:
 def load_config(source: Artifact | Path) -> ModelConfig:
     """Read the sizes of a checkpoint's model, without the weights.
 
+    Args:
+        source: A checkpoint or its folder.
+
     Raises:
         ArtifactError: groundup does not support the config.json.
     """
@@ -99,6 +109,12 @@ def load_config(source: Artifact | Path) -> ModelConfig:
 
 def stop_ids(source: Artifact | Path) -> list[int]:
     """Tokens that end an answer, according to generation_config.json.
+
+    Args:
+        source: A checkpoint or its folder.
+
+    Returns:
+        The ids; none if the file names none.
 
     Raises:
         ArtifactError: The file cannot be read, or names an id that is not in the vocabulary.
@@ -158,6 +174,10 @@ def write_checkpoint(
 
 def check_tokenizer(token_shards: Artifact, tokenizer: Artifact) -> int:
     """Check that token shards were made with this tokenizer.
+
+    Args:
+        token_shards: Artifact of pack.
+        tokenizer: Tokenizer artifact, or a checkpoint with its tokenizer.
 
     Returns:
         The size of the vocabulary.

@@ -197,6 +197,9 @@ class ModelConfig(ModelShape):
     def from_checkpoint(cls, config: CheckpointConfig) -> ModelConfig:
         """The sizes that a config.json asks for.
 
+        Args:
+            config: The content of the file.
+
         Raises:
             ArtifactError: It asks for something that groundup does not support, such as biases or
                 scaled RoPE.

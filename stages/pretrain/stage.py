@@ -15,7 +15,7 @@ from stages.lm.parallel.fsdp import shard_model
 from stages.lm.parallel.launch import distributed
 from stages.lm.tokenizer import ModelTokenizer
 from stages.lm.training.batches import Batch, TokenStream, Windows
-from stages.lm.training.loop import fit
+from stages.lm.training.loop import Fitted, fit
 from stages.lm.training.step import Loss, LossFunction
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.heldout import Heldout
@@ -32,6 +32,13 @@ def run(
     report: Report,
 ) -> Facts:
     """Train from random weights to predict the next token of the shuffled token stream.
+
+    Args:
+        config: The settings of the stage.
+        token_shards: What to train and evaluate on.
+        tokenizer: The tokenizer that the shards were made with.
+        out: The draft of the checkpoint.
+        report: Receives progress, metrics and notes.
 
     Raises:
         ArtifactError: The shards were not made with this tokenizer.
@@ -67,13 +74,16 @@ def run(
         evaluate=heldout.score,
     )
     write_checkpoint(out, model, parsed_tokenizer, result.metrics)
+    return _facts(result, len(stream), heldout)
 
+
+def _facts(result: Fitted, train_tokens: int, heldout: Heldout) -> Facts:
     last = result.metrics[-1]
     figures = {
         "heldout_bits_per_byte": last["heldout_bits_per_byte"],
         "heldout_loss": last["heldout_loss"],
         **result.figures,
-        "train_tokens": len(stream),
+        "train_tokens": train_tokens,
         "heldout_bytes": heldout.bytes,
     }
     return Facts(figures=figures, notes=result.notes)

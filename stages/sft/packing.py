@@ -121,7 +121,11 @@ class PackedChats:
         return self._ids.shape[1] * self.filled
 
     def at(self, rows: np.ndarray | slice) -> Batch:
-        """These rows of the table of packed rows."""
+        """These rows of the table of packed rows.
+
+        Args:
+            rows: Numbers of rows, or a slice.
+        """
         arrays: dict[str, np.ndarray] = {
             "ids": self._ids[rows],
             "labels": self._labels[rows],

@@ -57,7 +57,12 @@ class WithReplay:
 
 
 def replayed_rows(share: float, batch_size: int) -> int:
-    """Number of rows of a batch to replay: at least one, but not all. 0 if `share` is 0."""
+    """Number of rows of a batch to replay: at least one, but not all. 0 if `share` is 0.
+
+    Args:
+        share: The setting `replay`.
+        batch_size: Rows of a batch.
+    """
     if not share:
         return 0
     return int(np.clip(round(share * batch_size), 1, batch_size - 1))

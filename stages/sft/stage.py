@@ -45,6 +45,14 @@ def run(
 
     `token_shards` holds pretraining text and is read only if `replay` is above 0.
 
+    Args:
+        config: The settings of the stage.
+        checkpoint: The checkpoint to train.
+        conversations: What to train and evaluate on.
+        token_shards: Pretraining text to replay.
+        out: The draft of the checkpoint.
+        report: Receives progress, metrics and notes.
+
     Raises:
         InputError: No conversation is left to train on.
         ConfigError: `replay` is above 0 and there are no token shards.
@@ -56,8 +64,7 @@ def run(
     found = examples.read(conversations, chat, context, config.repeat)
     if not found.train:
         raise _nothing_left(conversations, found, context)
-    by_name = sorted(found.heldout, key=lambda row: row[0].name)
-    heldout_rows = by_name[: config.heldout_conversations]
+    heldout_rows = _chosen_heldout(found, config.heldout_conversations)
     heldout_examples = [example for example, _ in heldout_rows]
     heldout = PackedChats(heldout_examples, context, 1, config.seed, pad)
 
@@ -78,19 +85,31 @@ def run(
         steps=config.training.steps(batches.tokens_per_row, batches.rows_per_epoch),
         scratch=out.scratch,
         report=report,
-        guard={
-            "seed": config.seed,
-            "checkpoint": checkpoint.id,
-            "conversations": conversations.id,
-            "replay": config.replay,
-        },
+        guard=_guard(config, checkpoint, conversations),
         evaluate=partial(score, heldout=heldout) if heldout_rows else None,
     )
     write_checkpoint(out, model, chat.tokenizer, result.metrics, chat.stop_ids)
     if not collectives.is_main_process():
         return Facts()
-
     return _facts(config, found, chats, heldout_rows, chat, out, result)
+
+
+def _chosen_heldout(found: ExampleSets, limit: int) -> list[tuple[Example, Messages]]:
+    """The first held-out examples, by name."""
+    by_name = sorted(found.heldout, key=lambda row: row[0].name)
+    return by_name[:limit]
+
+
+def _guard(
+    config: SftConfig, checkpoint: Artifact, conversations: Artifact
+) -> dict[str, str | int | float]:
+    """What identifies a run; see `stages.lm.training.loop.fit`."""
+    return {
+        "seed": config.seed,
+        "checkpoint": checkpoint.id,
+        "conversations": conversations.id,
+        "replay": config.replay,
+    }
 
 
 def _facts(
@@ -167,7 +186,12 @@ def answer_loss(z_loss: float) -> LossFunction:
 
 
 def score(model: LanguageModel, heldout: PackedChats) -> dict[str, float]:
-    """Compute `heldout_loss` in nats per assistant token."""
+    """Compute `heldout_loss` in nats per assistant token.
+
+    Args:
+        model: The model, in evaluation mode.
+        heldout: The held-out conversations.
+    """
     nats = 0.0
     for start in range(0, heldout.rows_per_epoch, ROWS_AT_ONCE):
         nats += _summed_loss(model, heldout.at(slice(start, start + ROWS_AT_ONCE)))

@@ -178,7 +178,12 @@ class TrainingRun:
         self.is_compiled = False
 
     def train(self, scratch: Path, evaluate: Evaluate | None) -> None:
-        """Train to the last step, with evaluations and resume checkpoints as they are due."""
+        """Train to the last step, with evaluations and resume checkpoints as they are due.
+
+        Args:
+            scratch: The draft's scratch folder, where a request to stop is left.
+            evaluate: Computes held-out figures; see `fit`.
+        """
         with (
             launch.stop_requested_on_any_rank(scratch, self.device) as is_stop_requested,
             self.explained_out_of_memory(),
@@ -360,17 +365,14 @@ class TrainingRun:
     def _compile(self) -> None:
         """Compile the blocks and run one micro-batch, which makes the kernels."""
         started = time.perf_counter()
-        precision.compile_blocks(self.model.model.layers)
-        try:
+
+        def run_micro_batch() -> None:
             self.training_step.run(self.step, rows=self.micro_batch_size)
-        except torch.OutOfMemoryError:
-            raise  # a RuntimeError too, but uncompiled blocks would need as much memory
-        except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
-            # Most often there is no working C++ compiler.
+
+        problem = compilation.compile_and_run(self.model, run_micro_batch)
+        if problem:
             self.is_compiled = False
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.log.note(f"the blocks could not be compiled and run as they are: {reason}")
-            compilation.remove_compiled(self.model)
+            self.log.note(f"the blocks could not be compiled and run as they are: {problem}")
         self._clear_gradients()
         self.compile_seconds = time.perf_counter() - started
 

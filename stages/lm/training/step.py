@@ -163,7 +163,11 @@ LAYOUTS: dict[str, Callable[[StepParts], TrainingStep]] = {
 
 
 def training_step(parts: StepParts) -> TrainingStep:
-    """The forward and backward passes for the layout of this training."""
+    """The forward and backward passes for the layout of this training.
+
+    Args:
+        parts: What the step is made of.
+    """
     layout = "sharded" if collectives.world_size() > 1 else "one process"
     return LAYOUTS[layout](parts)
 
