@@ -46,7 +46,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RecallAnswer:
     """What the model said.
 
     Attributes:
@@ -159,7 +159,7 @@ def ask(
     new_tokens: int,
     batch_size: int,
     on_progress: Callable[[int], None],
-) -> list[Answer]:
+) -> list[RecallAnswer]:
     """The greedy answer to every question, through the chat template.
 
     Args:
@@ -187,7 +187,7 @@ def ask(
     for number, question in enumerate(asked.questions):
         if number not in ids_by_number:
             # the question is longer than the context, so the model cannot read it
-            answers.append(Answer(question, "", False, False))
+            answers.append(RecallAnswer(question, "", False, False))
             continue
         ids = ids_by_number[number]
         text = chat.text(ids)
@@ -195,7 +195,7 @@ def ask(
         has_ended = len(ids) < max_tokens
         exact = has_ended and _are_equal(text, question.reference)
         well_formed = has_ended and is_well_formed(text, asked.known_words)
-        answers.append(Answer(question, text, exact, well_formed))
+        answers.append(RecallAnswer(question, text, exact, well_formed))
     return answers
 
 
@@ -219,7 +219,7 @@ def is_well_formed(text: str, known_words: frozenset[str]) -> bool:
     return len(set(runs)) == len(runs) and known_words.issuperset(found)
 
 
-def score_rows(answers: list[Answer]) -> Iterator[dict[str, Any]]:
+def score_rows(answers: list[RecallAnswer]) -> Iterator[dict[str, Any]]:
     """Two rows per task: the share of documented answers, and that of well-formed ones."""
     for task in (SEEN, REWORDED):
         of_task = [answer for answer in answers if answer.question.task == task]
@@ -242,7 +242,7 @@ def _score_row(task: str, metric: str, verdicts: list[bool]) -> dict[str, Any]:
     }
 
 
-def sample_rows(answers: list[Answer]) -> Iterator[dict[str, Any]]:
+def sample_rows(answers: list[RecallAnswer]) -> Iterator[dict[str, Any]]:
     """One row per question."""
     for answer in answers:
         question = answer.question

@@ -74,7 +74,7 @@ def test_well_formed_is_english_of_known_words_that_begins_ends_and_does_not_loo
 
 def answers(
     said: dict[str, str], conversations: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
-) -> list[recall.Answer]:
+) -> list[recall.RecallAnswer]:
     """The answers of a model that says this, by question. It answers others without end."""
     chat = ChatFormat(checkpoint)
 
