@@ -10,7 +10,7 @@ from typing import Any
 from data_contracts import Artifact, InputError
 from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.scores import Scores
-from stages.evaluate.tasks import Rendered, render
+from stages.evaluate.tasks import RenderedTasks, render
 from stages.report import Report
 
 
@@ -65,7 +65,7 @@ def score_tasks(
     return scores
 
 
-def _notes(rendered: Rendered, eval_items: Artifact, length: int) -> list[str]:
+def _notes(rendered: RenderedTasks, eval_items: Artifact, length: int) -> list[str]:
     notes = []
     if not rendered.names:
         notes.append(

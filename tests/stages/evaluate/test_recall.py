@@ -13,6 +13,7 @@ from stages.evaluate.config import EvaluateConfig, RecallSettings
 from stages.evaluate.recall import REWORDED, SEEN, is_well_formed, question_set, score_rows
 from stages.lm.chat import ChatFormat
 from stages.lm.tokenizer import ModelTokenizer
+from stages.text.words import Words, words
 from tests.golden import sft
 from tests.golden.evaluate import ITEMS, PAGES
 
@@ -25,7 +26,7 @@ CHATS = [
     sft.conversation("Tell me what os.walk is used for.", WALK),
     sft.conversation("What does os.path.split do?", "Split a path.", split="heldout"),
 ]
-WORDS = frozenset(recall._words(f"{SORTED} {WALK} it is a list"))
+WORDS = frozenset(words(f"{SORTED} {WALK} it is a list", Words.ENGLISH))
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_well_formed_is_english_of_known_words_that_begins_ends_and_does_not_loo
 
 def answers(
     said: dict[str, str], conversations: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
-) -> list[recall.Answer]:
+) -> list[recall.RecallAnswer]:
     """The answers of a model that says this, by question. It answers others without end."""
     chat = ChatFormat(ModelTokenizer(checkpoint))
 
