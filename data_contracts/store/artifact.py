@@ -16,6 +16,7 @@ from data_contracts.contract import SHIPPED, Contract, Contracts, Version
 from data_contracts.errors import ArtifactError, ContractError, make_again
 from data_contracts.files import batches, is_file, listing, read_bounded, refusal, sha256, shown
 from data_contracts.store import repair
+from data_contracts.store.address import ArtifactKey, StoreAddress
 from data_contracts.store.manifest import MANIFEST, MAX_BYTES, FileEntry, InputRef, Manifest
 from data_contracts.store.repair import Damage
 
@@ -41,13 +42,24 @@ class Artifact:
         digest: str,
         contracts: Contracts = SHIPPED,
         fetch: Callable[[], None] | None = None,
+        store: StoreAddress | None = None,
     ):
-        """See the class. `fetch` puts the files into `folder`; it is called at the first read."""
+        """See the class.
+
+        Args:
+            folder: As the attribute.
+            manifest: As the attribute.
+            digest: As the attribute.
+            contracts: As the attribute.
+            fetch: Puts the files into `folder`; it is called at the first read.
+            store: The store; by default the folder that `folder` is an artifact in.
+        """
         self.folder = folder
         self.manifest = manifest
         self.digest = digest
         self.contracts = contracts
         self._fetch = fetch
+        self._store = store
 
     @classmethod
     def at(cls, path: Path, contracts: Contracts = SHIPPED) -> Artifact:
@@ -80,6 +92,12 @@ class Artifact:
             self._fetch()
             self._fetch = None
         return self.folder
+
+    @property
+    def key(self) -> ArtifactKey:
+        """What a worker needs to open this making of the artifact, on any machine."""
+        store = self._store or StoreAddress(str(self.folder.absolute().parents[2]))
+        return ArtifactKey(store, self.artifact_type, self.id, self.digest)
 
     @property
     def id(self) -> str:

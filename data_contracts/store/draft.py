@@ -18,6 +18,7 @@ from data_contracts import bundles, check
 from data_contracts.contract import SHIPPED, Contract, Contracts
 from data_contracts.errors import ContractError
 from data_contracts.files import CORRECT, flush, is_plain, listing, refusal, sha256
+from data_contracts.store.address import StoreKey, in_folder
 from data_contracts.store.artifact import MANIFEST, Artifact, FileEntry
 from data_contracts.store.writer import TableWriter
 
@@ -26,17 +27,27 @@ MAX_SHARDS = 100_000  # five digits, so that the order of names is the order of 
 
 @dataclass(frozen=True)
 class Draft:
-    """An artifact that is being written. Cheap to copy and to send to worker processes.
+    """An artifact that is being written. Cheap to copy and to send to workers.
 
     Attributes:
         artifact_type: The type of the artifact.
-        folder: The folder that holds `files/` and `scratch/`.
+        key: Where it is in the store.
         contracts: The contracts to check it against.
     """
 
     artifact_type: str
-    folder: Path
+    key: StoreKey
     contracts: Contracts = SHIPPED
+
+    @classmethod
+    def in_folder(cls, artifact_type: str, folder: Path, contracts: Contracts = SHIPPED) -> Draft:
+        """A draft in a folder of this machine, outside any store."""
+        return cls(artifact_type, in_folder(folder), contracts)
+
+    @property
+    def folder(self) -> Path:
+        """The folder on this machine that holds `files/` and `scratch/`."""
+        return self.key.folder
 
     @property
     def contract(self) -> Contract:

@@ -18,6 +18,7 @@ from data_contracts.contract import SHIPPED, Contracts
 from data_contracts.errors import ArtifactError
 from data_contracts.files import flush, read_bounded
 from data_contracts.store import commit, links, repair, resolution, seals
+from data_contracts.store.address import StoreAddress, StoreKey
 from data_contracts.store.artifact import MANIFEST, Artifact, Manifest
 from data_contracts.store.disk import disk_faults
 from data_contracts.store.draft import Draft
@@ -48,11 +49,19 @@ Make = Callable[[Draft], dict[str, Any]]
 
 
 class Store:
-    """A store in a local folder. `remote.open_store` opens this or a store behind a URL."""
+    """A store in a local folder. `remote.open_store` opens this or a store behind a URL.
+
+    Attributes:
+        root: The folder.
+        contracts: The contracts to check artifacts against.
+        address: How workers find the store.
+        refs: What points at artifacts.
+    """
 
     def __init__(self, root: Path | str, contracts: Contracts = SHIPPED):
         self.root = Path(root).expanduser().resolve()
         self.contracts = contracts
+        self.address = StoreAddress(str(self.root))
         current = FolderStorage(self.root / REFS)
         older = FolderStorage(self.root / REFS_OF_0_1)
         self.refs = Refs(StorageWithOlder(current, older))
@@ -302,8 +311,8 @@ class Store:
             ContractError: What was made breaks the contract.
             ArtifactError: The disk has a fault. In both cases nothing becomes visible.
         """
-        folder = self.root / "drafts" / f"{artifact_type}-{identity.id}"
-        draft = Draft(artifact_type, folder, self.contracts)
+        key = StoreKey(self.address, f"drafts/{artifact_type}-{identity.id}")
+        draft = Draft(artifact_type, key, self.contracts)
         with commit.locked(self.root, identity.id):
             # Only the scratch folder is kept between runs; the rest of the draft is cleared.
             links.require_plain(self.root, draft.folder / "scratch")

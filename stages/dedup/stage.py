@@ -20,6 +20,7 @@ from stages.dedup.minhash import Signed, Signer
 from stages.dedup.paragraphs import Paragraphs, RepeatedParagraphs
 from stages.dedup.split import choose_heldout, matching
 from stages.dedup.writing import IdRange, ranges_for, scatter, scratch_path, write_range
+from stages.execution.processes import local
 from stages.execution.shards import map_shards
 from stages.report import Facts, Report
 
@@ -63,8 +64,8 @@ def run(config: DedupConfig, *, clean_documents: Artifact, out: Draft, report: R
     cut = partial(repeated.cut, min_chars=config.paragraph_chars)
     for done in scatter(clean_documents, verdicts, cut, count, out):
         report.progress(total + done, 2 * total, "documents")
-    ranges = [IdRange(number, scratch_path(out, number), out) for number in range(count)]
-    for _ in map_shards(write_range, ranges, config.workers if count > 1 else 1):
+    ranges = [IdRange(number, out) for number in range(count)]
+    for _ in map_shards(write_range, ranges, local(config.workers if count > 1 else 1)):
         pass
     return _facts(config, signed, clusters, repeated, verdicts)
 
@@ -88,7 +89,7 @@ def _sign_all(
     sign = partial(
         _sign_batch, config.ngram, config.permutations, config.seed, config.paragraph_chars
     )
-    for part, paragraphs_of_part in map_shards(sign, batches, config.workers):
+    for part, paragraphs_of_part in map_shards(sign, batches, local(config.workers)):
         here = slice(done, done + len(part.chars))
         ids[here] = part.ids
         digests[here] = part.digests

@@ -27,11 +27,15 @@ COLUMNS = ("id", "url", "source", "title", "text", "language", "license")
 
 @dataclass(frozen=True)
 class IdRange:
-    """Documents with ids in one range, in a scratch file."""
+    """Documents with ids in one range, in a scratch file of the draft."""
 
     number: int
-    path: Path
     out: Draft
+
+    @property
+    def path(self) -> Path:
+        """The scratch file, on the machine that asks."""
+        return scratch_path(self.out, self.number)
 
 
 def ranges_for(text_bytes: int) -> int:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from data_contracts import ConfigError
-from stages.execution.shards import cores
+from stages.execution.cores import cores
 from stages.lm.config import Compute
 
 X86_BFLOAT16 = ("amx_bf16", "avx512_bf16")

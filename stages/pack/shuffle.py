@@ -38,12 +38,16 @@ KEYED_ROWS = pa.schema(
 
 @dataclass(frozen=True)
 class ShuffleBucket:
-    """The rows of a future shard, under `path`, in order of arrival."""
+    """The rows of a future shard, in order of arrival, in a scratch file of the draft."""
 
-    path: Path
     table: str
     number: int
     draft: Draft
+
+    @property
+    def path(self) -> Path:
+        """The scratch file, on the machine that asks."""
+        return self.draft.scratch / self.table / f"{self.number:05d}.arrow"
 
 
 def bucket_count(text_bytes: int, shard_bytes: int) -> int:
@@ -72,7 +76,7 @@ def scatter(
     shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
     folder.mkdir(parents=True)
     _allow_open_files(count + OTHER_FILES)
-    buckets = [ShuffleBucket(folder / f"{n:05d}.arrow", table, n, draft) for n in range(count)]
+    buckets = [ShuffleBucket(table, number, draft) for number in range(count)]
     writers = [pa.ipc.new_stream(str(bucket.path), KEYED_ROWS) for bucket in buckets]
     try:
         for rows in _gathered(batches):

@@ -25,7 +25,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from data_contracts.bundles import LLAMA3_SPLIT, checkpoint_shapes
-from stages.execution.shards import cores
+from stages.execution.cores import cores
 from stages.export_gguf.config import ExportGgufConfig
 from stages.export_gguf.vocabulary import read_vocabulary
 from stages.export_gguf.writer import write

@@ -50,13 +50,13 @@ def trained(folder: Path, texts: list[str]) -> Path:
 def ours(file: Path, batches: list[pa.RecordBatch]) -> tuple[float, int]:
     """CPU seconds of pack, and the tokens that it makes."""
     config = PackConfig()
-    recipe = rows.RowSettings(file, config.seed, config.max_row_tokens, config.epochs)
+    recipe = rows.RowSettings(config.seed, config.max_row_tokens, config.epochs)
     encoder.cache_clear()
-    encoder(file)
+    coder = encoder(file)
     start = time.process_time()
     tokens = 0
     for batch in batches:
-        tokens += rows.encode(recipe, batch).counts["bench"].tokens
+        tokens += rows.encode(coder, recipe, batch).counts["bench"].tokens
     return time.process_time() - start, tokens
 
 

@@ -98,7 +98,7 @@ def test_small_batches_are_scattered_together(publish: Publish, tmp_path: Path) 
 
     documents: Any = SimpleNamespace(batches=one_by_one)
     verdicts = pa.table({"table": ["train"] * total})
-    out = Draft("unique_documents", tmp_path / "draft")
+    out = Draft.in_folder("unique_documents", tmp_path / "draft")
     assert list(writing.scatter(documents, verdicts, unchanged, 3, out)) == [total]
     for number in range(3):
         with pa.ipc.open_stream(str(writing.scratch_path(out, number))) as stream:
