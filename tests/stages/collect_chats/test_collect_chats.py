@@ -159,7 +159,7 @@ def test_pages_of_always_train_are_never_held_out(run, publish):
 def test_a_document_gives_at_most_per_document_chats_and_the_rest_are_counted(run, pages):
     chats = run(
         "collect_chats",
-        golden.SETTINGS | {"per_document": 2, "kinds": ["signature", "parameters"]},
+        golden.SETTINGS | {"limits": {"per_document": 2}, "kinds": ["signature", "parameters"]},
         training_documents=pages,
     )
     assert chats.rows("conversations") == 2

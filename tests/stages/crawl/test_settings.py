@@ -13,10 +13,10 @@ def test_where_and_how_to_run_is_no_part_of_the_identity():
     web = {"kind": "web", "name": "w", "seeds": ["https://example.org/"]}
     one, other = (
         crawl.parse({"sources": [web | more]}, "crawl").identity()
-        for more in ({}, {"connections": 2, "delay_seconds": 9})
+        for more in ({}, {"pace": {"connections": 2, "delay_seconds": 9}})
     )
     assert one == other
-    assert one != crawl.parse({"sources": [web | {"max_depth": 3}]}, "crawl").identity()
+    assert one != crawl.parse({"sources": [web | {"limits": {"max_depth": 3}}]}, "crawl").identity()
 
 
 @pytest.mark.parametrize(
