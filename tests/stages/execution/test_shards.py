@@ -117,7 +117,7 @@ def test_workers_end_with_the_process_that_started_them(
     code = (
         "from stages.execution.processes import local\n"
         "from stages.execution.shards import map_shards\n"
-        "from tests.stages.test_shards import announce_and_stay\n"
+        "from tests.stages.execution.test_shards import announce_and_stay\n"
         f"list(map_shards(announce_and_stay, [{str(tmp_path)!r}] * 2, local(2)))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
