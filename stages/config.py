@@ -103,9 +103,15 @@ class Settings(BaseModel):
         field = cls.model_fields.get(key)
         if not dot or field is None:
             return found
-        nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, Settings):
-            return f"{key}.{nested.name_today(rest)}"
+        number, _, inside = rest.partition(".")
+        if not number.isdigit():
+            number, inside = "", rest
+        prefix = f"{key}.{number}." if number else f"{key}."
+        for nested in _models_in(field.annotation):
+            if issubclass(nested, Settings):
+                today = nested.name_today(inside)
+                if today != inside:
+                    return prefix + today
         return found
 
     def frozen_values(self, without: Iterable[str] = ()) -> dict[str, Any]:
