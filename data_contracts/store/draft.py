@@ -155,14 +155,20 @@ def _conservation_problems(draft: Draft, inputs: Mapping[str, Artifact]) -> list
     if rule is None:
         return []
     artifact_type, table = rule.source.split(".")
-    sources = [one for one in inputs.values() if one.artifact_type == artifact_type]
-    if not sources:
+    source = None
+    for artifact in inputs.values():
+        if artifact.artifact_type == artifact_type:
+            source = artifact
+            break
+    if source is None:
         return [
             f"rows of {artifact_type}.{table} must be conserved, and no {artifact_type} came in"
         ]
     key = str(draft.contract.primary_key(rule.into[0]))
-    before = check.keys(batch.column(0) for batch in sources[0].batches(table, [key]))
-    parts = {name: check.keys(check.column(draft.files, name, key)) for name in rule.into}
+    before = check.keys(batch.column(0) for batch in source.batches(table, [key]))
+    parts = {}
+    for name in rule.into:
+        parts[name] = check.keys(check.column(draft.files, name, key))
     after = np.concatenate(list(parts.values()))
     if np.array_equal(np.sort(before), np.sort(after)):
         return []

@@ -107,8 +107,10 @@ class Store:
         found = []
         with repair.reading(f"store {self.root}", self.root):
             for kind in _folders(links.within(self.root, self.root / "objects")):
-                named = [folder for folder in _folders(kind) if is_key(kind.name, folder.name)]
-                found += [(kind.name, folder.name) for folder in named if self._is_listed(folder)]
+                for folder in _folders(kind):
+                    key = (kind.name, folder.name)
+                    if is_key(*key) and self._is_listed(folder):
+                        found.append(key)
         return sorted(found)
 
     def _is_listed(self, folder: Path) -> bool:
@@ -253,7 +255,8 @@ class Store:
         """The names that `set_aside` has given, oldest first."""
         with repair.reading(f"store {self.root}", self.root):
             folders = _folders(links.within(self.root, self.root / REMOVED))
-            return sorted((one.name for one in folders if parse_removed(one.name)), key=age)
+            names = [folder.name for folder in folders]
+        return sorted(filter(parse_removed, names), key=age)
 
     def bring_back(self, name: str) -> str:
         """Let what is kept under `name` be an artifact again. Returns its path.

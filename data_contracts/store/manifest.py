@@ -55,8 +55,11 @@ def parse_as(model: type[M], text: str | bytes) -> M:
         return model.model_validate(plain_json(text, MAX_VALUES))
     except ValidationError as error:
         faults = error.errors(include_url=False)[:_MAX_FAULTS]
-    lines = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults]
-    raise ValueError("; ".join(shown(line)[:_MAX_FAULT] for line in lines))
+    lines = []
+    for fault in faults:
+        where = ".".join(map(str, fault["loc"]))
+        lines.append(shown(f"{where}: {fault['msg']}")[:_MAX_FAULT])
+    raise ValueError("; ".join(lines))
 
 
 class _Frozen(BaseModel):

@@ -253,12 +253,16 @@ class Refs:
 
     def runs(self) -> list[str]:
         """Names of all runs."""
-        return [name for name in self._storage.children("") if is_name(name)]
+        return list(filter(is_name, self._storage.children("")))
 
     def outputs(self, run: str) -> dict[str, Ref]:
         """Every output of `run`, by name."""
-        found = {output: self.get(run, output) for output in self._output_names(run)}
-        return {output: ref for output, ref in found.items() if ref}
+        found = {}
+        for output in self._output_names(run):
+            ref = self.get(run, output)
+            if ref:
+                found[output] = ref
+        return found
 
     def require_run(self, run: str) -> dict[str, Ref]:
         """Every output of `run`, by name. Raises ConfigError if there is no such run."""
@@ -271,13 +275,18 @@ class Refs:
 
     def current(self) -> CurrentRefs:
         """Every ref of the store as it is now."""
-        keys = [(run, output) for run in self.runs() for output in self._output_names(run)]
+        keys: list[tuple[str, str]] = []
+        for run in self.runs():
+            keys += [(run, output) for output in self._output_names(run)]
+        refs = {}
+        unreadable = []
         with ThreadPoolExecutor(CONCURRENT_READS) as pool:
-            found = dict(zip(keys, pool.map(self._get_or_error, keys), strict=True))
-        refs = {_key(*key): ref for key, ref in found.items() if isinstance(ref, Ref)}
-        unreadable = [
-            _key(*key) for key, error in found.items() if isinstance(error, ArtifactError)
-        ]
+            entries = pool.map(self._get_or_error, keys)
+            for key, entry in zip(keys, entries, strict=True):
+                if isinstance(entry, Ref):
+                    refs[_key(*key)] = entry
+                elif isinstance(entry, ArtifactError):
+                    unreadable.append(_key(*key))
         return CurrentRefs(refs, tuple(unreadable))
 
     def recipe(self, run: str) -> RecipeRef | None:
@@ -315,7 +324,7 @@ class Refs:
         return None
 
     def _output_names(self, run: str) -> list[str]:
-        return [output for output in self._storage.children(checked(run)) if is_name(output)]
+        return list(filter(is_name, self._storage.children(checked(run))))
 
     def _get_or_error(self, key: tuple[str, str]) -> Ref | ArtifactError | None:
         try:
@@ -342,16 +351,14 @@ class Refs:
             # Another writer was first: look again.
 
     def _numbers(self, key: str) -> list[int]:
-        files = self._storage.children(key)
-        return sorted(
-            int(file.removesuffix(".json")) for file in files if _ENTRY_FILE.fullmatch(file)
-        )
+        files = filter(_ENTRY_FILE.fullmatch, self._storage.children(key))
+        return sorted(int(file.removesuffix(".json")) for file in files)
 
     def _entry(self, key: str, number: int, kind: type[E]) -> E:
         try:
             return self._parsed(key, number, kind)
         except ValueError as error:
-            has_older = any(other < number for other in self._numbers(key))
+            has_older = min(self._numbers(key), default=number) < number
             fix = _how_to_repair(key, kind, has_older)
             raise ArtifactError(
                 f"ref {key}", f"its entry {number} cannot be read: {error}", fix

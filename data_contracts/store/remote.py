@@ -111,9 +111,13 @@ class RemoteStore(Store):
 
     def ids(self) -> list[tuple[str, str]]:
         """As `Store.ids`."""
-        keys = [key.split("/") for key in self.bucket.sizes("objects")]
-        found = [(parts[0], parts[1]) for parts in keys if len(parts) == 3 and parts[2] == MANIFEST]
-        return sorted(key for key in found if is_key(*key))
+        found = []
+        for path in self.bucket.sizes("objects"):
+            artifact_type, _, rest = path.partition("/")
+            id_, _, name = rest.partition("/")
+            if name == MANIFEST and is_key(artifact_type, id_):
+                found.append((artifact_type, id_))
+        return sorted(found)
 
     def holds(self, artifact_type: str, id: str) -> bool:
         """As `Store.holds`."""
@@ -187,12 +191,11 @@ class RemoteStore(Store):
         files = _files_key(artifact.manifest)
         # An object is absent until its upload is complete, so each that exists is whole.
         uploaded = self.bucket.sizes(files)
-        missing = [
-            entry.path
-            for entry in artifact.manifest.files
-            if uploaded.get(entry.path) != entry.bytes
-        ]
-        self.bucket.upload({f"{files}/{path}": artifact.path / path for path in missing})
+        missing = {}
+        for entry in artifact.manifest.files:
+            if uploaded.get(entry.path) != entry.bytes:
+                missing[f"{files}/{entry.path}"] = artifact.path / entry.path
+        self.bucket.upload(missing)
         key = _manifest_key(artifact.artifact_type, artifact.id)
         if self.bucket.create(key, (artifact.path / MANIFEST).read_bytes()):
             return True
@@ -225,8 +228,11 @@ class RemoteStore(Store):
             files = _files_key(manifest)
             uploaded = self.bucket.sizes(files)
             # A file that is missing in the bucket is reported by the verification.
-            wanted = [entry.path for entry in manifest.files if entry.path in uploaded]
-            self.bucket.download({f"{files}/{path}": folder / path for path in wanted})
+            wanted = {}
+            for entry in manifest.files:
+                if entry.path in uploaded:
+                    wanted[f"{files}/{entry.path}"] = folder / entry.path
+            self.bucket.download(wanted)
             try:
                 Artifact(folder, manifest, sha256(data).hexdigest(), self.contracts).verify()
             except ArtifactError as error:
@@ -257,8 +263,7 @@ class RemoteStore(Store):
 
     def removed(self) -> list[str]:
         """As `Store.removed`."""
-        names = self.bucket.children(REMOVED)
-        return sorted((name for name in names if parse_removed(name)), key=age)
+        return sorted(filter(parse_removed, self.bucket.children(REMOVED)), key=age)
 
     def bring_back(self, name: str) -> str:
         """As `Store.bring_back`. The manifest comes last, by a conditional put."""

@@ -60,14 +60,16 @@ def advice(
         stage: The stage that made it, if known.
         seconds: How long that took, if known.
     """
-    closed = [permission(damage.path) for damage in found if damage.cause == "permission"]
+    paths: dict[Cause, list[Path]] = {"permission": [], "disk": [], "stray": [], "content": []}
+    for damage in found:
+        paths[damage.cause].append(damage.path)
+    closed = map(permission, paths["permission"])
     parts = list(dict.fromkeys(closed))[:_MAX_COMMANDS]
-    if any(damage.cause == "disk" for damage in found):
+    if paths["disk"]:
         parts.append("check the disk (dmesg), then run the command again")
-    strays = [damage.path for damage in found if damage.cause == "stray"]
-    for path in strays[:_MAX_COMMANDS]:
+    for path in paths["stray"][:_MAX_COMMANDS]:
         parts.append(f"move it out of the artifact: {move_aside(path)}")
-    if any(damage.cause == "content" for damage in found):
+    if paths["content"]:
         parts.append(f"restore it from a copy of the store, or {rebuild(artifact, stage, seconds)}")
     return "; ".join(parts)
 
@@ -118,8 +120,11 @@ def in_the_way(path: Path) -> str:
 
     This is a file where a folder above `path` should be, or what is at `path` itself.
     """
-    files = [step for step in reversed(path.parents) if os.path.lexists(step) and not step.is_dir()]
-    return f"move away what is there: {move_aside(files[0] if files else path)}"
+    culprit = path
+    for step in path.parents:
+        if os.path.lexists(step) and not step.is_dir():
+            culprit = step  # in the end the uppermost
+    return f"move away what is there: {move_aside(culprit)}"
 
 
 def move_aside(path: Path) -> str:
@@ -156,7 +161,7 @@ def quoted(path: Path, before: str = "") -> str:
     text = f"{before}{path}"
     if text.isprintable():
         return shlex.quote(text)
-    return "$'" + "".join(_escaped(character) for character in text) + "'"
+    return "$'" + "".join(map(_escaped, text)) + "'"
 
 
 def _escaped(character: str) -> str:

@@ -38,9 +38,12 @@ def test_another_making_under_the_same_id_is_refused(store: Store, tmp_path: Pat
 
 def test_a_draft_is_sent_as_the_address_of_the_store_and_a_key(store: Store) -> None:
     drafts = []
-    store.publish(
-        "raw_documents", publishing.IDENTITY, {}, {}, lambda draft: drafts.append(draft) or {}
-    )
+
+    def make(draft: Draft) -> dict[str, int]:
+        drafts.append(draft)
+        return {}
+
+    store.publish("raw_documents", publishing.IDENTITY, {}, {}, make)
     (draft,) = drafts
     key = f"drafts/raw_documents-{publishing.IDENTITY.id}"
     assert draft.key == StoreKey(StoreAddress(str(store.root)), key)
