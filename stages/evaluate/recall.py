@@ -22,12 +22,12 @@ from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_model
 from stages.lm.generate import generate
 from stages.report import Report
+from stages.text.sentences import Ending, ends_sentence
+from stages.text.words import Words, words
 
 SEEN, REWORDED = "recall", "recall_reworded"  # the tasks of the two scores
 VERSION = "1"
-WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 BEGINS = re.compile(r"[A-Z0-9`'\"(<]")
-ENDS = re.compile(r"[.!?][\"'`)\]]*$")
 PAIRS = (("(", ")"), ("[", "]"), ("{", "}"))
 MIN_WORDS = 3
 REPEATED_WORDS = 4  # a run of this many words that occurs twice is a loop
@@ -69,12 +69,12 @@ class QuestionSet:
     Attributes:
         questions: What to ask.
         missing: Names that no conversation answers.
-        words: All words of the answers that the model was tuned on.
+        known_words: All words of the answers that the model was tuned on.
     """
 
     questions: list[Question]
     missing: list[str]
-    words: frozenset[str]
+    known_words: frozenset[str]
 
 
 def score_recall(
@@ -121,7 +121,7 @@ def question_set(conversations: Artifact, settings: RecallSettings) -> QuestionS
 
     A name is known if a training conversation of one question and one answer asks about it.
     """
-    asked, words = _training_questions(conversations)
+    asked, known_words = _training_questions(conversations)
     questions = []
     missing = []
     for name in dict.fromkeys(settings.names):
@@ -135,21 +135,21 @@ def question_set(conversations: Artifact, settings: RecallSettings) -> QuestionS
         reworded = settings.wording.format(name=name)
         if reworded not in asked:
             questions.append(Question(REWORDED, name, reworded, reference))
-    return QuestionSet(questions, missing, frozenset(words))
+    return QuestionSet(questions, missing, frozenset(known_words))
 
 
 def _training_questions(conversations: Artifact) -> tuple[dict[str, str], set[str]]:
     """The first answer to each question tuned on, and all words of the answers."""
     answers: dict[str, str] = {}
-    words: set[str] = set()
+    known_words: set[str] = set()
     for batch in conversations.batches("conversations", ["messages", "split"], batch_size=1024):
         for row in batch.to_pylist():
             if row["split"] != "train" or len(row["messages"]) != 2:
                 continue
             question, answer = (message["content"] for message in row["messages"])
             answers.setdefault(question, answer)
-            words.update(_words(answer))
-    return answers, words
+            known_words.update(words(answer, Words.ENGLISH))
+    return answers, known_words
 
 
 def ask(
@@ -193,20 +193,22 @@ def ask(
         text = chat.text(ids)
         max_tokens = min(new_tokens, context - len(prompts[number]) + 1)
         has_ended = len(ids) < max_tokens
-        exact = has_ended and text.split() == question.reference.split()
-        well_formed = has_ended and is_well_formed(text, asked.words)
+        exact = has_ended and _are_equal(text, question.reference)
+        well_formed = has_ended and is_well_formed(text, asked.known_words)
         answers.append(Answer(question, text, exact, well_formed))
     return answers
 
 
-def is_well_formed(text: str, words: frozenset[str]) -> bool:
+def is_well_formed(text: str, known_words: frozenset[str]) -> bool:
     """Whether `text` has the form of English prose: a heuristic that needs no model.
 
     The text begins and ends like a sentence and closes its brackets and backticks. It has at least
-    three words, all of them in `words`, and no run of four words occurs twice.
+    three words, all of them in `known_words`, and no run of four words occurs twice.
     """
-    found = list(_words(text))
-    if len(found) < MIN_WORDS or not BEGINS.match(text) or not ENDS.search(text):
+    found = words(text, Words.ENGLISH)
+    if len(found) < MIN_WORDS or not BEGINS.match(text):
+        return False
+    if not ends_sentence(text, Ending.ENGLISH):
         return False
     if any(text.count(opening) != text.count(closing) for opening, closing in PAIRS):
         return False
@@ -214,7 +216,7 @@ def is_well_formed(text: str, words: frozenset[str]) -> bool:
         return False
     starts = range(len(found) - REPEATED_WORDS + 1)
     runs = [tuple(found[start : start + REPEATED_WORDS]) for start in starts]
-    return len(set(runs)) == len(runs) and words.issuperset(found)
+    return len(set(runs)) == len(runs) and known_words.issuperset(found)
 
 
 def score_rows(answers: list[Answer]) -> Iterator[dict[str, Any]]:
@@ -258,5 +260,6 @@ def _questions_about(name: str, asked: dict[str, str]) -> list[str]:
     return [question for question in asked if pattern.search(question)]
 
 
-def _words(text: str) -> Iterator[str]:
-    return (word.lower() for word in WORD.findall(text))
+def _are_equal(text: str, reference: str) -> bool:
+    """Whether two texts are equal word for word, whatever white space is between the words."""
+    return words(text, Words.SPACED) == words(reference, Words.SPACED)

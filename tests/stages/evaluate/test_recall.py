@@ -12,6 +12,7 @@ from stages.evaluate import recall
 from stages.evaluate.config import EvaluateConfig, RecallSettings
 from stages.evaluate.recall import REWORDED, SEEN, is_well_formed, question_set, score_rows
 from stages.lm.chat import ChatFormat
+from stages.text.words import Words, words
 from tests.golden import sft
 from tests.golden.evaluate import ITEMS, PAGES
 
@@ -24,7 +25,7 @@ CHATS = [
     sft.conversation("Tell me what os.walk is used for.", WALK),
     sft.conversation("What does os.path.split do?", "Split a path.", split="heldout"),
 ]
-WORDS = frozenset(recall._words(f"{SORTED} {WALK} it is a list"))
+WORDS = frozenset(words(f"{SORTED} {WALK} it is a list", Words.ENGLISH))
 
 
 @pytest.fixture

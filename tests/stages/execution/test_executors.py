@@ -13,7 +13,7 @@ import pytest
 
 import stages
 from data_contracts import Draft, GroundupError, Store
-from stages.dedup import writing
+from stages.dedup import stage as dedup_stage
 from stages.execution.processes import InProcess, Processes, local
 from stages.execution.shards import Executor, map_shards
 from stages.pack import stage as pack_stage
@@ -55,7 +55,7 @@ def made(folder: Path, name: str, workers: int) -> Any:
 def many_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small inputs are spread like large ones."""
     monkeypatch.setattr(pack_stage, "ALONE_BYTES", 0)
-    monkeypatch.setattr(writing, "RANGE_BYTES", 20_000)
+    monkeypatch.setattr(dedup_stage, "BUCKET_BYTES", 20_000)
 
 
 @pytest.mark.slow
