@@ -256,7 +256,7 @@ def test_nothing_of_a_file_that_is_no_recipe_is_told(tmp_path: Path, text: str) 
             load()
         assert SECRET not in str(error.value)
         assert error.value.__cause__ is None
-        assert error.value.__suppress_context__, "a trace would tell it"
+        assert error.value.__suppress_context__, "a trace would show it"
 
 
 def _extending(folder: Path, other: Path) -> str:
