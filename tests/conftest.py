@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 import stages
 from data_contracts import Artifact, Store, current
 from stages.run import run_stage
+from tests import prefect_database
 from tests.data_contracts import publishing
 
 REPOSITORY = Path(__file__).parents[1]
@@ -22,7 +24,7 @@ IN_MEMORY = Path("/dev/shm")
 FREE_BYTES = 4 << 30
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Prepare this process and those that tests start.
 
     Temporary folders go to memory where enough is free: tests write thousands of small files, which
@@ -36,6 +38,18 @@ def pytest_configure() -> None:
     gc.disable()
     if IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > FREE_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+    if not _is_worker(config):  # workers inherit it
+        folder = os.environ.get("PYTEST_DEBUG_TEMPROOT")
+        os.environ[prefect_database.SHARED] = tempfile.mkdtemp(prefix="groundup-test-", dir=folder)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not _is_worker(config):
+        shutil.rmtree(os.environ.pop(prefect_database.SHARED))
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 def pytest_collection_finish() -> None:
