@@ -146,8 +146,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     bandwidth = copy_bandwidth(given.copy_megabytes)
     figures: dict[str, object] = {"bench": "export", "copy_gb_s": bandwidth / 1e9}
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         config = checkpoint(folder, given.width, given.layers, given.vocab)
         for quantization in ExportGgufConfig().quantizations:
             path = folder / f"{quantization}.gguf"

@@ -1,4 +1,4 @@
-"""Tables of strangers: rows without end in a few kilobytes, damaged footers, and whose fault it is."""
+"""Hostile tables: endless rows in a few kilobytes, damaged footers, and who is blamed."""
 
 from __future__ import annotations
 

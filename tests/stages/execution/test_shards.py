@@ -93,7 +93,7 @@ UNABLE = {
 
 @pytest.mark.parametrize("why", UNABLE)
 def test_workers_that_cannot_start_are_one_line(why: str) -> None:
-    code = f"""
+    program = f"""
 import multiprocessing, sys, tempfile
 from data_contracts import GroundupError
 from stages.execution.processes import local
@@ -104,7 +104,9 @@ try:
 except GroundupError as error:
     print(error.what, error.why, sep=": ")
 """
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
     assert re.fullmatch(r"the worker processes: cannot start: [a-z][^\n]+\n", ended.stdout)
     assert ended.stderr == ""
 

@@ -76,7 +76,7 @@ def assert_near(
 ) -> None:
     """Compare weights up to rounding.
 
-    In 20 steps the rounding of bfloat16 grows beyond what can be predicted. Unrelated weights are
+    In 20 steps the rounding of bfloat16 grows more than can be predicted. Unrelated weights are
     1.4 apart.
     """
     assert some.keys() == other.keys()
