@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import warnings
@@ -79,11 +78,10 @@ class Processes:
             context = multiprocessing.get_context(METHOD)
             over = context.Event()
             lifeline, held = context.Pipe(duplex=False)
-        arguments = (over, lifeline, pickle.dumps(work))
         with (
             lifeline,
             held,
-            ProcessPoolExecutor(self.workers, context, _prepare, arguments) as pool,
+            ProcessPoolExecutor(self.workers, context, _prepare, (over, lifeline, work)) as pool,
         ):
             try:
                 yield _Pool(pool, self.workers * AHEAD)
@@ -176,19 +174,19 @@ def _not_started(why: str) -> GroundupError:
 
 # In a worker:
 _over: Event  # whether the parent wants no more results
-_message: bytes  # the work, pickled
+_work: Callable[[Any], Any]  # what to do with each shard
 
 
-def _prepare(over: Event, lifeline: Connection, message: bytes) -> None:
+def _prepare(over: Event, lifeline: Connection, work: Callable[[Any], Any]) -> None:
     """Let this worker end with the process that started it, however that ends.
 
     A worker that outlived it would write into the draft of the next run. Ctrl-C and a closed
     terminal reach the whole process group. Workers ignore these signals: the process that started
     them handles them, and closes the lifeline.
     """
-    global _over, _message
+    global _over, _work
     _over = over
-    _message = message
+    _work = work
     for number in STOP_SIGNALS:
         if number != signal.SIGTERM:
             signal.signal(number, signal.SIG_IGN)
@@ -201,13 +199,6 @@ def _prepare(over: Event, lifeline: Connection, message: bytes) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-@cache
-def _work() -> Callable[[Any], Any]:
-    """The work, read from its message at the first shard: an error in it is that of the shard."""
-    work: Callable[[Any], Any] = pickle.loads(_message)
-    return work
-
-
 def _begin(shard: Any) -> Any:
     """Do the work, unless another shard has failed.
 
@@ -215,4 +206,4 @@ def _begin(shard: Any) -> Any:
     """
     if _over.is_set():
         raise CancelledError
-    return _work()(shard)
+    return _work(shard)
