@@ -113,7 +113,13 @@ def keys(columns: Iterable[pa.Array]) -> np.ndarray:
 
 
 def column(folder: Path, table: str, name: str) -> Iterator[pa.Array]:
-    """One column of the files in `folder`/`table`, batch by batch."""
+    """One column of the files in `folder`/`table`, batch by batch.
+
+    Args:
+        folder: The folder of the artifact.
+        table: The table.
+        name: The column.
+    """
     for path in sorted((folder / table).glob("*.parquet")):
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for batch in batches(file, BATCH_ROWS, [name]):
@@ -131,7 +137,13 @@ def _schema_differences(
 
 
 def differences(contract: Contract, table: str, found: pa.Schema) -> list[str]:
-    """Every way in which `found` differs from the schema of the contract."""
+    """Every way in which `found` differs from the schema of the contract.
+
+    Args:
+        contract: The contract.
+        table: The table.
+        found: The schema of a file.
+    """
     wanted = contract.arrow_schema(table)
     extra = [name for name in found.names if name not in wanted.names]
     problems = []

@@ -43,7 +43,12 @@ class Change:
 
 
 def find(reference: str, contracts: Contracts = SHIPPED) -> Contract:
-    """A contract by its file, or as `artifact_type` (the newest) or `artifact_type@1.0.0`."""
+    """A contract by its file, or as `artifact_type` (the newest) or `artifact_type@1.0.0`.
+
+    Args:
+        reference: The path of a file, a type, or a type and a version.
+        contracts: Where to look for a type.
+    """
     if reference.endswith((".yaml", ".yml")):
         return load(Path(reference).resolve())
     artifact_type, at, version = reference.partition("@")
@@ -63,7 +68,12 @@ def find(reference: str, contracts: Contracts = SHIPPED) -> Contract:
 
 
 def changes(old: Contract, new: Contract) -> list[Change]:
-    """All differences that matter to data, sorted by where they are."""
+    """All differences that matter to data, sorted by where they are.
+
+    Args:
+        old: The version that readers know.
+        new: The version that they may meet.
+    """
     found = [*_tables(old, new), *_files(old, new), *_rules(old, new)]
     if old.conservation != new.conservation:
         found.append(Change("conservation", "changed", True))

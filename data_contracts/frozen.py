@@ -44,6 +44,10 @@ def problems(contracts: Contracts = SHIPPED) -> list[str]:
 def require(artifact_type: str, contracts: Contracts = SHIPPED) -> None:
     """Refuse released contracts that were changed: ids would stay the same, and the data would not.
 
+    Args:
+        artifact_type: The artifact type.
+        contracts: The released contracts.
+
     Raises:
         ContractError: A contract of the artifact type is not what was released.
     """

@@ -177,7 +177,12 @@ class Artifact:
                     yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
 
     def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The whole table in memory."""
+        """The whole table in memory.
+
+        Args:
+            table: The table.
+            columns: The columns to read, in this order; None for all.
+        """
         return pa.Table.from_batches(self.batches(table, columns), self._schema(table, columns))
 
     def files(self, name: str) -> list[Path]:

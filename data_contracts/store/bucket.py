@@ -91,7 +91,12 @@ class Bucket:
         return data
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write the entry unless there is one. Returns False if there is."""
+        """Write the entry unless there is one. Returns False if there is.
+
+        Args:
+            key: Where, below the URL.
+            data: The whole entry.
+        """
         with self._reaching(key):
             try:
                 self._fs.pipe_file(self._path(key), data, mode="create")

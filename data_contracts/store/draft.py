@@ -71,6 +71,10 @@ class Draft:
 
         Any number may be open at once, in any process, but each shard is written once.
 
+        Args:
+            table: The table.
+            shard: The number of the shard, from 0. Readers see shards in this order.
+
         Raises:
             ContractError: The contract has no such table, or the shard is out of range.
         """
@@ -116,6 +120,10 @@ def checked_files(
     """Check a finished draft against its contract, and list its files.
 
     Every file is on the disk when this returns.
+
+    Args:
+        draft: The finished draft.
+        inputs: The artifacts that it was made from, by input name.
 
     Returns:
         The files, and the number of rows of each table.

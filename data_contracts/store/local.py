@@ -22,19 +22,11 @@ from data_contracts.store.address import StoreAddress, StoreKey
 from data_contracts.store.artifact import MANIFEST, Artifact, Manifest
 from data_contracts.store.disk import disk_faults
 from data_contracts.store.draft import Draft
+from data_contracts.store.entries import REFS, REFS_OF_0_1, FolderStorage, StorageWithOlder
 from data_contracts.store.identity import Identity, is_key, key_of
 from data_contracts.store.manifest import MAX_BYTES
 from data_contracts.store.publishing import as_written, describe, now, ref_to, require_described
-from data_contracts.store.refs import (
-    CONCURRENT_READS,
-    REFS,
-    REFS_OF_0_1,
-    FolderStorage,
-    RecipeRef,
-    Ref,
-    Refs,
-    StorageWithOlder,
-)
+from data_contracts.store.refs import CONCURRENT_READS, RecipeRef, Ref, Refs
 from data_contracts.store.removed import (
     REMOVED,
     absent,
@@ -120,6 +112,11 @@ class Store:
 
     def open(self, artifact_type: str, id: str, verify: bool = True) -> Artifact:
         """Open an artifact, and compare it with its manifest byte for byte if `verify` is true.
+
+        Args:
+            artifact_type: Its type.
+            id: Its id.
+            verify: Whether to read all its files.
 
         Raises:
             ArtifactError: It is missing or damaged.

@@ -48,6 +48,10 @@ def _each_once(files: list[FileEntry]) -> list[FileEntry]:
 def parse_as(model: type[M], text: str | bytes) -> M:
     """Parse an entry of the store from its JSON.
 
+    Args:
+        model: What kind of entry it is.
+        text: The JSON.
+
     Raises:
         ValueError: The message says in one line which fields are wrong.
     """

@@ -12,9 +12,10 @@ from data_contracts.errors import ContractError
 from data_contracts.files import CORRECT
 from data_contracts.store.artifact import Artifact, InputRef, Manifest
 from data_contracts.store.draft import Draft, checked_files
+from data_contracts.store.entries import MAX_ENTRY_BYTES
 from data_contracts.store.identity import Identity
 from data_contracts.store.manifest import MAX_BYTES, parse_as
-from data_contracts.store.refs import MAX_ENTRY_BYTES, Ref
+from data_contracts.store.refs import Ref
 
 _MAX_RUN = 1000  # bytes for the name of the run in a ref, when its length is checked
 
@@ -28,6 +29,14 @@ def describe(
     started: str,
 ) -> Manifest:
     """Check a finished draft and make its manifest.
+
+    Args:
+        draft: The finished draft.
+        identity: What the id is a hash of.
+        inputs: The artifacts that it was made from, by input name.
+        settings: All settings of the stage.
+        facts: What the stage found.
+        started: When the stage started.
 
     Raises:
         ContractError: The draft breaks its contract.

@@ -28,9 +28,10 @@ from data_contracts.store.address import ArtifactKey, StoreAddress, default_cach
 from data_contracts.store.artifact import MANIFEST, Artifact, Manifest
 from data_contracts.store.bucket import Bucket
 from data_contracts.store.disk import disk_faults
+from data_contracts.store.entries import REFS, REFS_OF_0_1, StorageWithOlder
 from data_contracts.store.identity import Identity, is_key, key_of
 from data_contracts.store.local import Make, Store
-from data_contracts.store.refs import REFS, REFS_OF_0_1, Refs, StorageWithOlder
+from data_contracts.store.refs import Refs
 from data_contracts.store.removed import (
     REMOVED,
     absent,

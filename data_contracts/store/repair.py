@@ -75,14 +75,25 @@ def advice(
 
 
 def rebuild(artifact: str, stage: str | None = None, seconds: float | None = None) -> str:
-    """How to set an artifact aside and make it again, and how long that takes."""
+    """How to set an artifact aside and make it again, and how long that takes.
+
+    Args:
+        artifact: Its key, "type/id".
+        stage: The stage that made it, if known.
+        seconds: How long that took, if known.
+    """
     again = make_again(stage).removeprefix("make it again: ")
     cost = "" if seconds is None else f"; making it took {_duration(seconds)}"
     return f"make it again: groundup rm {artifact}   (keeps it aside)   then {again}{cost}"
 
 
 def permission(path: Path, write: bool = False) -> str:
-    """The command that lets the current user read (or write) `path`, and who can run it."""
+    """The command that lets the current user read (or write) `path`, and who can run it.
+
+    Args:
+        path: The file or folder.
+        write: Whether it has to be written, too.
+    """
     culprit = _closed(path, write)
     bits = ("rw" if write else "r") + ("X" if culprit.is_dir() else "")
     try:

@@ -20,6 +20,10 @@ _SHOWN = 5
 def resolve(store: Store, reference: str) -> tuple[str, str]:
     """The (artifact_type, id) that `reference` means.
 
+    Args:
+        store: The store.
+        reference: run/output, type/id, an id, or the beginning of one.
+
     Raises:
         ConfigError: Nothing or more than one thing fits; the message names what there is.
     """

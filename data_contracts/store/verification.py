@@ -102,6 +102,10 @@ class Held:
 def verify(artifact: Artifact, held: Held) -> Verified:
     """Compare everything that is known of an artifact with what is there.
 
+    Args:
+        artifact: The artifact.
+        held: What the store holds of it.
+
     Raises:
         ArtifactError: Something is damaged, the manifest was changed, or a ref that points at the
             artifact was edited.
@@ -168,6 +172,10 @@ def _verify_content(artifact: Artifact, held: Held) -> Verified:
 def verify_run(store: Store, name: str) -> Iterator[tuple[str, Verified | GroundupError]]:
     """Verify every output of a run, then everything upstream of them.
 
+    Args:
+        store: The store.
+        name: The run.
+
     Yields:
         "run/output" or "type/id", and what was found.
 
@@ -200,6 +208,12 @@ def seal(store: Store, name: str, output: str, held: Held) -> bool:
     """Let name/output hold the digest of its artifact's manifest, once the artifact is verified.
 
     The entry is written anew from the manifest, so this also repairs a ref that was edited.
+
+    Args:
+        store: The store.
+        name: The run.
+        output: The output.
+        held: What the store holds of its artifacts.
 
     Returns:
         False if the ref says all this already.
