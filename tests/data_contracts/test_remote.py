@@ -162,7 +162,7 @@ def test_to_look_at_an_artifact_takes_its_manifest_and_to_read_it_its_files(s3, 
     assert [path.rpartition("/")[2] for path in server.gets] == ["manifest.json"]
 
 
-def test_a_full_disk_under_the_cache_is_told_as_that_and_gets_its_room_back(
+def test_a_full_disk_under_the_cache_is_reported_as_that_and_gets_its_space_back(
     s3, tmp_path, monkeypatch
 ):
     publishing.publish(elsewhere(s3, tmp_path, "one"))
@@ -206,10 +206,10 @@ def test_killed_between_uploads_it_is_absent_and_a_rerun_sends_the_rest(s3, serv
 
         server.before_put = kill
         process = run(url, cache)
-        _, told = process.communicate(timeout=120)
+        _, output = process.communicate(timeout=120)
         server.before_put = lambda put: None
         died = process.returncode == -signal.SIGKILL
-        assert died or not process.returncode, told
+        assert died or not process.returncode, output
         watcher = elsewhere(url, tmp_path, f"watcher-{number}")
         if not died:
             assert watcher.open(*KEY).check() == 5
@@ -311,7 +311,7 @@ def test_an_artifact_that_was_made_again_elsewhere_replaces_the_cached_one(s3, t
     assert other.open(*KEY).check() == 1
 
 
-def test_an_unreachable_bucket_is_told_before_any_work(s3, tmp_path):
+def test_an_unreachable_bucket_is_reported_before_any_work(s3, tmp_path):
     store = elsewhere("s3://no-such-bucket/x", tmp_path, "one")
     with pytest.raises(
         ArtifactError, match=r"store s3://no-such-bucket/x: groundup-store cannot be reached"
@@ -371,7 +371,8 @@ READ = """
 import os, pickle, sys
 from data_contracts import open_artifact
 artifact = open_artifact(pickle.load(sys.stdin.buffer))
-print(artifact.read("failures").num_rows, artifact.path.is_relative_to(os.environ["GROUNDUP_CACHE"]))
+rows = artifact.read("failures").num_rows
+print(rows, artifact.path.is_relative_to(os.environ["GROUNDUP_CACHE"]))
 """
 
 
