@@ -56,7 +56,12 @@ def json_text(text: str) -> str:
 
 
 def brief(value: object, max_length: int = 120) -> str:
-    """The repr of a value that somebody gave, cut if it is long. It may be a number of any size."""
+    """The repr of a value that somebody gave, cut if it is long. It may be a number of any size.
+
+    Args:
+        value: Any value that YAML or JSON can hold.
+        max_length: Characters that are kept.
+    """
     try:
         text = repr(value)
     except ValueError:  # Python writes no whole number of more than 4,300 digits

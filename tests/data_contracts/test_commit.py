@@ -16,7 +16,8 @@ import pytest
 
 from data_contracts import ArtifactError, Store
 from data_contracts.files import listing
-from data_contracts.store.refs import FolderStorage, Refs
+from data_contracts.store.entries import FolderStorage
+from data_contracts.store.refs import Refs
 from tests.data_contracts import publishing
 
 pytestmark = pytest.mark.slow
@@ -296,7 +297,8 @@ POINT = """
 import sys
 from pathlib import Path
 from data_contracts.files import listing
-from data_contracts.store.refs import FolderStorage, Ref, Refs
+from data_contracts.store.entries import FolderStorage
+from data_contracts.store.refs import Ref, Refs
 refs = Refs(FolderStorage(Path(sys.argv[1])))
 for n in range(40):
     id = f"{int(sys.argv[2]):012x}{n:012x}"

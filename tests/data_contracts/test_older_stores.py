@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from data_contracts import ArtifactError, Store
-from data_contracts.store.refs import REFS, REFS_OF_0_1, RecipeRef
+from data_contracts.store.entries import REFS, REFS_OF_0_1
+from data_contracts.store.refs import RecipeRef
 from data_contracts.store.remote import RemoteStore
 from data_contracts.store.verification import Verified, verify_run
 from tests.data_contracts import publishing

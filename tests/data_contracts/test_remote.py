@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -364,3 +365,28 @@ def test_no_secret_is_in_anything_that_is_stored(s3, tmp_path):
     assert len(stored) > 8
     assert [path for path, data in stored.items() if CANARY.encode() in data] == []
     assert "endpoint" not in json.dumps(artifact.manifest.model_dump())
+
+
+READ = """
+import os, pickle, sys
+from data_contracts import open_artifact
+artifact = open_artifact(pickle.load(sys.stdin.buffer))
+print(artifact.read("failures").num_rows, artifact.path.is_relative_to(os.environ["GROUNDUP_CACHE"]))
+"""
+
+
+def test_a_worker_that_sees_nothing_of_this_machine_reads_an_artifact_by_its_key(
+    s3, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "driver"))
+    artifact, _ = publishing.publish(open_store(s3))
+    message = pickle.dumps(artifact.key)
+    assert str(tmp_path).encode() not in message
+    environment = os.environ | {
+        "HOME": str(tmp_path / "home"),
+        "GROUNDUP_CACHE": str(tmp_path / "worker"),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", READ], input=message, env=environment, capture_output=True, cwd="/"
+    )
+    assert ended.stdout == b"5 True\n", ended.stderr

@@ -86,6 +86,7 @@ def test_up_again_keeps_what_a_person_changed_repairs_what_the_code_determines_a
     tmp_path: Path,
 ) -> None:
     groundup = Groundup(tmp_path, free_port())
+    groundup.set_up()
     killed = subprocess.Popen(
         [sys.executable, "-c", LOST],
         env=groundup.environment,
