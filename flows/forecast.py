@@ -114,11 +114,7 @@ def _as_earlier(old: Manifest, step: Step, flops: float | None) -> float | None:
             else None
         )
     rate, trained = figures.get("gflops_per_second"), figures.get("training_seconds")
-    if (
-        not rate
-        or trained is None
-        or old.settings.get("model") != step.config.model_dump(mode="json").get("model")
-    ):
+    if not rate or trained is None or old.config.get("model") != step.identity.config.get("model"):
         return None  # another size runs at another rate
     return flops / (rate * 1e9) + max(0.0, seconds - trained)
 
@@ -145,7 +141,7 @@ def _work(step: Step, steps: Sequence[Step]) -> tuple[ModelConfig, int, float] |
     if training.duration_in == "epochs":
         return None
     count = training.steps(model.context, rows_per_epoch=1)
-    return model, count, float(training.batch_rows * model.context)
+    return model, count, float(training.batch_size * model.context)
 
 
 def _probed(step: Step, steps: Sequence[Step]) -> float | None:

@@ -13,6 +13,7 @@ from data_contracts import ConfigError, Identity, Store
 from data_contracts.store.artifact import Manifest
 from stages import Stage
 from stages.config import StageConfig
+from stages.renamed_settings import stay_silent
 from stages.run import identity_of
 
 Status = Literal["up to date", "reuse", "build"]
@@ -104,12 +105,11 @@ def last_settings(store: Store, name: str, stage: Stage) -> dict[str, Any]:
     ref = store.refs.get(name, stage.output)
     if ref is None or ref.stage != stage.name:
         return {}
+    settings = stage.config_class.with_names_of_today(ref.settings, stay_silent)
     try:
-        return stage.config_class.model_validate(ref.settings, extra="ignore").model_dump(
-            mode="json"
-        )
+        return stage.config_class.model_validate(settings, extra="ignore").model_dump(mode="json")
     except ValidationError:  # a value that is no longer allowed: whoever uses the settings is told, unless it is changed first
-        return ref.settings
+        return settings
 
 
 def _steps(

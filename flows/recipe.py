@@ -27,6 +27,7 @@ from data_contracts import ConfigError
 from data_contracts.foreign_text import brief
 from flows import recipe_file
 from flows.recipe_file import Where
+from stages import renamed_settings
 from stages.config import MAX_MISTAKES, StageConfig
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -154,10 +155,21 @@ def parse_change(text: str, stage: str | None = None) -> tuple[str, list[str], A
             "write e.g. --set dedup.threshold=0.7",
         )
     try:
-        return stages.stage(path[0]).name, path[1:], recipe_file.values(value)
+        stage_row = stages.stage(path[0])
+        return stage_row.name, _path_today(stage_row, path[1:]), recipe_file.values(value)
     except recipe_file.NotPlainError as error:
         fix = "quote it, e.g. --set 'crawl.sources=[{kind: files}]'"
         raise ConfigError(f"--set {text}", f"the value {error.what}", fix) from None
+
+
+def _path_today(stage: stages.Stage, path: list[str]) -> list[str]:
+    """The keys of a setting, where an old name was written."""
+    old = ".".join(path)
+    new = stage.config_class.name_today(old)
+    if new == old:
+        return path
+    renamed_settings.warn(f"{stage.name}.{old}", f"{stage.name}.{new}")
+    return new.split(".")
 
 
 def latest(changes: Iterable[str]) -> list[str]:
@@ -259,7 +271,12 @@ def _parse(path: Path) -> tuple[dict[str, Any], dict[Where, str]]:
     values, lines = written.values, written.lines
     values["stages"] = _mapping(values.get("stages"), ("stages",), lines, path)
     for name, settings in values["stages"].items():
-        values["stages"][name] = _mapping(settings, ("stages", name), lines, path)
+        given = _mapping(settings, ("stages", name), lines, path)
+        if name in stages.NAMES:
+            config_class = stages.stage(name).config_class
+            prefix = f"{name}."
+            given = config_class.with_names_of_today(given, renamed_settings.warn, prefix)
+        values["stages"][name] = given
     values["seconds"] = _seconds(values.get("seconds"), lines, path)
     prompts = values.get("prompts", [])
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):

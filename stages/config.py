@@ -17,7 +17,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from data_contracts import ConfigError, InputError
 from data_contracts.credentials import ADVICE, holds_credentials, masked
 from data_contracts.foreign_text import brief
-from stages.renamed_settings import name_now, with_frozen_keys, with_new_names
+from stages.renamed_settings import (
+    OnOldName,
+    name_now,
+    with_frozen_keys,
+    with_new_names,
+)
 
 Where = tuple[int | str, ...]
 
@@ -96,17 +101,52 @@ class Settings(BaseModel):
         return with_new_names(cls.RENAMED, values)
 
     @classmethod
+    def with_names_of_today(cls, values: Any, on_old_name: OnOldName, prefix: str = "") -> Any:
+        """Plain settings, perhaps only some, with old keys at any depth where they belong now.
+
+        Settings of two sources can only be merged under the same names. A setting that is given
+        under both of its names stays as it is: `check` reports it.
+
+        Args:
+            values: What was given; anything but a mapping is returned as it is.
+            on_old_name: Called for each old path that was given.
+            prefix: Begins the paths for `on_old_name`.
+        """
+
+        def on_old(old: str, new: str) -> None:
+            on_old_name(prefix + old, prefix + new)
+
+        try:
+            found = with_new_names(cls.RENAMED, values, on_old)
+        except ValueError:
+            return values
+        if not isinstance(found, Mapping):
+            return found
+        named = dict(found)
+        for key, value in found.items():
+            nested = cls._nested(key)
+            if nested is not None:
+                named[key] = nested.with_names_of_today(value, on_old_name, f"{prefix}{key}.")
+        return named
+
+    @classmethod
+    def _nested(cls, key: str) -> type[Settings] | None:
+        """The class of a group of settings; None for a single setting."""
+        field = cls.model_fields.get(key)
+        nested = field.annotation if field is not None else None
+        if isinstance(nested, type) and issubclass(nested, Settings):
+            return nested
+        return None
+
+    @classmethod
     def name_today(cls, path: str) -> str:
         """The path of a setting today, for the frozen path under which it enters an artifact's id."""
         found = name_now(cls.RENAMED, path)
         key, dot, rest = found.partition(".")
-        field = cls.model_fields.get(key)
-        if not dot or field is None:
+        nested = cls._nested(key)
+        if not dot or nested is None:
             return found
-        nested = field.annotation
-        if isinstance(nested, type) and issubclass(nested, Settings):
-            return f"{key}.{nested.name_today(rest)}"
-        return found
+        return f"{key}.{nested.name_today(rest)}"
 
     def frozen_values(self, without: Iterable[str] = ()) -> dict[str, Any]:
         """Settings as plain JSON values, under the keys that enter an artifact's id.

@@ -1,29 +1,44 @@
-"""Settings that were renamed or grouped: their old keys stay readable, and the keys that enter an artifact's id never change.
+"""Settings that were renamed or grouped.
 
-A class of settings lists them in `RENAMED`, as old path → path now, both relative to the class: {"batch_rows": "batch_size"}. The old
-path is what enters the id, so a renamed setting makes no artifact stale.
+Their old keys stay readable, and the keys that enter an artifact's id never change. A class of
+settings lists them in `RENAMED`, as old path → path now, both relative to the class:
+{"batch_rows": "batch_size"}. The old path is what enters the id, so a renamed setting makes no
+artifact stale.
 """
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+OnOldName = Callable[[str, str], None]  # gets the old path and the path now
 
 
 class RenamedSettingWarning(UserWarning):
     """A setting was given under its old name."""
 
 
-def with_new_names(renamed: Mapping[str, str], values: Any) -> Any:
+def warn(old: str, new: str) -> None:
+    """Warn that a setting was given under its old path."""
+    text = f"setting {old} is now called {new}; the old name is read until the next minor version"
+    warnings.warn(text, RenamedSettingWarning, 3)
+
+
+def stay_silent(old: str, new: str) -> None:
+    """For settings that nobody wrote just now, such as those of an older artifact."""
+
+
+def with_new_names(renamed: Mapping[str, str], values: Any, on_old_name: OnOldName = warn) -> Any:
     """Plain values of settings in which old keys are moved to where they belong now.
 
     Args:
         renamed: Old path → path now.
         values: What was given; anything but a mapping is returned as it is.
+        on_old_name: Called for each old path that was given.
 
     Raises:
-        ValueError: If a setting is given under both of its names.
+        ValueError: A setting is given under both of its names.
     """
     if not isinstance(values, Mapping):
         return values
@@ -34,11 +49,7 @@ def with_new_names(renamed: Mapping[str, str], values: Any) -> Any:
         if _has(found, new):
             raise ValueError(f"{old} is now called {new}: give one of them")
         _put(found, new, _take(found, old))
-        warnings.warn(
-            f"setting {old} is now called {new}; the old name is read until the next minor version",
-            RenamedSettingWarning,
-            2,
-        )
+        on_old_name(old, new)
     return found
 
 

@@ -89,6 +89,11 @@ def _notes(rendered: RenderedTasks, eval_items: Artifact, length: int) -> list[s
 def missing_as_note(name: str, config: EvaluateConfig, scores: Scores) -> Iterator[None]:
     """If a further task fails, record a missing score and a note that says why.
 
+    Args:
+        name: The task.
+        config: The setting `unreachable`.
+        scores: Receives the missing score and the note.
+
     Raises:
         InputError: The task failed, and `unreachable` is "error".
     """

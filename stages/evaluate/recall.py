@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from data_contracts import Artifact, ConfigError
@@ -21,6 +20,7 @@ from stages.evaluate.scores import Scores
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_model
 from stages.lm.generate import generate
+from stages.lm.tokenizer import ModelTokenizer
 from stages.report import Report
 from stages.text.sentences import Ending, ends_sentence
 from stages.text.words import Words, words
@@ -78,9 +78,18 @@ class QuestionSet:
 
 
 def score_recall(
-    config: EvaluateConfig, checkpoint: Artifact, conversations: Artifact | None, report: Report
+    config: EvaluateConfig,
+    tokenizer: ModelTokenizer,
+    conversations: Artifact | None,
+    report: Report,
 ) -> Scores:
     """Ask about the names of the settings, if there are any.
+
+    Args:
+        config: The settings of the stage.
+        tokenizer: The tokenizer of the checkpoint, beside the model.
+        conversations: What the model was tuned on.
+        report: Receives the progress.
 
     Raises:
         ConfigError: There are names, but no conversations that answer questions about them.
@@ -104,7 +113,7 @@ def score_recall(
         scores.notes.append(f"recall: {count} are in no training conversation: {shown}.")
     total = len(asked.questions)
     answers = ask(
-        checkpoint.path,
+        tokenizer,
         device_name(config.device),
         asked,
         config.recall.new_tokens,
@@ -120,6 +129,10 @@ def question_set(conversations: Artifact, settings: RecallSettings) -> QuestionS
     """The questions to ask, from the conversations that the model was tuned on.
 
     A name is known if a training conversation of one question and one answer asks about it.
+
+    Args:
+        conversations: What the model was tuned on.
+        settings: Names to ask about, and the second wording.
     """
     asked, known_words = _training_questions(conversations)
     questions = []
@@ -153,7 +166,7 @@ def _training_questions(conversations: Artifact) -> tuple[dict[str, str], set[st
 
 
 def ask(
-    checkpoint: Path,
+    tokenizer: ModelTokenizer,
     device: str,
     asked: QuestionSet,
     new_tokens: int,
@@ -163,14 +176,15 @@ def ask(
     """The greedy answer to every question, through the chat template.
 
     Args:
-        checkpoint: The folder of the model.
+        tokenizer: The tokenizer of the checkpoint, beside the model.
         device: Where to run it.
         asked: The questions.
         new_tokens: The longest answer, in tokens.
         batch_size: Questions that are answered together.
         on_progress: Called at every batch with the number of questions answered so far.
     """
-    chat, model = ChatFormat(checkpoint), load_model(checkpoint, device)
+    chat = ChatFormat(tokenizer)
+    model = load_model(tokenizer.folder, device)
     context = model.config.context
     prompts = chat.prompts([[{"role": "user", "content": one.text}] for one in asked.questions])
     fitting = [number for number, prompt in enumerate(prompts) if len(prompt) < context]
@@ -204,6 +218,10 @@ def is_well_formed(text: str, known_words: frozenset[str]) -> bool:
 
     The text begins and ends like a sentence and closes its brackets and backticks. It has at least
     three words, all of them in `known_words`, and no run of four words occurs twice.
+
+    Args:
+        text: An answer.
+        known_words: Words that an answer may have, in lower case.
     """
     found = words(text, Words.ENGLISH)
     if len(found) < MIN_WORDS or not BEGINS.match(text):
@@ -220,7 +238,11 @@ def is_well_formed(text: str, known_words: frozenset[str]) -> bool:
 
 
 def score_rows(answers: list[RecallAnswer]) -> Iterator[dict[str, Any]]:
-    """Two rows per task: the share of documented answers, and that of well-formed ones."""
+    """Two rows per task: the share of documented answers, and that of well-formed ones.
+
+    Args:
+        answers: What the model said.
+    """
     for task in (SEEN, REWORDED):
         of_task = [answer for answer in answers if answer.question.task == task]
         if of_task:

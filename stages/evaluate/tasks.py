@@ -93,6 +93,10 @@ def settings(name: str, folder: Path) -> dict[str, object]:
     """The settings of one multiple-choice task.
 
     A choice is scored by its log-likelihood after the question and one space.
+
+    Args:
+        name: Name of the task.
+        folder: The folder of its data.
     """
     return {
         "task": name,

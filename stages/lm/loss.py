@@ -57,9 +57,18 @@ def token_loss(
 def row_logprobs(
     hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, chunk: int | None = None
 ) -> Tensor:
-    """[B] summed log-probability of each row's counted labels, differentiable.
+    """The summed log-probability of each row's counted labels, differentiable.
 
     The backward pass computes the logits again.
+
+    Args:
+        hidden_BTD: Last hidden states.
+        weight_VD: Output table.
+        labels_BT: The token that should follow each; IGNORED if it does not count.
+        chunk: Tokens of one chunk. Default: by device and vocabulary.
+
+    Returns:
+        [B], in nats.
     """
     x_MD, labels_M, kept_M = _counted(hidden_BTD, labels_BT)
     logprob_M = _LinearLogprob.apply(x_MD, weight_VD, labels_M, chunk or _chunk(weight_VD))
@@ -73,6 +82,9 @@ def balance_loss(balance_B: Tensor, weight_B: Tensor | int) -> Tensor:
     Args:
         balance_B: Load-balancing loss of each row.
         weight_B: Counted tokens or pairs of each row.
+
+    Returns:
+        A scalar.
     """
     return BALANCE_WEIGHT * (weight_B * balance_B).sum()
 
@@ -106,15 +118,24 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
         dtype = product_dtype(x_MD)
         total = x_MD.new_zeros((), dtype=torch.float32)
         plain = torch.zeros_like(total)
+        minus_one = torch.full_like(total, -1.0)
         with torch.autocast(x_MD.device.type, enabled=False):
             w_VD = weight_VD.to(dtype)
             if with_gradient:
                 dx_MD = torch.empty_like(x_MD)
                 dw_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
+            # All chunks use the same memory, which stays in the CPU's cache.
+            largest = min(chunk, len(x_MD))
+            products_CV = x_MD.new_empty(largest, len(w_VD), dtype=dtype)
+            exact_CV = products_CV
+            if dtype != torch.float32:
+                exact_CV = torch.empty_like(products_CV, dtype=torch.float32)
             for start in range(0, len(x_MD), chunk):
                 x_CD = x_MD[start : start + chunk].to(dtype)
                 label_C1 = labels_M[start : start + chunk, None]
-                logits_CV = (x_CD @ w_VD.T).float()
+                product_CV, logits_CV = products_CV[: len(x_CD)], exact_CV[: len(x_CD)]
+                torch.mm(x_CD, w_VD.T, out=product_CV)
+                logits_CV.copy_(product_CV)
                 largest_C1 = logits_CV.amax(-1, keepdim=True)
                 chosen_C1 = logits_CV.gather(1, label_C1)
                 # In place, softmax reads each row into the cache once. The log of its sum follows
@@ -127,11 +148,10 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
                 if with_gradient:
                     if z_loss:
                         grad_CV *= 1 + 2 * z_loss * lse_C1
-                    minus_one_C1 = grad_CV.new_full((), -1.0).expand_as(label_C1)
-                    grad_CV.scatter_add_(1, label_C1, minus_one_C1)
-                    grad_CV = grad_CV.to(dtype)
-                    dx_MD[start : start + chunk] = grad_CV @ w_VD
-                    dw_VD += grad_CV.T @ x_CD
+                    grad_CV.scatter_add_(1, label_C1, minus_one.expand_as(label_C1))
+                    product_CV.copy_(grad_CV)
+                    dx_MD[start : start + chunk] = product_CV @ w_VD
+                    dw_VD += product_CV.T @ x_CD
         if with_gradient:
             ctx.save_for_backward(dx_MD, dw_VD.to(weight_VD.dtype))
         ctx.mark_non_differentiable(plain)

@@ -12,6 +12,7 @@ from stages.evaluate import recall
 from stages.evaluate.config import EvaluateConfig, RecallSettings
 from stages.evaluate.recall import REWORDED, SEEN, is_well_formed, question_set, score_rows
 from stages.lm.chat import ChatFormat
+from stages.lm.tokenizer import ModelTokenizer
 from stages.text.words import Words, words
 from tests.golden import sft
 from tests.golden.evaluate import ITEMS, PAGES
@@ -76,26 +77,26 @@ def answers(
     said: dict[str, str], conversations: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
 ) -> list[recall.RecallAnswer]:
     """The answers of a model that says this, by question. It answers others without end."""
-    chat = ChatFormat(checkpoint)
+    chat = ChatFormat(ModelTokenizer(checkpoint))
 
     def generate(
         _: Any, prompts: Sequence[list[int]], *, max_new_tokens: int, **__: Any
     ) -> list[list[int]]:
         found = []
         for prompt in prompts:
-            text = chat.tokenizer.decode(prompt, skip_special_tokens=True)
+            text = chat.tokenizer.backend.decode(prompt, skip_special_tokens=True)
             answer = next((said[question] for question in said if question in text), None)
             ids = (
-                chat.tokenizer.encode(answer).ids
+                chat.tokenizer.backend.encode(answer).ids
                 if answer
-                else chat.tokenizer.encode("a " * 99).ids
+                else chat.tokenizer.backend.encode("a " * 99).ids
             )
             found.append(ids[:max_new_tokens])
         return found
 
     monkeypatch.setattr(recall, "generate", generate)
     asked = question_set(conversations, RecallSettings(names=("sorted", "os.walk")))
-    return recall.ask(checkpoint.path, "cpu", asked, 60, 8, lambda done: None)
+    return recall.ask(chat.tokenizer, "cpu", asked, 60, 8, lambda done: None)
 
 
 def test_the_share_of_documented_answers_and_of_well_formed_ones_is_given_by_wording(
