@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from data_contracts.credentials import masked_start
+
 _C0 = "\x00-\x08\x0b-\x1f"  # without tab and newline
 _C1 = "\x7f-\x9f"  # with DEL
 _DIRECTION = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
@@ -69,7 +71,7 @@ def brief(value: object, max_length: int = 120) -> str:
     except ValueError:  # Python writes no whole number of more than 4,300 digits
         return f"a {type(value).__name__} too long to show"
     if len(text) > max_length:
-        text = f"{text[:max_length]}… ({len(text):,} characters)"
+        text = f"{masked_start(text, max_length)}… ({len(text):,} characters)"
     return line(text)
 
 

@@ -120,3 +120,46 @@ def test_a_run_from_the_shell_takes_no_settings_of_the_folder(tmp_path: Path) ->
         [sys.executable, "-P", "-c", script], cwd=folder, env=environment, check=True, timeout=300
     )
     assert not ran.exists(), ran.read_text()
+
+
+IN_USE = """
+import sys
+from flows.home import home
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY as SETTING
+from prefect.settings import get_current_settings, temporary_settings
+def show():
+    with temporary_settings({SETTING: None}):
+        print(get_current_settings().client.custom_headers)
+"""
+USES = {
+    "a run": "from flows.prefect_host.server import running_server\n"
+    "with running_server(home(), 'flows.build_llm'):\n"
+    + IN_USE.replace("\n", "\n    ")
+    + "\n    show()",
+    "a flow run of a worker": f"{IN_USE}\nfrom flows.working_folder import enter_folder\n"
+    "enter_folder()\nshow()",
+}
+
+
+@pytest.mark.parametrize("use", USES.values(), ids=USES)
+def test_a_setting_that_is_changed_for_a_while_reads_no_file_of_the_folder(
+    use: str, tmp_path: Path
+) -> None:
+    """Prefect builds its settings anew for that, in the folder in which it is then."""
+    folder = tmp_path / "cloned"
+    folder.mkdir()
+    (folder / ".env").write_text('PREFECT_CLIENT_CUSTOM_HEADERS={"planted": "1"}\n')
+    (folder / "prefect.toml").write_text('[client.custom_headers]\nplanted = "2"\n')
+    groundup = Groundup(tmp_path / "home", free_port(), folder)
+    settings = {"PYTHONPATH": str(REPOSITORY), "GROUNDUP_FOLDER": str(folder)}
+    is_run = "running_server" in use
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"from flows.home import home\n{use}"],
+        cwd=folder if is_run else tmp_path,
+        env=groundup.environment | settings,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert (done.returncode, done.stdout) == (0, "{}\n"), done.stderr

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts import ConfigError, GroundupError
-from flows import private_home
+from flows import known_homes, private_home
 from flows.home import Home
 from tests.flows.conftest import Groundup, free_port
 
@@ -67,6 +67,7 @@ def open_home(public: Path) -> Home:
         path.write_text("mine")
     for path in [at.path, *at.path.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
+    known_homes.admit(at, trust=True)
     return at
 
 
