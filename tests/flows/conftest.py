@@ -101,7 +101,8 @@ class Groundup:
     def api(self, path: str, method: str = "", **body: Any) -> Any:
         """The answer of Prefect's API; by default POST with a body, GET without."""
         credentials = tuple(self.secret.split(":", 1))
-        with httpx.Client(base_url=f"{self.url}/api", auth=credentials, trust_env=False) as client:
+        api = {"base_url": f"{self.url}/api", "auth": credentials}
+        with httpx.Client(**api, trust_env=False, timeout=120) as client:  # for a busy machine
             me = str(uuid4())
             token = (
                 client.get("/csrf-token", params={"client": me}).raise_for_status().json()["token"]
