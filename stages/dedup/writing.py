@@ -27,7 +27,8 @@ Cut = Callable[[pa.ChunkedArray, int], pa.Array]
 
 def bucket_writer(out: Draft, count: int) -> BucketWriter:
     """Returns the writer of `count` buckets in the scratch folder of a draft."""
-    return BucketWriter(out.scratch / "by_id", count, compression="lz4")
+    folder = out.scratch / "by_id"
+    return BucketWriter(folder, count, compression="lz4")
 
 
 def scatter(
@@ -69,6 +70,10 @@ def write_bucket(out: Draft, bucket: SortBucket) -> None:
     """Sorts one bucket by id and writes its shard of each table.
 
     Needs memory for twice the bucket.
+
+    Args:
+        out: The draft of the artifact.
+        bucket: Rows of clean_documents with their verdicts.
     """
     rows = bucket.read()
     if rows is not None:
