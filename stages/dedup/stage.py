@@ -30,6 +30,12 @@ MAX_REASONS_SHOWN = 5
 def run(config: DedupConfig, *, clean_documents: Artifact, out: Draft, report: Report) -> Facts:
     """Finds duplicates, splits off held-out documents and writes all of them, sorted by id.
 
+    Args:
+        config: The settings.
+        clean_documents: The documents.
+        out: The draft that is written to.
+        report: Receives the progress.
+
     Raises:
         InputError: There are no documents.
     """

@@ -75,6 +75,10 @@ def write_bucket(out: Draft, number: int) -> None:
     """Sorts one bucket by id and writes its shard of each table.
 
     Needs memory for twice the bucket.
+
+    Args:
+        out: The draft of the artifact.
+        number: The number of the bucket.
     """
     bucket = bucket_in(_folder(out), number)
     rows = bucket.read()

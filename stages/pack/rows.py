@@ -36,13 +36,20 @@ class RowSettings:
 
 
 class Counts(NamedTuple):
-    """Documents (with copies), tokens (with end-of-text) and UTF-8 bytes of text."""
+    """What a source contributes.
+
+    Attributes:
+        documents: Documents, every copy counted.
+        tokens: Tokens, end-of-text included.
+        bytes: UTF-8 bytes of text.
+    """
 
     documents: int = 0
     tokens: int = 0
     bytes: int = 0
 
     def plus(self, other: Counts) -> Counts:
+        """Returns the sum."""
         return Counts(
             self.documents + other.documents,
             self.tokens + other.tokens,
@@ -52,14 +59,27 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Rows (KEYED_ROWS) of some documents, and their counts by source."""
+    """Rows of some documents.
+
+    Attributes:
+        rows: The rows (KEYED_ROWS).
+        counts: What the documents add to the counts of each source.
+    """
 
     rows: pa.RecordBatch
     counts: dict[str, Counts]
 
 
 def tasks(artifact: Artifact, table: str) -> Iterator[pa.RecordBatch]:
-    """Yields documents (id, source, text) in batches of about TASK_BYTES, at least one each."""
+    """Yields documents in batches of about TASK_BYTES, at least one each.
+
+    Args:
+        artifact: The artifact with the documents.
+        table: Its table.
+
+    Yields:
+        Documents with the columns id, source and text.
+    """
     columns = ["id", "source", "text"]
     for batch in artifact.batches(table, columns, batch_size=256):
         sizes = pc.binary_length(batch.column("text")).to_numpy()
@@ -73,7 +93,12 @@ def tasks(artifact: Artifact, table: str) -> Iterator[pa.RecordBatch]:
 
 
 def source_bytes(artifact: Artifact, table: str) -> dict[str, int]:
-    """Returns the UTF-8 bytes of text by source."""
+    """Counts the UTF-8 bytes of text by source.
+
+    Args:
+        artifact: The artifact with the documents.
+        table: Its table.
+    """
     total: Counter[str] = Counter()
     for batch in artifact.batches(table, ["source", "text"]):
         sizes = pc.binary_length(batch.column("text"))
@@ -117,7 +142,14 @@ def encode(coder: Encoder, settings: RowSettings, documents: pa.RecordBatch) -> 
 
 
 class _Document(NamedTuple):
-    """A document to encode, and how often it occurs."""
+    """A document to encode.
+
+    Attributes:
+        id: Its id.
+        source: Its source.
+        text: Its text.
+        copies: How often it occurs.
+    """
 
     id: str
     source: str
@@ -143,7 +175,12 @@ def _copies(settings: RowSettings, document: str, source: str) -> int:
 
 
 class _Part(NamedTuple):
-    """A part of a document: its ids, and the UTF-8 bytes that they represent."""
+    """A part of a document.
+
+    Attributes:
+        tokens: Its ids.
+        bytes: UTF-8 bytes that they represent.
+    """
 
     tokens: np.ndarray
     bytes: int
@@ -180,7 +217,13 @@ class _Columns:
         self._bytes: list[int] = []
 
     def add(self, key: int, document: str, parts: list[_Part]) -> None:
-        """Adds one copy of a document."""
+        """Adds one copy of a document.
+
+        Args:
+            key: The key of the copy.
+            document: The id of the document.
+            parts: The parts of the document, in order.
+        """
         for number, part in enumerate(parts):
             self._keys.append(key)
             self._documents.append(document)
@@ -191,7 +234,8 @@ class _Columns:
     def batch(self) -> pa.RecordBatch:
         """Returns the rows that were added."""
         lengths = list(map(len, self._tokens))
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        ends = np.cumsum(lengths)
+        offsets = np.concatenate([[0], ends]).astype(np.int32)
         values = np.concatenate([np.empty(0, np.int32), *self._tokens])
         columns = [
             pa.array(self._keys, pa.uint64()),

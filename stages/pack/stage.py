@@ -28,7 +28,15 @@ ALONE_BYTES = 16_000_000  # with less text, worker processes take longer to star
 
 @dataclass(frozen=True)
 class _Split:
-    """Documents to pack, and the table of token_shards that they go to."""
+    """Documents to pack.
+
+    Attributes:
+        documents: The artifact that they are in.
+        documents_table: The table that they are in.
+        table: The table of token_shards that they go to.
+        bytes_by_source: UTF-8 bytes of their texts.
+        settings: What their rows are like.
+    """
 
     documents: Artifact
     documents_table: str
@@ -49,6 +57,14 @@ def run(
     """Encodes both splits and writes them as shuffled shards.
 
     Held-out documents occur once each, whatever `epochs` says.
+
+    Args:
+        config: The settings.
+        training_documents: The documents to train on.
+        unique_documents: The documents of which those held out are packed.
+        tokenizer: The tokenizer.
+        out: The draft that is written to.
+        report: Receives the progress.
 
     Raises:
         InputError: A split is empty, or the training split is too small.
@@ -87,7 +103,18 @@ def run(
 def _pack(
     split: _Split, tokenizer: ArtifactKey, config: PackConfig, out: Draft, report: Report
 ) -> dict[str, Counts]:
-    """Encodes and shuffles a split into its table of the draft; returns counts by source."""
+    """Encodes and shuffles a split into its table of the draft.
+
+    Args:
+        split: The documents.
+        tokenizer: Where its artifact is.
+        config: The settings.
+        out: The draft of the artifact.
+        report: Receives the progress.
+
+    Returns:
+        Counts by source.
+    """
     counts: dict[str, Counts] = {}
     expected = _expected_bytes(split)
     executor = local(config.workers if expected >= ALONE_BYTES else 1)
@@ -133,7 +160,16 @@ def _check_sources(config: PackConfig, train_bytes: dict[str, int]) -> None:
 
 
 def _source_bytes(artifact: Artifact, table: str, fix: str) -> dict[str, int]:
-    """Bytes of text by source. Raises InputError with `fix` if the table is empty."""
+    """Bytes of text by source.
+
+    Args:
+        artifact: The artifact with the documents.
+        table: Its table.
+        fix: What to do if the table is empty.
+
+    Raises:
+        InputError: The table is empty.
+    """
     if artifact.rows(table):
         return rows.source_bytes(artifact, table)
     others = []
