@@ -18,7 +18,7 @@ from flows.prefect_host.server_address import Address
 from flows.prefect_host.sign_in import USED_UP, new_address
 from tests.flows.conftest import Groundup, chromium_page, follow_sign_in
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("attacked")]
 
 PAGES = [
     "dashboard",

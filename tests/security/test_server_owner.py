@@ -26,7 +26,7 @@ from flows.prefect_host.api_secret import basic
 from flows.prefect_host.job_template import CLOSED
 from tests.flows.conftest import REPOSITORY, Groundup
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("attacked")]
 
 OPEN_TO_ALL = {"/api/health", "/api/ready"}
 NOBODY = 65534

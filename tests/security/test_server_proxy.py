@@ -25,7 +25,7 @@ from tests.flows.conftest import REPOSITORY, Groundup, chromium_page, free_port
 NAME = "models.example.org"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("prefect"),
+    pytest.mark.xdist_group("proxied"),
     pytest.mark.skipif(
         not shutil.which("nginx"),
         reason="no nginx: infra/install_test_programs.sh installs it where apt may be used",
