@@ -76,7 +76,7 @@ def rm(
     artifact: Annotated[
         str | None,
         typer.Argument(
-            metavar="[ARTIFACT]",
+            metavar="ARTIFACT",
             help="RUN/OUTPUT, TYPE/ID, or an id.",
             autocompletion=completion.artifacts,
         ),

@@ -85,7 +85,7 @@ ArtifactOrRunArgument = Annotated[
 RunArgument = Annotated[
     str | None,
     typer.Argument(
-        metavar="[RUN]",
+        metavar="RUN",
         help="The name of a run. Default: list all runs.",
         callback=_checked_name,
         autocompletion=completion.runs,
@@ -186,7 +186,7 @@ StageArgument = Annotated[
 InputsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[INPUT=ARTIFACT]…",
+        metavar="INPUT=ARTIFACT",
         help="Artifacts to work on, e.g. tokenizer=demo/tokenizer. Default: those of --name.",
         autocompletion=completion.inputs,
     ),
