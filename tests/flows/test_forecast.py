@@ -1,4 +1,4 @@
-"""How long a run will take: from earlier runs, from a probe, from the recipe's own figures; or left open."""
+"""How long a run will take: from earlier runs, from a probe, or from the recipe's own figures."""
 
 from __future__ import annotations
 
@@ -145,14 +145,13 @@ def test_the_sentence_gives_the_sum_the_longest_stages_and_what_nobody_knows() -
         Expected("crawl", 38.0, ""),
         Expected("sft", 62.0, ""),
         Expected("dpo", 2.0, ""),
-    ]
-    expected += [
         Expected("clean", 13.0, ""),
         Expected("evaluate", 25.0, ""),
         Expected("dedup", None, ""),
     ]
     assert sentence(expected) == (
-        "about 5 minutes on this machine: pretrain 3:05, sft 1:02, crawl 0:38, evaluate 0:25, 2 others 0:15; not known beforehand: dedup"
+        "about 5 minutes on this machine: pretrain 3:05, sft 1:02, crawl 0:38, evaluate 0:25,"
+        " 2 others 0:15; not known beforehand: dedup"
     )
     assert sentence([Expected("dedup", None, "")]) == ""
     assert sentence([Expected("laptop", 3 * 3600.0, "")]).startswith("about 3.0 hours")
