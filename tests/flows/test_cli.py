@@ -7,6 +7,8 @@ import os
 import re
 import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from data_contracts import Interrupted, Store
 from flows.cli import commands as cli
 from flows.cli import tables, talk
 from stages.crawl.config import DatasetSource, FilesSource, PydocSource, WebSource
-from tests.flows.conftest import Groundup, free_port
+from tests.flows.conftest import REPOSITORY, Groundup, free_port
 
 
 @pytest.mark.slow
@@ -76,6 +78,41 @@ def test_a_server_that_dies_under_a_run_is_reported_and_the_same_command_goes_on
         run.send_signal(signal.SIGINT)
         assert run.stdout.read().endswith("interrupted; run the same command again to go on\n")
     assert groundup.run("down").stdout == "nothing was up\n"
+
+
+COUNT_PARSING = """
+import json, os, sys
+from collections import Counter
+from pathlib import Path
+from stages.config import StageConfig
+
+counts = Counter()
+validate = StageConfig.model_validate.__func__
+
+def counted(cls, *arguments, **options):
+    counts[cls.__name__] += 1
+    return validate(cls, *arguments, **options)
+
+StageConfig.model_validate = classmethod(counted)
+from flows.cli import commands
+try:
+    commands.main()
+finally:
+    Path(os.environ["COUNTS"]).write_text(json.dumps(counts))
+"""
+
+
+@pytest.mark.slow
+def test_a_whole_run_parses_each_configuration_once(tmp_path: Path) -> None:
+    groundup = Groundup(tmp_path / "home", free_port())
+    counts = tmp_path / "counts.json"
+    command = ["run", "--recipe", "smoke", "--set", "pretrain.training.duration=10"]
+    environment = groundup.environment | {"COUNTS": str(counts)}
+    subprocess.run(
+        [sys.executable, "-c", COUNT_PARSING, *command], env=environment, cwd=REPOSITORY, check=True
+    )
+    names = [stage.config_class.__name__ for stage in stages.STAGES]
+    assert json.loads(counts.read_text()) == dict.fromkeys(names, 1)
 
 
 def test_the_keys_of_a_stage_are_all_that_a_person_can_set(

@@ -87,6 +87,17 @@ def test_a_person_builds_a_model_from_the_form(groundup, browser_page, tmp_path)
     groundup.run("chat", "mine", "--prompt", "What does os.path.join do?")
 
 
+def test_the_recipe_of_a_run_is_on_its_page_and_kept_with_it(built):
+    (found,) = built.api("/artifacts/latest/filter", artifacts={"key": {"any_": ["recipe"]}})
+    page = built.api(f"/artifacts/{found['latest_id']}")["data"]
+    kept = json.loads(built.run("show", "demo", "--json").stdout)["settings"]
+    assert set(kept) == set(stages.NAMES)
+    for stage, settings in kept.items():
+        assert stage in page
+        assert all(f'"{key}"' in page for key in settings)
+    assert kept["dedup"]["heldout_share"] == 0.15, "of the recipe"
+
+
 def test_a_run_page_draws_lineage_and_pictures(built, browser_page):
     (found,) = built.api("/artifacts/latest/filter", artifacts={"key": {"any_": ["lineage"]}})
     built.visit(browser_page, f"/v2/artifacts/artifact/{found['latest_id']}")
