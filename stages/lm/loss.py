@@ -106,15 +106,24 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
         dtype = product_dtype(x_MD)
         total = x_MD.new_zeros((), dtype=torch.float32)
         plain = torch.zeros_like(total)
+        minus_one = torch.full_like(total, -1.0)
         with torch.autocast(x_MD.device.type, enabled=False):
             w_VD = weight_VD.to(dtype)
             if with_gradient:
                 dx_MD = torch.empty_like(x_MD)
                 dw_VD = torch.zeros_like(weight_VD, dtype=torch.float32)
+            # All chunks use the same memory, which stays in the CPU's cache.
+            largest = min(chunk, len(x_MD))
+            products_CV = x_MD.new_empty(largest, len(w_VD), dtype=dtype)
+            exact_CV = products_CV
+            if dtype != torch.float32:
+                exact_CV = torch.empty_like(products_CV, dtype=torch.float32)
             for start in range(0, len(x_MD), chunk):
                 x_CD = x_MD[start : start + chunk].to(dtype)
                 label_C1 = labels_M[start : start + chunk, None]
-                logits_CV = (x_CD @ w_VD.T).float()
+                product_CV, logits_CV = products_CV[: len(x_CD)], exact_CV[: len(x_CD)]
+                torch.mm(x_CD, w_VD.T, out=product_CV)
+                logits_CV.copy_(product_CV)
                 largest_C1 = logits_CV.amax(-1, keepdim=True)
                 chosen_C1 = logits_CV.gather(1, label_C1)
                 # In place, softmax reads each row into the cache once. The log of its sum follows
@@ -127,11 +136,10 @@ class _FusedLinearCrossEntropy(torch.autograd.Function):
                 if with_gradient:
                     if z_loss:
                         grad_CV *= 1 + 2 * z_loss * lse_C1
-                    minus_one_C1 = grad_CV.new_full((), -1.0).expand_as(label_C1)
-                    grad_CV.scatter_add_(1, label_C1, minus_one_C1)
-                    grad_CV = grad_CV.to(dtype)
-                    dx_MD[start : start + chunk] = grad_CV @ w_VD
-                    dw_VD += grad_CV.T @ x_CD
+                    grad_CV.scatter_add_(1, label_C1, minus_one.expand_as(label_C1))
+                    product_CV.copy_(grad_CV)
+                    dx_MD[start : start + chunk] = product_CV @ w_VD
+                    dw_VD += product_CV.T @ x_CD
         if with_gradient:
             ctx.save_for_backward(dx_MD, dw_VD.to(weight_VD.dtype))
         ctx.mark_non_differentiable(plain)
