@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import itemgetter
 from typing import Any
 
 from data_contracts import ConfigError, Store
@@ -116,16 +115,21 @@ def sentence(expected: Sequence[Expected]) -> str:
     Returns:
         The sentence, or "" if nothing is known.
     """
-    known = [(one.stage, one.seconds) for one in expected if one.seconds is not None]
-    unknown = [one.stage for one in expected if one.seconds is None]
-    total = sum(seconds for _, seconds in known)
-    if not known or total < 1:
+    known: dict[str, float] = {}
+    unknown = []
+    for one in expected:
+        if one.seconds is None:
+            unknown.append(one.stage)
+        else:
+            known[one.stage] = one.seconds
+    total = sum(known.values())
+    if total < 1:
         return ""
-    known.sort(key=itemgetter(1), reverse=True)
-    parts = [f"{stage} {clock(seconds)}" for stage, seconds in known[:SHOWN]]
-    others = known[SHOWN:]
+    longest_first = sorted(known, key=known.__getitem__, reverse=True)
+    parts = [f"{stage} {clock(known[stage])}" for stage in longest_first[:SHOWN]]
+    others = longest_first[SHOWN:]
     if others:
-        other_seconds = sum(seconds for _, seconds in others)
+        other_seconds = sum(known[stage] for stage in others)
         parts.append(f"{plural(len(others), 'other')} {clock(other_seconds)}")
     text = f"about {_duration(total)} on this machine: {', '.join(parts)}"
     if unknown:

@@ -44,14 +44,14 @@ def upstream(store: Store, artifact: Artifact) -> list[Artifact]:
         ArtifactError: An input is no longer in the store. Only its manifest says what came before.
     """
     found = present(store, artifact)
-    known = {str(one) for one in found}
-    for made in found:
-        for name, ref in made.manifest.inputs.items():
+    known = set(map(str, found))
+    for consumer in found:
+        for name, ref in consumer.manifest.inputs.items():
             reference = f"{ref.artifact_type}/{ref.id}"
             if reference not in known:
                 raise ArtifactError(
                     reference,
-                    f"{made} was made from it ({name}), it is not in the store",
+                    f"{consumer} was made from it ({name}), it is not in the store",
                     make_again(),
                 )
     return found

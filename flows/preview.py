@@ -288,8 +288,9 @@ def _differences(
             maker = planned.get(taken.output)
             by = f" ({maker.stage.name})" if maker else ""
             reasons.append(f"{taken.output} changes{by}")
-    dropped = [name for name in old.inputs if stage.input(name) is None]
-    return reasons + [f"{name} is no longer an input" for name in dropped]
+    return reasons + [
+        f"{name} is no longer an input" for name in old.inputs if stage.input(name) is None
+    ]
 
 
 def setting_differences(stage: Stage, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

@@ -167,7 +167,7 @@ def _mistaken(reference: str, mistakes: list[str]) -> ConfigError:
 
 
 def _listed(messages: Iterable[str]) -> str:
-    return "".join(f"\n  {message}" for message in messages)
+    return "\n  ".join(["", *messages])
 
 
 def _shared_keys(stage: str) -> list[str]:

@@ -76,9 +76,10 @@ def _path_of(reference: str) -> Path:
 
 def _require_known_keys(reference: str, written: Written) -> None:
     known = recipe_file.KEYS
-    unknown = [key for key in written.values if key not in known]
-    if unknown:
-        mistakes = [unknown_key((key,), known, written.lines) for key in unknown]
+    mistakes = [
+        unknown_key((key,), known, written.lines) for key in written.values if key not in known
+    ]
+    if mistakes:
         raise ConfigError(
             f"recipe {reference}",
             "; ".join(first_mistakes(mistakes)),
@@ -152,7 +153,7 @@ def _mapping(
     value: Any, key_path: KeyPath, lines: Mapping[KeyPath, str], path: Path
 ) -> dict[str, Any]:
     if value is not None and not isinstance(value, dict):
-        keys = ".".join(str(key) for key in key_path)
+        keys = ".".join(map(str, key_path))
         raise ConfigError(
             f"recipe {path}",
             f"{line_prefix(lines, key_path)}{keys} is {brief(value)}",

@@ -132,14 +132,16 @@ def _stage_flow(stage: Stage) -> StageFlow:
         store = open_store()
         changes = [*changes_in_form(settings, stage.name), *overrides]
         config = settings_for(store, stage, name, recipe or None, changes)
-        references = {key: value for key, value in inputs.model_dump().items() if value}
+        chosen = {key: value for key, value in inputs.model_dump().items() if value}
         first, *later = preview.plan_stage(
-            store, name, stage, config, references, and_after, as_of or None
+            store, name, stage, config, chosen, and_after, as_of or None
         )
         state = run_planned(first, name)
         for step in later:
-            made = {key: "/".join(artifact_key) for key, artifact_key in step.inputs.items()}
-            SUBFLOWS[step.stage.name](name=name, settings=step.config, inputs=made, as_of=as_of)
+            references = {name: "/".join(key) for name, key in step.inputs.items()}
+            SUBFLOWS[step.stage.name](
+                name=name, settings=step.config, inputs=references, as_of=as_of
+            )
         return state
 
     changes, inputs = changes_model(stage.config_class), inputs_model(stage)

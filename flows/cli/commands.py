@@ -333,13 +333,13 @@ def contracts_diff(
     """Show what changed between two contracts. The exit status is 1 if it breaks readers."""
     from data_contracts.compatibility import changes, find
 
-    found = changes(find(old), find(new))
+    differences = changes(find(old), find(new))
     rows = []
-    for change in found:
+    for change in differences:
         row = {"where": change.where, "what": change.what, "breaking": change.breaking}
         rows.append(row)
     tables.rows(rows, json_, empty="no difference")
-    if any(change.breaking for change in found):
+    if any(change.breaking for change in differences):
         raise typer.Exit(1)
 
 

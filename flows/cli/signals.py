@@ -127,7 +127,7 @@ def _watch(reading: int, request: StopRequest) -> None:
 
 def _next_ending_signal(reading: int) -> int | None:
     """The next signal that ends the process; None once the other end of the pipe is closed."""
-    endings = {int(number) for number in _previous_handlers}
+    endings = set(map(int, _previous_handlers))
     while True:
         received = os.read(reading, 1)
         if not received:

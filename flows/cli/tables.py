@@ -104,7 +104,7 @@ def _table() -> Table:
 def steps(planned: Sequence[PlannedStage], run: str | None, json_: bool) -> None:
     """Print what would run, and why."""
     if json_:
-        as_json([_planned_row(step) for step in planned])
+        as_json(list(map(_planned_row, planned)))
         return
     table = _table()
     for column in ("stage", "", "why"):
@@ -143,7 +143,7 @@ def keys(stage: Stage, json_: bool) -> None:
                 "stage": stage.name,
                 "produces": stage.produces,
                 "inputs": inputs,
-                "settings": [asdict(setting) for setting in settings],
+                "settings": list(map(asdict, settings)),
             }
         )
         return
@@ -185,8 +185,8 @@ def _settings(
 
 def _definition(definitions: Mapping[str, Any], reference: str) -> Mapping[str, Any]:
     """The definition of "#/$defs/NAME"; empty if there is none."""
-    found: Mapping[str, Any] = definitions.get(reference.rpartition("/")[2], {})
-    return found
+    definition: Mapping[str, Any] = definitions.get(reference.rpartition("/")[2], {})
+    return definition
 
 
 def run(store: Store, name: str, json_: bool) -> None:
@@ -201,7 +201,7 @@ def run(store: Store, name: str, json_: bool) -> None:
                 "recipe": recipe,
                 "changes": changes,
                 "settings": followed.settings if followed else {},
-                "artifacts": [_output_row(output) for output in _outputs(store, name)],
+                "artifacts": list(map(_output_row, _outputs(store, name))),
             }
         )
         return
@@ -217,7 +217,7 @@ def refs(store: Store, name: str, json_: bool) -> None:
     """Print what a run has: `groundup ls RUN`."""
     outputs = _outputs(store, name)
     if json_:
-        as_json([_output_row(output) for output in outputs])
+        as_json(list(map(_output_row, outputs)))
         return
     table = []
     for output in outputs:

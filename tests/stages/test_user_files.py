@@ -24,7 +24,7 @@ def test_a_row_that_gives_a_key_twice_is_refused_and_the_others_are_read(
         (3, {"prompt": "last"}),
     ]
     number, start, problem = rows[1]
-    assert (number, start) == (2, line)
+    assert (number, start.strip()) == (2, line)
     assert problem
     assert problem.startswith("ambiguous: the key ")
     assert problem.endswith(" is given twice")
