@@ -1,7 +1,9 @@
-"""Settings that were renamed or grouped: their old keys stay readable, and the keys that enter an artifact's id never change.
+"""Settings that were renamed or grouped.
 
-A class of settings lists them in `RENAMED`, as old path → path now, both relative to the class: {"batch_rows": "batch_size"}. The old
-path is what enters the id, so a renamed setting makes no artifact stale.
+Their old keys stay readable, and the keys that enter an artifact's id never change. A class of
+settings lists them in `RENAMED`, as old path → new path, both relative to the class:
+{"batch_rows": "batch_size"}. The old path is what enters the id, so a renamed setting makes no
+artifact stale.
 """
 
 from __future__ import annotations
@@ -16,43 +18,53 @@ class RenamedSettingWarning(UserWarning):
 
 
 def with_new_names(renamed: Mapping[str, str], values: Any) -> Any:
-    """Plain values of settings in which old keys are moved to where they belong now.
+    """Move values from old keys to the new ones. Each move gives a RenamedSettingWarning.
 
     Args:
-        renamed: Old path → path now.
-        values: What was given; anything but a mapping is returned as it is.
+        renamed: Old path → new path.
+        values: Plain values of settings. Anything but a mapping is returned as it is.
 
     Raises:
-        ValueError: If a setting is given under both of its names.
+        ValueError: A setting is given under both of its names.
     """
     if not isinstance(values, Mapping):
         return values
-    found = dict(values)
+    moved = dict(values)
     for old, new in renamed.items():
-        if not _has(found, old):
+        if not _has(moved, old):
             continue
-        if _has(found, new):
+        if _has(moved, new):
             raise ValueError(f"{old} is now called {new}: give one of them")
-        _put(found, new, _take(found, old))
+        _put(moved, new, _take(moved, old))
         warnings.warn(
             f"setting {old} is now called {new}; the old name is read until the next minor version",
             RenamedSettingWarning,
             2,
         )
-    return found
+    return moved
 
 
 def with_frozen_keys(renamed: Mapping[str, str], values: dict[str, Any]) -> dict[str, Any]:
-    """Plain values of settings under the keys that enter an artifact's id."""
-    found = dict(values)
+    """Move values from new keys to the old ones, which enter an artifact's id.
+
+    Args:
+        renamed: Old path → new path.
+        values: Plain values of settings.
+    """
+    moved = dict(values)
     for old, new in renamed.items():
-        if _has(found, new):
-            _put(found, old, _take(found, new))
-    return found
+        if _has(moved, new):
+            _put(moved, old, _take(moved, new))
+    return moved
 
 
 def name_now(renamed: Mapping[str, str], path: str) -> str:
-    """The path of a setting today, for a path that may begin with a frozen key."""
+    """Return the new path of a setting.
+
+    Args:
+        renamed: Old path → new path.
+        path: A path that may begin with an old one.
+    """
     for old, new in renamed.items():
         if path == old or path.startswith(f"{old}."):
             return new + path.removeprefix(old)
@@ -68,7 +80,7 @@ def _has(values: Mapping[str, Any], path: str) -> bool:
 
 
 def _take(values: dict[str, Any], path: str) -> Any:
-    """Remove a value, and the groups that are empty without it."""
+    """Remove and return a value, and remove the groups that are empty without it."""
     key, _, rest = path.partition(".")
     if not rest:
         return values.pop(key)

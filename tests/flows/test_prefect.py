@@ -1,4 +1,4 @@
-"""The house as its users see it: a real Prefect server and worker, a real browser, and the recipe `smoke`."""
+"""The whole system as users see it: a real Prefect server and worker, a real browser, and smoke."""
 
 from __future__ import annotations
 
@@ -83,9 +83,19 @@ def test_a_person_builds_a_model_from_the_form(groundup, browser_page, tmp_path)
     browser_page.screenshot(path=tmp_path / "run.png")
     assert _kinds(groundup, run["id"]) >= {"progress", "image", "markdown"}
     assert "0.75" in groundup.run("show", "mine/unique_documents", "--json").stdout
-    groundup.run(
-        "chat", "mine", "--prompt", "What does os.path.join do?"
-    )  # a model this small may say nothing, but it loads and ends
+    # A model this small may say nothing, but it loads and ends.
+    groundup.run("chat", "mine", "--prompt", "What does os.path.join do?")
+
+
+def test_the_recipe_of_a_run_is_on_its_page_and_kept_with_it(built):
+    (found,) = built.api("/artifacts/latest/filter", artifacts={"key": {"any_": ["recipe"]}})
+    page = built.api(f"/artifacts/{found['latest_id']}")["data"]
+    kept = json.loads(built.run("show", "demo", "--json").stdout)["settings"]
+    assert set(kept) == set(stages.NAMES)
+    for stage, settings in kept.items():
+        assert stage in page
+        assert all(f'"{key}"' in page for key in settings)
+    assert kept["dedup"]["heldout_share"] == 0.15, "of the recipe"
 
 
 def test_a_run_page_draws_lineage_and_pictures(built, browser_page):
@@ -151,19 +161,29 @@ def test_an_evaluation_carries_the_date_it_was_scheduled_for_and_two_dates_give_
 
 
 READING = (
-    ("ls",), ("ls", "demo"), ("show", "demo/tokenizer"), ("path", "demo/gguf_model"), ("verify", "demo/dpo_checkpoint"),
-    ("lineage", "demo/gguf_model"), ("stage", "clean", "--keys"), ("stage", "dedup", "--name", "demo", "--preview"),
-    ("run", "--name", "demo", "--preview"), ("contracts", "check"), ("contracts", "diff", "scores@1.0.0", "scores@1.0.0"),
-)  # fmt: skip
+    "ls",
+    "ls demo",
+    "show demo",
+    "show demo/tokenizer",
+    "path demo/gguf_model",
+    "verify demo/dpo_checkpoint",
+    "lineage demo/gguf_model",
+    "stage clean --keys",
+    "stage dedup --name demo --preview",
+    "run --name demo --preview",
+    "contracts check",
+    "contracts diff scores@1.0.0 scores@1.0.0",
+)
 
 
-@pytest.mark.parametrize("command", READING, ids=" ".join)
+@pytest.mark.parametrize("command", READING)
 def test_every_reading_command_speaks_to_people_and_to_programs(built, command):
-    assert built.run(*command).stdout.strip()
-    json.loads(built.run(*command, "--json").stdout)
+    words = command.split()
+    assert built.run(*words).stdout.strip()
+    json.loads(built.run(*words, "--json").stdout)
 
 
-def test_a_name_remembers_its_recipe_and_what_was_changed(built):
+def test_a_run_remembers_its_recipe_and_what_was_changed(built):
     built.run("run", "--name", "demo", "--recipe", "smoke", "--set", "export_gguf.new_tokens=4")
     again = built.run("run", "--name", "demo").stdout
     assert "as last time: --recipe smoke --set export_gguf.new_tokens=4" in again
@@ -197,26 +217,17 @@ ENDLESS = {"training": {"duration": 100_000}, "compute": {"checkpoint_every": 5}
 
 
 def test_a_run_that_is_stopped_or_killed_goes_on_where_it_was(built):
-    changes = [
-        f"pretrain.{group}.{key}={value}"
-        for group, values in ENDLESS.items()
-        for key, value in values.items()
-    ]
-    command = [
-        "run",
-        "--recipe",
-        "smoke",
-        "--name",
-        "stopped",
-        *(part for text in changes for part in ("--set", text)),
-    ]
+    command = ["run", "--recipe", "smoke", "--name", "stopped"]
+    for group, values in ENDLESS.items():
+        for key, value in values.items():
+            command += ["--set", f"pretrain.{group}.{key}={value}"]
     with built.started(*command) as run:
-        _wait_for_a_safe_point(built)
+        _wait_for_a_resume_checkpoint(built)
         run.send_signal(signal.SIGINT)
-        told = run.communicate(timeout=60)[0]
+        output = run.communicate(timeout=60)[0]
     assert run.returncode == 130
-    assert "pretrain: training was stopped after step" in told
-    assert told.endswith("interrupted; run the same command again to go on\n")
+    assert "pretrain: training was stopped after step" in output
+    assert output.endswith("interrupted; run the same command again to go on\n")
     runs = built.api(
         "/flow_runs/filter", flow_runs={"name": {"any_": ["stopped", "stopped pretrain"]}}
     )
@@ -232,7 +243,7 @@ def test_a_run_that_is_stopped_or_killed_goes_on_where_it_was(built):
 
 def test_a_run_that_a_person_cancels_in_the_ui_is_cancelled(built):
     inputs = {output: f"demo/{output}" for output in ("token_shards", "tokenizer")}
-    before = _safe_points(built)
+    before = _resume_folders(built)
     run = _start(
         built,
         "pretrain",
@@ -241,15 +252,15 @@ def test_a_run_that_a_person_cancels_in_the_ui_is_cancelled(built):
         settings=ENDLESS | {"seed": 8},
         inputs=inputs,
     )
-    _wait_for_a_safe_point(built, besides=before)
+    _wait_for_a_resume_checkpoint(built, besides=before)
     built.api(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING"})
     deadline = time.monotonic() + 60
-    while (
-        state := built.api(f"/flow_runs/{run}")["state_type"]
-    ) != "CANCELLED":  # CRASHED until the worker has seen it end
-        assert state != "FAILED", "that would be a fault of the code"
+    state = ""
+    while state != "CANCELLED":  # CRASHED until the worker has seen it end
         assert time.monotonic() < deadline, f"it is {state}"
         time.sleep(0.5)
+        state = built.api(f"/flow_runs/{run}")["state_type"]
+        assert state != "FAILED", "that would be a fault of the code"
 
 
 def _start(groundup, deployment, **parameters):
@@ -260,13 +271,13 @@ def _start(groundup, deployment, **parameters):
     )["id"]
 
 
-def _safe_points(groundup):
+def _resume_folders(groundup):
     return set(groundup.home.glob("store/drafts/checkpoint-*/scratch/safe_points"))
 
 
-def _wait_for_a_safe_point(groundup, besides=frozenset()):
+def _wait_for_a_resume_checkpoint(groundup, besides=frozenset()):
     deadline = time.monotonic() + 300
-    while not any(list(place.glob("step-*")) for place in _safe_points(groundup) - besides):
+    while not any(list(folder.glob("step-*")) for folder in _resume_folders(groundup) - besides):
         assert time.monotonic() < deadline, "no training has begun"
         time.sleep(0.1)
 
@@ -307,7 +318,7 @@ def _ids(groundup):
 
 
 def _last_change(groundup):
-    """The rerun above may have left another vocabulary behind; the same settings again are what is up to date."""
+    """The vocabulary that a rerun above may have left; with the same settings all is up to date."""
     size = json.loads(groundup.run("show", "demo/tokenizer", "--json").stdout)["config"][
         "vocabulary_size"
     ]
