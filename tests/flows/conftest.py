@@ -224,15 +224,18 @@ def browser_page() -> Iterator[Any]:
         yield page
 
 
+def chromium() -> str | None:
+    """The path of Chromium or of a browser like it, if there is one."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = [path for path in map(shutil.which, names) if path]
+    return found[0] if found else None
+
+
 @contextmanager
 def chromium_page(*arguments: str) -> Iterator[Any]:
     """A page of a headless Chromium that gets `arguments`; skips the test where there is none."""
-    chromium = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
-    if chromium is None:
+    program = chromium()
+    if program is None:
         pytest.skip(
             "no Chromium on this machine: infra/install_test_programs.sh installs it with apt"
         )
@@ -247,7 +250,7 @@ def chromium_page(*arguments: str) -> Iterator[Any]:
     ]
     quiet += ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=[*quiet, *arguments])
+        browser = playwright.chromium.launch(executable_path=program, args=[*quiet, *arguments])
         page = browser.new_page(viewport={"width": 1400, "height": 1600}, ignore_https_errors=True)
         page.set_default_timeout(60_000)
         yield page
