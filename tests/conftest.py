@@ -73,6 +73,19 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture
+def reads_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `crawl` read files here. The process that does it elsewhere takes half a second to start.
+
+    That process is the subject of tests/security/test_source_files.py.
+    """
+
+    def rows_here(read: Callable[..., Iterator[Any]], *arguments: Any, **_: Any) -> Iterator[Any]:
+        yield from read(*arguments)
+
+    monkeypatch.setattr("stages.crawl.files_source.rows_apart", rows_here)
+
+
+@pytest.fixture
 def store(tmp_path: Path) -> Store:
     return Store(tmp_path / "store")
 
