@@ -234,7 +234,7 @@ def test_a_run_that_is_stopped_or_killed_goes_on_where_it_was(built):
     with built.started(*command) as run:
         _wait_for_a_resume_checkpoint(built)
         run.send_signal(signal.SIGINT)
-        output = run.communicate(timeout=60)[0]
+        output = run.communicate(timeout=300)[0]
     assert run.returncode == 130
     assert "pretrain: training was stopped after step" in output
     assert output.endswith("interrupted; run the same command again to go on\n")
@@ -264,7 +264,7 @@ def test_a_run_that_a_person_cancels_in_the_ui_is_cancelled(built):
     )
     _wait_for_a_resume_checkpoint(built, besides=before)
     built.api(f"/flow_runs/{run}/set_state", state={"type": "CANCELLING"})
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     state = ""
     while state != "CANCELLED":  # CRASHED until the worker has seen it end
         assert time.monotonic() < deadline, f"it is {state}"

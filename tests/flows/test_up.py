@@ -204,7 +204,7 @@ def test_a_new_server_has_a_new_secret_and_no_worker_of_the_last(
     processes.spawn(at, "server", ["timeit", "-n1", "-r1", "pass"])
     processes.spawn(at, "worker", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
     worker = processes.alive(at, "worker")
-    psutil.Process(processes.record_of(at, "server")["pid"]).wait(60)
+    psutil.Process(processes.record_of(at, "server")["pid"]).wait(300)
     asked: dict[str, str] = {}
 
     def spawn(at: Home, process: str, command: list[str], handed_over: list[int], **_: Any) -> None:
@@ -292,5 +292,5 @@ def test_the_log_of_a_server_has_what_the_terminal_of_a_run_leaves_out(at: Home)
             "import os; print(os.environ.get('PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL'))",
         ],
     )
-    psutil.Process(processes.record_of(at, "server")["pid"]).wait(60)
+    psutil.Process(processes.record_of(at, "server")["pid"]).wait(300)
     assert at.log("server").read_text().startswith("None\n")

@@ -44,7 +44,7 @@ USES = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("use", USES)
 def test_a_pattern_that_never_ends_is_one_error_that_names_file_and_pattern(soon, use):
     with pytest.raises(InputError) as error, patterns.bounded("a/task.yaml"):
@@ -141,7 +141,7 @@ def evaluate(publish, run, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_task_file_whose_pattern_never_ends_costs_its_own_score(folder, evaluate, soon):
     (folder / "rows.jsonl").write_text('{"question": "one?", "answer": "' + TEXT + '"}\n')
     metric = {

@@ -131,7 +131,7 @@ def _sign_in(groundup: Groundup, page: Any) -> str:
 
 
 def _wait_until(happened: Callable[[], bool], page: Any) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not happened():
         assert time.monotonic() < deadline
         page.wait_for_timeout(50)  # lets the browser's events in
