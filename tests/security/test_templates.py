@@ -373,7 +373,7 @@ def test_a_question_that_is_no_text_is_one_error_however_it_comes(exported, ques
         )
         said = ended.stderr.decode()
         assert ended.returncode == 2, said
-        assert f"{where}: holds bytes that are no UTF-8" in said
+        assert f"{where}: holds bytes that are not UTF-8" in said
         assert "Traceback" not in said
 
 
