@@ -223,14 +223,18 @@ def test_a_stage_takes_settings_and_inputs_from_its_form(built):
     assert manifest["inputs"]["clean_documents"]["id"] == _ids(built)["clean_documents"]
 
 
-ENDLESS = {"training": {"duration": 100_000}, "compute": {"checkpoint_every": 5}}
+# A training of this length would compile its blocks first, which takes longer than all else here.
+ENDLESS = {
+    "training": {"duration": 100_000},
+    "compute": {"checkpoint_every": 5, "compile": "off"},
+}
 
 
 def test_a_run_that_is_stopped_or_killed_goes_on_where_it_was(built):
     command = ["run", "--recipe", "smoke", "--name", "stopped"]
     for group, values in ENDLESS.items():
         for key, value in values.items():
-            command += ["--set", f"pretrain.{group}.{key}={value}"]
+            command += ["--set", f"pretrain.{group}.{key}={json.dumps(value)}"]
     with built.started(*command) as run:
         _wait_for_a_resume_checkpoint(built)
         run.send_signal(signal.SIGINT)
@@ -286,7 +290,7 @@ def _resume_folders(groundup):
 
 
 def _wait_for_a_resume_checkpoint(groundup, besides=frozenset()):
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     while not any(list(folder.glob("step-*")) for folder in _resume_folders(groundup) - besides):
         assert time.monotonic() < deadline, "no training has begun"
         time.sleep(0.1)

@@ -200,8 +200,7 @@ PARENT = f"""
 import sys
 from stages.chat_templates import ChatTemplate, Limits
 limits = Limits(seconds=10_000)  # nothing else ends the child while the test waits
-ChatTemplate("x", "x", limits=limits).render([{ASKED!r}])
-print("rendered", flush=True)
+print(ChatTemplate("x", "x", limits=limits).render([{ASKED!r}]), flush=True)
 ChatTemplate({LOOP!r}, "x", limits=limits).render([{ASKED!r}])
 """
 
