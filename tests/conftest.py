@@ -51,7 +51,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out files of slow tests alone where those do not run: what they import takes seconds."""
+    """Leave out files of slow tests where those do not run: their imports take seconds."""
     if "not slow" not in config.option.markexpr or collection_path.suffix != ".py":
         return None
     return True if SLOW_FILE.search(collection_path.read_text("utf-8")) else None

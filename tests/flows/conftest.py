@@ -35,7 +35,7 @@ class Groundup:
     def __init__(
         self, home: Path, port: int, folder: Path = REPOSITORY, makes_database: bool = False
     ):
-        """makes_database: Prefect's database is not given to the home: the first server makes it."""
+        """makes_database: The home gets no database of Prefect, so that its server makes one."""
         self.home, self.port, self.folder = home, port, folder
         self._makes_database = makes_database
         self.url = f"http://127.0.0.1:{port}"
