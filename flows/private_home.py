@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from data_contracts import ConfigError, GroundupError
+from data_contracts.store.address import cache_base
 from flows import known_homes
 from flows.home import Home
 
@@ -109,9 +110,6 @@ def _folders_elsewhere(at: Home) -> dict[Path, str]:
     """
     store = _local_store(at)
     if store is None:
-        # Imports Arrow and fsspec, which only a store behind a URL needs.
-        from data_contracts.store.remote import cache_base
-
         folder, advice = cache_base(), ""
     elif os.environ.get(GROUP):
         return {}

@@ -206,7 +206,7 @@ def test_all_that_a_command_makes_is_closed_to_others_from_the_start(
 @pytest.mark.slow
 def test_up_closes_an_open_home_says_so_and_its_server_keeps_it_closed(open_home: Home) -> None:
     (open_home.path / "prefect" / "prefect.db").unlink()
-    groundup = Groundup(open_home.path, free_port())
+    groundup = Groundup(open_home.path, free_port(), makes_database=True)
     try:
         done = groundup.run("up")
         assert "was open to other users of this machine" in done.stderr
