@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from data_contracts.checkpoint_config import CheckpointConfig
 from data_contracts.checkpoint_shapes import checkpoint_shapes
 from data_contracts.files import is_file, is_plain, listing, matches
 from data_contracts.json_files import read_json
@@ -22,7 +23,7 @@ from data_contracts.tokenizer_files import LLAMA3_SPLIT
 if TYPE_CHECKING:
     from data_contracts.contract import Contract
 
-__all__ = ["LLAMA3_SPLIT", "RULES", "checkpoint_shapes", "problems", "weights_problems"]
+__all__ = ["LLAMA3_SPLIT", "RULES", "problems", "weights_problems"]
 
 # The data types that the tensors of a checkpoint may have.
 WEIGHTS = ("F64", "F32", "F16", "BF16")
@@ -157,7 +158,7 @@ def checkpoint_tensors_follow_config(folder: Path) -> list[str]:
         file_of |= dict.fromkeys(in_file, path.name)
     if found:
         return found
-    wanted = checkpoint_shapes(read_json(folder / "config.json"))
+    wanted = checkpoint_shapes(CheckpointConfig.read(folder))
     return _shape_problems(shapes, wanted) + _index_problems(folder, file_of)
 
 
@@ -198,7 +199,10 @@ def weights_problems(folder: Path) -> list[str]:
 
 def checkpoint_vocabulary_matches_tokenizer(folder: Path) -> list[str]:
     """Every token of the tokenizer has a row in the embedding of the model."""
-    size = read_json(folder / "config.json")["vocab_size"]
+    try:
+        size = CheckpointConfig.read(folder).vocab_size
+    except ValueError:
+        return []  # checkpoint_tensors_follow_config reports it
     vocabulary = _vocabulary(read_json(folder / "tokenizer.json"))
     if len(vocabulary) > size:
         return [f"the tokenizer has {len(vocabulary)} tokens, the model {size}"]

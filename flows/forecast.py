@@ -171,8 +171,7 @@ def _seconds_as_earlier(
         if is_training and earlier.config != step.identity.config:
             return None
         return seconds
-    model = step.config.model_dump(mode="json").get("model")
-    if earlier.settings.get("model") != model:
+    if earlier.config.get("model") != step.identity.config.get("model"):
         return None  # another size runs at another rate
     figures = earlier.facts.get("figures", {})
     rate, training_seconds = figures.get("gflops_per_second"), figures.get("training_seconds")
@@ -196,7 +195,7 @@ def _training_work(step: PlannedStage, planned: Sequence[PlannedStage]) -> Train
     return TrainingWork(
         model=model,
         steps=training.steps(model.context, rows_per_epoch=1),
-        step_tokens=float(training.batch_rows * model.context),
+        step_tokens=float(training.batch_size * model.context),
     )
 
 

@@ -16,6 +16,7 @@ from data_contracts import ConfigError, Identity, Store
 from data_contracts.store.artifact import Manifest
 from stages import Input, Stage
 from stages.config import StageConfig
+from stages.renamed_settings import stay_silent
 from stages.run import identity_of
 
 Status = Literal["up to date", "reuse", "build"]
@@ -156,11 +157,12 @@ def last_settings(store: Store, run: str, stage: Stage) -> dict[str, Any]:
     ref = store.refs.get(run, stage.output)
     if ref is None or ref.stage != stage.name:
         return {}
+    settings = stage.config_class.with_names_of_today(ref.settings, stay_silent)
     try:
-        config = stage.config_class.model_validate(ref.settings, extra="ignore")
+        config = stage.config_class.model_validate(settings, extra="ignore")
     except ValidationError:
         # A value is no longer allowed. It may still be changed; if not, whoever parses it says so.
-        return ref.settings
+        return settings
     return config.model_dump(mode="json")
 
 

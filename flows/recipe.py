@@ -33,6 +33,7 @@ from flows.recipe_layers import (
     replace_lines,
     unknown_key,
 )
+from stages import renamed_settings
 from stages.config import StageConfig
 
 STAGES_WITH_PROMPTS = ("evaluate", "export_gguf")  # they ask the model the recipe's prompts
@@ -203,11 +204,22 @@ def parse_change(text: str, stage: str | None = None) -> tuple[str, list[str], A
             "is not of the form stage.key=value",
             "write e.g. --set dedup.threshold=0.7",
         )
+    row = stages.stage(keys[0])
     try:
-        return stages.stage(keys[0]).name, keys[1:], recipe_file.parse(value)
+        return row.name, _present_keys(row, keys[1:]), recipe_file.parse(value)
     except recipe_file.NotPlainError as error:
         fix = "quote it, e.g. --set 'crawl.sources=[{kind: files}]'"
         raise ConfigError(f"--set {text}", f"the value {error.why}", fix) from None
+
+
+def _present_keys(stage: stages.Stage, keys: list[str]) -> list[str]:
+    """The keys of a setting, which may be given under an old name."""
+    old = ".".join(keys)
+    new = stage.config_class.name_today(old)
+    if new == old:
+        return keys
+    renamed_settings.warn(f"{stage.name}.{old}", f"{stage.name}.{new}")
+    return new.split(".")
 
 
 def latest_changes(changes: Iterable[str]) -> list[str]:

@@ -13,6 +13,7 @@ from data_contracts import ConfigError
 from data_contracts.foreign_text import brief
 from flows import recipe_file
 from flows.recipe_file import KeyPath, Written
+from stages import renamed_settings
 from stages.config import MAX_MISTAKES
 
 FOLDER = Path(__file__).parent / "recipes"
@@ -137,7 +138,11 @@ def _read_one(path: Path) -> Written:
     values, lines = written.values, written.lines
     values["stages"] = _mapping(values.get("stages"), ("stages",), lines, path)
     for name, settings in values["stages"].items():
-        values["stages"][name] = _mapping(settings, ("stages", name), lines, path)
+        checked = _mapping(settings, ("stages", name), lines, path)
+        if name in stages.NAMES:
+            config_class = stages.stage(name).config_class
+            checked = config_class.with_names_of_today(checked, renamed_settings.warn, f"{name}.")
+        values["stages"][name] = checked
     values["seconds"] = _seconds(values.get("seconds"), lines, path)
     prompts = values.get("prompts", [])
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):

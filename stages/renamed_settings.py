@@ -9,20 +9,33 @@ artifact stale.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
+
+OnOldName = Callable[[str, str], None]  # is called with the old path and the new one
 
 
 class RenamedSettingWarning(UserWarning):
     """A setting was given under its old name."""
 
 
-def with_new_names(renamed: Mapping[str, str], values: Any) -> Any:
-    """Move values from old keys to the new ones. Each move gives a RenamedSettingWarning.
+def warn(old: str, new: str) -> None:
+    """Warn that a setting was given under its old path."""
+    text = f"setting {old} is now called {new}; the old name is read until the next minor version"
+    warnings.warn(text, RenamedSettingWarning, 3)
+
+
+def stay_silent(old: str, new: str) -> None:
+    """Do nothing: nobody wrote these settings just now, such as those of an older artifact."""
+
+
+def with_new_names(renamed: Mapping[str, str], values: Any, on_old_name: OnOldName = warn) -> Any:
+    """Move values from old keys to the new ones.
 
     Args:
         renamed: Old path → new path.
         values: Plain values of settings. Anything but a mapping is returned as it is.
+        on_old_name: Called with the old and the new path of each value that is moved.
 
     Raises:
         ValueError: A setting is given under both of its names.
@@ -36,11 +49,7 @@ def with_new_names(renamed: Mapping[str, str], values: Any) -> Any:
         if _has(moved, new):
             raise ValueError(f"{old} is now called {new}: give one of them")
         _put(moved, new, _take(moved, old))
-        warnings.warn(
-            f"setting {old} is now called {new}; the old name is read until the next minor version",
-            RenamedSettingWarning,
-            2,
-        )
+        on_old_name(old, new)
     return moved
 
 

@@ -60,6 +60,16 @@ source_modules =
 forbidden_modules =
     torch
     transformers
+
+[importlinter:contract:text]
+name = what words and sentences are depends on no stage
+type = forbidden
+source_modules =
+    stages.text
+forbidden_modules =
+{all_stages}
+    torch
+    transformers
 """
 
 

@@ -16,7 +16,7 @@ import stages
 from data_contracts import ConfigError
 from data_contracts.credentials import masked
 from flows import private_home, recipe
-from flows.cli import artifact_commands, completion, console, failures, tables
+from flows.cli import artifact_commands, completion, console, failures, renamed_notes, tables
 from flows.cli.console import errors, headline, out
 from flows.cli.options import (
     ArtifactArgument,
@@ -361,6 +361,7 @@ def main() -> None:
     os.environ["PYTHONSAFEPATH"] = "1"
     _share_cores()
     private_home.keep_private()
+    renamed_notes.show_on_console()
     if completion.ASKED in os.environ:
         completion.answer_shells()
     as_json = "--json" in sys.argv[1:]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Any
 
 from stages.clean.characters import repaired
 from stages.clean.config import CleanConfig
 from stages.clean.decoding import decode
 from stages.clean.html import extract
-from stages.clean.language import UNDETERMINED, identify
+from stages.clean.language import identify
 from stages.clean.lines import kept_lines
+from stages.clean.page import CleanedPage, RawPage
 from stages.clean.redaction import redact
 from stages.clean.refusal import Rejection
 from stages.clean.rules import failing_language, first_failing
@@ -25,84 +24,53 @@ TEXT = ("text/plain", "text/markdown", "text/x-markdown", "text/x-rst")
 MAX_TITLE_CHARS = 1000
 
 _HEADING = re.compile(r"^#\s+(\S[^\r\n]*)", re.MULTILINE)
-_SIGNALS = [name for name in measure("one two", ()) if name != "words"]
-
-Row = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class RawPage:
-    """The part of a raw document that cleaning needs."""
-
-    body: bytes
-    media_type: str
-    charset: str | None
-
-
-def cleaned(page: RawPage, config: CleanConfig, model_path: str) -> Row:
+def cleaned(raw: RawPage, config: CleanConfig, model_path: str) -> CleanedPage:
     """Cleans one page.
 
     Args:
-        page: The page as it was fetched.
+        raw: The page as it was fetched.
         config: The settings of the stage.
         model_path: Path of the fastText model that identifies languages.
-
-    Returns:
-        The columns that clean produces. A rejected document also has `reason` and `detail`.
     """
-    row = blank()
+    page = CleanedPage()
     try:
-        _clean_into(row, page, config, model_path)
+        _clean_into(page, raw, config, model_path)
     except Rejection as rejection:
-        row["reason"] = rejection.reason
-        row["detail"] = rejection.detail
-        row["text"] = rejection.text or row["text"]
-        is_measured = bool(row["words"])
-        if row["text"] and not is_measured:
+        page.reason = rejection.reason
+        page.detail = rejection.detail
+        page.text = rejection.text or page.text
+        if page.text and not page.words:
             # A document that was rejected half-way has its signals, too.
-            _redact_and_measure(row, row["text"], config)
-    return row
+            _redact_and_measure(page, page.text, config)
+    return page
 
 
-def _clean_into(row: Row, page: RawPage, config: CleanConfig, model_path: str) -> None:
-    text, title = _text_and_title(page, config)
-    row["title"], row["redactions"] = _cleaned_title(title, config)
+def _clean_into(page: CleanedPage, raw: RawPage, config: CleanConfig, model_path: str) -> None:
+    text, title = _text_and_title(raw, config)
+    page.title, page.redactions = _cleaned_title(title, config)
     text = repaired(text, config.normal_form, config.normalise_addresses)
-    row["text"] = text
+    page.text = text
     if not text.strip():
-        raise Rejection("empty", f"no text in {len(page.body)} bytes of {page.media_type}")
-    row["language"], row["language_confidence"] = identify(text, model_path)
-    failure = failing_language(row, config.language)
+        raise Rejection("empty", f"no text in {len(raw.body)} bytes of {raw.media_type}")
+    page.language, page.language_confidence = identify(text, model_path)
+    failure = failing_language(page.language, page.language_confidence, config.language)
     if failure:
         raise Rejection(*failure)
     if "c4" in config.rules:
-        text, row["removed_lines"] = kept_lines(text, config.c4)
-    _redact_and_measure(row, text, config)
-    failure = first_failing(row, config)
+        text, page.removed_lines = kept_lines(text, config.c4)
+    _redact_and_measure(page, text, config)
+    failure = first_failing(page.columns(), config)
     if failure:
-        raise Rejection(*failure, text=row["text"])
+        raise Rejection(*failure, text=page.text)
 
 
-def blank(**values: Any) -> Row:
-    """Returns the row of a document that could not be read, with `values` in it."""
-    columns = {
-        "title": None,
-        "text": "",
-        "language": UNDETERMINED,
-        "words": 0,
-        "removed_lines": 0,
-        "redactions": 0,
-        "language_confidence": None,
-    }
-    signals = dict.fromkeys(_SIGNALS)
-    return signals | columns | values
-
-
-def _redact_and_measure(row: Row, text: str, config: CleanConfig) -> None:
-    row["text"], found = redact(text, config.redact)
-    row["redactions"] += found  # added to those of the title
-    stop_words = config.gopher_quality.stop_words.get(row["language"])
-    row.update(measure(row["text"], stop_words))
+def _redact_and_measure(page: CleanedPage, text: str, config: CleanConfig) -> None:
+    page.text, found = redact(text, config.redact)
+    page.redactions += found  # added to those of the title
+    stop_words = config.gopher_quality.stop_words.get(page.language)
+    page.signals = measure(page.text, stop_words)
 
 
 def _cleaned_title(title: str | None, config: CleanConfig) -> tuple[str | None, int]:
@@ -115,17 +83,17 @@ def _cleaned_title(title: str | None, config: CleanConfig) -> tuple[str | None, 
     return redacted[:MAX_TITLE_CHARS] or None, found
 
 
-def _text_and_title(page: RawPage, config: CleanConfig) -> tuple[str, str | None]:
+def _text_and_title(raw: RawPage, config: CleanConfig) -> tuple[str, str | None]:
     """Text and title as the page has them, neither repaired nor redacted."""
-    if page.media_type in HTML:
-        html = decode(page.body, page.charset)
+    if raw.media_type in HTML:
+        html = decode(raw.body, raw.charset)
         return extract(html, precision=config.extractor == "precision")
-    if page.media_type in TEXT:
-        text = decode(page.body, page.charset)
-        is_markdown = "markdown" in page.media_type
+    if raw.media_type in TEXT:
+        text = decode(raw.body, raw.charset)
+        is_markdown = "markdown" in raw.media_type
         return text, _first_heading(text) if is_markdown else None
     supported = ", ".join(HTML + TEXT)
-    raise Rejection("unsupported_media_type", f"{page.media_type}; read are {supported}")
+    raise Rejection("unsupported_media_type", f"{raw.media_type}; read are {supported}")
 
 
 def _first_heading(markdown: str) -> str | None:

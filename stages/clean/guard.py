@@ -2,8 +2,8 @@
 
 A page that hangs or crashes its extractor loses only itself, not its shard. Run as
 `python -m stages.clean.guard FD PARENT`, this file is that process. It communicates over a socket
-pair: it receives the settings once, then a page at a time, and answers with a row each. It ends
-when the other side closes.
+pair: it receives the settings once, then a RawPage at a time, and answers each with a CleanedPage.
+It ends when the other side closes.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from multiprocessing.connection import Connection
 
 from data_contracts import ConfigError, GroundupError
 from stages.clean.config import CleanConfig
-from stages.clean.document import RawPage, Row, blank, cleaned
+from stages.clean.document import cleaned
 from stages.clean.language import load
+from stages.clean.page import CleanedPage, RawPage
 from stages.execution.child import end_with_parent
 
 START_SECONDS = 120  # for the imports and the language model, on a busy machine
@@ -37,12 +38,11 @@ class CleaningProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._connection: Connection
 
-    def clean(self, page: RawPage) -> Row:
+    def clean(self, raw: RawPage) -> CleanedPage:
         """Cleans one page.
 
         Returns:
-            The row of the page, with the reason `timeout` or `crashed` if the extractor hung or
-            died.
+            The cleaned page, rejected as `timeout` or `crashed` if the extractor hung or died.
 
         Raises:
             ConfigError: The language model cannot be read.
@@ -51,16 +51,16 @@ class CleaningProcess:
         if self._process is None:
             self._start()
         try:
-            self._connection.send(page)
+            self._connection.send(raw)
             if self._connection.poll(self.config.max_seconds):
-                row: Row = self._connection.recv()
-                return row
+                page: CleanedPage = self._connection.recv()
+                return page
         except (EOFError, ConnectionError):
-            return self._row_of_crash(page)
+            return self._crashed(raw)
         self.stop()
         seconds = f"{self.config.max_seconds:g} seconds"
-        detail = f"cleaning took more than {seconds} for {len(page.body)} bytes"
-        return blank(reason="timeout", detail=detail)
+        detail = f"cleaning took more than {seconds} for {len(raw.body)} bytes"
+        return CleanedPage(reason="timeout", detail=detail)
 
     def stop(self) -> None:
         """Kills the process if it runs."""
@@ -103,19 +103,19 @@ class CleaningProcess:
             f"name another file, or leave it out and install its package again: {reinstall}",
         )
 
-    def _row_of_crash(self, page: RawPage) -> Row:
+    def _crashed(self, raw: RawPage) -> CleanedPage:
         assert self._process is not None
         code = self._process.wait()
         self._connection.close()
         self._process = None
         if code in (-signal.SIGKILL, -signal.SIGTERM):
             raise GroundupError(
-                f"cleaning process at a page of {len(page.body)} bytes",
+                f"cleaning process at a page of {len(raw.body)} bytes",
                 f"signal {-code} killed it, usually because memory ran out",
                 "run again with fewer clean.workers or more memory; nothing was published",
             )
-        detail = f"the extractor died with exit status {code} of {len(page.body)} bytes"
-        return blank(reason="crashed", detail=detail)
+        detail = f"the extractor died with exit status {code} of {len(raw.body)} bytes"
+        return CleanedPage(reason="crashed", detail=detail)
 
 
 _shared: list[CleaningProcess] = []
@@ -143,7 +143,7 @@ def stop_shared_process() -> None:
 
 
 def _serve(connection: Connection) -> None:
-    """Answers pages with rows until the other side closes.
+    """Answers raw pages with cleaned ones until the other side closes.
 
     The first answer says what is wrong with the language model, or is "". If the other side was
     killed while a page hangs, an alarm ends this process.
@@ -157,14 +157,14 @@ def _serve(connection: Connection) -> None:
     connection.send("")
     while True:
         try:
-            page = connection.recv()
+            raw: RawPage = connection.recv()
         except EOFError:
             return
         signal.setitimer(signal.ITIMER_REAL, 2 * config.max_seconds)
-        row = cleaned(page, config, model_path)
+        page = cleaned(raw, config, model_path)
         signal.setitimer(signal.ITIMER_REAL, 0)
         with suppress(ConnectionError):
-            connection.send(row)
+            connection.send(page)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 
 import fasttext
+
+from stages.text.scripts import letters_only
 
 UNDETERMINED = "und"  # the code of ISO 639-2
 
 # Characters taken from the beginning, the middle and the end of a text. They are enough to decide,
 # and the cost stays bounded.
 _SAMPLE_CHARS = 800
-_NO_LETTERS = re.compile(r"[\W\d_]+")
 
 
 def identify(text: str, model_path: str) -> tuple[str, float | None]:
@@ -21,7 +21,7 @@ def identify(text: str, model_path: str) -> tuple[str, float | None]:
     Returns:
         The ISO 639 code and the model's probability; `und` and None for a text without letters.
     """
-    sample = _NO_LETTERS.sub(" ", _sample(text)).strip()
+    sample = letters_only(_sample(text))
     if not sample:
         return UNDETERMINED, None
     # fastText's predict fails on a plain string under numpy 2, so it gets a list.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from stages.clean.config import C4
 from stages.clean.refusal import Rejection
-from stages.clean.signals import TERMINAL, words_of
+from stages.text.sentences import ELLIPSES, TERMINAL
+from stages.text.words import Words, words
 
 _BOILERPLATE = (
     "javascript",
@@ -15,7 +16,6 @@ _BOILERPLATE = (
     "use of cookies",
     "use cookies",
 )
-_ELLIPSES = ("...", "…")
 
 
 def kept_lines(text: str, c4: C4) -> tuple[str, int]:
@@ -46,13 +46,13 @@ def _keeps(line: str, c4: C4) -> bool:
         return True
     if c4.terminal_punctuation and not _ends_a_sentence(line):
         return False
-    if c4.min_words_per_line and len(words_of(line)) < c4.min_words_per_line:
+    if c4.min_words_per_line and len(words(line, Words.BY_SCRIPT)) < c4.min_words_per_line:
         return False
     return not (c4.javascript_lines and _is_boilerplate(line))
 
 
 def _ends_a_sentence(line: str) -> bool:
-    return line.endswith(TERMINAL) and not line.endswith(_ELLIPSES)
+    return line.endswith(TERMINAL) and not line.endswith(ELLIPSES)
 
 
 def _is_boilerplate(line: str) -> bool:

@@ -106,7 +106,8 @@ def first_failing(signals: Mapping[str, Any], config: CleanConfig) -> tuple[str,
     Returns:
         The reason and its detail, or None if the document is kept.
     """
-    failure = failing_language(signals, config.language)
+    language, confidence = signals["language"], signals["language_confidence"]
+    failure = failing_language(language, confidence, config.language)
     if failure:
         return failure
     for name, rules in RULES.items():
@@ -124,11 +125,9 @@ def first_failing(signals: Mapping[str, Any], config: CleanConfig) -> tuple[str,
 
 
 def failing_language(
-    signals: Mapping[str, Any], settings: LanguageSettings
+    language: str, confidence: float | None, settings: LanguageSettings
 ) -> tuple[str, str] | None:
     """Like `first_failing`, for the language alone, which is known before the other signals."""
-    language = signals["language"]
-    confidence = signals["language_confidence"]
     if settings.keep and language not in settings.keep:
         probability = f"probability {_formatted(confidence)}"
         detail = f"language {language} ({probability}), kept: {', '.join(settings.keep)}"

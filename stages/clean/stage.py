@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from data_contracts import Artifact, Draft, InputError
 from stages.clean.config import CleanConfig
-from stages.clean.document import RawPage, Row
 from stages.clean.guard import shared_process, stop_shared_process
+from stages.clean.page import CleanedPage, RawPage
 from stages.execution.shards import map_shards
 from stages.report import Facts, Report
 
@@ -58,22 +58,22 @@ class CleanCounts:
     def empty(cls) -> CleanCounts:
         return cls(0, Counter(), Counter(), Counter(), [])
 
-    def count(self, row: Row) -> None:
+    def count(self, page: CleanedPage) -> None:
         """Counts one document that was kept or rejected."""
         self.totals["documents"] += 1
-        if "reason" in row:
-            self.rejected[row["reason"]] += 1
+        if page.reason:
+            self.rejected[page.reason] += 1
             return
         self.totals.update(
             kept=1,
-            words=row["words"],
-            text_bytes=len(row["text"].encode()),
-            redactions=row["redactions"],
-            removed_lines=row["removed_lines"],
+            words=page.words,
+            text_bytes=len(page.text.encode()),
+            redactions=page.redactions,
+            removed_lines=page.removed_lines,
         )
-        self.languages[row["language"]] += 1
+        self.languages[page.language] += 1
         if len(self.samples) < MAX_SAMPLES:
-            self.samples.append({"title": row["title"], "text": row["text"][:300]})
+            self.samples.append({"title": page.title, "text": page.text[:300]})
 
     def add(self, other: CleanCounts) -> None:
         self.bytes_in += other.bytes_in
@@ -135,17 +135,18 @@ def _clean_shard(config: CleanConfig, model_path: str, out: Draft, shard: PageSh
         out.writer("rejects", shard.number) as rejects,
     ):
         for raw in _rows(shard):
-            row = process.clean(RawPage(raw["body"], raw["media_type"], raw["charset"]))
+            page = process.clean(RawPage(raw["body"], raw["media_type"], raw["charset"]))
+            row = page.columns()
             for name in _KEPT_COLUMNS:
                 row[name] = raw[name]
-            writer = rejects if "reason" in row else documents
+            writer = rejects if page.reason else documents
             writer.write([row])
             counts.bytes_in += len(raw["body"])
-            counts.count(row)
+            counts.count(page)
     return counts
 
 
-def _rows(shard: PageShard) -> Iterator[Row]:
+def _rows(shard: PageShard) -> Iterator[dict[str, Any]]:
     for batch in shard.batches:
         yield from batch.to_pylist()
 

@@ -10,6 +10,7 @@ from stages.collect_chats import prose, reference
 from stages.collect_chats.config import CollectChatsConfig
 from stages.collect_chats.questions import Questions
 from stages.collect_chats.reference import ApiEntry
+from stages.text.sentences import Breaks, sentences
 
 MIN_TITLE_CHARS = 2
 MAX_TITLE_CHARS = 120
@@ -96,7 +97,7 @@ def _lookup_chats(
     """Which function of MODULE does this? → its name."""
     if not entry.module:
         return
-    first_sentence = prose.with_end_mark(prose.sentences(description)[0])
+    first_sentence = prose.with_end_mark(sentences(description, Breaks.PROSE)[0])
     question = questions.fill("lookup", module=entry.module, description=first_sentence)
     answer = questions.fill("lookup_answer", name=entry.name)
     yield checked_chat("lookup", question, answer, config, min_chars=1)
@@ -180,7 +181,7 @@ def of_prose(
         answer = prose.whole_sentences(bodies[0], config.max_chars)
         yield checked_chat("prose", question, answer, config)
     for body in bodies:
-        first, *rest = prose.sentences(body)
+        first, *rest = sentences(body, Breaks.PROSE)
         if rest:
             question = questions.fill("prose_continue", text=first)
             answer = prose.whole_sentences(" ".join(rest), config.max_chars)

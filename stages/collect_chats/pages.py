@@ -13,6 +13,7 @@ from stages.collect_chats.questions import Questions
 from stages.config import any_found
 from stages.digests import seed_for
 from stages.documentation_server import is_documentation_server
+from stages.text.heldout import split_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ def chats_of_shard(
             for chat in chats_of_document(document, config, questions)
             if chat.kind in config.kinds
         ]
-        split = split_of(config, document["id"])
+        split = split_of(config.seed, config.heldout_share, document["id"])
         if any_found(config.always_train, document["url"]):
             split = "train"
         chats = _limited(found, config)
@@ -101,9 +102,3 @@ def _chats_of_api_page(
     elif ">>>" in document["text"]:
         detail = "only examples of the built-in documentation server are run"
         yield RejectedChat("doctest", page.name, "foreign_examples", detail)
-
-
-def split_of(config: CollectChatsConfig, key: str) -> str:
-    """Returns `train` or `heldout`, by the hash of a key that all chats of one document share."""
-    is_heldout = seed_for(config.seed, "heldout", key) < config.heldout_share * 2**63
-    return "heldout" if is_heldout else "train"

@@ -8,15 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-SENTENCE_END = re.compile(
-    r"(?<![A-Z]\.)(?<!e\.g\.)(?<!i\.e\.)(?<!etc\.)"  # not after an initial or an abbreviation
-    r"(?<=[.!?])[\"')\]’”]*\s+(?=[^\sa-z])"  # an end mark and a space, but no lower case after it
-    r"|(?<=[。！？])(?![。！？」』”’）])"  # these end marks need no space
+from stages.text.scripts import CHINESE_OR_JAPANESE, letters_and_spaces
+from stages.text.sentences import (
+    NOT_OF_HEADINGS,
+    Breaks,
+    Ending,
+    ends_sentence,
+    has_break,
+    sentences,
 )
-END_MARK = re.compile(r"[.!?…]$|\.[\")]$|[。！？][」』”’）]*$")
-# Chinese and Japanese characters and their punctuation: no spaces between words.
-UNSPACED = "[\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff00-\uffef]"
-UNSPACED_BREAK = re.compile(rf"(?<={UNSPACED})\n(?={UNSPACED})")
+
+_UNSPACED = f"[{CHINESE_OR_JAPANESE}]"
+UNSPACED_BREAK = re.compile(rf"(?<={_UNSPACED})\n(?={_UNSPACED})")
 IDEOGRAPHIC_SPACE = "\u3000"
 UNDERLINE = re.compile(r"^([=\-~^#*])\1{2,}$")
 LIST_MARK = re.compile(r"^(?:[*•·+-]|\d+[.)])\s")
@@ -45,8 +48,8 @@ def paragraph_text(lines: list[str]) -> str | None:
         return None
     joined = UNSPACED_BREAK.sub("", "\n".join(lines))
     text = " ".join(joined.split())
-    has_several_words = " " in text or SENTENCE_END.search(text)
-    if has_several_words and _wordy_chars(text) >= MIN_WORDY_SHARE * len(text):
+    has_several_words = " " in text or has_break(text, Breaks.PROSE)
+    if has_several_words and letters_and_spaces(text) >= MIN_WORDY_SHARE * len(text):
         return text
     return None
 
@@ -59,17 +62,6 @@ def _is_code(line: str) -> bool:
     return UNDERLINE.match(line.strip()) is not None
 
 
-def _wordy_chars(text: str) -> int:
-    """Counts the letters and spaces."""
-    return sum(character.isalpha() or character.isspace() for character in text)
-
-
-def sentences(text: str) -> list[str]:
-    """Splits text that stands on one line into its sentences."""
-    parts = [part.strip() for part in SENTENCE_END.split(text)]
-    return [part for part in parts if part]
-
-
 def whole_sentences(text: str, max_chars: int) -> str | None:
     """Returns as many sentences from the start as fit into `max_chars`, closed with an end mark.
 
@@ -77,7 +69,7 @@ def whole_sentences(text: str, max_chars: int) -> str | None:
         The sentences, or None if not even the first one fits.
     """
     taken = ""
-    for sentence in sentences(text):
+    for sentence in sentences(text, Breaks.PROSE):
         needs_space = taken and not taken.endswith(("。", "！", "？"))
         longer = taken + (" " if needs_space else "") + sentence
         if len(longer) >= max_chars:  # one character is left for an end mark
@@ -89,9 +81,9 @@ def whole_sentences(text: str, max_chars: int) -> str | None:
 def with_end_mark(text: str) -> str:
     """Returns the text with a full stop after it, unless it has an end mark already."""
     text = text.rstrip(" ,;:，、；：")
-    if END_MARK.search(text):
+    if ends_sentence(text, Ending.PROSE):
         return text
-    return text + ("。" if re.match(UNSPACED, text[-1:]) else ".")
+    return text + ("。" if re.match(_UNSPACED, text[-1:]) else ".")
 
 
 def sections(text: str, only_marked: bool = False) -> Iterator[tuple[str, str]]:
@@ -136,8 +128,8 @@ def _heading(line: str) -> str | None:
     text = line.lstrip("#").strip()
     if not MIN_HEADING_CHARS <= len(text) <= MAX_HEADING_CHARS:
         return None
-    if not text[0].isalnum() or text[-1] in ".!?:;,。！？" or set(text) & set("=<>|{}"):
+    if not text[0].isalnum() or text[-1] in NOT_OF_HEADINGS or set(text) & set("=<>|{}"):
         return None
-    if _wordy_chars(text) < MIN_WORDY_SHARE_OF_HEADING * len(text):
+    if letters_and_spaces(text) < MIN_WORDY_SHARE_OF_HEADING * len(text):
         return None
     return text

@@ -8,12 +8,13 @@ from data_contracts import Artifact, ConfigError, Draft, InputError
 from stages.collect_chats.candidates import Chat
 from stages.collect_chats.config import CollectChatsConfig
 from stages.collect_chats.conversations import ConversationWriter
-from stages.collect_chats.pages import chats_of_shard, split_of
+from stages.collect_chats.pages import chats_of_shard
 from stages.collect_chats.questions import Questions
 from stages.collect_chats.sandbox import missing
 from stages.collect_chats.user_chats import read_chats
 from stages.execution.shards import map_shards
 from stages.report import Facts, Report
+from stages.text.heldout import split_of
 
 SHARD = 32  # documents; fixed, so that the result does not depend on the number of workers
 
@@ -56,7 +57,8 @@ def run(
             _add_pages(writer, training_documents, config, questions, report)
         for path in config.files:
             for row in read_chats(path):
-                writer.add_row(row, split_of(config, row.content))
+                split = split_of(config.seed, config.heldout_share, row.content)
+                writer.add_row(row, split)
         if "identity" in config.kinds:
             _add_identity(writer, config, questions)
     if writer.kept.total() == writer.kept["identity"]:

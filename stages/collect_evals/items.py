@@ -8,17 +8,19 @@ does not give it away.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
-from itertools import chain, zip_longest
+from itertools import chain, pairwise, zip_longest
 from typing import Any
 
 from stages.collect_evals.config import CollectEvalsConfig
 from stages.collect_evals.nearest import HeldoutPage
-from stages.collect_evals.passages import Segment, words
+from stages.collect_evals.passages import Segment, folded_words
 from stages.collect_evals.seen import key
 from stages.digests import digest, seed_for
+from stages.text.words import Words, words
 
 DESCRIPTION = "heldout_description"
 SECTION = "heldout_section"
@@ -59,7 +61,7 @@ class Candidate:
     @property
     def bag_with_before(self) -> frozenset[str]:
         """The words of the answer and of the segment before it."""
-        return self.bag | frozenset(words(self.before))
+        return self.bag | frozenset(folded_words(self.before))
 
 
 def make(
@@ -105,32 +107,55 @@ def _candidates(
 
     Segments that occur more than once in the pages are boilerplate and left out.
     """
-    occurrences: Counter[tuple[str, ...]] = Counter()
-    for page in pages:
-        occurrences.update(tuple(words(segment.text)) for segment in page.segments)
+    repeated = _repeated(pages)
     found = []
     for number, page in enumerate(pages):
         candidates = []
-        for before, segment in zip(page.segments, page.segments[1:], strict=False):
-            if not _is_answer(segment, config) or occurrences[tuple(words(segment.text))] > 1:
+        for before, segment in pairwise(page.segments):
+            if not _is_answer(segment, config):
+                continue
+            answer_words = tuple(folded_words(segment.text))
+            if answer_words in repeated:
                 continue
             if key(segment.text) in seen or key(before.text) in seen:
                 continue
             question = _question(task, page, before, segment, config.context_characters)
             if question is None:
                 continue
-            if task != CONTINUATION and occurrences[tuple(words(before.text))] > 1:
+            if task != CONTINUATION and tuple(folded_words(before.text)) in repeated:
                 continue
-            bag = frozenset(words(segment.text))
-            candidates.append(Candidate(number, question, segment.text, before.text, bag))
-        found.append(_shuffled(task, page, candidates, config.seed)[:MAX_PER_PAGE])
+            candidate = Candidate(
+                number,
+                question,
+                segment.text,
+                before.text,
+                bag=frozenset(answer_words),
+            )
+            candidates.append(candidate)
+        shuffled = _shuffled(task, page, candidates, config.seed)
+        found.append(shuffled[:MAX_PER_PAGE])
     return found
+
+
+def _repeated(pages: Sequence[HeldoutPage]) -> set[tuple[str, ...]]:
+    """The words of each segment that occurs more than once in the pages."""
+    once: set[tuple[str, ...]] = set()
+    repeated: set[tuple[str, ...]] = set()
+    for page in pages:
+        for segment in page.segments:
+            found = tuple(folded_words(segment.text))
+            if found in once:
+                repeated.add(found)
+            once.add(found)
+    return repeated
 
 
 def _is_answer(segment: Segment, config: CollectEvalsConfig) -> bool:
     """Whether a segment can be a choice."""
-    has_good_length = config.min_characters <= len(segment.text) <= config.max_characters
-    return has_good_length and segment.is_prose
+    length = len(segment.text)
+    if not config.min_characters <= length <= config.max_characters:
+        return False
+    return segment.is_prose
 
 
 def _shuffled(
@@ -187,7 +212,8 @@ def _wrong_choices(
         The wrong choices, or None if there are not enough.
     """
     needed = config.choices - 1
-    shorter, longer = _by_length(right, others, needed * (HARDEST_OF if by_likeness else 2))
+    times_as_many = HARDEST_OF if by_likeness else 2
+    shorter, longer = _by_length(right, others, needed * times_as_many)
     lowest = max(0, needed - len(longer))
     highest = min(needed, len(shorter))
     possible_ranks = range(lowest, highest + 1)
@@ -208,9 +234,9 @@ def _wrong_choices(
     right_bag = right.bag_with_before
     rank = min(possible_ranks, key=rarity)
     rank_counts[rank] += 1
-    hardest_shorter = sorted(shorter, key=easiness)[:rank]
-    hardest_longer = sorted(longer, key=easiness)[: needed - rank]
-    return [other.answer for other in hardest_shorter + hardest_longer]
+    wrong = heapq.nsmallest(rank, shorter, key=easiness)
+    wrong += heapq.nsmallest(needed - rank, longer, key=easiness)
+    return [other.answer for other in wrong]
 
 
 def _by_length(
@@ -224,7 +250,7 @@ def _by_length(
     longer: list[Candidate] = []
     for other in others:
         side = shorter if other.length < right.length else longer
-        if len(side) < enough and other.length != right.length and _is_usable(right, other):
+        if len(side) < enough and _is_usable(right, other):
             side.append(other)
         if len(shorter) == len(longer) == enough:
             break
@@ -233,10 +259,14 @@ def _by_length(
 
 def _is_usable(right: Candidate, other: Candidate) -> bool:
     """Whether the other answer can be a wrong choice beside the right one."""
+    if other.length == right.length:
+        return False
     ratio = other.length / right.length
     if not 1 / LENGTH_BAND <= ratio <= LENGTH_BAND:
         return False
-    return _jaccard(right.bag, other.bag) < NEARLY_EQUAL and other.answer not in right.question
+    if _jaccard(right.bag, other.bag) >= NEARLY_EQUAL:
+        return False
+    return other.answer not in right.question
 
 
 def _row(
@@ -245,7 +275,7 @@ def _row(
     """Returns a row of the items table."""
     choices = [right.answer, *wrong]
     choices.sort(key=lambda choice: seed_for(seed, "order", right.question, choice))
-    words_before = right.before.split()[-WORDS_BEFORE:]
+    words_before = words(right.before, Words.SPACED)[-WORDS_BEFORE:]
     return {
         "id": digest(task, right.question, *choices),
         "task": task,

@@ -1,26 +1,17 @@
 """A page as a sequence of segments: sentences, and lines that are no sentences.
 
-This works in any script. Where a script has no spaces between words (Chinese, Japanese, Thai, Lao,
-Khmer, Burmese), each character counts as a word.
+This works in any script. Words are those of `Words.FOLDED`.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from dataclasses import dataclass
 
-_SPACELESS = (
-    r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai and Lao, Burmese, Khmer
-    r"\u3040-\u30ff"  # Japanese
-    r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"  # Chinese characters
-)
-_WORD = re.compile(rf"[{_SPACELESS}]|[^\W_{_SPACELESS}]+")
-_END = re.compile(
-    r"""(?:(?<=[.!?؟।…])|(?<=[.!?؟।…]["'”’)\]]))[ \t]+(?=\S)"""  # an end of sentence and a space
-    r"|(?<=[。！？])[ \t]*(?=\S)"  # or an end of sentence that needs no space
-    r"|\n[ \t]*(?:\n\s*)?(?=\S)"  # or the end of a line
-)
+from stages.text.scripts import letters_and_spaces
+from stages.text.sentences import NOT_OF_HEADINGS, Breaks, breaks
+from stages.text.words import Words, words
+
 _SIGNATURE = re.compile(
     r"(?:(?:class|def|async def) )?[A-Za-z_][\w.]*\s?\([^\n]*\)(?:\s*->\s*\S[^\n]*)?:?"
 )
@@ -29,6 +20,7 @@ MIN_HEADING_CHARACTERS = 3
 MAX_HEADING_CHARACTERS = 80
 MIN_PROSE_WORDS = 5
 MIN_LETTER_SHARE = 0.75  # letters and spaces among the characters of prose
+_COLONS = (":", "：")
 
 
 @dataclass(frozen=True)
@@ -63,54 +55,57 @@ class Segment:
             return False
         if not MIN_HEADING_CHARACTERS <= len(self.text) <= MAX_HEADING_CHARACTERS:
             return False
-        return self.text[-1] not in ".!?:;,。！？：" and self._is_mostly_letters
+        if self.text.endswith(_COLONS) or self.text[-1] in NOT_OF_HEADINGS:
+            return False
+        return self._is_mostly_letters
 
     @property
     def is_prose(self) -> bool:
         """Whether it is words rather than a table, a signature or data."""
-        if self.is_signature or self.text.endswith((":", "：")):
+        if self.is_signature or self.text.endswith(_COLONS):
             return False
-        return len(words(self.text)) >= MIN_PROSE_WORDS and self._is_mostly_letters
+        if len(folded_words(self.text)) < MIN_PROSE_WORDS:
+            return False
+        return self._is_mostly_letters
 
     @property
     def _is_mostly_letters(self) -> bool:
-        letters = sum(_is_letter_or_space(character) for character in self.text)
+        letters = letters_and_spaces(self.text, with_marks=True)
         return letters >= MIN_LETTER_SHARE * len(self.text)
-
-
-def _is_letter_or_space(character: str) -> bool:
-    if character.isalpha() or character.isspace():
-        return True
-    return unicodedata.category(character) in ("Mn", "Mc")  # marks, e.g. vowel signs of Hindi
 
 
 def segments(text: str) -> list[Segment]:
     """Splits a page into segments. A line that starts in lower case continues the one before."""
     starts, ends = [0], []
-    breaks = [True]  # before each start: whether a paragraph ends there
-    for cut in _END.finditer(text):
+    opens = [True]  # before each start: whether a paragraph ends there
+    for cut in breaks(text, Breaks.LINES):
         is_blank_line = cut.group().count("\n") > 1
         continues = text[cut.end()].islower() and not _is_signature_at(text, cut.end())
         if continues and not is_blank_line:
             continue  # a wrapped line, or a full stop that ends no sentence
         ends.append(cut.start())
         starts.append(cut.end())
-        breaks.append(is_blank_line)
+        opens.append(is_blank_line)
     ends.append(len(text))
-    breaks.append(True)
+    opens.append(True)
     found = []
     for number, (start, end) in enumerate(zip(starts, ends, strict=True)):
         shown = " ".join(text[start:end].split())
         if shown:
-            found.append(Segment(start, end, shown, breaks[number], breaks[number + 1]))
+            segment = Segment(
+                start,
+                end,
+                shown,
+                opens_paragraph=opens[number],
+                closes_paragraph=opens[number + 1],
+            )
+            found.append(segment)
     return found
 
 
-def words(text: str) -> list[str]:
-    """Returns the words in normal form: case and compatibility forms folded, no punctuation."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
-    return _WORD.findall(text.casefold())
+def folded_words(text: str) -> list[str]:
+    """Returns the words of a text, without regard to case and punctuation."""
+    return words(text, Words.FOLDED)
 
 
 def _is_signature_at(text: str, start: int) -> bool:

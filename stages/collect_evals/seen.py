@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from functools import partial
 
 import pyarrow as pa
-import xxhash
 
 from data_contracts import Artifact
 from stages.collect_evals.nearest import HeldoutPage
-from stages.collect_evals.passages import segments, words
+from stages.collect_evals.passages import folded_words, segments
 from stages.execution.shards import map_shards
 from stages.report import Report
+from stages.text.ngrams import text_hash
 
 MIN_WORDS = 5  # shorter segments (names, headings) are in every page and give nothing away
 BATCH = 256
@@ -25,7 +25,7 @@ BATCH = 256
 
 def key(text: str) -> int:
     """Returns a 64-bit hash of the words of a segment, without regard to case and punctuation."""
-    return xxhash.xxh3_64_intdigest(" ".join(words(text)).encode())
+    return text_hash(" ".join(folded_words(text)))
 
 
 def in_training(
@@ -44,7 +44,7 @@ def in_training(
     wanted = set()
     for page in pages:
         for segment in page.segments:
-            if len(words(segment.text)) >= MIN_WORDS:
+            if len(folded_words(segment.text)) >= MIN_WORDS:
                 wanted.add(key(segment.text))
     batches = documents.batches("train", ["text"], batch_size=BATCH)
     total = documents.rows("train")

@@ -13,6 +13,8 @@ from stages.collect_evals import benchmarks, items, nearest, seen
 from stages.collect_evals.config import CollectEvalsConfig
 from stages.report import Facts, Report
 
+SAMPLE_COLUMNS = ("task", "question", "choices", "answer")
+
 Figures = dict[str, float | int | str | bool | None]
 
 
@@ -46,10 +48,9 @@ def run(
     for done, task in enumerate(items.TASKS, start=1):
         rows += items.make(task, pages, near, trained_on, config)
         report.progress(done, len(items.TASKS), "tasks")
-    # A benchmark may hold a question twice.
-    rows = list({row["id"]: row for row in rows}.values())
+    rows = _without_repetitions(rows)
 
-    out.write("pages", [_page_row(page) for page in pages])
+    out.write("pages", list(map(_page_row, pages)))
     out.write("items", rows)
 
     notes = []
@@ -60,28 +61,48 @@ def run(
         )
         notes.append(note)
         report.note(note)
-    first_of_task = {row["task"]: row for row in reversed(rows)}
     return Facts(
         figures=_figures(rows, pages),
-        samples=[_sample(row) for row in first_of_task.values()],
+        samples=_samples(rows),
         notes=notes,
     )
+
+
+def _without_repetitions(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows, each id once: a benchmark may hold a question twice. The last one counts."""
+    by_id: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        by_id[row["id"]] = row
+    return list(by_id.values())
 
 
 def _page_row(page: nearest.HeldoutPage) -> dict[str, Any]:
     return {"id": page.id, "url": page.url, "title": page.title, "text": page.text}
 
 
+def _samples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The first item of each task, those of the last task first."""
+    first_of_task: dict[str, dict[str, Any]] = {}
+    for row in reversed(rows):
+        first_of_task[row["task"]] = row
+    return [_sample(row) for row in first_of_task.values()]
+
+
 def _sample(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: row[key] for key in ("task", "question", "choices", "answer")}
+    return {name: row[name] for name in SAMPLE_COLUMNS}
 
 
 def _figures(rows: list[dict[str, Any]], pages: list[nearest.HeldoutPage]) -> Figures:
-    counts = Counter(row["task"] for row in rows)
+    counts: Counter[str] = Counter()
+    for row in rows:
+        counts[row["task"]] += 1
+    page_bytes = 0
+    for page in pages:
+        page_bytes += len(page.text.encode())
     figures: Figures = {
         "items": len(rows),
         "pages": len(pages),
-        "page_bytes": sum(len(page.text.encode()) for page in pages),
+        "page_bytes": page_bytes,
     }
     for task in sorted(counts):
         figures[f"items of {task}"] = counts[task]
@@ -99,7 +120,7 @@ def _scores_by_length(rows: list[dict[str, Any]]) -> Figures:
     longest_right = 0
     shortest_right = 0
     for row in rows:
-        lengths = [len(choice) for choice in row["choices"]]
+        lengths = list(map(len, row["choices"]))
         right_length = lengths[row["answer"]]
         longest_right += right_length == max(lengths)
         shortest_right += right_length == min(lengths)

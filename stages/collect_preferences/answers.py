@@ -14,6 +14,7 @@ from stages.lm.checkpoint import load_model
 from stages.lm.generate import generate
 from stages.lm.model import LanguageModel
 from stages.lm.precision import device_of, set_threads
+from stages.lm.tokenizer import ModelTokenizer
 from stages.report import Report
 
 CHUNK = 1024  # prompts of one call of generate; fixed, so that seeds do not depend on batch_size
@@ -52,7 +53,7 @@ def answer_prompts(
         return
     set_threads(config.compute)
     model = load_model(checkpoint, device_of())
-    chat = ChatFormat(checkpoint)
+    chat = ChatFormat(ModelTokenizer(checkpoint))
     for start in range(0, len(prompts), CHUNK):
         yield from _answer_chunk(model, chat, prompts, start, config, report)
 

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from stages.config import StageConfig, execution
 from stages.file_digests import file_digests
-from stages.lm.config import Compute
+from stages.lm.training.config import Compute
 
 
 class CollectPreferencesConfig(StageConfig):

@@ -9,6 +9,7 @@ from typing import Any
 
 from data_contracts import Artifact
 from stages.digests import seed_for
+from stages.text.heldout import split_of
 
 Rank = tuple[bool, int, str]  # trained on, hash, id
 
@@ -58,12 +59,6 @@ def choose(
         *prompt, answer = row["messages"]
         prompts.append(AnsweredPrompt(row["id"], prompt, answer["content"], split))
     return prompts
-
-
-def split_of(seed: int, heldout_share: float, *key: str) -> str:
-    """Returns `train` or `heldout`, by the hash of a key."""
-    is_heldout = seed_for(seed, "heldout", *key) < heldout_share * 2**63
-    return "heldout" if is_heldout else "train"
 
 
 def _ranked(

@@ -9,9 +9,10 @@ from data_contracts import Artifact, ConfigError, Draft, InputError
 from stages.collect_preferences.answers import answer_prompts
 from stages.collect_preferences.config import CollectPreferencesConfig
 from stages.collect_preferences.pairs import PairWriter
-from stages.collect_preferences.prompts import AnsweredPrompt, choose, split_of
+from stages.collect_preferences.prompts import AnsweredPrompt, choose
 from stages.collect_preferences.user_pairs import read_pairs
 from stages.report import Facts, Report
+from stages.text.heldout import split_of
 
 
 def run(

@@ -13,17 +13,25 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from warcio.archiveiterator import ArchiveIterator
+from warcio.recordloader import ArcWarcRecord
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from stages.crawl.fetch import Answer
+from stages.crawl.fetch import HttpResponse
 
 MAX_FILE_BYTES = 1 << 30  # a new file is begun beyond this
+_VERSION = "WARC/1.1"
 _OF_TRANSIT = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 
 
-class Record(NamedTuple):
-    """Where a response is: number of the file, first byte, first byte after its records."""
+class ArchivePosition(NamedTuple):
+    """Where a response is.
+
+    Attributes:
+        file: Number of the file.
+        offset: First byte of the response.
+        end: First byte after its records.
+    """
 
     file: int
     offset: int
@@ -34,11 +42,14 @@ class Archive:
     """Appends records to `<folder>/<name>-00000.warc.gz` and its successors. Not thread-safe."""
 
     def __init__(self, folder: Path, name: str, agent: str):
-        self._folder, self._name, self._agent = folder, name, agent
+        self._folder = folder
+        self._name = name
+        self._agent = agent
         self._file = -1
         self._out: BytesIO | None = None
 
     def path(self, number: int) -> Path:
+        """The path of a file."""
         return self._folder / f"{self._name}-{number:05d}.warc.gz"
 
     @property
@@ -52,7 +63,7 @@ class Archive:
                 files[int(match[1])] = path
         return files
 
-    def cut(self, last: Record | None) -> None:
+    def cut(self, last: ArchivePosition | None) -> None:
         """Continue after `last`, and remove what a killed process wrote beyond it."""
         for number, path in self.paths.items():
             if last is None or number > last.file:
@@ -63,38 +74,26 @@ class Archive:
         if last is not None:
             self._open(last.file)
 
-    def holds(self, record: Record) -> bool:
+    def holds(self, record: ArchivePosition) -> bool:
+        """Whether the file of a record is long enough to hold it."""
         path = self.path(record.file)
         return path.is_file() and path.stat().st_size >= record.end
 
-    def write(self, answer: Answer) -> Record:
-        """Write response and request of `answer`, and flush both to the operating system."""
+    def write(self, response: HttpResponse) -> ArchivePosition:
+        """Write a response and its request, and flush both to the operating system."""
         if self._out is None or self._out.tell() > MAX_FILE_BYTES:
             self._open(self._file + 1)
         assert self._out is not None
         offset = self._out.tell()
-        writer = WARCWriter(self._out, gzip=True, warc_version="WARC/1.1")
-        date = {"WARC-Date": answer.began.isoformat(timespec="microseconds").replace("+00:00", "Z")}
-        cut = {"WARC-Truncated": "length"} if answer.truncated else {}
-        response = writer.create_warc_record(
-            answer.url,
-            "response",
-            BytesIO(answer.body),
-            len(answer.body),
-            warc_headers_dict=date | cut,
-            http_headers=_response_headers(answer),
+        writer = WARCWriter(self._out, gzip=True, warc_version=_VERSION)
+        writer.write_request_response_pair(
+            _request_record(writer, response),
+            _response_record(writer, response),
         )
-        parts = urlsplit(answer.url)
-        line = f"GET {parts.path}{'?' + parts.query if parts.query else ''} HTTP/1.1"
-        headers = StatusAndHeaders(line, list(answer.asked_with), is_http_request=True)
-        request = writer.create_warc_record(
-            answer.url, "request", warc_headers_dict=dict(date), http_headers=headers
-        )
-        writer.write_request_response_pair(request, response)
         self._out.flush()
-        return Record(self._file, offset, self._out.tell())
+        return ArchivePosition(self._file, offset, self._out.tell())
 
-    def body(self, record: Record) -> bytes:
+    def body(self, record: ArchivePosition) -> bytes:
         """The body of a response that was written before."""
         with self.path(record.file).open("rb") as file:
             file.seek(record.offset)
@@ -112,15 +111,55 @@ class Archive:
         assert self._out is not None
         if self._out.tell() == 0:
             about = {"software": self._agent, "format": "WARC File Format 1.1"}
-            writer = WARCWriter(self._out, gzip=True, warc_version="WARC/1.1")
+            writer = WARCWriter(self._out, gzip=True, warc_version=_VERSION)
             writer.write_record(writer.create_warcinfo_record(self.path(number).name, about))
 
 
-def _response_headers(answer: Answer) -> StatusAndHeaders:
-    headers = [
-        (f"X-Crawl-{name}" if name.lower() in _OF_TRANSIT else name, value)
-        for name, value in answer.headers
-    ]
-    headers.append(("Content-Length", str(len(answer.body))))
-    phrase = answer.phrase.encode("ascii", "replace").decode()  # warcio writes no other status line
-    return StatusAndHeaders(f"{answer.status} {phrase}".strip(), headers, protocol="HTTP/1.1")
+def _date(response: HttpResponse) -> dict[str, str]:
+    """The WARC header with the time of the request."""
+    date = response.began.isoformat(timespec="microseconds")
+    return {"WARC-Date": date.replace("+00:00", "Z")}
+
+
+def _request_record(writer: WARCWriter, response: HttpResponse) -> ArcWarcRecord:
+    parts = urlsplit(response.url)
+    target = parts.path
+    if parts.query:
+        target += f"?{parts.query}"
+    headers = StatusAndHeaders(
+        f"GET {target} HTTP/1.1",
+        list(response.asked_with),
+        is_http_request=True,
+    )
+    return writer.create_warc_record(
+        response.url,
+        "request",
+        warc_headers_dict=_date(response),
+        http_headers=headers,
+    )
+
+
+def _response_record(writer: WARCWriter, response: HttpResponse) -> ArcWarcRecord:
+    warc_headers = _date(response)
+    if response.truncated:
+        warc_headers["WARC-Truncated"] = "length"
+    return writer.create_warc_record(
+        response.url,
+        "response",
+        BytesIO(response.body),
+        len(response.body),
+        warc_headers_dict=warc_headers,
+        http_headers=_response_headers(response),
+    )
+
+
+def _response_headers(response: HttpResponse) -> StatusAndHeaders:
+    headers = []
+    for name, value in response.headers:
+        if name.lower() in _OF_TRANSIT:
+            name = f"X-Crawl-{name}"
+        headers.append((name, value))
+    headers.append(("Content-Length", str(len(response.body))))
+    phrase = response.phrase.encode("ascii", "replace").decode()  # warcio writes no other
+    status_line = f"{response.status} {phrase}".strip()
+    return StatusAndHeaders(status_line, headers, protocol="HTTP/1.1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from stages.crawl.archive import Archive, Record
+from stages.crawl.archive import Archive, ArchivePosition
 from stages.crawl.crawler import MAX_HOPS, Crawler
 from stages.crawl.journal import Entry, Journal
 from stages.crawl.rows import Rows, document_id
@@ -14,6 +14,13 @@ def write_rows(name: str, crawler: Crawler, journal: Journal, archive: Archive, 
     """Write documents in order of id and failures in order of address.
 
     The order of arrival does not matter. Each page is read from the archive once.
+
+    Args:
+        name: Name of the source.
+        crawler: The finished crawl.
+        journal: What became of each address.
+        archive: The pages.
+        rows: Receives documents and failures.
     """
     moved: dict[str, str] = {}
     failed: dict[str, Entry] = {}
@@ -31,7 +38,7 @@ def write_rows(name: str, crawler: Crawler, journal: Journal, archive: Archive, 
     ways = _ways(moved, {url: count for url, count in hops.items() if url in fetched})
     for _, url, offset in sorted(pages):
         entry = journal.at(offset)
-        record = Record(*entry["record"])
+        record = ArchivePosition(*entry["record"])
         fetch = entry["fetch"] | {
             "fetched_at": datetime.fromisoformat(entry["fetch"]["fetched_at"]),
             "warc_file": f"warc/{archive.path(record.file).name}",

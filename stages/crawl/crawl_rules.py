@@ -5,18 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from stages.crawl.fetch import Answer
+from stages.crawl.fetch import HttpResponse
 
 
 @dataclass(frozen=True)
-class Rules:
+class CrawlRules:
     """What bounds a crawl.
 
-    within: Whether a canonical address is in scope.
-    page_bytes: Limit of one body.
-    seconds: Limit of the whole crawl.
-    delay, at_once: Pause in seconds, and requests under way, per host.
-    refused: Why an answer is no document, or None.
+    Attributes:
+        within: Whether a canonical address is in scope.
+        max_pages: Pages of the whole crawl.
+        max_pages_per_host: Pages of one host.
+        max_depth: Links from a seed.
+        page_bytes: Limit of one body.
+        seconds: Limit of the whole crawl.
+        delay: Pause between two requests to one host, in seconds.
+        at_once: Requests under way at one host.
+        connections: Requests under way in all.
+        respect_robots: Whether robots.txt is read and kept.
+        honour_opt_out: Whether pages that ask not to be used are left out.
+        refused: Why a response is no document, or None.
     """
 
     within: Callable[[str], bool]
@@ -30,12 +38,17 @@ class Rules:
     connections: int
     respect_robots: bool
     honour_opt_out: bool
-    refused: Callable[[Answer], str | None] = lambda answer: None
+    refused: Callable[[HttpResponse], str | None] = lambda response: None
 
 
 @dataclass
 class Distance:
-    """How far an address is from a seed: links followed, and redirects since the last link."""
+    """How far an address is from a seed.
+
+    Attributes:
+        depth: Links followed.
+        hops: Redirects since the last link.
+    """
 
     depth: int
     hops: int

@@ -18,14 +18,14 @@ from datetime import UTC, datetime
 
 from data_contracts import Interrupted
 from stages.crawl import page, robots
-from stages.crawl.archive import Archive, Record
-from stages.crawl.crawl_rules import Distance, Rules
+from stages.crawl.archive import Archive, ArchivePosition
+from stages.crawl.crawl_rules import CrawlRules, Distance
 from stages.crawl.fetch import (
     REDIRECTS,
     TRY_LATER,
-    Answer,
     Fetcher,
     FetchError,
+    HttpResponse,
     redirect_target,
     retry_after,
 )
@@ -48,7 +48,7 @@ class Crawler:
 
     def __init__(
         self,
-        rules: Rules,
+        rules: CrawlRules,
         fetcher: Fetcher,
         journal: Journal,
         archive: Archive,
@@ -110,10 +110,10 @@ class Crawler:
         return " and ".join(limits)
 
     def _resume(self) -> None:
-        last: Record | None = None
+        last: ArchivePosition | None = None
         end = 0
         for offset, following, entry in self._journal.replay():
-            record = Record(*entry["record"]) if "record" in entry else None
+            record = ArchivePosition(*entry["record"]) if "record" in entry else None
             if record is not None and not self._archive.holds(record):
                 break
             last = record or last
@@ -276,7 +276,7 @@ class Crawler:
 
     async def _read_rules(self, host: Host) -> None:
         """robots.txt of the host, read once a day, with as many tries as a page."""
-        host.rules, answers = await robots.read(
+        host.rules, responses = await robots.read(
             lambda url: self._get(url, host, robots.MAX_BYTES, None), host.origin
         )
         now = time.monotonic()
@@ -285,8 +285,8 @@ class Crawler:
             host.asked_now(now)  # with the pause that the rules ask for
         else:
             host.ready_at = now  # nothing more is asked of it
-        for answer in answers:
-            await self._store(answer)
+        for response in responses:
+            await self._store(response)
         host.reading_rules = False
 
     async def _visit(self, url: str, host: Host, refusal: FetchError | None) -> None:
@@ -298,32 +298,34 @@ class Crawler:
             entry = _failed(url, refusal) | {"asked": False}
         else:
             try:
-                answer = await self._get(url, host, self.rules.page_bytes, page.WANTED)
-                entry = await self._judge(answer, host.rules)
+                response = await self._get(url, host, self.rules.page_bytes, page.WANTED)
+                entry = await self._judge(response, host.rules)
             except FetchError as error:
                 entry = _failed(url, error)
         self._settle(entry, self._journal.append(entry))
 
-    async def _get(self, url: str, host: Host, limit: int, wanted: Container[str] | None) -> Answer:
+    async def _get(
+        self, url: str, host: Host, limit: int, wanted: Container[str] | None
+    ) -> HttpResponse:
         """Try up to three times, each when the host may be asked again.
 
         If the server is busy every time, its last answer is returned.
         """
         for attempt in range(1, TRIES + 1):
             try:
-                answer = await self._fetcher.get(url, limit, wanted)
+                response = await self._fetcher.get(url, limit, wanted)
             except FetchError as error:
                 if not error.of_page:
                     host.failed(time.monotonic(), None)
                 if not error.again or not self._may_try_again(host, attempt):
                     raise
             else:
-                if answer.status not in TRY_LATER:
+                if response.status not in TRY_LATER:
                     host.answered()
-                    return answer
-                host.failed(time.monotonic(), retry_after(answer, datetime.now(UTC)))
+                    return response
+                host.failed(time.monotonic(), retry_after(response, datetime.now(UTC)))
                 if not self._may_try_again(host, attempt):
-                    return answer
+                    return response
             await host.turn()
             if host.skipped:
                 raise host.given_up()
@@ -332,32 +334,32 @@ class Crawler:
     def _may_try_again(self, host: Host, attempt: int) -> bool:
         return attempt < TRIES and not host.skipped and host.ready_at <= self._end
 
-    async def _judge(self, answer: Answer, rules: robots.Rules) -> Entry:
-        if answer.status in REDIRECTS:
-            return {"kind": "moved", "url": answer.url, "to": self._target(answer)}
-        if answer.status != 200:
+    async def _judge(self, response: HttpResponse, rules: robots.RobotsRules) -> Entry:
+        if response.status in REDIRECTS:
+            return {"kind": "moved", "url": response.url, "to": self._target(response)}
+        if response.status != 200:
             raise FetchError(
-                "http_status", f"{answer.status} {answer.phrase}".strip(), answer.status
+                "http_status", f"{response.status} {response.phrase}".strip(), response.status
             )
-        if answer.media_type not in page.WANTED:
-            raise FetchError("media_type", answer.media_type[:100], 200)
-        if not answer.body.strip():
+        if response.media_type not in page.WANTED:
+            raise FetchError("media_type", response.media_type[:100], 200)
+        if not response.body.strip():
             raise FetchError("empty", "the body is empty", 200)
-        refusal = self.rules.refused(answer)
+        refusal = self.rules.refused(response)
         if refusal:
             raise FetchError("empty", refusal, 200)
-        facts = page.read(answer)
+        facts = page.read(response)
         links = [link for link in facts.links if self.rules.within(link)]
         if facts.opt_out and self.rules.honour_opt_out:
             error = FetchError("robots", f"the page asks not to be used: {facts.opt_out}", 200)
-            return _failed(answer.url, error) | {"links": links}
-        record = await self._store(answer)
-        row = answer.evidence(facts.meta_robots, facts.license) | {"robots": rules.verdict}
-        fetch = answer.fetch | {"fetched_at": answer.began.isoformat()}
-        size = len(answer.body)
+            return _failed(response.url, error) | {"links": links}
+        record = await self._store(response)
+        row = response.evidence(facts.meta_robots, facts.license) | {"robots": rules.verdict}
+        fetch = response.fetch | {"fetched_at": response.began.isoformat()}
+        size = len(response.body)
         return {
             "kind": "page",
-            "url": answer.url,
+            "url": response.url,
             "row": row,
             "fetch": fetch,
             "record": list(record),
@@ -365,20 +367,20 @@ class Crawler:
             "bytes": size,
         }
 
-    def _target(self, answer: Answer) -> str:
+    def _target(self, response: HttpResponse) -> str:
         """Where a redirect leads.
 
         Raises:
             FetchError: It may not be followed.
         """
-        to = redirect_target(answer)
+        to = redirect_target(response)
         if not self.rules.within(to):
-            raise FetchError("redirect_refused", f"to {to}, which is out of scope", answer.status)
+            raise FetchError("redirect_refused", f"to {to}, which is out of scope", response.status)
         return to
 
-    async def _store(self, answer: Answer) -> Record:
+    async def _store(self, response: HttpResponse) -> ArchivePosition:
         async with self._writing:
-            return await asyncio.to_thread(self._archive.write, answer)
+            return await asyncio.to_thread(self._archive.write, response)
 
 
 def _failed(url: str, error: FetchError) -> Entry:

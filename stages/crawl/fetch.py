@@ -25,7 +25,7 @@ _CHUNK = 1 << 16
 
 
 @dataclass(frozen=True)
-class Answer:
+class HttpResponse:
     """A response.
 
     body: The bytes after transfer and content decoding, cut at the limit. Empty if not wanted.
@@ -116,7 +116,7 @@ class FetchError(Exception):
 class Fetcher(Protocol):
     """Where pages come from."""
 
-    async def get(self, url: str, limit: int, wanted: Container[str] | None) -> Answer:
+    async def get(self, url: str, limit: int, wanted: Container[str] | None) -> HttpResponse:
         """The answer to GET `url`.
 
         Args:
@@ -157,7 +157,7 @@ class WebFetcher:
 
     async def get(
         self, url: str, limit: int, wanted: Container[str] | None, at: str | None = None
-    ) -> Answer:
+    ) -> HttpResponse:
         """See Fetcher. `at` is where to send the request, if not to `url` itself."""
         target = at or url
         try:
@@ -185,37 +185,39 @@ class WebFetcher:
 
     async def _get(
         self, url: str, target: str, limit: int, wanted: Container[str] | None
-    ) -> Answer:
+    ) -> HttpResponse:
         headers = {"Host": URL(url, encoded=True).host or ""} if target != url else None
         async with self._session.get(
             URL(target, encoded=True), allow_redirects=False, headers=headers
-        ) as response:
-            answer = Answer(
+        ) as reply:
+            response = HttpResponse(
                 url=url,
-                status=response.status,
-                phrase=_text(response.reason or ""),
-                headers=tuple((name, _text(value)) for name, value in response.headers.items()),
-                asked_with=tuple(response.request_info.headers.items()),
+                status=reply.status,
+                phrase=_text(reply.reason or ""),
+                headers=tuple((name, _text(value)) for name, value in reply.headers.items()),
+                asked_with=tuple(reply.request_info.headers.items()),
                 body=b"",
                 truncated=False,
                 began=datetime.now(UTC),
             )
             is_wanted = (
                 wanted is None
-                or answer.header("content-type") is None
-                or answer.media_type in wanted
+                or response.header("content-type") is None
+                or response.media_type in wanted
             )
-            if response.status != 200 or not is_wanted:
-                return answer
+            if reply.status != 200 or not is_wanted:
+                return response
             body = bytearray()
-            async for piece in response.content.iter_chunked(_CHUNK):
+            async for piece in reply.content.iter_chunked(_CHUNK):
                 body += piece
                 if len(body) > limit:
                     break
             cut = len(body) > limit
             if cut:
-                response.close()  # the rest may never end
-            return Answer(**{**answer.__dict__, "body": bytes(body[:limit]), "truncated": cut})
+                reply.close()  # the rest may never end
+            return HttpResponse(
+                **{**response.__dict__, "body": bytes(body[:limit]), "truncated": cut}
+            )
 
 
 def _text(header: str) -> str:
@@ -223,27 +225,27 @@ def _text(header: str) -> str:
     return header.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def redirect_target(answer: Answer) -> str:
+def redirect_target(response: HttpResponse) -> str:
     """Where a redirect leads.
 
     Raises:
         FetchError: It leads to no address that can be fetched, or from https to http.
     """
-    location = answer.header("location") or ""
+    location = response.header("location") or ""
     try:
-        found = canonical(location, answer.url)
+        found = canonical(location, response.url)
     except ValueError as error:
         raise FetchError(
-            "redirect_refused", f"to {location[:80]!r}, which {error}", answer.status
+            "redirect_refused", f"to {location[:80]!r}, which {error}", response.status
         ) from None
-    if answer.url.startswith("https:") and not found.startswith("https:"):
-        raise FetchError("redirect_refused", f"to {found}, which is not encrypted", answer.status)
+    if response.url.startswith("https:") and not found.startswith("https:"):
+        raise FetchError("redirect_refused", f"to {found}, which is not encrypted", response.status)
     return found
 
 
-def retry_after(answer: Answer, now: datetime) -> float | None:
+def retry_after(response: HttpResponse, now: datetime) -> float | None:
     """Seconds that the server asks to wait (RFC 9110 section 10.2.3), or None."""
-    value = (answer.header("retry-after") or "").strip()
+    value = (response.header("retry-after") or "").strip()
     if re.fullmatch(r"[0-9]+", value):
         return float(value[:9])
     try:

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 
 from stages.crawl.fetch import FetchError
-from stages.crawl.robots import NO_RULES, Rules
+from stages.crawl.robots import NO_RULES, RobotsRules
 
 FAILURES_TO_SKIP = 8  # in a row
 FIRST_WAIT = 1.0  # seconds, doubled with every failure
@@ -19,8 +19,19 @@ LONGEST_WAIT = 300.0
 class Host:
     """One origin.
 
-    ready_at: The monotonic time from which it may be asked again.
-    rules_until: The monotonic time at which robots.txt is due again.
+    Attributes:
+        origin: Scheme, host and port.
+        delay: Pause between two requests, in seconds.
+        at_once: Requests under way, at most.
+        rules_until: The monotonic time at which robots.txt is due again.
+        waiting: Heap of the addresses to ask for: depth, number, address.
+        scheduled: Whether it is among the hosts with something to do.
+        active: Requests under way.
+        asked: Addresses that were asked for.
+        ready_at: The monotonic time from which it may be asked again.
+        failures: Failures in a row.
+        rules: Its robots.txt.
+        reading_rules: Whether robots.txt is being fetched.
     """
 
     origin: str
@@ -33,10 +44,11 @@ class Host:
     asked: int = 0
     ready_at: float = 0.0
     failures: int = 0
-    rules: Rules = NO_RULES
+    rules: RobotsRules = NO_RULES
     reading_rules: bool = False
 
     def put(self, depth: int, number: int, url: str) -> None:
+        """Let an address wait; number says when it became known."""
         heapq.heappush(self.waiting, (depth, number, url))
 
     def take(self) -> str:
@@ -45,6 +57,7 @@ class Host:
 
     @property
     def skipped(self) -> bool:
+        """Whether the host is given up."""
         return self.failures >= FAILURES_TO_SKIP
 
     def refusal(self, url: str) -> FetchError | None:
@@ -56,11 +69,14 @@ class Host:
         return self.given_up() if self.skipped else None
 
     def given_up(self) -> FetchError:
-        return FetchError("host_skipped", f"{self.origin} failed {self.failures} times in a row")
+        """The error of an address that is not asked for because the host is given up."""
+        detail = f"{self.origin} failed {self.failures} times in a row"
+        return FetchError("host_skipped", detail)
 
     def asked_now(self, now: float) -> None:
         """A request is made; the next is due a pause later."""
-        self.ready_at = max(self.ready_at, now + max(self.delay, self.rules.delay))
+        pause = max(self.delay, self.rules.delay)
+        self.ready_at = max(self.ready_at, now + pause)
 
     async def turn(self) -> None:
         """Wait until the host may be asked again. The caller then has the turn, and must ask."""
@@ -79,5 +95,10 @@ class Host:
         A host that asks for more than `LONGEST_WAIT` is given up.
         """
         seconds = FIRST_WAIT * 2**self.failures if wait is None else wait
-        self.failures = FAILURES_TO_SKIP if seconds > LONGEST_WAIT else self.failures + 1
-        self.ready_at = now if self.skipped else max(self.ready_at, now + seconds)
+        self.failures += 1
+        if seconds > LONGEST_WAIT:
+            self.failures = FAILURES_TO_SKIP
+        if self.skipped:
+            self.ready_at = now
+        else:
+            self.ready_at = max(self.ready_at, now + seconds)

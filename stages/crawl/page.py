@@ -11,7 +11,7 @@ from typing import Any
 from lxml import etree
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 
-from stages.crawl.fetch import Answer
+from stages.crawl.fetch import HttpResponse
 from stages.crawl.robots import AGENT
 from stages.crawl.urls import canonical
 
@@ -33,9 +33,11 @@ _FIRST_BYTES = 1 << 14  # enough to guess a character set
 class PageFacts:
     """What a page states.
 
-    links: Canonical, each once, in the order of the page.
-    meta_robots, license: Verbatim.
-    opt_out: The directives with which the page asks not to be used, if any.
+    Attributes:
+        links: Canonical, each once, in the order of the page.
+        meta_robots: The directives of its <meta> elements, verbatim.
+        license: The address of its license, verbatim.
+        opt_out: The directives with which the page asks not to be used, if any.
     """
 
     links: tuple[str, ...] = ()
@@ -44,41 +46,58 @@ class PageFacts:
     opt_out: str | None = None
 
 
-def read(answer: Answer) -> PageFacts:
-    """What the page of `answer` states. A page that is not HTML has only its headers."""
+def read(response: HttpResponse) -> PageFacts:
+    """What the page of a response states. A page that is not HTML has only its headers."""
     directives: set[str] = set()
-    for name, value in answer.headers:
+    for name, value in response.headers:
         if name.lower() == "x-robots-tag":
             directives.update(_for_us(value))
-    reserved = answer.header("tdm-reservation") == "1"
-    if answer.media_type not in HTML:
+    reserved = response.header("tdm-reservation") == "1"
+    if response.media_type not in HTML:
         return PageFacts(opt_out=_opt_out(directives, reserved))
-    elements = _elements(answer)
+    elements = _elements(response)
     metas: list[str] = []
     for meta in elements["meta"]:
-        name, content = (meta.get("name") or "").strip().lower(), meta.get("content") or ""
+        name = _attribute(meta, "name").strip().lower()
+        content = _attribute(meta, "content")
         if name in ("robots", AGENT):
             metas.append(content)
             directives.update(_directives(content))
-        reserved = reserved or (name == "tdm-reservation" and content.strip() == "1")
+        if name == "tdm-reservation" and content.strip() == "1":
+            reserved = True
+    links: tuple[str, ...] = ()
+    if not directives & {"nofollow", "none"}:
+        links = tuple(_links(elements, response.url))
     return PageFacts(
-        links=() if directives & {"nofollow", "none"} else tuple(_links(elements, answer.url)),
+        links=links,
         meta_robots=", ".join(metas) or None,
         license=_license(elements),
         opt_out=_opt_out(directives, reserved),
     )
 
 
-def _elements(answer: Answer) -> dict[str, list[Any]]:
+def _elements(response: HttpResponse) -> dict[str, list[Any]]:
     """The relevant elements by tag, in one pass; of a broken page as many as can be parsed."""
-    text = answer.body.decode(_encoding(answer), "replace").replace(
-        "\0", "\N{REPLACEMENT CHARACTER}"
-    )
-    found: dict[str, list[Any]] = {tag: [] for tag in ("meta", "base", "link", "a")}
-    root = etree.fromstring(text.encode("utf-8", "replace"), etree.HTMLParser(encoding="utf-8"))
-    for element in root.iter(*found) if root is not None else ():
+    text = response.body.decode(_encoding(response), "replace")
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    parser = etree.HTMLParser(encoding="utf-8")
+    root = etree.fromstring(text.encode("utf-8", "replace"), parser)
+    found: dict[str, list[Any]] = {"meta": [], "base": [], "link": [], "a": []}
+    if root is None:
+        return found
+    for element in root.iter(*found):
         found[element.tag].append(element)
     return found
+
+
+def _attribute(element: Any, name: str) -> str:
+    """The value of an attribute; "" if the element does not have it."""
+    return element.get(name) or ""
+
+
+def _has_relation(element: Any, relation: str) -> bool:
+    """Whether the attribute `rel` of a link names a relation."""
+    return relation in _attribute(element, "rel").lower().split()
 
 
 def _links(elements: dict[str, list[Any]], url: str) -> dict[str, None]:
@@ -86,11 +105,11 @@ def _links(elements: dict[str, list[Any]], url: str) -> dict[str, None]:
     found: dict[str, None] = {}
     seen: set[str] = set()
     for element in elements["a"]:
-        href = (element.get("href") or "").partition("#")[0]
-        if not href or href in seen or "nofollow" in (element.get("rel") or "").lower().split():
+        href, _, _ = _attribute(element, "href").partition("#")
+        if not href or href in seen or _has_relation(element, "nofollow"):
             continue
         seen.add(href)
-        target = _joined(href, base)
+        target = _resolved(href, base)
         if target is not None:
             found[target] = None
     return found
@@ -99,13 +118,13 @@ def _links(elements: dict[str, list[Any]], url: str) -> dict[str, None]:
 def _base(elements: dict[str, list[Any]], url: str) -> str:
     """The address to which links are relative."""
     for element in elements["base"]:
-        joined = _joined(element.get("href") or "", url)
-        if joined is not None:
-            return joined
+        base = _resolved(_attribute(element, "href"), url)
+        if base is not None:
+            return base
     return url
 
 
-def _joined(href: str, base: str) -> str | None:
+def _resolved(href: str, base: str) -> str | None:
     try:
         return canonical(href, base)
     except ValueError:
@@ -114,14 +133,16 @@ def _joined(href: str, base: str) -> str | None:
 
 def _license(elements: dict[str, list[Any]]) -> str | None:
     for element in elements["link"] + elements["a"]:
-        if "license" in (element.get("rel") or "").lower().split() and element.get("href"):
-            return str(element.get("href"))
+        address = _attribute(element, "href")
+        if address and _has_relation(element, "license"):
+            return str(address)
     return None
 
 
 def _directives(value: str) -> list[str]:
     """The directives in a value, such as "noindex, max-image-preview: none"."""
-    return re.split(r"[\s,;]+", re.sub(r"\s*:\s*", ":", value.strip().lower()))
+    text = re.sub(r"\s*:\s*", ":", value.strip().lower())
+    return re.split(r"[\s,;]+", text)
 
 
 def _for_us(header: str) -> Iterator[str]:
@@ -132,7 +153,8 @@ def _for_us(header: str) -> Iterator[str]:
     agent = AGENT
     for directive in _directives(header):
         name, colon, rest = directive.partition(":")
-        if colon and name[:1].isalpha() and name not in _WITH_VALUE:  # else the time of a date
+        is_robot = colon and name[:1].isalpha()  # else the time of a date
+        if is_robot and name not in _WITH_VALUE:
             agent, directive = name, rest
         if agent == AGENT:
             yield directive
@@ -146,13 +168,16 @@ def _opt_out(directives: set[str], reserved: bool) -> str | None:
     return ", ".join(words) or None
 
 
-def _encoding(answer: Answer) -> str:
+def _encoding(response: HttpResponse) -> str:
     """The character set, as a name that Python knows: by byte order mark, declared, or guessed."""
     for bom, name in _BOMS:
-        if answer.body.startswith(bom):
+        if response.body.startswith(bom):
             return name
-    for charset in (answer.charset, detect_encoding(answer.body[:_FIRST_BYTES])):
-        html5 = map_encoding_to_html5(charset, fallback_utf8=False) if charset else None
+    guessed = detect_encoding(response.body[:_FIRST_BYTES])
+    for charset in (response.charset, guessed):
+        html5 = None
+        if charset:
+            html5 = map_encoding_to_html5(charset, fallback_utf8=False)
         if not html5:
             continue
         try:

@@ -24,7 +24,7 @@ from typing import Self
 from data_contracts import InputError
 from stages.config import any_found
 from stages.crawl.config import PydocSource
-from stages.crawl.fetch import Answer, FetchError, WebFetcher
+from stages.crawl.fetch import FetchError, HttpResponse, WebFetcher
 from stages.documentation_server import ORIGIN
 
 SEEDS = [f"{ORIGIN}/{page}.html" for page in ("index", "topics", "keywords")]
@@ -55,12 +55,12 @@ class Scope:
         return is_known and not any_found(self._skip, module)
 
 
-def refusal(answer: Answer) -> str | None:
+def refusal(response: HttpResponse) -> str | None:
     """The error that a page shows: pydoc sends errors with status 200."""
-    if not _ERROR_PAGE.search(answer.body[:1024]):
+    if not _ERROR_PAGE.search(response.body[:1024]):
         return None
-    start = answer.body.rfind(b"Error</strong>") + 14
-    text = re.sub(rb"<[^>]*>", b" ", answer.body[start:]).decode("utf-8", "replace")
+    start = response.body.rfind(b"Error</strong>") + 14
+    text = re.sub(rb"<[^>]*>", b" ", response.body[start:]).decode("utf-8", "replace")
     return "pydoc answers with an error: " + " ".join(html.unescape(text).split())[:300]
 
 
@@ -183,16 +183,16 @@ class PydocFetcher:
         self._running.clear()
         self._folder.cleanup()
 
-    async def get(self, url: str, limit: int, wanted: Container[str] | None) -> Answer:
+    async def get(self, url: str, limit: int, wanted: Container[str] | None) -> HttpResponse:
         """See Fetcher. A server that failed is replaced before the next request."""
         server = await self._free.get()
         try:
             at = f"http://127.0.0.1:{server.port}{url.removeprefix(ORIGIN)}"
-            answer = await self._web.get(url, limit, wanted, at)
+            response = await self._web.get(url, limit, wanted, at)
             # pydoc sends the headers before it imports the module.
-            if not answer.body and await server.is_dying():
+            if not response.body and await server.is_dying():
                 raise FetchError("connection", "importing the module ended the server")
-            return answer
+            return response
         except FetchError as error:
             server = await self._replace(server)
             raise FetchError(

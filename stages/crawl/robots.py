@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from protego import Protego
 
-from stages.crawl.fetch import REDIRECTS, Answer, FetchError, redirect_target
+from stages.crawl.fetch import REDIRECTS, FetchError, HttpResponse, redirect_target
 
 AGENT = "groundup"  # the product token that a site's robots.txt names
 MAX_BYTES = 500 << 10
@@ -25,11 +25,14 @@ class Refusal(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rules:
-    """What one host allows.
+class RobotsRules:
+    """What the robots.txt of one host allows.
 
-    verdict: "allowed" if there are rules, "absent" if there are none.
-    refusal: Why nothing may be fetched.
+    Attributes:
+        verdict: "allowed" if there are rules, "absent" if there are none.
+        delay: Pause between two requests that the host asks for, in seconds.
+        refusal: Why nothing may be fetched, if nothing may.
+        parsed: The rules, if there are any.
     """
 
     verdict: str
@@ -38,13 +41,16 @@ class Rules:
     parsed: Protego | None = None
 
     def allows(self, url: str) -> bool:
+        """Whether an address may be fetched, as far as the rules say."""
         return self.parsed is None or self.parsed.can_fetch(url, AGENT)
 
 
-NO_RULES = Rules("not_applicable")
+NO_RULES = RobotsRules("not_applicable")
 
 
-async def read(get: Callable[[str], Awaitable[Answer]], origin: str) -> tuple[Rules, list[Answer]]:
+async def read(
+    get: Callable[[str], Awaitable[HttpResponse]], origin: str
+) -> tuple[RobotsRules, list[HttpResponse]]:
     """Fetch the rules of `origin`.
 
     Args:
@@ -52,32 +58,34 @@ async def read(get: Callable[[str], Awaitable[Answer]], origin: str) -> tuple[Ru
         origin: The scheme, host and port.
 
     Returns:
-        The rules, and the answers that they come from, for the archive.
+        The rules, and the responses that they come from, for the archive.
     """
     url = f"{origin}/robots.txt"
-    answers: list[Answer] = []
+    responses: list[HttpResponse] = []
     for _ in range(MAX_REDIRECTS + 1):
         try:
-            answer = await get(url)
-            answers.append(answer)
-            if answer.status not in REDIRECTS:
-                return _judge(answer), answers
-            url = redirect_target(answer)
+            response = await get(url)
+            responses.append(response)
+            if response.status not in REDIRECTS:
+                return _judge(response), responses
+            url = redirect_target(response)
         except FetchError as error:
             detail = f"robots.txt cannot be had, so nothing may be fetched: {error.detail}"
-            return Rules("absent", refusal=Refusal(error.reason, detail, error.status)), answers
+            return RobotsRules(
+                "absent", refusal=Refusal(error.reason, detail, error.status)
+            ), responses
     # Section 2.3.1.2: beyond five redirects the file counts as unavailable.
-    return Rules("absent"), answers
+    return RobotsRules("absent"), responses
 
 
-def _judge(answer: Answer) -> Rules:
-    if answer.status >= 500 or answer.status == 429:
-        detail = f"robots.txt answers {answer.status}, so nothing may be fetched"
-        return Rules("absent", refusal=Refusal("robots", detail, answer.status))
-    if answer.status != 200:
-        return Rules("absent")
-    text = answer.body
-    if answer.truncated:
+def _judge(response: HttpResponse) -> RobotsRules:
+    if response.status >= 500 or response.status == 429:
+        detail = f"robots.txt answers {response.status}, so nothing may be fetched"
+        return RobotsRules("absent", refusal=Refusal("robots", detail, response.status))
+    if response.status != 200:
+        return RobotsRules("absent")
+    text = response.body
+    if response.truncated:
         text = text[: text.rfind(b"\n") + 1]
     parsed = Protego.parse(text.decode("utf-8-sig", "replace"))
-    return Rules("allowed", delay=float(parsed.crawl_delay(AGENT) or 0), parsed=parsed)
+    return RobotsRules("allowed", delay=float(parsed.crawl_delay(AGENT) or 0), parsed=parsed)

@@ -10,13 +10,13 @@ from pathlib import Path
 from lxml import etree
 
 from stages.crawl.config import FilesSource
-from stages.crawl.fetch import Answer
+from stages.crawl.fetch import HttpResponse
 from stages.crawl.items import Document, Failure, Item
 from stages.crawl.page import WANTED
 from stages.crawl.page import read as read_page
 from stages.crawl.unpacking import opened_by_content
 from stages.crawl.urls import canonical
-from stages.crawl.warc_reader import Record, UnreadableBodyError, read_records
+from stages.crawl.warc_reader import UnreadableBodyError, WarcRecord, read_records
 from stages.documentation_server import is_documentation_server
 
 _RESERVED = "the address belongs to the built-in documentation server, which did not send this page"
@@ -38,7 +38,7 @@ def read(source: FilesSource, path: Path) -> Iterator[Item]:
                 yield Failure(path.as_uri(), "unreadable_row", _SHORT)
 
 
-def _read_response(source: FilesSource, path: Path, record: Record) -> Iterator[Item]:
+def _read_response(source: FilesSource, path: Path, record: WarcRecord) -> Iterator[Item]:
     """The item of a response; none for robots.txt."""
     address = record.header("WARC-Target-URI") or ""
     if address.split("?")[0].endswith("/robots.txt"):
@@ -53,7 +53,7 @@ def _read_response(source: FilesSource, path: Path, record: Record) -> Iterator[
     yield _response(source, url, began, record)
 
 
-def _response(source: FilesSource, url: str, began: datetime, record: Record) -> Item:
+def _response(source: FilesSource, url: str, began: datetime, record: WarcRecord) -> Item:
     code = record.http_headers.get_statuscode() or "0"
     if not re.fullmatch(r"[0-9]{1,9}", code):
         return Failure(url, "unreadable_row", f"the status is {code[:80]!r}, not a number")
@@ -73,7 +73,7 @@ def _response(source: FilesSource, url: str, began: datetime, record: Record) ->
         or record.is_short
         or record.is_misaligned
     )
-    answer = Answer(
+    response = HttpResponse(
         url=url,
         status=status,
         phrase="",
@@ -85,24 +85,24 @@ def _response(source: FilesSource, url: str, began: datetime, record: Record) ->
     )
     if status != 200:
         return Failure(url, "http_status", str(status), status)
-    if answer.media_type not in WANTED:
-        return Failure(url, "media_type", answer.media_type[:100], status)
+    if response.media_type not in WANTED:
+        return Failure(url, "media_type", response.media_type[:100], status)
     if not body.strip():
         return Failure(url, "empty", "the body is empty", status)
-    return _page(answer)
+    return _page(response)
 
 
-def _page(answer: Answer) -> Item:
+def _page(response: HttpResponse) -> Item:
     try:
-        page = read_page(answer)
+        page = read_page(response)
     except (MemoryError, etree.LxmlError) as error:
         detail = (
-            f"a page of {len(answer.body):,} bytes that cannot be read:"
+            f"a page of {len(response.body):,} bytes that cannot be read:"
             f" {type(error).__name__} {error}"
         )
-        return Failure(answer.url, "unreadable_row", detail, 200, claims=True)
+        return Failure(response.url, "unreadable_row", detail, 200, claims=True)
     if page.opt_out:
         detail = f"the page asks not to be used: {page.opt_out}"
-        return Failure(answer.url, "robots", detail, 200, claims=True)
-    columns = answer.evidence(page.meta_robots, page.license)
-    return Document(answer.url, answer.body, columns, answer.fetch)
+        return Failure(response.url, "robots", detail, 200, claims=True)
+    columns = response.evidence(page.meta_robots, page.license)
+    return Document(response.url, response.body, columns, response.fetch)

@@ -41,7 +41,7 @@ class UnreadableBodyError(Exception):
     """The body of one record cannot be unpacked; the other records are not affected."""
 
 
-class Record:
+class WarcRecord:
     """A record with what `read_body` and `finish` find out about its length."""
 
     def __init__(self, record: ArcWarcRecord, records: ArchiveIterator):
@@ -123,7 +123,7 @@ class _WatchedStream:
         return piece
 
 
-def read_records(file: BufferedReader) -> Iterator[Record]:
+def read_records(file: BufferedReader) -> Iterator[WarcRecord]:
     """The records of an archive. Each is read to its end before the next one is given.
 
     Raises:
@@ -140,7 +140,7 @@ def read_records(file: BufferedReader) -> Iterator[Record]:
             parsed = next(records, None)
         if parsed is None:
             break
-        record = Record(parsed, records)
+        record = WarcRecord(parsed, records)
         known += record.type in _TYPES
         yield record
     if not known and not is_empty:

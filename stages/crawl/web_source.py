@@ -16,7 +16,7 @@ from stages.crawl import pydoc_source
 from stages.crawl.archive import Archive
 from stages.crawl.config import PydocSource, WebSource
 from stages.crawl.crawl_rows import write_rows
-from stages.crawl.crawl_rules import Rules
+from stages.crawl.crawl_rules import CrawlRules
 from stages.crawl.crawler import Crawler
 from stages.crawl.fetch import WebFetcher
 from stages.crawl.journal import Journal
@@ -96,7 +96,7 @@ async def _crawl_web(
             return False
         return url in start or (url.startswith(prefixes) and not any_found(source.skip, url))
 
-    rules = Rules(
+    rules = CrawlRules(
         within=is_within,
         max_pages=source.max_pages,
         max_pages_per_host=source.max_pages_per_host,
@@ -129,7 +129,7 @@ async def _crawl_pydoc(
     stop: Callable[[], bool],
 ) -> tuple[list[str], Crawler]:
     servers = source.servers or min(cores(), MAX_SERVERS)
-    rules = Rules(
+    rules = CrawlRules(
         within=pydoc_source.Scope(source),
         max_pages=source.max_pages,
         max_pages_per_host=source.max_pages,

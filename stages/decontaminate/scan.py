@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from data_contracts import Artifact
 from stages.decontaminate.config import DecontaminateConfig
-from stages.decontaminate.ngrams import NgramIndex, WordHashes
+from stages.decontaminate.ngrams import NgramIndex
 from stages.execution.shards import map_shards
 from stages.report import Report
+from stages.text.ngrams import WordHashes
 
 BATCH = 256  # documents that a worker scans at once
 

@@ -12,13 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from stages.dedup.minhash import Hashes, Signed
+from stages.dedup.minhash import Hashes32, Signed
+from stages.text.ngrams import Hashes
 
 Indices = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -48,6 +50,16 @@ class Clusters:
     family: Indices
     similarity: Floats
     exact: Mask
+
+    @cached_property
+    def is_representative(self) -> Mask:
+        """Whether each document represents itself."""
+        return self.representative == np.arange(len(self.representative))
+
+    @cached_property
+    def sizes(self) -> Indices:
+        """Documents of the cluster of each representative; 0 for the other documents."""
+        return np.bincount(self.representative, minlength=len(self.representative))
 
 
 @dataclass(frozen=True)
@@ -84,17 +96,19 @@ def find_clusters(
     count = len(signed.ids)
     order = np.lexsort((*sort_keys(signed.ids), -signed.chars))
     leaders, group = _exact_groups(signed.digests[order])
-    # Three standard errors of the estimated similarity.
-    margin = 3 * float(np.sqrt(threshold * (1 - threshold) / signed.signatures.shape[1]))
     links = _Links(len(leaders))
     families = _Links(len(leaders))
-    compared = Bands(bands, rows, threshold, threshold - margin, verify)
-    _link_neighbours(signed.signatures[order[leaders]], compared, links, families)
+    permutations = signed.signatures.shape[1]
+    family_threshold = threshold - _margin(threshold, permutations)
+    compared = Bands(bands, rows, threshold, family_threshold, verify)
+    of_leaders = signed.signatures[order[leaders]]
+    _link_neighbours(of_leaders, compared, links, families)
 
     def in_input_order(of_leader: Indices) -> Indices:
         """Indices of leaders, by leader, as indices of documents, by document."""
+        by_group = leaders[of_leader[group]]
         result = np.empty(count, np.int64)
-        result[order] = order[leaders[of_leader[group]]]
+        result[order] = order[by_group]
         return result
 
     exact = np.empty(count, bool)
@@ -104,10 +118,17 @@ def find_clusters(
     representative = in_input_order(links.roots())
     is_kept = representative == np.arange(count)
     similarity[exact | is_kept] = 1.0
-    return Clusters(representative, in_input_order(families.roots()), similarity, exact)
+    family = in_input_order(families.roots())
+    return Clusters(representative, family, similarity, exact)
 
 
-def similarity(signatures: Hashes, left: Indices, right: Indices) -> Floats:
+def _margin(threshold: float, permutations: int) -> float:
+    """Three standard errors of a similarity that is estimated near the threshold."""
+    variance = threshold * (1 - threshold) / permutations
+    return 3 * float(np.sqrt(variance))
+
+
+def similarity(signatures: Hashes32, left: Indices, right: Indices) -> Floats:
     """Estimates the Jaccard similarity of pairs: the share of equal MinHash values.
 
     Args:
@@ -118,8 +139,9 @@ def similarity(signatures: Hashes, left: Indices, right: Indices) -> Floats:
     result = np.empty(len(left))
     for start in range(0, len(left), _CHUNK):
         part = slice(start, start + _CHUNK)
-        is_equal = signatures[left[part]] == signatures[right[part]]
-        result[part] = is_equal.mean(axis=1)
+        of_left = signatures[left[part]]
+        of_right = signatures[right[part]]
+        result[part] = (of_left == of_right).mean(axis=1)
     return result
 
 
@@ -133,14 +155,17 @@ class _Links:
     def __init__(self, count: int):
         self.similarity = np.zeros(count)
         self._roots = np.arange(count)
-        self._pending: list[tuple[Indices, Indices]] = []
+        self._left: list[Indices] = []
+        self._right: list[Indices] = []
+        self._pending = 0  # links that are not in the roots yet
 
     def add(self, left: Indices, right: Indices, similar: Floats) -> None:
         np.maximum.at(self.similarity, left, similar)
         np.maximum.at(self.similarity, right, similar)
-        self._pending.append((left, right))
-        pending = sum(len(left) for left, _ in self._pending)
-        if pending > max(len(self._roots), _CHUNK):
+        self._left.append(left)
+        self._right.append(right)
+        self._pending += len(left)
+        if self._pending > max(len(self._roots), _CHUNK):
             self._join()
 
     def roots(self) -> Indices:
@@ -150,26 +175,33 @@ class _Links:
 
     def _join(self) -> None:
         count = len(self._roots)
-        left = self._roots[_joined([left for left, _ in self._pending])]
-        right = self._roots[_joined([right for _, right in self._pending])]
-        edges = coo_array((np.ones(len(left), np.int8), (left, right)), shape=(count, count))
+        left = self._roots[_concatenated(self._left)]
+        right = self._roots[_concatenated(self._right)]
+        ones = np.ones(len(left), np.int8)
+        edges = coo_array((ones, (left, right)), shape=(count, count))
         _, labels = connected_components(edges, directed=False)
-        _, first, component = np.unique(labels[self._roots], return_index=True, return_inverse=True)
+        _, first, component = np.unique(
+            labels[self._roots],
+            return_index=True,
+            return_inverse=True,
+        )
         self._roots = first[component]
-        self._pending = []
+        self._left = []
+        self._right = []
+        self._pending = 0
 
 
-def _joined(parts: Sequence[Indices]) -> Indices:
+def _concatenated(parts: Sequence[Indices]) -> Indices:
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
-def sort_keys(ids: npt.NDArray[np.void]) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+def sort_keys(ids: npt.NDArray[np.void]) -> tuple[Hashes, Hashes]:
     """Ids as keys for np.lexsort: the less significant half first."""
     halves = ids.view(">u8").reshape(-1, 2).astype(np.uint64)
     return halves[:, 1], halves[:, 0]
 
 
-def _exact_groups(digests: npt.NDArray[np.uint64]) -> tuple[Indices, Indices]:
+def _exact_groups(digests: Hashes) -> tuple[Indices, Indices]:
     """Groups documents with equal digests.
 
     Args:
@@ -190,24 +222,32 @@ def _exact_groups(digests: npt.NDArray[np.uint64]) -> tuple[Indices, Indices]:
     return first[by_position], group
 
 
-def _starts_of_runs(values: npt.NDArray[np.uint64]) -> Mask:
+def _starts_of_runs(values: Hashes) -> Mask:
     """Whether each value (or row of values) differs from the one before."""
-    starts = np.ones(len(values), bool)
     differs = values[1:] != values[:-1]
-    starts[1:] = differs if values.ndim == 1 else differs.any(axis=1)
+    if differs.ndim > 1:
+        differs = differs.any(axis=1)
+    starts = np.ones(len(values), bool)
+    starts[1:] = differs
     return starts
 
 
-def _link_neighbours(signatures: Hashes, bands: Bands, links: _Links, families: _Links) -> None:
+def _link_neighbours(
+    signatures: Hashes32,
+    bands: Bands,
+    links: _Links,
+    families: _Links,
+) -> None:
     """Links documents that share a band, without ever listing all pairs."""
     for band in range(bands.count):
-        values = signatures[:, band * bands.rows : (band + 1) * bands.rows]
+        first = band * bands.rows
+        values = signatures[:, first : first + bands.rows]
         _link_buckets(signatures, _band_keys(values), bands, links, families)
 
 
 def _link_buckets(
-    signatures: Hashes,
-    keys: npt.NDArray[np.uint64],
+    signatures: Hashes32,
+    keys: Hashes,
     bands: Bands,
     links: _Links,
     families: _Links,
@@ -226,22 +266,24 @@ def _link_buckets(
         right = members[others]
         if not len(right):
             return
-        left = members[starts][np.cumsum(starts) - 1][others]
+        first_of_bucket = members[starts]
+        bucket_of_member = np.cumsum(starts) - 1
+        left = first_of_bucket[bucket_of_member[others]]
         if round_ == MAX_ROUNDS:
             families.add(left, right, np.zeros(len(left)))
             return
         similar = similarity(signatures, left, right)
-        linked = np.ones(len(left), bool)
-        if bands.verify:
-            linked = similar >= bands.threshold
-        in_family = linked | (similar >= bands.family_threshold)
+        linked = similar >= bands.threshold
+        if not bands.verify:
+            linked = np.ones(len(left), bool)
         links.add(left[linked], right[linked], similar[linked])
-        families.add(left[in_family], right[in_family], similar[in_family])
+        related = linked | (similar >= bands.family_threshold)
+        families.add(left[related], right[related], similar[related])
         members = right[~linked]
         buckets = buckets[others][~linked]
 
 
-def _band_keys(values_NR: Hashes) -> npt.NDArray[np.uint64]:
+def _band_keys(values_NR: Hashes32) -> Hashes:
     """One 64-bit key per document from the R values of a band."""
     keys = np.zeros(len(values_NR), np.uint64)
     for column in values_NR.T:

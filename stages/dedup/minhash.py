@@ -1,14 +1,11 @@
 """Shingles and MinHash signatures (Broder 1997), with datasketch's permutations (affine32).
 
-The hash of a shingle is mixed from the hashes of its words, so each distinct word is hashed once
-and a shingle never becomes a string. Signatures are equal to those that datasketch computes from
-the same shingle hashes.
+A shingle is an n-gram of words. Signatures are equal to those that datasketch computes from the
+same shingle hashes.
 """
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,12 +16,14 @@ import xxhash
 from datasketch import MinHash
 
 from stages.digests import seed_for
+from stages.text.ngrams import WordHashes, ngram_hashes
+from stages.text.words import Folding, Words, folded, words
 
-Hashes = npt.NDArray[np.uint32]
+Hashes32 = npt.NDArray[np.uint32]
 
-_WORD = re.compile(r"\w+")
 _BLOCK = 256  # shingles permuted at a time: the products stay in the L2 cache
-MAX_CACHED_WORDS = 1_000_000
+_ALL_ONES_32 = 0xFFFF_FFFF
+_ALL_ONES_64 = 0xFFFF_FFFF_FFFF_FFFF
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,7 @@ class Signed:
     ids: npt.NDArray[np.void]
     digests: npt.NDArray[np.uint64]
     chars: npt.NDArray[np.int64]
-    signatures: Hashes
+    signatures: Hashes32
     text_bytes: int
 
 
@@ -53,47 +52,48 @@ class Signer:
         self.ngram = ngram
         sketch = MinHash(
             num_perm=permutations,
-            seed=seed_for(seed, "dedup", "permutations") & 0xFFFF_FFFF,
+            seed=seed_for(seed, "dedup", "permutations") & _ALL_ONES_32,
             scheme="affine32",
         )
         self._a, self._b = sketch.permutations
-        self._word_codes = _WordCodes()
+        self._word_hashes = WordHashes()
 
     def sign(self, batch: pa.RecordBatch) -> Signed:
         """Signs a batch with the columns id and text."""
-        ids = batch.column("id").to_pylist()
-        texts = [folded(text) for text in batch.column("text").to_pylist()]
-        digests = [exact_digest(text) for text in texts]
-        signatures = [self.signature(self.shingles(text)) for text in texts]
+        ids = "".join(batch.column("id").to_pylist())
+        chars: list[int] = []
+        digests: list[tuple[int, int]] = []
+        signatures: list[Hashes32] = []
+        for text in batch.column("text").to_pylist():
+            compared = folded(text, Folding.LOWER)
+            chars.append(len(compared))
+            digests.append(exact_digest(compared))
+            signatures.append(self.signature(self.shingles(compared)))
+        text_bytes = pc.sum(pc.binary_length(batch.column("text"))).as_py()
+        permutations = len(self._a)
         return Signed(
-            ids=np.frombuffer(bytes.fromhex("".join(ids)), dtype="V16"),
+            ids=np.frombuffer(bytes.fromhex(ids), dtype="V16"),
             digests=np.array(digests, np.uint64).reshape(-1, 2),
-            chars=np.fromiter(map(len, texts), np.int64, len(texts)),
-            signatures=np.array(signatures, np.uint32).reshape(-1, len(self._a)),
-            text_bytes=pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0,
+            chars=np.array(chars, np.int64),
+            signatures=np.array(signatures, np.uint32).reshape(-1, permutations),
+            text_bytes=text_bytes or 0,
         )
 
-    def shingles(self, text: str) -> Hashes:
+    def shingles(self, text: str) -> Hashes32:
         """Hashes the distinct word n-grams of a folded text.
 
         A text with fewer words than `ngram` is one shingle; a text without words is one word.
         """
-        words = _WORD.findall(text) or [text]
-        if len(self._word_codes) > MAX_CACHED_WORDS:
-            self._word_codes.clear()
-        codes = map(self._word_codes.__getitem__, words)
-        word_codes = np.fromiter(codes, np.uint64, len(words))
-        shingle_codes = word_codes
-        for k in range(1, min(self.ngram, len(words))):
-            # The product wraps around at 64 bits, as intended.
-            shingle_codes = shingle_codes[:-1] * np.uint64(0x9E3779B97F4A7C15) + word_codes[k:]
-        mixed = shingle_codes ^ (shingle_codes >> np.uint64(32))
+        found = words(text, Words.UNICODE) or [text]
+        word_hashes = self._word_hashes.of(found)
+        hashes = ngram_hashes(word_hashes, min(self.ngram, len(found)))
+        mixed = hashes ^ (hashes >> np.uint64(32))
         return np.unique(mixed.astype(np.uint32))
 
-    def signature(self, shingles: Hashes) -> Hashes:
+    def signature(self, shingles: Hashes32) -> Hashes32:
         """The minimum of each permutation a·h + b mod 2^32 over the shingles."""
         mixed = _finalised(shingles)
-        minimum = np.full(len(self._a), 0xFFFF_FFFF, np.uint32)
+        minimum = np.full(len(self._a), _ALL_ONES_32, np.uint32)
         a = self._a[:, None]
         b = self._b[:, None]
         for start in range(0, len(mixed), _BLOCK):
@@ -102,29 +102,14 @@ class Signer:
         return minimum
 
 
-class _WordCodes(dict[str, int]):
-    """Word → 64-bit hash, computed once. A dict looks it up in C for every word of every text."""
-
-    def __missing__(self, word: str) -> int:
-        code = xxhash.xxh3_64_intdigest(word.encode("utf-8", "surrogatepass"))
-        self[word] = code
-        return code
-
-
-def folded(text: str) -> str:
-    """Returns the form in which texts are compared: case and Unicode form do not matter."""
-    lower = text.lower()
-    return lower if lower.isascii() else unicodedata.normalize("NFKC", lower)
-
-
 def exact_digest(text: str) -> tuple[int, int]:
     """Hashes a folded text to 128 bits, as two numbers of 64, regardless of white space."""
     data = " ".join(text.split()).encode("utf-8", "surrogatepass")
     digest = xxhash.xxh3_128_intdigest(data)
-    return digest >> 64, digest & 0xFFFF_FFFF_FFFF_FFFF
+    return digest >> 64, digest & _ALL_ONES_64
 
 
-def _finalised(hashes: Hashes) -> Hashes:
+def _finalised(hashes: Hashes32) -> Hashes32:
     """MurmurHash3's 32-bit finalizer, which datasketch applies before the permutations."""
     x = hashes ^ (hashes >> np.uint32(16))
     x = x * np.uint32(0x85EBCA6B)

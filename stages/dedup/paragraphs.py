@@ -12,13 +12,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import xxhash
 
-from stages.dedup.minhash import folded
+from stages.text.ngrams import Hashes, text_hash
+from stages.text.words import Folding, folded
 
 _BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 
@@ -28,12 +29,12 @@ class Paragraphs:
     """The paragraphs of N documents, document after document; P of them are long enough to remove.
 
     Attributes:
-        codes: A hash of each long paragraph, regardless of case and white space, shape [P].
+        hashes: Of each long paragraph, regardless of case and white space, shape [P].
         counts: Number of long paragraphs of each document, shape [N].
         short: Number of paragraphs of each document that stay in any case, shape [N].
     """
 
-    codes: npt.NDArray[np.uint64]
+    hashes: Hashes
     counts: npt.NDArray[np.int64]
     short: npt.NDArray[np.int64]
 
@@ -48,17 +49,19 @@ class Paragraphs:
         if not min_chars:
             none = np.zeros(len(texts), np.int64)
             return cls(np.zeros(0, np.uint64), none, none)
-        codes: list[int] = []
+        hashes: list[int] = []
         counts: list[int] = []
         short: list[int] = []
         for text in texts.to_pylist():
             paragraphs = _split(text)
             long = [paragraph for paragraph in paragraphs if len(paragraph) >= min_chars]
-            codes += map(_code, long)
+            hashes += map(_paragraph_hash, long)
             counts.append(len(long))
             short.append(len(paragraphs) - len(long))
         return cls(
-            np.array(codes, np.uint64), np.array(counts, np.int64), np.array(short, np.int64)
+            np.array(hashes, np.uint64),
+            np.array(counts, np.int64),
+            np.array(short, np.int64),
         )
 
     @classmethod
@@ -66,7 +69,7 @@ class Paragraphs:
         """Joins the paragraphs of consecutive documents."""
         parts = list(parts)
         return cls(
-            np.concatenate([part.codes for part in parts]),
+            np.concatenate([part.hashes for part in parts]),
             np.concatenate([part.counts for part in parts]),
             np.concatenate([part.short for part in parts]),
         )
@@ -80,12 +83,13 @@ class Paragraphs:
         """
         rank_P = np.repeat(rank, self.counts)
         taking_part = np.flatnonzero(rank_P >= 0)
-        keys = (taking_part, rank_P[taking_part], self.codes[taking_part])
+        keys = (taking_part, rank_P[taking_part], self.hashes[taking_part])
         order = taking_part[np.lexsort(keys)]
-        is_removed = np.zeros(len(self.codes), bool)
-        is_removed[order[1:]] = self.codes[order[1:]] == self.codes[order[:-1]]
-        starts = np.concatenate([[0], np.cumsum(self.counts)])
-        removed_before = np.concatenate([[0], np.cumsum(is_removed)])
+        sorted_hashes = self.hashes[order]
+        is_removed = np.zeros(len(self.hashes), bool)
+        is_removed[order[1:]] = sorted_hashes[1:] == sorted_hashes[:-1]
+        starts = _cumulated(self.counts)
+        removed_before = _cumulated(is_removed)
         lost = removed_before[starts[1:]] - removed_before[starts[:-1]]
         is_empty = (lost == self.counts) & (self.short == 0) & (lost > 0)
         return RepeatedParagraphs(is_removed, starts, is_empty)
@@ -121,7 +125,9 @@ class RepeatedParagraphs:
         return pa.array(cut_texts, texts.type)
 
     def _cut(self, text: str, document: int, min_chars: int) -> str:
-        is_removed = self.is_removed[self.starts[document] : self.starts[document + 1]]
+        first = self.starts[document]
+        end = self.starts[document + 1]
+        is_removed = self.is_removed[first:end]
         if not is_removed.any() or self.is_empty[document]:
             return text
         kept = []
@@ -136,10 +142,16 @@ class RepeatedParagraphs:
         return "\n\n".join(kept)
 
 
+def _cumulated(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+    """The sum of all values before each one, and at the end that of all of them."""
+    return np.concatenate([[0], np.cumsum(counts)])
+
+
 def _split(text: str) -> list[str]:
-    return [paragraph for paragraph in _BLANK_LINES.split(text) if not paragraph.isspace()]
+    parts = _BLANK_LINES.split(text)
+    return [paragraph for paragraph in parts if not paragraph.isspace()]
 
 
-def _code(paragraph: str) -> int:
-    normalised = " ".join(folded(paragraph).split())
-    return xxhash.xxh3_64_intdigest(normalised.encode("utf-8", "surrogatepass"))
+def _paragraph_hash(paragraph: str) -> int:
+    compared = folded(paragraph, Folding.LOWER)
+    return text_hash(" ".join(compared.split()))

@@ -12,10 +12,8 @@ import numpy.typing as npt
 
 from data_contracts import Artifact
 from stages.config import any_found
-from stages.dedup.clusters import Clusters
-from stages.digests import seed_for
-
-Mask = npt.NDArray[np.bool_]
+from stages.dedup.clusters import Clusters, Mask
+from stages.text.heldout import hash_share
 
 
 def matching(documents: Artifact, patterns: Sequence[str]) -> Mask:
@@ -61,14 +59,14 @@ def choose_heldout(
         A mask over documents.
     """
     count = len(ids)
-    kept = np.flatnonzero(clusters.representative == np.arange(count))
+    kept = np.flatnonzero(clusters.is_representative)
     families, family_of_kept, sizes = np.unique(
         clusters.family[kept], return_inverse=True, return_counts=True
     )
     heldout = np.zeros(count, bool)
     if share == 0 or len(families) < 2:
         return heldout
-    draws = np.array([_draw(seed, ids[family]) for family in families])
+    draws = _draws(seed, ids[families])
     max_family = min(max(1, round(share * len(kept))), max_documents)
     eligible = (sizes <= max_family) & ~np.isin(families, clusters.family[always_train])
     by_draw = np.argsort(draws, kind="stable")
@@ -84,6 +82,10 @@ def choose_heldout(
     return heldout
 
 
-def _draw(seed: int, family_id: np.void) -> float:
-    """A number from 0 to 1 that depends on the seed and the id alone."""
-    return seed_for(seed, "heldout", family_id.tobytes().hex()) / 2**63
+def _draws(seed: int, family_ids: npt.NDArray[np.void]) -> npt.NDArray[np.float64]:
+    """A number from 0 to 1 for each family, which depends on the seed and its id alone."""
+    draws = np.empty(len(family_ids))
+    for number, family_id in enumerate(family_ids):
+        digits = family_id.tobytes().hex()
+        draws[number] = hash_share(seed, "heldout", digits)
+    return draws

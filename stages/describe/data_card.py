@@ -50,7 +50,13 @@ def data_card(config: DescribeConfig, given: Mapping[str, Artifact], texts: Text
 def _sources(given: Mapping[str, Artifact], texts: Texts | None) -> str:
     if "raw_documents" not in given:
         return f"## Sources\n\n{UNKNOWN}"
-    head = ("source", "pages fetched", "bytes", "with a declared licence", "documents trained on")
+    head = (
+        "source",
+        "pages fetched",
+        "bytes",
+        "with a declared licence",
+        "documents trained on",
+    )
     rows = []
     for name, source in counts.sources(given["raw_documents"]).items():
         trained_on = texts.by_source[name] if texts else None
@@ -61,16 +67,18 @@ def _sources(given: Mapping[str, Artifact], texts: Texts | None) -> str:
 def _robots(given: Mapping[str, Artifact]) -> str:
     if "raw_documents" not in given:
         return ""
-    evidence = counts.robots(given["raw_documents"])
-    failures = counts.count(given["raw_documents"], "failures", "reason")
+    raw_documents = given["raw_documents"]
+    evidence = counts.robots(raw_documents)
+    failures = counts.count(raw_documents, "failures", "reason")
     meta = table(("content", "pages"), counts.shown(evidence.meta))
     headers = table(("content", "pages"), counts.shown(evidence.headers))
+    not_fetched = table(("reason", "pages"), failures.items())
     parts = [
         "## What the sites said",
         table(("robots.txt", "pages"), evidence.verdicts.items()),
         f"`<meta name=robots>`:\n\n{meta}",
         f"X-Robots-Tag header:\n\n{headers}",
-        f"Pages that were not fetched:\n\n{table(('reason', 'pages'), failures.items())}",
+        f"Pages that were not fetched:\n\n{not_fetched}",
     ]
     return "\n\n".join(parts)
 
@@ -79,7 +87,11 @@ def _funnel(steps: Sequence[Step]) -> str:
     if not steps:
         return ""
     rows = [(step.stage, _kept(step), step.rows_lost) for step in steps]
-    parts = ["## Kept and lost", "![Funnel](funnel.svg)", table(("stage", "kept", "lost"), rows)]
+    parts = [
+        "## Kept and lost",
+        "![Funnel](funnel.svg)",
+        table(("stage", "kept", "lost"), rows),
+    ]
     for step in steps:
         if step.lost:
             reasons = table(("reason", "documents"), counts.shown(step.lost))
@@ -88,18 +100,26 @@ def _funnel(steps: Sequence[Step]) -> str:
 
 
 def _kept(step: Step) -> str:
-    return " + ".join(f"{count:,} {name}" for name, count in step.kept.items())
+    parts = []
+    for name, count in step.kept.items():
+        parts.append(f"{count:,} {name}")
+    return " + ".join(parts)
 
 
 def _texts(texts: Texts | None) -> str:
     if texts is None:
         return ""
-    documents = sum(texts.by_source.values())
+    sizes = [
+        ("Documents", texts.by_source.total()),
+        ("UTF-8 bytes", texts.bytes),
+    ]
+    languages = counts.shown(counts.ranked(texts.by_language))
+    licences = counts.shown(counts.ranked(texts.by_license))
     parts = [
         "## The training text",
-        table(("", ""), [("Documents", documents), ("UTF-8 bytes", texts.bytes)]),
-        table(("language", "documents"), counts.shown(counts.ranked(texts.by_language))),
-        table(("declared licence", "documents"), counts.shown(counts.ranked(texts.by_license))),
+        table(("", ""), sizes),
+        table(("language", "documents"), languages),
+        table(("declared licence", "documents"), licences),
     ]
     return "\n\n".join(parts)
 
@@ -128,8 +148,9 @@ def _duplicates(given: Mapping[str, Artifact]) -> str:
 def _decontamination(given: Mapping[str, Artifact]) -> str:
     if "training_documents" not in given:
         return ""
-    rejects = given["training_documents"].rows("rejects")
-    items = counts.distinct(given["training_documents"], "rejects", "item")
+    training_documents = given["training_documents"]
+    rejects = training_documents.rows("rejects")
+    items = counts.distinct(training_documents, "rejects", "item")
     return (
         "## Decontamination\n\n"
         f"Documents left out because they share text with an evaluation item: {rejects:,}. "
@@ -148,23 +169,29 @@ def _heldout(given: Mapping[str, Artifact]) -> str:
         rows.append(("pages for bits per byte", items.rows("pages")))
         for task, count in counts.shown(counts.count(items, "items", "task")):
             rows.append((f"items of {task}", count))
-    return f"## Held out\n\n{table(('', 'rows'), rows)}" if rows else ""
+    if not rows:
+        return ""
+    return f"## Held out\n\n{table(('', 'rows'), rows)}"
 
 
 def _tokens(given: Mapping[str, Artifact]) -> str:
     rows: list[tuple[str, Any]] = []
     for output in ("tokenizer", "token_shards"):
         if output in given:
-            rows += given[output].manifest.facts.get("figures", {}).items()
-    return f"## Tokens\n\n{table(('', ''), rows)}" if rows else ""
+            facts = given[output].manifest.facts
+            rows += facts.get("figures", {}).items()
+    if not rows:
+        return ""
+    return f"## Tokens\n\n{table(('', ''), rows)}"
 
 
 def _dialogues(given: Mapping[str, Artifact]) -> str:
     parts = []
     for output, rows in (("conversations", "conversations"), ("preferences", "pairs")):
         if output in given:
-            kinds = counts.shown(counts.count(given[output], rows, "kind"))
-            refused = counts.shown(counts.count(given[output], "rejects", "reason"))
+            artifact = given[output]
+            kinds = counts.shown(counts.count(artifact, rows, "kind"))
+            refused = counts.shown(counts.count(artifact, "rejects", "reason"))
             parts += [
                 f"{output.capitalize()}:",
                 table(("kind", rows), kinds),

@@ -12,8 +12,8 @@ from typing import Any
 
 import yaml
 
-from data_contracts import Artifact
-from data_contracts.json_files import read_json
+from data_contracts import Artifact, ArtifactError
+from data_contracts.checkpoint_config import CheckpointConfig
 from data_contracts.tensor_files import safetensors_header
 from stages.describe.config import UNKNOWN, DescribeConfig
 from stages.describe.counts import Texts
@@ -83,7 +83,13 @@ def model_card(config: DescribeConfig, given: Mapping[str, Artifact], texts: Tex
 
 
 def front_matter(config: DescribeConfig, given: Mapping[str, Artifact], texts: Texts | None) -> str:
-    """Return the YAML between dashes that the filters of the Hugging Face hub read."""
+    """Return the YAML between dashes that the filters of the Hugging Face hub read.
+
+    Args:
+        config: The entries of the cards that no manifest contains.
+        given: Any of the inputs of the stage.
+        texts: Counts of the training text; None if it is not among the inputs.
+    """
     tags = ["groundup"]
     if "gguf_model" in given:
         tags.append("gguf")
@@ -108,7 +114,11 @@ def _languages(texts: Texts | None) -> list[str]:
 
 
 def parameters(checkpoint: Artifact) -> int:
-    """Count the weights in the safetensors files. A tied table is stored, and counted, once."""
+    """Count the weights in the safetensors files. A tied table is stored, and counted, once.
+
+    Args:
+        checkpoint: A checkpoint.
+    """
     weights = 0
     for path in checkpoint.files("weights"):
         shapes = safetensors_header(path)[0].values()
@@ -128,22 +138,29 @@ def _model(given: Mapping[str, Artifact]) -> str:
     checkpoint = latest_checkpoint(given)
     if checkpoint is None:
         return ""
-    sizes = read_json(checkpoint.file("config"))
+    sizes = _read_config(checkpoint)
     entries = {
-        "Architecture": sizes.get("model_type"),
+        "Architecture": sizes.family.name,
         "Parameters": parameters(checkpoint),
-        "Layers": sizes.get("num_hidden_layers"),
-        "Width": sizes.get("hidden_size"),
-        "Attention heads": sizes.get("num_attention_heads"),
-        "Key and value heads": sizes.get("num_key_value_heads"),
-        "Experts": sizes.get("num_experts"),
-        "Context, tokens": sizes.get("max_position_embeddings"),
-        "Vocabulary, tokens": sizes.get("vocab_size"),
-        "Tied embeddings": bool(sizes.get("tie_word_embeddings")),
+        "Layers": sizes.num_hidden_layers,
+        "Width": sizes.hidden_size,
+        "Attention heads": sizes.num_attention_heads,
+        "Key and value heads": sizes.num_key_value_heads,
+        "Experts": sizes.num_experts or None,
+        "Context, tokens": sizes.max_position_embeddings,
+        "Vocabulary, tokens": sizes.vocab_size,
+        "Tied embeddings": sizes.tie_word_embeddings,
         "Checkpoint": f"`{checkpoint}`",
     }
     rows = [(name, value) for name, value in entries.items() if value is not None]
     return f"## The model\n\n{table(('', ''), rows)}"
+
+
+def _read_config(checkpoint: Artifact) -> CheckpointConfig:
+    try:
+        return CheckpointConfig.read(checkpoint.path)
+    except ValueError as error:
+        raise ArtifactError(f"{checkpoint}", f"{error}", "make the checkpoint again") from None
 
 
 def _use(config: DescribeConfig, given: Mapping[str, Artifact]) -> str:

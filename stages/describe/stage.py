@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from data_contracts import Artifact, ConfigError, Draft
 from stages.describe.config import UNKNOWN, DescribeConfig
@@ -15,6 +15,7 @@ from stages.reporting import pictures
 from stages.reporting.lineage import lineage, mermaid
 
 METRICS = ["step", "loss", "heldout_loss"]
+FILES = 6
 
 
 def run(config: DescribeConfig, *, out: Draft, report: Report, **given: Artifact) -> Facts:
@@ -34,26 +35,30 @@ def run(config: DescribeConfig, *, out: Draft, report: Report, **given: Artifact
     if not given:
         fix = "groundup stage describe --name NAME takes all artifacts of a run"
         raise ConfigError("stage describe", "was given nothing to describe", fix)
-    manifests = {output: artifact.manifest for output, artifact in given.items()}
-    trained_on = texts(given["training_documents"]) if "training_documents" in given else None
-    files = {
-        "README.md": lambda: model_card(config, given, trained_on),
-        "DATA.md": lambda: data_card(config, given, trained_on),
-        "lineage.json": lambda: json.dumps(lineage(manifests), indent=1, ensure_ascii=False) + "\n",
-        "lineage.mmd": lambda: mermaid(manifests.values()),
-        "funnel.svg": lambda: pictures.funnel_svg(manifests.values()),
-        "loss.svg": lambda: _loss_svg(given),
-    }
-    for done, (name, text) in enumerate(files.items()):
-        report.progress(done, len(files), "files")
-        out.path(name).write_text(text(), "utf-8")
-    report.progress(len(files), len(files), "files")
+    for done, (name, text) in enumerate(_files(config, given)):
+        out.path(name).write_text(text, "utf-8")
+        report.progress(done + 1, FILES, "files")
     checkpoint = latest_checkpoint(given)
     weights = parameters(checkpoint) if checkpoint else None
     return Facts(
         figures={"artifacts": len(given), "parameters": weights},
         notes=_notes(config),
     )
+
+
+def _files(config: DescribeConfig, given: Mapping[str, Artifact]) -> Iterator[tuple[str, str]]:
+    """The name and the text of each file, made one after another."""
+    manifests = {output: artifact.manifest for output, artifact in given.items()}
+    trained_on = None
+    if "training_documents" in given:
+        trained_on = texts(given["training_documents"])
+    yield "README.md", model_card(config, given, trained_on)
+    yield "DATA.md", data_card(config, given, trained_on)
+    found = lineage(manifests)
+    yield "lineage.json", json.dumps(found, indent=1, ensure_ascii=False) + "\n"
+    yield "lineage.mmd", mermaid(manifests.values())
+    yield "funnel.svg", pictures.funnel_svg(manifests.values())
+    yield "loss.svg", _loss_svg(given)
 
 
 def _loss_svg(given: Mapping[str, Artifact]) -> str:
@@ -65,5 +70,8 @@ def _loss_svg(given: Mapping[str, Artifact]) -> str:
 
 
 def _notes(config: DescribeConfig) -> list[str]:
-    open_fields = [name for name, value in config.model_dump().items() if value == UNKNOWN]
-    return [f"{UNKNOWN} by a person: {', '.join(open_fields)}."] if open_fields else []
+    settings = config.model_dump()
+    open_fields = [name for name, value in settings.items() if value == UNKNOWN]
+    if not open_fields:
+        return []
+    return [f"{UNKNOWN} by a person: {', '.join(open_fields)}."]

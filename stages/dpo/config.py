@@ -7,7 +7,18 @@ from typing import Literal
 from pydantic import Field
 
 from stages.config import StageConfig, execution
-from stages.lm.config import Compute, Training
+from stages.lm.training.config import Compute, LearningRateSchedule, Training
+
+
+class DpoSchedule(LearningRateSchedule):
+    """As in pretraining, with a longer warm-up and decay."""
+
+    warmup_share: float = Field(
+        0.1, ge=0, le=0.5, description="Share of the steps in which the learning rate rises"
+    )
+    decay_share: float = Field(
+        0.9, ge=0, le=1, description="Share of the steps in which it falls to zero (wsd)"
+    )
 
 
 class DpoTraining(Training):
@@ -17,17 +28,12 @@ class DpoTraining(Training):
         "adamw", description="muon: Muon for the matrices of the blocks, AdamW for all others"
     )
     learning_rate: float = Field(5e-5, gt=0, le=1, description="Peak learning rate of AdamW")
-    matrix_learning_rate: float = Field(
+    muon_learning_rate: float = Field(
         5e-4, gt=0, le=1, description="Peak learning rate of Muon (unused with adamw)"
     )
     weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay on matrices")
-    warmup_share: float = Field(
-        0.1, ge=0, le=0.5, description="Share of the steps in which the learning rate rises"
-    )
-    decay_share: float = Field(
-        0.9, ge=0, le=1, description="Share of the steps in which it falls to zero (wsd)"
-    )
-    batch_rows: int = Field(
+    lr_schedule: DpoSchedule = Field(DpoSchedule(), description="How the learning rate changes")
+    batch_size: int = Field(
         16, ge=1, le=1 << 20, description="Pairs per optimizer step, over all devices"
     )
     duration: float = Field(

@@ -33,8 +33,18 @@ class PairComparison:
 
 
 def answer_logprobs(model: LanguageModel, batch: Batch) -> Tensor:
-    """[B, 2] log-probability of each answer, its end token included."""
-    ids, labels, lengths = (batch[name].flatten(0, 1) for name in ("ids", "labels", "lengths"))
+    """The log-probability of each answer, its end token included.
+
+    Args:
+        model: The model.
+        batch: As `stages.dpo.pairs.PairBatches` gives it.
+
+    Returns:
+        [B, 2], in nats.
+    """
+    ids = batch["ids"].flatten(0, 1)
+    labels = batch["labels"].flatten(0, 1)
+    lengths = batch["lengths"].flatten(0, 1)
     real = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
 
     def head(hidden_BTD: Tensor, weight_VD: Tensor) -> Tensor:
@@ -93,5 +103,12 @@ def preference_loss(beta: float, sft_weight: float, length_normalised: bool) -> 
 
 
 def counted(labels_B2T: Tensor) -> Tensor:
-    """[B, 2] tokens of each answer."""
+    """Count the tokens of each answer.
+
+    Args:
+        labels_B2T: Labels; IGNORED where no token of the answer is.
+
+    Returns:
+        [B, 2] in float32.
+    """
     return (labels_B2T != IGNORED).sum(-1).to(torch.float32)

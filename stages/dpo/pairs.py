@@ -63,7 +63,8 @@ def read(
         The pairs by split.
     """
     found: dict[str, list[Pair]] = {"train": [], "heldout": []}
-    for batch in preferences.batches("pairs", COLUMNS, batch_size=AT_ONCE):
+    batches = preferences.batches("pairs", COLUMNS, batch_size=AT_ONCE)
+    for batch in batches:
         for row in batch.to_pylist():
             pair, reason = _pair(row, chat, context)
             if pair is None:
@@ -75,11 +76,11 @@ def read(
 
 def _pair(row: dict[str, Any], chat: ChatFormat, context: int) -> tuple[Pair | None, str]:
     """The pair of a row, or None and the reason of rejection."""
-    conversations = [
-        [*row["prompt"], {"role": "assistant", "content": row[side]}]
-        for side in ("chosen", "rejected")
-    ]
-    if any(chat.special_token_in(messages) for messages in conversations):
+    conversations = []
+    for side in ("chosen", "rejected"):
+        answer = {"role": "assistant", "content": row[side]}
+        conversations.append([*row["prompt"], answer])
+    if any(map(chat.special_token_in, conversations)):
         return None, "special_token_in_text"
     prompt_tokens = len(chat.prompts([row["prompt"]])[0])
     sides = []
@@ -102,14 +103,14 @@ class PairBatches:
 
     Args:
         pairs: The pairs.
-        batch_rows: B.
+        batch_size: B.
         seed: Determines the order.
         pad: Id of the padding token.
     """
 
-    def __init__(self, pairs: Sequence[Pair], batch_rows: int, seed: int, pad: int):
+    def __init__(self, pairs: Sequence[Pair], batch_size: int, seed: int, pad: int):
         self._pairs = pairs
-        self._batch_rows = batch_rows
+        self._batch_size = batch_size
         self._seed = seed
         self._pad = pad
         self.rows_per_epoch = len(pairs)
@@ -118,24 +119,30 @@ class PairBatches:
     @property
     def tokens_per_row(self) -> float:
         """Mean number of tokens of a pair, both answers together."""
-        total = sum(sum(pair.lengths) for pair in self._pairs)
+        total = 0
+        for pair in self._pairs:
+            total += sum(pair.lengths)
         return total / max(1, len(self._pairs))
 
     def at(self, numbers: Sequence[int]) -> Batch:
-        """The pairs with these numbers, padded to the longest answer among them."""
+        """The pairs with these numbers, padded to the longest answer among them.
+
+        Args:
+            numbers: Numbers of pairs.
+        """
         pairs = [self._pairs[number] for number in numbers]
-        longest = max(max(pair.lengths) for pair in pairs)
-        shape = (len(pairs), 2, longest)
-        ids = torch.full(shape, self._pad)
-        labels = torch.full(shape, IGNORED)
+        lengths_B2 = torch.tensor([pair.lengths for pair in pairs])
+        shape = (len(pairs), 2, int(lengths_B2.max()))
+        ids_B2T = torch.full(shape, self._pad)
+        labels_B2T = torch.full(shape, IGNORED)
         for row, pair in enumerate(pairs):
-            for side, (side_ids, side_labels) in enumerate((pair.chosen, pair.rejected)):
-                ids[row, side, : len(side_ids)] = torch.from_numpy(side_ids)
-                labels[row, side, : len(side_labels)] = torch.from_numpy(side_labels)
+            for side, (ids, labels) in enumerate((pair.chosen, pair.rejected)):
+                ids_B2T[row, side, : len(ids)] = torch.from_numpy(ids)
+                labels_B2T[row, side, : len(labels)] = torch.from_numpy(labels)
         return {
-            "ids": ids,
-            "labels": labels,
-            "lengths": torch.tensor([pair.lengths for pair in pairs]),
+            "ids": ids_B2T,
+            "labels": labels_B2T,
+            "lengths": lengths_B2,
             "reference": self.reference_R2[list(numbers)],
         }
 
@@ -143,11 +150,13 @@ class PairBatches:
         return self.at(self._visited(step, first, count))
 
     def documents(self, step: int) -> list[str]:
-        numbers = self._visited(step, 0, self._batch_rows)
-        return sorted({self._pairs[number].name for number in numbers})
+        names: set[str] = set()
+        for number in self._visited(step, 0, self._batch_size):
+            names.add(self._pairs[number].name)
+        return sorted(names)
 
     def _visited(self, step: int, first: int, count: int) -> list[int]:
-        first_visit = step * self._batch_rows + first
+        first_visit = step * self._batch_size + first
         _, numbers = visits(first_visit, count, self.rows_per_epoch, self._seed)
         return numbers.tolist()
 
@@ -163,14 +172,27 @@ class PairBatches:
             report: Receives progress.
         """
         device = model.head_weight.device
-        for start in range(0, len(self._pairs), rows_at_once):
-            end = min(start + rows_at_once, len(self._pairs))
-            logprobs_B2 = self.logprobs(model, self.at(range(start, end)), device)
+        count = len(self._pairs)
+        for start in range(0, count, rows_at_once):
+            end = min(start + rows_at_once, count)
+            batch = self.at(range(start, end))
+            logprobs_B2 = self.logprobs(model, batch, device)
             self.reference_R2[start:end] = logprobs_B2.cpu()
-            report.progress(end, len(self._pairs), "reference pairs")
+            report.progress(end, count, "reference pairs")
 
     @staticmethod
     def logprobs(model: LanguageModel, batch: Batch, device: torch.device) -> Tensor:
-        """[B, 2] log-probability of each answer, in float32."""
-        on_device = {name: tensor.to(device) for name, tensor in batch.items()}
+        """The log-probability of each answer.
+
+        Args:
+            model: The model.
+            batch: As `at` gives it.
+            device: The device that the model is on.
+
+        Returns:
+            [B, 2] in float32, in nats.
+        """
+        on_device: dict[str, Tensor] = {}
+        for name, tensor in batch.items():
+            on_device[name] = tensor.to(device)
         return answer_logprobs(model, on_device).float()

@@ -14,10 +14,11 @@ from stages.dpo.loss import compare, counted, preference_loss
 from stages.dpo.pairs import PairBatches
 from stages.lm import precision
 from stages.lm.chat import ChatFormat
-from stages.lm.checkpoint import load_model, special_ids, write_checkpoint
+from stages.lm.checkpoint import load_model, write_checkpoint
 from stages.lm.model import LanguageModel
 from stages.lm.parallel import fsdp
 from stages.lm.parallel.launch import distributed
+from stages.lm.tokenizer import ModelTokenizer
 from stages.lm.training.loop import fit
 from stages.report import Facts, Report
 
@@ -31,20 +32,20 @@ def run(
 ) -> Facts:
     """Train the checkpoint against itself as the frozen reference, so the first loss is ln 2.
 
+    Args:
+        config: The settings of the stage.
+        checkpoint: The checkpoint to train, which is the reference, too.
+        preferences: What to train and evaluate on.
+        out: The draft of the checkpoint.
+        report: Receives progress, metrics and notes.
+
     Raises:
         InputError: No pair is left to train on.
     """
-    chat = ChatFormat(checkpoint)
+    chat = ChatFormat(ModelTokenizer(checkpoint))
     model = load_model(checkpoint)
-    context = model.config.context
     rejected: Counter[str] = Counter()
-    found = pairs_of.read(preferences, chat, context, rejected)
-    if not found["train"]:
-        raise _nothing_left(preferences, rejected, len(found["heldout"]), context)
-    pad = special_ids(checkpoint)["pad_token_id"] or 0
-    train = PairBatches(found["train"], config.training.batch_rows, config.seed, pad)
-    by_name = sorted(found["heldout"], key=lambda pair: pair.name)
-    heldout = PairBatches(by_name[: config.heldout_pairs], 1, config.seed, pad)
+    train, heldout = _batches(config, preferences, chat, model.config.context, rejected)
 
     model = fsdp.shard_model(model, config.compute)
     _remember_reference(model, [train, heldout], config, report)
@@ -67,7 +68,7 @@ def run(
         evaluate=evaluate if heldout.rows_per_epoch else None,
         sequences_per_row=2,
     )
-    write_checkpoint(out, model, checkpoint, result.metrics, chat.stop_ids)
+    write_checkpoint(out, model, chat.tokenizer, result.metrics, chat.stop_ids)
 
     first_loss = result.metrics[0].get("loss")  # None: step 0 was skipped
     last = result.metrics[-1]
@@ -87,6 +88,28 @@ def run(
     return Facts(figures=figures, rejected=dict(sorted(rejected.items())), notes=notes)
 
 
+def _batches(
+    config: DpoConfig,
+    preferences: Artifact,
+    chat: ChatFormat,
+    context: int,
+    rejected: Counter[str],
+) -> tuple[PairBatches, PairBatches]:
+    """The pairs to train on, and the held-out ones.
+
+    Raises:
+        InputError: No pair is left to train on.
+    """
+    found = pairs_of.read(preferences, chat, context, rejected)
+    if not found["train"]:
+        raise _nothing_left(preferences, rejected, len(found["heldout"]), context)
+    pad = chat.tokenizer.pad_id
+    train = PairBatches(found["train"], config.training.batch_size, config.seed, pad)
+    by_name = sorted(found["heldout"], key=lambda pair: pair.name)
+    heldout = PairBatches(by_name[: config.heldout_pairs], 1, config.seed, pad)
+    return train, heldout
+
+
 def _remember_reference(
     model: LanguageModel, batches: list[PairBatches], config: DpoConfig, report: Report
 ) -> None:
@@ -102,6 +125,11 @@ def _remember_reference(
 def score(model: LanguageModel, heldout: PairBatches, config: DpoConfig) -> dict[str, float]:
     """Means over the held-out pairs.
 
+    Args:
+        model: The model in training.
+        heldout: The pairs, with the log-probabilities of the reference.
+        config: The settings of the loss.
+
     Returns:
         `heldout_loss`: the DPO loss. `margin`: reward of the chosen answer less that of the
         rejected one. `accuracy`: the fraction of pairs whose margin is positive.
@@ -110,13 +138,17 @@ def score(model: LanguageModel, heldout: PairBatches, config: DpoConfig) -> dict
     count = heldout.rows_per_epoch
     sums = torch.zeros(3)
     for start in range(0, count, ROWS_AT_ONCE):
-        batch = heldout.at(range(start, min(start + ROWS_AT_ONCE, count)))
-        policy_B2 = heldout.logprobs(model, batch, device).cpu()
-        tokens_B2 = counted(batch["labels"])
+        end = min(start + ROWS_AT_ONCE, count)
+        batch = heldout.at(range(start, end))
         found = compare(
-            policy_B2, batch["reference"], tokens_B2, config.beta, config.length_normalised
+            heldout.logprobs(model, batch, device).cpu(),
+            batch["reference"],
+            counted(batch["labels"]),
+            config.beta,
+            config.length_normalised,
         )
-        sums += torch.stack((found.loss.sum(), found.margin.sum(), (found.margin > 0).sum()))
+        is_right_B = found.margin > 0
+        sums += torch.stack((found.loss.sum(), found.margin.sum(), is_right_B.sum()))
     loss, margin, accuracy = (sums / count).tolist()
     return {"heldout_loss": loss, "margin": margin, "accuracy": accuracy}
 

@@ -57,6 +57,13 @@ def windows(page: int, first: int, tokens: list[int], length: int, stride: int) 
     A token is predicted from `first` and the tokens before it, as far as they fit the window. The
     first window scores all its tokens. Each later one scores its last `stride`, which have at least
     `length - stride` tokens before them.
+
+    Args:
+        page: Number of the page.
+        first: The token before the page.
+        tokens: The tokens of the page.
+        length: Tokens of a window.
+        stride: Tokens that each window but the first scores.
     """
     inputs = [first, *tokens[:-1]]
     scored = 0
@@ -133,7 +140,11 @@ def _masked(window: Window, longest: int) -> list[int]:
 
 
 def bits_per_byte(pages: list[Page]) -> float | None:
-    """Of all pages together; None if there are no bytes or the model gave no number."""
+    """Of all pages together; None if there are no bytes or the model gave no number.
+
+    Args:
+        pages: What each page costs.
+    """
     size = sum(page.bytes for page in pages)
     nats = sum(page.nats for page in pages)
     if not size or not math.isfinite(nats):
@@ -145,6 +156,12 @@ def standard_error(pages: list[Page]) -> float | None:
     """The standard error of `bits_per_byte` over pages drawn at random.
 
     It is that of a ratio, by linearisation (Cochran, Sampling Techniques, 1977, section 2.11).
+
+    Args:
+        pages: What each page costs.
+
+    Returns:
+        Bits per byte; None for fewer than two pages.
     """
     ratio, n = bits_per_byte(pages), len(pages)
     if ratio is None or n < 2:
@@ -159,6 +176,9 @@ def xz_bits_per_byte(texts: Iterable[str]) -> float | None:
     """What `xz -9e` needs for the same bytes, all pages in one file.
 
     It uses about 0.7 GB of memory. None if there are no bytes.
+
+    Args:
+        texts: The texts of the pages.
     """
     compressor = lzma.LZMACompressor(preset=9 | lzma.PRESET_EXTREME)
     size = packed = 0

@@ -32,6 +32,10 @@ def absent(path: Path, known: Collection[str]) -> list[str]:
     """The tasks that a group in a file names and that are not in `known`.
 
     Nothing of the file is run. A file that lm-eval cannot read names no tasks.
+
+    Args:
+        path: The file.
+        known: Names of tasks that exist.
     """
     return list(dict.fromkeys(_absent(_values(path), known)))
 

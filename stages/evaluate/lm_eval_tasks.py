@@ -10,7 +10,7 @@ from typing import Any
 from data_contracts import Artifact, InputError
 from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.scores import Scores
-from stages.evaluate.tasks import Rendered, render
+from stages.evaluate.tasks import RenderedTasks, render
 from stages.report import Report
 
 
@@ -65,7 +65,7 @@ def score_tasks(
     return scores
 
 
-def _notes(rendered: Rendered, eval_items: Artifact, length: int) -> list[str]:
+def _notes(rendered: RenderedTasks, eval_items: Artifact, length: int) -> list[str]:
     notes = []
     if not rendered.names:
         notes.append(
@@ -88,6 +88,11 @@ def _notes(rendered: Rendered, eval_items: Artifact, length: int) -> list[str]:
 @contextmanager
 def missing_as_note(name: str, config: EvaluateConfig, scores: Scores) -> Iterator[None]:
     """If a further task fails, record a missing score and a note that says why.
+
+    Args:
+        name: The task.
+        config: The setting `unreachable`.
+        scores: Receives the missing score and the note.
 
     Raises:
         InputError: The task failed, and `unreachable` is "error".

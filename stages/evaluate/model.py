@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from data_contracts import ConfigError
 from stages.lm import transformers_model
+from stages.lm.tokenizer import ModelTokenizer
 
 
-def load(folder: Path, device: str) -> tuple[Any, Any]:
-    """The model in float32, on the device, and its tokenizer.
+def load(tokenizer: ModelTokenizer, device: str) -> tuple[Any, Any]:
+    """The model in float32, on the device, and its tokenizer, both in transformers' classes.
+
+    Args:
+        tokenizer: The tokenizer of the checkpoint, beside the model.
+        device: The setting `device`.
 
     Raises:
         ConfigError: There is no such device.
         ArtifactError: The folder is not a checkpoint.
     """
     chosen = device_name(device)
-    model, tokenizer = transformers_model.load(folder)
-    return model.to(chosen), tokenizer
+    model, fast = transformers_model.load(tokenizer.folder, tokenizer)
+    return model.to(chosen), fast
 
 
 def device_name(device: str) -> str:

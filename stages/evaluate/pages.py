@@ -14,7 +14,12 @@ from stages.report import Report
 
 
 def page_texts(eval_items: Artifact, limit: int | None) -> Iterator[tuple[str, str]]:
-    """The id and the text of each page, at most `limit` of them."""
+    """The id and the text of each page, at most `limit` of them.
+
+    Args:
+        eval_items: The evaluation items.
+        limit: The most pages; None for all.
+    """
     return islice(_all_texts(eval_items), limit)
 
 
@@ -32,7 +37,16 @@ def read_pages(
     eval_items: Artifact,
     report: Report,
 ) -> list[Page]:
-    """The cost of every held-out page for the model, which sees `length` tokens at once."""
+    """The cost of every held-out page for the model, which sees `length` tokens at once.
+
+    Args:
+        config: The settings of the stage.
+        model: A causal language model of transformers.
+        tokenizer: Its tokenizer.
+        length: Tokens that the model sees at once.
+        eval_items: The evaluation items.
+        report: Receives the progress.
+    """
     pages = eval_items.rows("pages")
     total = min(pages, config.limit or pages)
     first = tokenizer.bos_token_id
@@ -55,7 +69,16 @@ def read_pages(
 
 
 def page_scores(task: str, pages: list[Page], xz: float | None) -> list[dict[str, Any]]:
-    """Bits per byte beside those of xz on the same bytes. No row if there are no pages."""
+    """Bits per byte beside those of xz on the same bytes. No row if there are no pages.
+
+    Args:
+        task: Name of the score.
+        pages: What each page costs.
+        xz: Bits per byte of xz.
+
+    Returns:
+        Rows of the table `scores`.
+    """
     if not pages:
         return []
     value = bits_per_byte(pages)
@@ -73,7 +96,15 @@ def page_scores(task: str, pages: list[Page], xz: float | None) -> list[dict[str
 
 
 def page_samples(task: str, pages: list[Page]) -> list[dict[str, Any]]:
-    """One row per page. Pages for which the model gave no number are left out."""
+    """One row per page. Pages for which the model gave no number are left out.
+
+    Args:
+        task: Name of the score.
+        pages: What each page costs.
+
+    Returns:
+        Rows of the table `samples`.
+    """
     return [
         {"task": task, "item": page.id, "loglikelihoods": [-page.nats]}
         for page in pages

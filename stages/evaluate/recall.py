@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from data_contracts import Artifact, ConfigError
@@ -21,13 +20,14 @@ from stages.evaluate.scores import Scores
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_model
 from stages.lm.generate import generate
+from stages.lm.tokenizer import ModelTokenizer
 from stages.report import Report
+from stages.text.sentences import Ending, ends_sentence
+from stages.text.words import Words, words
 
 SEEN, REWORDED = "recall", "recall_reworded"  # the tasks of the two scores
 VERSION = "1"
-WORD = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 BEGINS = re.compile(r"[A-Z0-9`'\"(<]")
-ENDS = re.compile(r"[.!?][\"'`)\]]*$")
 PAIRS = (("(", ")"), ("[", "]"), ("{", "}"))
 MIN_WORDS = 3
 REPEATED_WORDS = 4  # a run of this many words that occurs twice is a loop
@@ -46,7 +46,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Answer:
+class RecallAnswer:
     """What the model said.
 
     Attributes:
@@ -69,18 +69,27 @@ class QuestionSet:
     Attributes:
         questions: What to ask.
         missing: Names that no conversation answers.
-        words: All words of the answers that the model was tuned on.
+        known_words: All words of the answers that the model was tuned on.
     """
 
     questions: list[Question]
     missing: list[str]
-    words: frozenset[str]
+    known_words: frozenset[str]
 
 
 def score_recall(
-    config: EvaluateConfig, checkpoint: Artifact, conversations: Artifact | None, report: Report
+    config: EvaluateConfig,
+    tokenizer: ModelTokenizer,
+    conversations: Artifact | None,
+    report: Report,
 ) -> Scores:
     """Ask about the names of the settings, if there are any.
+
+    Args:
+        config: The settings of the stage.
+        tokenizer: The tokenizer of the checkpoint, beside the model.
+        conversations: What the model was tuned on.
+        report: Receives the progress.
 
     Raises:
         ConfigError: There are names, but no conversations that answer questions about them.
@@ -104,7 +113,7 @@ def score_recall(
         scores.notes.append(f"recall: {count} are in no training conversation: {shown}.")
     total = len(asked.questions)
     answers = ask(
-        checkpoint.path,
+        tokenizer,
         device_name(config.device),
         asked,
         config.recall.new_tokens,
@@ -120,8 +129,12 @@ def question_set(conversations: Artifact, settings: RecallSettings) -> QuestionS
     """The questions to ask, from the conversations that the model was tuned on.
 
     A name is known if a training conversation of one question and one answer asks about it.
+
+    Args:
+        conversations: What the model was tuned on.
+        settings: Names to ask about, and the second wording.
     """
-    asked, words = _training_questions(conversations)
+    asked, known_words = _training_questions(conversations)
     questions = []
     missing = []
     for name in dict.fromkeys(settings.names):
@@ -135,42 +148,43 @@ def question_set(conversations: Artifact, settings: RecallSettings) -> QuestionS
         reworded = settings.wording.format(name=name)
         if reworded not in asked:
             questions.append(Question(REWORDED, name, reworded, reference))
-    return QuestionSet(questions, missing, frozenset(words))
+    return QuestionSet(questions, missing, frozenset(known_words))
 
 
 def _training_questions(conversations: Artifact) -> tuple[dict[str, str], set[str]]:
     """The first answer to each question tuned on, and all words of the answers."""
     answers: dict[str, str] = {}
-    words: set[str] = set()
+    known_words: set[str] = set()
     for batch in conversations.batches("conversations", ["messages", "split"], batch_size=1024):
         for row in batch.to_pylist():
             if row["split"] != "train" or len(row["messages"]) != 2:
                 continue
             question, answer = (message["content"] for message in row["messages"])
             answers.setdefault(question, answer)
-            words.update(_words(answer))
-    return answers, words
+            known_words.update(words(answer, Words.ENGLISH))
+    return answers, known_words
 
 
 def ask(
-    checkpoint: Path,
+    tokenizer: ModelTokenizer,
     device: str,
     asked: QuestionSet,
     new_tokens: int,
     batch_size: int,
     on_progress: Callable[[int], None],
-) -> list[Answer]:
+) -> list[RecallAnswer]:
     """The greedy answer to every question, through the chat template.
 
     Args:
-        checkpoint: The folder of the model.
+        tokenizer: The tokenizer of the checkpoint, beside the model.
         device: Where to run it.
         asked: The questions.
         new_tokens: The longest answer, in tokens.
         batch_size: Questions that are answered together.
         on_progress: Called at every batch with the number of questions answered so far.
     """
-    chat, model = ChatFormat(checkpoint), load_model(checkpoint, device)
+    chat = ChatFormat(tokenizer)
+    model = load_model(tokenizer.folder, device)
     context = model.config.context
     prompts = chat.prompts([[{"role": "user", "content": one.text}] for one in asked.questions])
     fitting = [number for number, prompt in enumerate(prompts) if len(prompt) < context]
@@ -187,26 +201,32 @@ def ask(
     for number, question in enumerate(asked.questions):
         if number not in ids_by_number:
             # the question is longer than the context, so the model cannot read it
-            answers.append(Answer(question, "", False, False))
+            answers.append(RecallAnswer(question, "", False, False))
             continue
         ids = ids_by_number[number]
         text = chat.text(ids)
         max_tokens = min(new_tokens, context - len(prompts[number]) + 1)
         has_ended = len(ids) < max_tokens
-        exact = has_ended and text.split() == question.reference.split()
-        well_formed = has_ended and is_well_formed(text, asked.words)
-        answers.append(Answer(question, text, exact, well_formed))
+        exact = has_ended and _are_equal(text, question.reference)
+        well_formed = has_ended and is_well_formed(text, asked.known_words)
+        answers.append(RecallAnswer(question, text, exact, well_formed))
     return answers
 
 
-def is_well_formed(text: str, words: frozenset[str]) -> bool:
+def is_well_formed(text: str, known_words: frozenset[str]) -> bool:
     """Whether `text` has the form of English prose: a heuristic that needs no model.
 
     The text begins and ends like a sentence and closes its brackets and backticks. It has at least
-    three words, all of them in `words`, and no run of four words occurs twice.
+    three words, all of them in `known_words`, and no run of four words occurs twice.
+
+    Args:
+        text: An answer.
+        known_words: Words that an answer may have, in lower case.
     """
-    found = list(_words(text))
-    if len(found) < MIN_WORDS or not BEGINS.match(text) or not ENDS.search(text):
+    found = words(text, Words.ENGLISH)
+    if len(found) < MIN_WORDS or not BEGINS.match(text):
+        return False
+    if not ends_sentence(text, Ending.ENGLISH):
         return False
     if any(text.count(opening) != text.count(closing) for opening, closing in PAIRS):
         return False
@@ -214,11 +234,15 @@ def is_well_formed(text: str, words: frozenset[str]) -> bool:
         return False
     starts = range(len(found) - REPEATED_WORDS + 1)
     runs = [tuple(found[start : start + REPEATED_WORDS]) for start in starts]
-    return len(set(runs)) == len(runs) and words.issuperset(found)
+    return len(set(runs)) == len(runs) and known_words.issuperset(found)
 
 
-def score_rows(answers: list[Answer]) -> Iterator[dict[str, Any]]:
-    """Two rows per task: the share of documented answers, and that of well-formed ones."""
+def score_rows(answers: list[RecallAnswer]) -> Iterator[dict[str, Any]]:
+    """Two rows per task: the share of documented answers, and that of well-formed ones.
+
+    Args:
+        answers: What the model said.
+    """
     for task in (SEEN, REWORDED):
         of_task = [answer for answer in answers if answer.question.task == task]
         if of_task:
@@ -240,7 +264,7 @@ def _score_row(task: str, metric: str, verdicts: list[bool]) -> dict[str, Any]:
     }
 
 
-def sample_rows(answers: list[Answer]) -> Iterator[dict[str, Any]]:
+def sample_rows(answers: list[RecallAnswer]) -> Iterator[dict[str, Any]]:
     """One row per question."""
     for answer in answers:
         question = answer.question
@@ -258,5 +282,6 @@ def _questions_about(name: str, asked: dict[str, str]) -> list[str]:
     return [question for question in asked if pattern.search(question)]
 
 
-def _words(text: str) -> Iterator[str]:
-    return (word.lower() for word in WORD.findall(text))
+def _are_equal(text: str, reference: str) -> bool:
+    """Whether two texts are equal word for word, whatever white space is between the words."""
+    return words(text, Words.SPACED) == words(reference, Words.SPACED)

@@ -28,17 +28,21 @@ ACCURACIES = ("acc", "acc_norm")
 
 
 def score_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row per task or group and metric.
+    """Make one row per task or group and metric.
 
     A task has no value if one of its log-likelihoods is not a number: lm-eval would count such an
     item as right or wrong.
 
     Args:
         found: What lm-eval returned.
+
+    Yields:
+        Rows of the table `scores`.
     """
     for task, results in found["results"].items():
         samples = _samples_of(found, task)
-        is_measured = results.get("sample_len", 0) > 0 and all(map(_is_finite, samples))
+        has_items = results.get("sample_len", 0) > 0
+        is_measured = has_items and all(map(_is_finite, samples))
         chance = _chance(samples)
         for key in results:
             metric, _, filter_name = key.partition(",")
@@ -49,24 +53,41 @@ def score_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
 def _score_row(
     found: dict[str, Any], task: str, key: str, chance: float | None, is_measured: bool
 ) -> dict[str, Any]:
-    """The row of one metric. key: "METRIC,FILTER", as lm-eval names its results."""
+    """Make the row of one metric.
+
+    Args:
+        found: What lm-eval returned.
+        task: The task or group.
+        key: "METRIC,FILTER", as lm-eval names its results.
+        chance: The accuracy of a guess, if there is one.
+        is_measured: Whether the task has a value.
+    """
     results = found["results"][task]
     metric, _, filter_name = key.partition(",")
-    value = _number(results[key]) if is_measured else None
-    stderr = None if value is None else _number(results.get(f"{metric}_stderr,{filter_name}"))
-    baseline = chance if metric in ACCURACIES else None
-    task_version = found["versions"].get(task)
-    return {
+    better = found["higher_is_better"].get(task, {})
+    row: dict[str, Any] = {
         "task": task,
         "metric": metric if filter_name == "none" else key,
-        "value": value,
-        "n": 0 if value is None else results["sample_len"],
-        "stderr": stderr,
-        "baseline": baseline,
-        "baseline_name": None if baseline is None else "chance",
-        "higher_is_better": bool(found["higher_is_better"].get(task, {}).get(metric, True)),
-        "task_version": None if task_version is None else str(task_version),
+        "value": None,
+        "n": 0,
+        "stderr": None,
+        "baseline": None,
+        "baseline_name": None,
+        "higher_is_better": bool(better.get(metric, True)),
+        "task_version": None,
     }
+    if is_measured:
+        row["value"] = _number(results[key])
+    if row["value"] is not None:
+        row["n"] = results["sample_len"]
+        row["stderr"] = _number(results.get(f"{metric}_stderr,{filter_name}"))
+    if chance is not None and metric in ACCURACIES:
+        row["baseline"] = chance
+        row["baseline_name"] = "chance"
+    version_of_task = found["versions"].get(task)
+    if version_of_task is not None:
+        row["task_version"] = str(version_of_task)
+    return row
 
 
 def _samples_of(found: dict[str, Any], task: str) -> list[dict[str, Any]]:
@@ -78,7 +99,12 @@ def _samples_of(found: dict[str, Any], task: str) -> list[dict[str, Any]]:
 
 
 def leaves(found: dict[str, Any], task: str) -> list[str]:
-    """The tasks of a group and of the groups in it; for a task, that task alone."""
+    """The tasks of a group and of the groups in it.
+
+    Args:
+        found: What lm-eval returned.
+        task: A group; or a task, which is returned alone.
+    """
     members = found["group_subtasks"].get(task)
     if members is None:
         return [task]
@@ -89,7 +115,14 @@ def leaves(found: dict[str, Any], task: str) -> list[str]:
 
 
 def pooled(found: dict[str, Any]) -> dict[str, Any]:
-    """The accuracy on the items of all tasks together: more items, so a smaller standard error."""
+    """The accuracy on the items of all tasks together: more items, so a smaller standard error.
+
+    Args:
+        found: What lm-eval returned.
+
+    Returns:
+        A row of the table `scores`. It has no value if a log-likelihood is not a number.
+    """
     samples: list[dict[str, Any]] = []
     for of_task in found["samples"].values():
         samples += of_task
@@ -105,18 +138,27 @@ def pooled(found: dict[str, Any]) -> dict[str, Any]:
         return row
     n = len(samples)
     share = sum(sample["acc"] for sample in samples) / n
-    stderr = math.sqrt(share * (1 - share) / (n - 1)) if n > 1 else None
+    stderr = None
+    if n > 1:
+        stderr = math.sqrt(share * (1 - share) / (n - 1))
     return row | {"value": share, "n": n, "stderr": stderr}
 
 
 def sample_rows(found: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """One row per item, of the first filter: lm-eval has one per item and filter.
+    """Make one row per item, of the first filter: lm-eval has one per item and filter.
 
     Items whose log-likelihoods are not numbers are left out.
+
+    Args:
+        found: What lm-eval returned.
+
+    Yields:
+        Rows of the table `samples`.
     """
     for task, samples in found["samples"].items():
         for sample in samples:
-            if sample["filter"] == samples[0]["filter"] and _is_finite(sample):
+            is_first_filter = sample["filter"] == samples[0]["filter"]
+            if is_first_filter and _is_finite(sample):
                 yield _sample_row(task, sample)
 
 
@@ -138,7 +180,14 @@ def _sample_row(task: str, sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def likelihoods(sample: dict[str, Any]) -> list[float]:
-    """The log-likelihood of each choice, in nats; empty for tasks that generate text."""
+    """The log-likelihood of each choice, in nats.
+
+    Args:
+        sample: A sample of lm-eval.
+
+    Returns:
+        [choices]; empty for tasks that generate text.
+    """
     values = []
     for response in sample["filtered_resps"]:
         if not isinstance(response, tuple | list) or len(response) != 2:
@@ -150,7 +199,12 @@ def likelihoods(sample: dict[str, Any]) -> list[float]:
 
 
 def merge(found: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
-    """The results of lm-eval together, without samples and without the path of `folder`."""
+    """The results of lm-eval together, without samples.
+
+    Args:
+        found: What lm-eval returned, for each part of the evaluation.
+        folder: The folder of the rendered tasks, whose path is replaced by ".".
+    """
     merged: dict[str, Any] = {key: {} for key in KEPT}
     for result in found:
         for key in KEPT:
@@ -158,7 +212,8 @@ def merge(found: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
     merged["lm_eval"] = version("lm_eval")
     merged["transformers"] = version("transformers")
     path_in_json = json.dumps(str(folder.resolve()))[1:-1]
-    return json.loads(json.dumps(merged, default=str).replace(path_in_json, "."))
+    written = json.dumps(merged, default=str)
+    return json.loads(written.replace(path_in_json, "."))
 
 
 def _chance(samples: list[dict[str, Any]]) -> float | None:

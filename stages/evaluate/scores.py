@@ -29,6 +29,9 @@ def verdict(row: dict[str, Any]) -> str | None:
     """How a score compares with its baseline, as a sentence; None if it has no baseline.
 
     A score without a value gets a sentence that says so.
+
+    Args:
+        row: A row of the table `scores`.
     """
     what = f"{row['task']} {row['metric']}"
     if row.get("value") is None:
@@ -51,7 +54,11 @@ def verdict(row: dict[str, Any]) -> str | None:
 
 
 def figures(scores: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Each value and each baseline, rounded for the facts of the artifact."""
+    """Each value and each baseline, rounded for the facts of the artifact.
+
+    Args:
+        scores: Rows of the table `scores`.
+    """
     found: dict[str, float | None] = {}
     for row in scores:
         name = f"{row['task']}_{row['metric']}"

@@ -19,7 +19,7 @@ from stages.evaluate.pages import page_samples, page_scores, page_texts, read_pa
 from stages.evaluate.recall import score_recall
 from stages.evaluate.scores import Scores, figures, verdict
 from stages.evaluate.tasks import BASE_PAGES, PAGES
-from stages.lm.chat import chat_template
+from stages.lm.tokenizer import ModelTokenizer
 from stages.report import Facts, Report
 
 
@@ -37,15 +37,25 @@ def run(
 
     Learning to chat costs a model some of what it knew of plain pages. With `base_checkpoint`, the
     scores say how much. With `conversations`, the model is asked about the names of `recall`.
+
+    Args:
+        config: The settings of the stage.
+        checkpoint: The model to score.
+        eval_items: Items and pages.
+        out: The draft of the scores.
+        report: Receives progress and notes.
+        base_checkpoint: The model before it learned to chat.
+        conversations: What the model was tuned on.
     """
     _check_not_empty(config, eval_items)
-    answers, from_tasks, pages = _score_checkpoint(config, checkpoint, eval_items, out, report)
+    tokenizer = ModelTokenizer(checkpoint)
+    answers, from_tasks, pages = _score_checkpoint(config, tokenizer, eval_items, out, report)
     # lm-eval's objects refer to each other and to the model, which would stay in memory
     gc.collect()
     pages_by_task = {PAGES: pages}
     if base_checkpoint is not None and base_checkpoint.id != checkpoint.id:
         pages_by_task[BASE_PAGES] = _read_base(config, base_checkpoint, eval_items, report)
-    from_recall = score_recall(config, checkpoint, conversations, report)
+    from_recall = score_recall(config, tokenizer, conversations, report)
     xz = None
     if pages:
         xz = xz_bits_per_byte(text for _, text in page_texts(eval_items, config.limit))
@@ -81,22 +91,22 @@ def _check_not_empty(config: EvaluateConfig, eval_items: Artifact) -> None:
 
 def _score_checkpoint(
     config: EvaluateConfig,
-    checkpoint: Artifact,
+    tokenizer: ModelTokenizer,
     eval_items: Artifact,
     out: Draft,
     report: Report,
 ) -> tuple[list[dict[str, Any]], Scores, list[Page]]:
     """The answers to `prompts`, the scores of lm-eval's tasks, and the cost of the pages."""
-    model, tokenizer = load(checkpoint.path, config.device)
+    model, fast = load(tokenizer, config.device)
     length = config.max_length or model.config.max_position_embeddings
-    answers = answer_prompts(config, checkpoint, model, tokenizer, length)
+    answers = answer_prompts(config, tokenizer, model, fast, length)
     # From here on, text that spells a special token is text. transformers sets the attribute of
     # the backend from its own at every call.
-    tokenizer.split_special_tokens = True
-    tokenizer.backend_tokenizer.encode_special_tokens = True
+    fast.split_special_tokens = True
+    fast.backend_tokenizer.encode_special_tokens = True
     folder = out.scratch / "tasks"
-    from_tasks = score_tasks(config, model, tokenizer, length, eval_items, folder, report)
-    pages = read_pages(config, model, tokenizer, length, eval_items, report)
+    from_tasks = score_tasks(config, model, fast, length, eval_items, folder, report)
+    pages = read_pages(config, model, fast, length, eval_items, report)
     return answers, from_tasks, pages
 
 
@@ -104,26 +114,34 @@ def _read_base(
     config: EvaluateConfig, base_checkpoint: Artifact, eval_items: Artifact, report: Report
 ) -> list[Page]:
     """The cost of the pages for the model before it learned to chat."""
-    model, tokenizer = load(base_checkpoint.path, config.device)
-    tokenizer.backend_tokenizer.encode_special_tokens = True
+    model, fast = load(ModelTokenizer(base_checkpoint), config.device)
+    fast.backend_tokenizer.encode_special_tokens = True
     length = config.max_length or model.config.max_position_embeddings
-    return read_pages(config, model, tokenizer, length, eval_items, report)
+    return read_pages(config, model, fast, length, eval_items, report)
 
 
 def answer_prompts(
-    config: EvaluateConfig, checkpoint: Artifact, model: Any, tokenizer: Any, length: int
+    config: EvaluateConfig, tokenizer: ModelTokenizer, model: Any, fast: Any, length: int
 ) -> list[dict[str, Any]]:
     """The answers to `prompts`, through the chat template.
+
+    Args:
+        config: The settings of the stage.
+        tokenizer: The tokenizer of the checkpoint.
+        model: A causal language model of transformers.
+        fast: The tokenizer in transformers' class.
+        length: Tokens that the model sees at once.
 
     Raises:
         ArtifactError: The template exceeds its limits.
     """
     chats = [[{"role": "user", "content": prompt}] for prompt in config.prompts]
-    rendered = chat_template(checkpoint).render(chats, prompt=True)
+    rendered = tokenizer.chat_template().render(chats, prompt=True)
+    encodings = tokenizer.encode([chat.text for chat in rendered])
     answers = []
-    for prompt, chat in zip(config.prompts, rendered, strict=True):
-        ids = tokenizer.backend_tokenizer.encode(chat.text, add_special_tokens=False).ids
-        answers.append(greedy_answer(model, tokenizer, prompt, ids, config.new_tokens, length))
+    for prompt, encoding in zip(config.prompts, encodings, strict=True):
+        answer = greedy_answer(model, fast, prompt, encoding.ids, config.new_tokens, length)
+        answers.append(answer)
     return answers
 
 

@@ -78,7 +78,7 @@ _OPENING = (yaml.MappingStartEvent, yaml.SequenceStartEvent)
 _CLOSING = (yaml.MappingEndEvent, yaml.SequenceEndEvent)
 
 
-class NotPlainError(ValueError):
+class TaskFileNotPlainError(ValueError):
     """A file is not plain data within the bounds.
 
     The message does not repeat the content of the file, which may not be a task at all.
@@ -122,7 +122,7 @@ def code_in(path: Path) -> Iterator[str]:
             return
         try:
             values = _read(file)
-        except NotPlainError as error:
+        except TaskFileNotPlainError as error:
             yield f"{file.name} {error}"
             continue
         except (OSError, ValueError) as error:
@@ -150,7 +150,7 @@ def _read(path: Path) -> dict[str, Any]:
     """The content of a file.
 
     Raises:
-        NotPlainError: It is not plain YAML.
+        TaskFileNotPlainError: It is not plain YAML.
         OSError: There is no such file, or it cannot be read.
         ValueError: It is too long.
     """
@@ -159,12 +159,12 @@ def _read(path: Path) -> dict[str, Any]:
         text = data.decode("utf-8")
         _check_events(text)
         values = yaml.safe_load(text)
-    except NotPlainError:
+    except TaskFileNotPlainError:
         raise
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError):
-        raise NotPlainError("is not YAML") from None
+        raise TaskFileNotPlainError("is not YAML") from None
     if not isinstance(values, dict):
-        raise NotPlainError("is not a mapping")
+        raise TaskFileNotPlainError("is not a mapping")
     return values
 
 
@@ -174,14 +174,14 @@ def _check_events(text: str) -> None:
     for event in yaml.parse(text, yaml.SafeLoader):
         line = f"line {event.start_mark.line + 1}" if event.start_mark else "some line"
         if isinstance(event, yaml.AliasEvent):
-            raise NotPlainError(f"has an alias in {line}")
+            raise TaskFileNotPlainError(f"has an alias in {line}")
         tag = getattr(event, "tag", None)
         if tag:
-            raise NotPlainError(f"has {tag[:SHOWN]} in {line}")
+            raise TaskFileNotPlainError(f"has {tag[:SHOWN]} in {line}")
         depth += isinstance(event, _OPENING) - isinstance(event, _CLOSING)
         count += isinstance(event, (yaml.ScalarEvent, *_OPENING))
         if depth > MAX_DEPTH or count > MAX_VALUES:
-            raise NotPlainError(
+            raise TaskFileNotPlainError(
                 f"is nested more than {MAX_DEPTH} deep, or has more than {MAX_VALUES:,} values"
             )
 

@@ -24,7 +24,7 @@ COLUMNS = ["id", "task", "question", "choices", "answer"]
 
 
 @dataclass(frozen=True)
-class Rendered:
+class RenderedTasks:
     """The tasks that were written.
 
     Attributes:
@@ -40,7 +40,7 @@ class Rendered:
 
 def render(
     eval_items: Artifact, folder: Path, tokens: Callable[[str], int], length: int
-) -> Rendered:
+) -> RenderedTasks:
     """Write NAME.yaml and NAME.parquet into `folder` for every task among the items.
 
     Args:
@@ -70,7 +70,7 @@ def render(
     for name, writer in writers.items():
         writer.close()
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(settings(name, folder)), "utf-8")
-    return Rendered(sorted(writers), too_long, cut)
+    return RenderedTasks(sorted(writers), too_long, cut)
 
 
 def _fitting(
@@ -93,6 +93,10 @@ def settings(name: str, folder: Path) -> dict[str, object]:
     """The settings of one multiple-choice task.
 
     A choice is scored by its log-likelihood after the question and one space.
+
+    Args:
+        name: Name of the task.
+        folder: The folder of its data.
     """
     return {
         "task": name,

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from stages.config import StageConfig, execution
+from stages.config import Settings, StageConfig, execution
 
 Quantization = Literal["F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"]
 
 
-class ExportGgufConfig(StageConfig):
-    """What to write, and how far it may be from torch.
+class MaxDivergence(Settings):
+    """The largest mean KL(torch || llama.cpp) in nats per position, by bits of a weight."""
 
-    The limits are in nats per position. The README says what is usual.
-    """
+    bits_16: float = Field(0.002, gt=0, le=100, description="Of F32 and F16")
+    bits_8: float = Field(0.02, gt=0, le=100, description="Of BF16 and Q8_0")
+    bits_5: float = Field(0.15, gt=0, le=100, description="Of Q5_0 and Q5_1")
+    bits_4: float = Field(0.4, gt=0, le=100, description="Of Q4_0 and Q4_1")
+
+
+class ExportGgufConfig(StageConfig):
+    """What to write, and how far it may be from torch. The README says what is usual."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "max_kl_16bit": "max_kl.bits_16",
+        "max_kl_8bit": "max_kl.bits_8",
+        "max_kl_5bit": "max_kl.bits_5",
+        "max_kl_4bit": "max_kl.bits_4",
+    }
 
     quantizations: list[Quantization] = Field(
         ["F16", "Q8_0", "Q4_0"], min_length=1, description="One GGUF file for each"
@@ -52,12 +66,9 @@ class ExportGgufConfig(StageConfig):
         le=65536,
         description="Positions at which to compare the distribution over the whole vocabulary",
     )
-    max_kl_16bit: float = Field(
-        0.002, gt=0, le=100, description="Largest mean KL(torch || llama.cpp) of F32 and F16"
+    max_kl: MaxDivergence = Field(
+        MaxDivergence(), description="Largest mean KL(torch || llama.cpp), in nats per position"
     )
-    max_kl_8bit: float = Field(0.02, gt=0, le=100, description="The same for BF16 and Q8_0")
-    max_kl_5bit: float = Field(0.15, gt=0, le=100, description="The same for Q5_0 and Q5_1")
-    max_kl_4bit: float = Field(0.4, gt=0, le=100, description="The same for Q4_0 and Q4_1")
     seed: int = Field(
         0,
         ge=0,
@@ -70,11 +81,6 @@ class ExportGgufConfig(StageConfig):
 
     def limit(self, quantization: str) -> tuple[str, float]:
         """The name and the value of the limit that applies to a quantization."""
-        names = {
-            "BF": "max_kl_8bit",
-            "Q8": "max_kl_8bit",
-            "Q5": "max_kl_5bit",
-            "Q4": "max_kl_4bit",
-        }
-        name = names.get(quantization[:2], "max_kl_16bit")
-        return name, getattr(self, name)
+        names = {"BF": "bits_8", "Q8": "bits_8", "Q5": "bits_5", "Q4": "bits_4"}
+        name = names.get(quantization[:2], "bits_16")
+        return f"max_kl.{name}", getattr(self.max_kl, name)

@@ -19,12 +19,13 @@ import torch
 from transformers import GenerationConfig
 
 from data_contracts import ContractError, GroundupError
+from data_contracts.model_families import FAMILIES
 from stages.digests import seed_for
 from stages.export_gguf.corpus import nasty_strings
 from stages.export_gguf.vocabulary import Vocabulary
 from stages.llama_cpp import engine as llama_cpp
 from stages.lm import transformers_model
-from stages.lm.chat import chat_template
+from stages.lm.tokenizer import ModelTokenizer
 
 MIN_LOG_PROBABILITY = -100.0  # nats; llama.cpp rounds what is less to nothing
 TIE = 0.1  # nats between two tokens that 16-bit sums may swap
@@ -61,7 +62,7 @@ class Reference:
 
     def __init__(
         self,
-        folder: Path,
+        tokenizer: ModelTokenizer,
         vocabulary: Vocabulary,
         prompts: Sequence[str],
         new_tokens: int,
@@ -70,31 +71,31 @@ class Reference:
     ):
         """
         Args:
-            folder: The checkpoint.
+            tokenizer: The tokenizer of the checkpoint, beside the model.
             vocabulary: Its vocabulary.
             prompts: What a user says, for the comparison of greedy text.
             new_tokens: Tokens of greedy text after each prompt.
             positions: Positions at which to compare distributions.
             seed: Seed of the text in which these positions are.
         """
-        self._model, tokenizer = transformers_model.load(folder)
+        self._model, fast = transformers_model.load(tokenizer.folder, tokenizer)
         # the checkpoint's own would fill in what `_continue` does not set
         self._model.generation_config = GenerationConfig()
         # A router picks experts by rank. The smallest rounding may swap two of them, and then the
         # text takes another course.
-        self._is_sparse = self._model.config.model_type == "qwen3_moe"
+        self._is_sparse = FAMILIES[self._model.config.model_type].has_experts
         self._stops = {vocabulary.end, vocabulary.end_of_turn}
         self.size = len(vocabulary.tokens)
 
-        self.strings = nasty_strings(tokenizer.all_special_tokens)
+        self.strings = nasty_strings(fast.all_special_tokens)
         # in these strings, text that spells a special token is text
-        tokenizer.backend_tokenizer.encode_special_tokens = True
-        self.string_ids = _encode(tokenizer, self.strings)
-        tokenizer.backend_tokenizer.encode_special_tokens = False
+        fast.backend_tokenizer.encode_special_tokens = True
+        self.string_ids = _encode(fast, self.strings)
 
         self.chats = _chats(prompts)
-        rendered = chat_template(folder).render(self.chats, prompt=True)
-        self.chat_ids = _encode(tokenizer, [chat.text for chat in rendered])
+        rendered = tokenizer.chat_template().render(self.chats, prompt=True)
+        encodings = tokenizer.encode([chat.text for chat in rendered])
+        self.chat_ids = [encoding.ids for encoding in encodings]
 
         context = self._model.config.max_position_embeddings
         self.new_tokens = min(new_tokens, context // 2)
@@ -156,7 +157,12 @@ class Reference:
         return self._model(torch.tensor([ids])).logits[0].double().log_softmax(-1).numpy()
 
     def questions(self, gguf: Path, threads: int) -> dict[str, Any]:
-        """What to ask llama.cpp, as plain JSON."""
+        """What to ask llama.cpp, as plain JSON.
+
+        Args:
+            gguf: The file to ask about.
+            threads: CPU threads of llama.cpp.
+        """
         return {
             "gguf": str(gguf),
             "threads": threads,

@@ -6,9 +6,9 @@ Each file is compared with torch in stock llama.cpp before it is published.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from data_contracts import Artifact, ContractError, Draft
+from data_contracts.checkpoint_config import CheckpointConfig
 from stages.execution.shards import cores
 from stages.export_gguf import architecture
 from stages.export_gguf.config import ExportGgufConfig
@@ -17,6 +17,7 @@ from stages.export_gguf.vocabulary import Vocabulary, read_vocabulary
 from stages.export_gguf.writer import write
 from stages.llama_cpp.engine import useful_threads
 from stages.lm.checkpoint import require_weights
+from stages.lm.tokenizer import ModelTokenizer
 from stages.report import Facts, Report
 
 UNIT = "steps"  # each file is written, then compared
@@ -27,10 +28,17 @@ def run(config: ExportGgufConfig, *, checkpoint: Artifact, out: Draft, report: R
     """Write each file, load it, and compare it with torch.
 
     A file that tokenizes differently, or is too far from torch, fails the stage.
+
+    Args:
+        config: The settings of the stage.
+        checkpoint: The model to export.
+        out: The draft of the files.
+        report: Receives progress and notes.
     """
-    sizes = architecture.read_sizes(checkpoint.path)
+    sizes = architecture.read_config(checkpoint.path)
     require_weights(checkpoint.path)
-    vocabulary = read_vocabulary(checkpoint.path)
+    tokenizer = ModelTokenizer(checkpoint)
+    vocabulary = read_vocabulary(tokenizer)
     stem = config.name.replace(" ", "-")
     paths: dict[str, Path] = {}
     for quantization in dict.fromkeys(config.quantizations):
@@ -38,7 +46,7 @@ def run(config: ExportGgufConfig, *, checkpoint: Artifact, out: Draft, report: R
     notes = _write_all(config, checkpoint.path, sizes, vocabulary, paths, report)
 
     reference = Reference(
-        checkpoint.path,
+        tokenizer,
         vocabulary,
         config.prompts,
         config.new_tokens,
@@ -68,7 +76,7 @@ def run(config: ExportGgufConfig, *, checkpoint: Artifact, out: Draft, report: R
 def _write_all(
     config: ExportGgufConfig,
     folder: Path,
-    sizes: dict[str, Any],
+    sizes: CheckpointConfig,
     vocabulary: Vocabulary,
     paths: dict[str, Path],
     report: Report,
@@ -93,6 +101,11 @@ def _write_all(
 def check(quantization: str, result: Compared, config: ExportGgufConfig) -> None:
     """Check one file against the limits.
 
+    Args:
+        quantization: The type of the file's matrices.
+        result: How far the file is from torch.
+        config: The limits.
+
     Raises:
         ContractError: It is not the same model. The message names the quantization, what was
             measured and the limit.
@@ -110,7 +123,7 @@ def check(quantization: str, result: Compared, config: ExportGgufConfig) -> None
     name, limit = config.limit(quantization)
     if not result.kl <= limit:  # NaN is refused, too
         instead = f"leave {quantization} out"
-        if name == "max_kl_16bit":
+        if name == "max_kl.bits_16":
             instead = "report it: so much in 16 bits means a tensor is misread"
         raise ContractError(
             what,
@@ -118,7 +131,7 @@ def check(quantization: str, result: Compared, config: ExportGgufConfig) -> None
             f"over {result.positions} positions, the limit is {limit:g}",
             f"set export_gguf.{name} higher if you can live with that, or {instead}",
         )
-    if name == "max_kl_16bit" and result.beyond_a_tie:
+    if name == "max_kl.bits_16" and result.beyond_a_tie:
         raise ContractError(
             what,
             "its greedy text differs from torch's where torch is not in doubt",

@@ -5,16 +5,16 @@ Stock llama.cpp makes the same ids of the same text with them.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 from gguf import GGUFWriter, TokenType
 
 from data_contracts import ArtifactError
-from data_contracts.json_files import read_json
-from stages.lm.chat import chat_template
-from stages.lm.checkpoint import AGAIN, load_config, load_tokenizer, special_tokens, stop_ids
+from stages.lm.checkpoint import AGAIN, load_config, stop_ids
+from stages.lm.tokenizer import ModelTokenizer
 from stages.tokenizer_files import UNREADABLE
 
 GENERATION_TAG = re.compile(r"\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}")
@@ -65,40 +65,44 @@ class Vocabulary:
         writer.add_chat_template(self.chat_template)
 
 
-def read_vocabulary(folder: Path) -> Vocabulary:
+def read_vocabulary(tokenizer: ModelTokenizer) -> Vocabulary:
     """The vocabulary of a checkpoint.
 
-    It is read from tokenizer.json, tokenizer_config.json, generation_config.json and
-    chat_template.jinja. Rows of the embedding beyond the tokenizer get the name [PADi] and the type
-    UNUSED.
+    It comes from the tokenizer and from the generation_config.json, config.json and
+    chat_template.jinja beside it. Rows of the embedding beyond the tokenizer get the name [PADi]
+    and the type UNUSED.
+
+    Args:
+        tokenizer: The tokenizer of the checkpoint.
 
     Raises:
         ArtifactError: A file cannot be used, or the template cannot be rendered within its limits.
     """
-    load_tokenizer(folder)
-    template = chat_template(folder)
+    folder = tokenizer.folder
+    template = tokenizer.chat_template()
     template.render([[{"role": "user", "content": "a"}]], prompt=True)
     ends = stop_ids(folder)
+    size = load_config(folder).vocab_size
     try:
-        return _vocabulary(folder, special_tokens(folder), ends, template.source)
+        return _vocabulary(tokenizer, size, ends, template.source)
     except UNREADABLE as error:
         why = f"its tokenizer.json cannot be exported: {type(error).__name__}: {error}"
         raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from None
 
 
-def _vocabulary(
-    folder: Path, special: dict[str, str | None], ends: list[int], template: str
-) -> Vocabulary:
-    tokenizer = read_json(folder / "tokenizer.json")
-    size = load_config(folder).vocab_size
-    by_id = {number: token for token, number in tokenizer["model"]["vocab"].items()}
-    kinds = dict.fromkeys(by_id, TokenType.NORMAL)
-    for added in tokenizer["added_tokens"]:
+def _vocabulary(tokenizer: ModelTokenizer, size: int, ends: list[int], template: str) -> Vocabulary:
+    # the library has no other way to its merges
+    document: dict[str, Any] = json.loads(tokenizer.backend.to_str())
+    by_id: dict[int, str] = {}
+    kinds: dict[int, TokenType] = {}
+    for token, number in document["model"]["vocab"].items():
+        by_id[number] = token
+        kinds[number] = TokenType.NORMAL
+    for added in document["added_tokens"]:
         by_id[added["id"]] = added["content"]
         kinds[added["id"]] = TokenType.CONTROL if added["special"] else TokenType.USER_DEFINED
-    ids = {token: number for number, token in by_id.items()}
-    named = {key: ids.get(text) if text else None for key, text in special.items()}
-    end = named["eos_token"]
+    special = tokenizer.special_ids
+    end = special["eos_token_id"]
     if end is None:
         if not ends:
             raise ValueError(
@@ -106,14 +110,14 @@ def _vocabulary(
                 "neither tokenizer_config.json nor generation_config.json names one"
             )
         end = ends[0]
-    merges = tokenizer["model"]["merges"]
+    merges = document["model"]["merges"]
     return Vocabulary(
         tokens=[by_id.get(number, f"[PAD{number}]") for number in range(size)],
         types=[kinds.get(number, TokenType.UNUSED) for number in range(size)],
         merges=[merge if isinstance(merge, str) else " ".join(merge) for merge in merges],
-        begin=named["bos_token"],
+        begin=special["bos_token_id"],
         end=end,
-        pad=named["pad_token"],
+        pad=special["pad_token_id"],
         end_of_turn=next((number for number in ends if number != end), end),
         chat_template=without_generation_marks(template),
     )

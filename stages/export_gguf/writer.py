@@ -17,7 +17,8 @@ from gguf import GGMLQuantizationType, LlamaFileType, quants
 from safetensors import safe_open
 
 from data_contracts import ArtifactError, ContractError
-from stages.export_gguf.architecture import NAMES, Source, permute, sources, write_sizes
+from data_contracts.checkpoint_config import CheckpointConfig
+from stages.export_gguf.architecture import Source, permute, sources, write_sizes
 from stages.export_gguf.vocabulary import Vocabulary
 
 MAX_F16 = 65504.0
@@ -34,6 +35,10 @@ class Weights:
 
     def read(self, source: Source, kind: GGMLQuantizationType) -> np.ndarray:
         """A tensor in float32, ready to be packed as `kind`.
+
+        Args:
+            source: The tensor.
+            kind: Its type in the file.
 
         Raises:
             ArtifactError: A value is NaN or infinite.
@@ -77,7 +82,7 @@ def _check_values(name: str, tensor: torch.Tensor, kind: GGMLQuantizationType) -
 def write(
     path: Path,
     folder: Path,
-    config: dict[str, Any],
+    config: CheckpointConfig,
     vocabulary: Vocabulary,
     quantization: str,
     metadata: dict[str, str],
@@ -88,7 +93,7 @@ def write(
     Args:
         path: The file.
         folder: The checkpoint.
-        config: Its config.json, as `architecture.read_sizes` returns it.
+        config: Its config.json, as `architecture.read_config` returns it.
         vocabulary: Its vocabulary.
         quantization: The type of its matrices.
         metadata: Further texts for the header.
@@ -100,7 +105,7 @@ def write(
     weights, wanted = Weights(folder), GGMLQuantizationType[quantization]
     plan = [(source, weights.shape(source)) for source in sources(config)]
     kinds = [tensor_type(source, shape, wanted) for source, shape in plan]
-    file = gguf.GGUFWriter(path, NAMES[config["model_type"]])
+    file = gguf.GGUFWriter(path, config.family.llama_cpp_architecture)
     for key, value in metadata.items():
         file.add_string(key, value)
     file.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -129,6 +134,11 @@ def tensor_type(
 
     Vectors and the router stay F32. Rows that are not whole blocks get F16. With 4 or 5 bits, the
     output table gets 8.
+
+    Args:
+        source: The tensor.
+        shape: Its shape.
+        wanted: The type of the file's matrices.
     """
     if source.full or len(shape) == 1:
         return GGMLQuantizationType.F32

@@ -58,6 +58,9 @@ class ChatModel:
     def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
         """The tokens of a conversation and of the opening of the answer.
 
+        Args:
+            messages: The conversation so far.
+
         Raises:
             ArtifactError: The template exceeds its limits, refuses the conversation, or writes
                 nothing that is a token of the model.

@@ -35,6 +35,10 @@ def useful_threads(gguf: Path, max_threads: int) -> int:
 
     With less than about 50 MB of weights each, llama.cpp's threads wait for each other longer than
     they work.
+
+    Args:
+        gguf: The file.
+        max_threads: Threads that there are.
     """
     return max(1, min(max_threads, gguf.stat().st_size // BYTES_PER_THREAD))
 
@@ -77,11 +81,21 @@ class LlamaCpp:
         return self._call("POST", "/apply-template", {"messages": messages})["prompt"]
 
     def greedy(self, prompt: list[int], tokens: int) -> list[int]:
-        """The ids of the most likely continuation, at most `tokens`, to the end of the turn."""
+        """The ids of the most likely continuation, at most `tokens`, to the end of the turn.
+
+        Args:
+            prompt: Ids.
+            tokens: The longest continuation.
+        """
         return self.complete(prompt, n_predict=tokens, return_tokens=True)["tokens"]
 
     def log_probabilities(self, prompt: list[int], vocabulary: int) -> np.ndarray:
-        """[V] natural logarithms of the distribution over the whole vocabulary after `prompt`."""
+        """[V] natural logarithms of the distribution over the whole vocabulary after `prompt`.
+
+        Args:
+            prompt: Ids.
+            vocabulary: V, the size of the vocabulary.
+        """
         # The server returns the distribution before the sampler. The sampler is made to choose a
         # letter: after an end of turn, or half a character, the server would return nothing.
         letter = self.tokenize("a")[0]
@@ -223,6 +237,10 @@ def serving(
 def loaded(gguf: Path, threads: int) -> Iterator[LlamaCpp]:
     """The model in this process, for as long as the block lasts.
 
+    Args:
+        gguf: The file.
+        threads: CPU threads.
+
     Raises:
         RuntimeError: llama.cpp cannot load the file. It may also end the process instead.
     """
@@ -236,6 +254,10 @@ def loaded(gguf: Path, threads: int) -> Iterator[LlamaCpp]:
 
 def reply(questions: dict[str, Any], model: LlamaCpp) -> dict[str, np.ndarray]:
     """Answer all questions.
+
+    Args:
+        questions: As `stages.export_gguf.parity.Reference.questions` makes them.
+        model: The loaded model.
 
     Returns:
         "ids", lists of ids as JSON, and "log_probabilities_PV".

@@ -47,39 +47,70 @@ class KeyValueCache:
     def put(
         self, layer: int, k_BKTN: Tensor, v_BKTN: Tensor, positions_BT: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Write new keys and values of a layer at `positions_BT`.
+        """Write new keys and values of a layer.
+
+        Args:
+            layer: Number of the layer.
+            k_BKTN: New keys.
+            v_BKTN: New values.
+            positions_BT: Where in its row each of them belongs.
 
         Returns:
-            All keys and values of the layer, old and new, up to the last that any row needs.
+            All keys and values of the layer, old and new, up to the last that any row needs, both
+            [B, K, S, N].
         """
-        rows = torch.arange(k_BKTN.shape[0], device=k_BKTN.device)[:, None]
-        self.k_LBKSN[layer][rows, :, positions_BT] = k_BKTN.transpose(1, 2).to(self.k_LBKSN.dtype)
-        self.v_LBKSN[layer][rows, :, positions_BT] = v_BKTN.transpose(1, 2).to(self.v_LBKSN.dtype)
+        k_BKSN, v_BKSN = self.k_LBKSN[layer], self.v_LBKSN[layer]
+        rows_B1 = torch.arange(k_BKTN.shape[0], device=k_BKTN.device)[:, None]
+        k_BKSN[rows_B1, :, positions_BT] = k_BKTN.transpose(1, 2).to(k_BKSN.dtype)
+        v_BKSN[rows_B1, :, positions_BT] = v_BKTN.transpose(1, 2).to(v_BKSN.dtype)
         end = int(self.length_B.max()) + positions_BT.shape[1]
-        return self.k_LBKSN[layer][:, :, :end], self.v_LBKSN[layer][:, :, :end]
+        return k_BKSN[:, :, :end], v_BKSN[:, :, :end]
 
     def keep(self, rows: list[int]) -> None:
-        """Forget all rows but these."""
+        """Forget all rows but these.
+
+        Args:
+            rows: Numbers of the rows to keep, in order.
+        """
         self.k_LBKSN = self.k_LBKSN[:, rows]
         self.v_LBKSN = self.v_LBKSN[:, rows]
         self.length_B = self.length_B[rows]
 
 
 def rotary_tables(config: ModelConfig) -> tuple[Tensor, Tensor]:
-    """cos and sin of all angles, each [context, N / 2] in float32 (Su et al. 2021).
+    """cos and sin of the angles of the rotary position embedding (Su et al. 2021).
 
     The two halves of a head are rotated against each other, as in transformers.
+
+    Args:
+        config: Sizes of the model.
+
+    Returns:
+        cos and sin, each [context, N / 2] in float32.
     """
     size = config.head_size
-    frequency = 1.0 / (config.rope_theta ** (torch.arange(0, size, 2, dtype=torch.float32) / size))
-    angle = torch.outer(torch.arange(config.context, dtype=torch.float32), frequency)
-    return angle.cos(), angle.sin()
+    exponent_n = torch.arange(0, size, 2, dtype=torch.float32) / size
+    frequency_n = 1.0 / (config.rope_theta**exponent_n)
+    position_T = torch.arange(config.context, dtype=torch.float32)
+    angle_Tn = torch.outer(position_T, frequency_n)
+    return angle_Tn.cos(), angle_Tn.sin()
 
 
 def rotate(x_BTHN: Tensor, cos_BT1n: Tensor, sin_BT1n: Tensor) -> Tensor:
-    """Apply the rotary position embedding; n = N / 2. cos and sin broadcast over rows and heads."""
+    """Apply the rotary position embedding.
+
+    Args:
+        x_BTHN: Queries or keys.
+        cos_BT1n: cos of each angle, n = N / 2; broadcast over rows and heads.
+        sin_BT1n: sin of each angle.
+
+    Returns:
+        [B, T, H, N].
+    """
     a, b = x_BTHN.chunk(2, -1)
-    return torch.cat((a * cos_BT1n - b * sin_BT1n, b * cos_BT1n + a * sin_BT1n), -1)
+    rotated_a = a * cos_BT1n - b * sin_BT1n
+    rotated_b = b * cos_BT1n + a * sin_BT1n
+    return torch.cat((rotated_a, rotated_b), -1)
 
 
 def attend(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | None) -> Tensor:
@@ -133,13 +164,16 @@ def _kernel(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | N
 def visibility_bias(
     positions_BT: Tensor, keys: int, window: int | None = None, segments_BT: Tensor | None = None
 ) -> Tensor:
-    """[B, T, S]: 0 where a query may see a key, -inf elsewhere.
+    """What is added to the scores so that a query does not see some keys.
 
     Args:
         positions_BT: Position of each query.
         keys: S, the number of keys.
         window: Let a query see only this many keys, up to its own.
         segments_BT: Let a query see only keys of its own segment (in training, T = S).
+
+    Returns:
+        [B, T, S] in float32: 0 where a query may see a key, -inf elsewhere.
     """
     key_S = torch.arange(keys, device=positions_BT.device)
     seen_BTS = key_S <= positions_BT[..., None]
@@ -165,7 +199,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(D, config.kv_heads * N, bias=False)
         self.v_proj = nn.Linear(D, config.kv_heads * N, bias=False)
         self.o_proj = nn.Linear(config.heads * N, D, bias=False)
-        if config.architecture != "llama":
+        if config.family.has_qk_norm:
             self.q_norm = nn.RMSNorm(N, config.norm_eps)
             self.k_norm = nn.RMSNorm(N, config.norm_eps)
 
@@ -179,9 +213,24 @@ class Attention(nn.Module):
         cache: KeyValueCache | None,
         positions_BT: Tensor | None,
     ) -> Tensor:
+        """Attend.
+
+        Args:
+            x_BTD: The normed residual stream.
+            cos: cos of the angle of each token, [1 or B, T, 1, N / 2].
+            sin: sin of the angle of each token.
+            bias_BTS: See `attend`.
+            layer: Number of the layer in the cache.
+            cache: Keys and values of earlier tokens.
+            positions_BT: Where the tokens belong in the cache.
+
+        Returns:
+            What to add to the residual stream, [B, T, D].
+        """
         B, T, _ = x_BTD.shape
         H, K, N = self.heads, self.kv_heads, self.size
-        qkv = linear(x_BTD, torch.cat((self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)))
+        weights = (self.q_proj.weight, self.k_proj.weight, self.v_proj.weight)
+        qkv = linear(x_BTD, torch.cat(weights))
         q, k, v = (part.view(B, T, -1, N) for part in qkv.split((H * N, K * N, K * N), -1))
         if hasattr(self, "q_norm"):
             q, k = self.q_norm(q).to(v.dtype), self.k_norm(k).to(v.dtype)

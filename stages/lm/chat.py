@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
-from tokenizers import Encoding, Tokenizer
 
-from data_contracts import Artifact, ArtifactError
-from stages.chat_templates import ChatTemplate, Messages, Rendered
-from stages.lm.checkpoint import load_tokenizer, special_ids, special_tokens
+from data_contracts import ArtifactError
+from stages.chat_templates import Messages
+from stages.lm.tokenizer import ModelTokenizer
 
-__all__ = ["ChatFormat", "EncodedChat", "Messages", "chat_template"]
+__all__ = ["ChatFormat", "EncodedChat", "Messages"]
 
 PROBE: Messages = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
 
@@ -45,17 +43,6 @@ class EncodedChat:
         return ids[:-1], labels
 
 
-def chat_template(source: Artifact | Path) -> ChatTemplate:
-    """The chat template of a checkpoint or tokenizer. It may use what transformers offers it.
-
-    Raises:
-        ArtifactError: There is no template, or it cannot be read.
-    """
-    folder = source.path if isinstance(source, Artifact) else source
-    tokens = {key: text for key, text in special_tokens(source).items() if text}
-    return ChatTemplate.of_folder(folder, f"chat template of {source}", tokens)
-
-
 class ChatFormat:
     """Encodes conversations as apply_chat_template of transformers would.
 
@@ -66,65 +53,86 @@ class ChatFormat:
         tokenizer: The tokenizer.
         stop_ids: Tokens that end an answer.
 
+    Args:
+        tokenizer: The tokenizer, with the chat template beside it.
+
     Raises:
         ArtifactError: The template does not mark the assistant's text, or does not end its turns.
     """
 
-    def __init__(self, source: Artifact | Path):
-        self._template = chat_template(source)
-        self.tokenizer: Tokenizer = load_tokenizer(source)
-        added = self.tokenizer.get_added_tokens_decoder().values()
-        self._special = [token.content for token in added if token.special]
-        self.stop_ids = self._find_stop_ids(source)
+    def __init__(self, tokenizer: ModelTokenizer):
+        self.tokenizer = tokenizer
+        self._template = tokenizer.chat_template()
+        self._special = tokenizer.special_tokens
+        self.stop_ids = self._find_stop_ids()
 
-    def _find_stop_ids(self, source: Artifact | Path) -> list[int]:
+    def _find_stop_ids(self) -> list[int]:
         probe = self.encode([PROBE])[0]
         answer = [token for token, said in zip(probe.ids, probe.answers, strict=True) if said]
-        if not answer or self.tokenizer.id_to_token(answer[-1]) not in self._special:
+        if not answer or self.tokenizer.backend.id_to_token(answer[-1]) not in self._special:
             raise ArtifactError(
-                f"chat template of {source}",
+                f"chat template of {self.tokenizer.what}",
                 "does not mark the assistant's text with {% generation %}, "
                 "or its turns do not end with a special token",
                 "make the tokenizer again with train_tokenizer, or mark the template",
             )
         stop_ids = {answer[-1]}
-        eos = special_ids(source)["eos_token_id"]
+        eos = self.tokenizer.special_ids["eos_token_id"]
         if eos is not None:
             stop_ids.add(eos)
         return sorted(stop_ids)
 
     def encode(self, conversations: Sequence[Messages]) -> list[EncodedChat]:
-        """Encode whole conversations. A token is the assistant's if its first character is."""
+        """Encode whole conversations. A token is the assistant's if its first character is.
+
+        Args:
+            conversations: Whole conversations.
+
+        Returns:
+            The tokens of each, and which of them the assistant has to say.
+        """
         rendered = self._template.render(conversations, marks=True)
         encoded = []
-        for encoding, chat in zip(self._tokenize(rendered), rendered, strict=True):
+        encodings = self.tokenizer.encode([chat.text for chat in rendered])
+        for encoding, chat in zip(encodings, rendered, strict=True):
             answers = [_is_inside(start, chat.answers) for start, _ in encoding.offsets]
             encoded.append(EncodedChat(encoding.ids, answers))
         return encoded
 
     def prompts(self, conversations: Sequence[Messages]) -> list[list[int]]:
-        """Encode conversations up to the opening of the assistant's next answer."""
+        """Encode conversations up to the opening of the assistant's next answer.
+
+        Args:
+            conversations: Conversations that the assistant is to continue.
+
+        Returns:
+            The ids of each.
+        """
         rendered = self._template.render(conversations, prompt=True)
-        return [encoding.ids for encoding in self._tokenize(rendered)]
+        encodings = self.tokenizer.encode([chat.text for chat in rendered])
+        return [encoding.ids for encoding in encodings]
 
     def text(self, ids: Sequence[int]) -> str:
-        """Decode an answer, without special tokens and surrounding spaces."""
-        return self.tokenizer.decode(list(ids), skip_special_tokens=True).strip()
+        """Decode an answer, without special tokens and surrounding spaces.
+
+        Args:
+            ids: The tokens of the answer.
+        """
+        return self.tokenizer.backend.decode(list(ids), skip_special_tokens=True).strip()
 
     def special_token_in(self, messages: Messages) -> str | None:
         """The first special token that the text of a message spells out, or None.
 
         The model would read it as the real token.
+
+        Args:
+            messages: The messages of a conversation.
         """
         for message in messages:
             for token in self._special:
                 if token in message["content"]:
                     return token
         return None
-
-    def _tokenize(self, rendered: Sequence[Rendered]) -> list[Encoding]:
-        texts = [chat.text for chat in rendered]
-        return self.tokenizer.encode_batch(texts, add_special_tokens=False)
 
 
 def _is_inside(position: int, spans: Sequence[tuple[int, int]]) -> bool:

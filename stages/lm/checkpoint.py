@@ -14,17 +14,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from data_contracts import Artifact, ArtifactError, Draft
 from data_contracts.bundles import weights_problems
+from data_contracts.checkpoint_config import CheckpointConfig
 from data_contracts.json_files import read_json
 from data_contracts.store.artifact import sha256
-from stages import tokenizer_files
 from stages.lm.config import ModelConfig
 from stages.lm.model import LanguageModel
 from stages.lm.parallel import collectives, fsdp
+from stages.lm.tokenizer import ModelTokenizer, folder_of
 from stages.tokenizer_files import MAX_SETTINGS_BYTES, UNREADABLE
 
 AGAIN = "make the checkpoint again"
@@ -39,10 +39,14 @@ def load_model(source: Artifact | Path, device: torch.device | str = "cpu") -> L
 
     Nothing is allocated before the headers of the weights have been compared with config.json.
 
+    Args:
+        source: A checkpoint or its folder.
+        device: Where to put the model.
+
     Raises:
         ArtifactError: The folder is not a checkpoint that groundup supports.
     """
-    folder = _folder(source)
+    folder = folder_of(source)
     config = load_config(folder)
     require_weights(folder)
     try:
@@ -65,6 +69,9 @@ def load_model(source: Artifact | Path, device: torch.device | str = "cpu") -> L
 def require_weights(folder: Path) -> None:
     """Check that names, types and shapes in the headers of the weights agree with config.json.
 
+    Args:
+        folder: The checkpoint.
+
     Raises:
         ArtifactError: They do not.
     """
@@ -83,12 +90,15 @@ def require_weights(folder: Path) -> None:
 def load_config(source: Artifact | Path) -> ModelConfig:
     """Read the sizes of a checkpoint's model, without the weights.
 
+    Args:
+        source: A checkpoint or its folder.
+
     Raises:
         ArtifactError: groundup does not support the config.json.
     """
-    folder = _folder(source)
+    folder = folder_of(source)
     try:
-        return ModelConfig.from_hf(read_json(folder / "config.json", MAX_SETTINGS_BYTES))
+        return ModelConfig.from_checkpoint(CheckpointConfig.read(folder))
     except UNREADABLE as error:
         raise ArtifactError(
             f"checkpoint {folder}",
@@ -97,39 +107,19 @@ def load_config(source: Artifact | Path) -> ModelConfig:
         ) from None
 
 
-def load_tokenizer(source: Artifact | Path) -> Tokenizer:
-    """Load the tokenizer of a checkpoint or tokenizer artifact.
-
-    Raises:
-        ArtifactError: The tokenizer cannot be used.
-    """
-    return tokenizer_files.load(_folder(source) / "tokenizer.json", f"{source}")
-
-
-def special_tokens(source: Artifact | Path) -> dict[str, str | None]:
-    """Texts of bos, eos and pad, by their keys in tokenizer_config.json."""
-    return tokenizer_files.special_tokens(_folder(source), f"{source}")
-
-
-def special_ids(source: Artifact | Path) -> dict[str, int | None]:
-    """Ids of bos, eos and pad as tokenizer_config.json names them.
-
-    For example {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 1}.
-    """
-    tokenizer = load_tokenizer(source)
-    ids: dict[str, int | None] = {}
-    for key, text in special_tokens(source).items():
-        ids[f"{key}_id"] = tokenizer.token_to_id(text) if text else None
-    return ids
-
-
 def stop_ids(source: Artifact | Path) -> list[int]:
     """Tokens that end an answer, according to generation_config.json.
+
+    Args:
+        source: A checkpoint or its folder.
+
+    Returns:
+        The ids; none if the file names none.
 
     Raises:
         ArtifactError: The file cannot be read, or names an id that is not in the vocabulary.
     """
-    folder = _folder(source)
+    folder = folder_of(source)
     try:
         eos = read_json(folder / "generation_config.json", MAX_SETTINGS_BYTES).get("eos_token_id")
         size = load_config(folder).vocab_size
@@ -149,7 +139,7 @@ def stop_ids(source: Artifact | Path) -> list[int]:
 def write_checkpoint(
     out: Draft,
     model: LanguageModel,
-    tokenizer: Artifact | Path,
+    tokenizer: ModelTokenizer,
     metrics: list[dict[str, Any]],
     stop_ids: list[int] | None = None,
 ) -> None:
@@ -160,16 +150,16 @@ def write_checkpoint(
     Args:
         out: The draft.
         model: The trained model.
-        tokenizer: Tokenizer artifact, or the checkpoint that the training started from. Its
-            tokenizer files are copied.
+        tokenizer: The tokenizer that the model was trained with. Its files are copied.
         metrics: Rows of the table `metrics`.
         stop_ids: Tokens that end an answer, for generation_config.json. Default: the eos token.
     """
     weights = fsdp.full_state_dict(model)
     if not collectives.is_main_process():
         return
-    special = special_ids(tokenizer)
-    _write_json(out.path("config.json"), model.config.to_hf() | special)
+    special = tokenizer.special_ids
+    config = model.config.to_checkpoint().to_json()
+    _write_json(out.path("config.json"), config | special)
     eos = special["eos_token_id"]
     default = [] if eos is None else [eos]
     stop = stop_ids or default
@@ -177,13 +167,17 @@ def write_checkpoint(
     generation = special | {"eos_token_id": eos_token_id, "do_sample": False}
     _write_json(out.path("generation_config.json"), generation)
     for name in TOKENIZER_FILES:
-        shutil.copyfile(_folder(tokenizer) / name, out.path(name))
+        shutil.copyfile(tokenizer.folder / name, out.path(name))
     _write_weights(out, weights)
     out.write("metrics", metrics)
 
 
 def check_tokenizer(token_shards: Artifact, tokenizer: Artifact) -> int:
     """Check that token shards were made with this tokenizer.
+
+    Args:
+        token_shards: Artifact of pack.
+        tokenizer: Tokenizer artifact, or a checkpoint with its tokenizer.
 
     Returns:
         The size of the vocabulary.
@@ -227,7 +221,3 @@ def _write_weights(out: Draft, weights: Mapping[str, Tensor]) -> None:
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
-
-
-def _folder(source: Artifact | Path) -> Path:
-    return source.path if isinstance(source, Artifact) else Path(source)

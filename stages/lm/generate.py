@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from data_contracts import InputError
 from stages.digests import seed_for
 from stages.lm.attention import KeyValueCache
 from stages.lm.model import LanguageModel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,8 @@ def generate(
     for start in range(0, len(order), batch_size):
         if on_batch:
             on_batch(start)
-        _answer_batch(model, prompts, answers, order[start : start + batch_size], sampling)
+        numbers = order[start : start + batch_size]
+        _answer_batch(model, prompts, answers, numbers, sampling)
     return answers
 
 
@@ -98,15 +102,12 @@ def _answer_batch(
     ids_BT, length_B = _padded([prompts[number] for number in numbers])
     capacity = min(context, ids_BT.shape[1] + sampling.max_new_tokens)
     cache = KeyValueCache(model.config, len(numbers), capacity, model.head_weight)
-    generators: dict[int, torch.Generator] = {}
-    if sampling.temperature:
-        for number in numbers:
-            own_seed = seed_for(sampling.seed, "sample", number)
-            generators[number] = torch.Generator().manual_seed(own_seed)
+    generators = _generators(numbers, sampling)
     last_B = (length_B - 1).to(device)
 
     def after_prompt(hidden_BTD: Tensor, weight_VD: Tensor) -> Tensor:
-        return hidden_BTD[torch.arange(len(last_B), device=device), last_B] @ weight_VD.T
+        rows_B = torch.arange(len(last_B), device=device)
+        return hidden_BTD[rows_B, last_B] @ weight_VD.T
 
     def after_token(hidden_B1D: Tensor, weight_VD: Tensor) -> Tensor:
         return hidden_B1D[:, 0] @ weight_VD.T
@@ -114,8 +115,7 @@ def _answer_batch(
     logits_BV = model(ids_BT.to(device), after_prompt, cache=cache).float()
     cache.length_B = length_B
     for _ in range(sampling.max_new_tokens):
-        of_rows = [generators[number] for number in numbers] if generators else []
-        chosen = _choose(logits_BV, sampling, of_rows)
+        chosen = _choose(logits_BV, sampling, generators)
         unfinished = []
         for row, (number, token) in enumerate(zip(numbers, chosen, strict=True)):
             if token in sampling.stop:
@@ -129,10 +129,26 @@ def _answer_batch(
             return
         if len(unfinished) < len(numbers):
             cache.keep(unfinished)
-            numbers = [numbers[row] for row in unfinished]
-            chosen = [chosen[row] for row in unfinished]
+            numbers = _kept(numbers, unfinished)
+            chosen = _kept(chosen, unfinished)
+            generators = _kept(generators, unfinished)
         chosen_B1 = torch.tensor(chosen, device=device)[:, None]
         logits_BV = model(chosen_B1, after_token, cache=cache).float()
+
+
+def _generators(numbers: list[int], sampling: _Sampling) -> list[torch.Generator]:
+    """One generator for each prompt, seeded by its number; none for greedy text."""
+    generators: list[torch.Generator] = []
+    if sampling.temperature:
+        for number in numbers:
+            own_seed = seed_for(sampling.seed, "sample", number)
+            generators.append(torch.Generator().manual_seed(own_seed))
+    return generators
+
+
+def _kept(values: list[T], rows: list[int]) -> list[T]:
+    """The values of these rows; none if there are no values."""
+    return [values[row] for row in rows] if values else []
 
 
 def _padded(prompts: list[Sequence[int]]) -> tuple[Tensor, Tensor]:
@@ -151,7 +167,8 @@ def _choose(logits_BV: Tensor, sampling: _Sampling, generators: list[torch.Gener
     probability_BV = (logits_BV / sampling.temperature).softmax(-1)
     probability_BV, order_BV = probability_BV.sort(dim=-1, descending=True, stable=True)
     reached_BV = probability_BV.double().cumsum(-1)
-    last_B1 = ((reached_BV - probability_BV) < sampling.top_p).sum(-1, keepdim=True) - 1
+    is_offered_BV = (reached_BV - probability_BV) < sampling.top_p
+    last_B1 = is_offered_BV.sum(-1, keepdim=True) - 1
     uniform = [torch.rand(1, generator=own, dtype=torch.float64) for own in generators]
     uniform_B1 = torch.stack(uniform).to(reached_BV.device)
     target_B1 = uniform_B1 * reached_BV.gather(1, last_B1)

@@ -57,9 +57,18 @@ def token_loss(
 def row_logprobs(
     hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, chunk: int | None = None
 ) -> Tensor:
-    """[B] summed log-probability of each row's counted labels, differentiable.
+    """The summed log-probability of each row's counted labels, differentiable.
 
     The backward pass computes the logits again.
+
+    Args:
+        hidden_BTD: Last hidden states.
+        weight_VD: Output table.
+        labels_BT: The token that should follow each; IGNORED if it does not count.
+        chunk: Tokens of one chunk. Default: by device and vocabulary.
+
+    Returns:
+        [B], in nats.
     """
     x_MD, labels_M, kept_M = _counted(hidden_BTD, labels_BT)
     logprob_M = _LinearLogprob.apply(x_MD, weight_VD, labels_M, chunk or _chunk(weight_VD))
@@ -73,6 +82,9 @@ def balance_loss(balance_B: Tensor, weight_B: Tensor | int) -> Tensor:
     Args:
         balance_B: Load-balancing loss of each row.
         weight_B: Counted tokens or pairs of each row.
+
+    Returns:
+        A scalar.
     """
     return BALANCE_WEIGHT * (weight_B * balance_B).sum()
 

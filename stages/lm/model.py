@@ -32,7 +32,16 @@ class FeedForward(nn.Module):
         self.down_proj = nn.Linear(inner, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate, up = linear(x, torch.cat((self.gate_proj.weight, self.up_proj.weight))).chunk(2, -1)
+        """Run the layer.
+
+        Args:
+            x: [..., D], for example the normed residual stream.
+
+        Returns:
+            [..., D].
+        """
+        weights = torch.cat((self.gate_proj.weight, self.up_proj.weight))
+        gate, up = linear(x, weights).chunk(2, -1)
         return self.down_proj(silu(gate) * up)
 
 
@@ -45,14 +54,22 @@ class Experts(nn.Module):
 
     def __init__(self, config: ModelConfig):
         super().__init__()
-        self.per_token = config.experts_per_token
-        self.gate = nn.Linear(config.width, config.experts, bias=False)
+        self.per_token = config.moe.experts_per_token
+        self.gate = nn.Linear(config.width, config.moe.experts, bias=False)
         self.experts = nn.ModuleList(
-            FeedForward(config.width, config.expert_width) for _ in range(config.experts)
+            FeedForward(config.width, config.moe.expert_width) for _ in range(config.moe.experts)
         )
 
     def forward(self, x_BTD: Tensor, real_BT: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The mixture [B, T, D], and the load-balancing loss [B] of each row's real tokens."""
+        """Run the chosen experts of each token.
+
+        Args:
+            x_BTD: The normed residual stream.
+            real_BT: False for padding. Default: no token is padding.
+
+        Returns:
+            The mixture [B, T, D], and the load-balancing loss [B] of each row's real tokens.
+        """
         x_MD = x_BTD.flatten(0, 1)
         probability_ME = self.gate(x_MD).softmax(-1, dtype=torch.float32)
         weight_Mk, chosen_Mk = probability_ME.topk(self.per_token, dim=-1)
@@ -60,15 +77,20 @@ class Experts(nn.Module):
         y_MD = torch.zeros_like(x_MD, dtype=torch.float32)
         for number, expert in enumerate(self.experts):
             row, slot = torch.where(chosen_Mk == number)
-            y_MD = y_MD.index_add(0, row, (expert(x_MD[row]) * weight_Mk[row, slot, None]).float())
+            weighted = expert(x_MD[row]) * weight_Mk[row, slot, None]
+            y_MD = y_MD.index_add(0, row, weighted.float())
         B, T, _ = x_BTD.shape
         real_BT = x_BTD.new_ones(B, T) if real_BT is None else real_BT
-        balance_B = load_balance(probability_ME.view(B, T, -1), chosen_Mk.view(B, T, -1), real_BT)
+        balance_B = load_balance(
+            probability_ME.view(B, T, -1),
+            chosen_Mk.view(B, T, -1),
+            real_BT,
+        )
         return y_MD.view_as(x_BTD), balance_B
 
 
 def load_balance(probability_BTE: Tensor, chosen_BTk: Tensor, real_BT: Tensor) -> Tensor:
-    """[B] load-balancing loss (Fedus et al. 2021, Switch Transformer, equation 4).
+    """The load-balancing loss of each row (Fedus et al. 2021, Switch Transformer, equation 4).
 
     It is 1 if all experts get the same share of the tokens. It is not linear in the tokens, so it
     is computed for each row: that of a whole micro-batch would depend on the micro-batch's size.
@@ -77,18 +99,20 @@ def load_balance(probability_BTE: Tensor, chosen_BTk: Tensor, real_BT: Tensor) -
         probability_BTE: Probability of each expert.
         chosen_BTk: The chosen experts.
         real_BT: False for padding.
+
+    Returns:
+        [B].
     """
     experts = probability_BTE.shape[-1]
     weight_BT1 = (real_BT / real_BT.sum(-1, keepdim=True))[..., None]
-    share_BE = (weight_BT1 * one_hot(chosen_BTk, experts).sum(2)).sum(1) / chosen_BTk.shape[-1]
-    return experts * (share_BE * (weight_BT1 * probability_BTE).sum(1)).sum(-1)
+    chosen_BTE = one_hot(chosen_BTk, experts).sum(2)
+    share_BE = (weight_BT1 * chosen_BTE).sum(1) / chosen_BTk.shape[-1]
+    mean_BE = (weight_BT1 * probability_BTE).sum(1)
+    return experts * (share_BE * mean_BE).sum(-1)
 
 
 class Block(nn.Module):
-    """x + attention(norm(x)), then x + feed-forward(norm(x)).
-
-    Returns the residual stream and the load-balancing loss [B] of each row, 0 if dense.
-    """
+    """x + attention(norm(x)), then x + feed-forward(norm(x))."""
 
     def __init__(self, config: ModelConfig, layer: int):
         super().__init__()
@@ -97,7 +121,7 @@ class Block(nn.Module):
         self.self_attn = Attention(config)
         self.post_attention_layernorm = nn.RMSNorm(config.width, config.norm_eps)
         self.mlp: nn.Module
-        if config.architecture == "qwen3_moe":
+        if config.family.has_experts:
             self.mlp = Experts(config)
         else:
             self.mlp = FeedForward(config.width, config.ffn_width)
@@ -112,9 +136,22 @@ class Block(nn.Module):
         cache: KeyValueCache | None = None,
         positions_BT: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        x_BTD = x_BTD + self.self_attn(
-            self.input_layernorm(x_BTD), cos, sin, bias_BTS, self.layer, cache, positions_BT
-        )
+        """Run the block.
+
+        Args:
+            x_BTD: The residual stream.
+            cos: See `Attention.forward`, as for the next four.
+            sin: As there.
+            bias_BTS: As there.
+            real_BT: False for padding; see `Experts.forward`.
+            cache: As in `Attention.forward`.
+            positions_BT: As there.
+
+        Returns:
+            The residual stream, and the load-balancing loss [B] of each row, 0 if dense.
+        """
+        normed = self.input_layernorm(x_BTD)
+        x_BTD = x_BTD + self.self_attn(normed, cos, sin, bias_BTS, self.layer, cache, positions_BT)
         normed = self.post_attention_layernorm(x_BTD)
         if isinstance(self.mlp, Experts):
             y_BTD, balance_B = self.mlp(normed, real_BT)
@@ -218,6 +255,9 @@ class LanguageModel(nn.Module):
         """Draw the weights from a normal distribution with a standard deviation of 0.02.
 
         Matrices that write to the residual stream are divided by sqrt(2 L) (Radford et al. 2019).
+
+        Args:
+            seed: Seed of the weights.
         """
         generator = torch.Generator().manual_seed(seed)
         weights: dict[str, Tensor] = {}
@@ -228,5 +268,6 @@ class LanguageModel(nn.Module):
             deviation = 0.02
             if name.endswith(("o_proj.weight", "down_proj.weight")):
                 deviation /= math.sqrt(2 * self.config.layers)
-            weights[name] = torch.empty(weight.shape).normal_(0.0, deviation, generator=generator)
+            drawn = torch.empty(weight.shape)
+            weights[name] = drawn.normal_(0.0, deviation, generator=generator)
         self.load_state_dict(weights, assign=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from data_contracts import ConfigError
 from stages.execution.shards import cores
 from stages.lm import allocator
-from stages.lm.config import Compute
+from stages.lm.training.config import Compute
 
 X86_BFLOAT16 = ("amx_bf16", "avx512_bf16")
 ARM_BFLOAT16 = ("bf16", "sve_bf16")
@@ -68,6 +68,10 @@ def choose(compute: Compute, device: torch.device) -> Precision:
     On ARM, `auto` means float32 even if the CPU has bfloat16 instructions, because nobody has
     measured whether they are faster. The setting must ask for bfloat16 there.
 
+    Args:
+        compute: The setting `compute.precision`.
+        device: The device that computes the products.
+
     Raises:
         ConfigError: The setting asks for bfloat16, but the machine has no instructions for it.
     """
@@ -87,7 +91,12 @@ def matmul_dtype(compute: Compute, device: torch.device) -> torch.dtype:
 
 
 def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
-    """Matrix products in `dtype` inside this context."""
+    """Matrix products in `dtype` inside this context.
+
+    Args:
+        dtype: float32 or bfloat16.
+        device: The device that computes the products.
+    """
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype is torch.bfloat16)
 
 
@@ -102,6 +111,9 @@ def set_threads(compute: Compute) -> int:
 
     The processes of a machine share its cores: two that each use all cores are six times slower.
     The process also keeps the memory that it frees, for its next step.
+
+    Args:
+        compute: The setting `compute.threads`.
     """
     allocator.keep_freed_memory()
     threads = compute.threads or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
@@ -110,7 +122,13 @@ def set_threads(compute: Compute) -> int:
 
 
 def should_compile(compute: Compute, flops: float, device: torch.device) -> bool:
-    """Whether to compile the blocks for a run of `flops` floating-point operations."""
+    """Whether to compile the blocks for a run of `flops` floating-point operations.
+
+    Args:
+        compute: The settings `compute.compile` and `compute.precision`.
+        flops: Floating-point operations of the run, on this device.
+        device: The device that computes them.
+    """
     if compute.compile != "auto":
         return compute.compile == "on"
     compiler = device.type == "cuda" or shutil.which(os.environ.get("CXX", "g++"))
@@ -121,6 +139,9 @@ def compile_blocks(blocks: Iterable[nn.Module]) -> None:
     """Compile each block in place.
 
     The first call of a block makes its kernels, which are cached for later processes.
+
+    Args:
+        blocks: The blocks of a model.
     """
     _separate_kernel_caches()
     for block in blocks:

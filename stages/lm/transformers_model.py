@@ -15,19 +15,18 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.utils import logging as transformers_logging
 
 from data_contracts import ArtifactError
-from stages.lm.checkpoint import (
-    AGAIN,
-    load_config,
-    load_tokenizer,
-    require_weights,
-    special_ids,
-    special_tokens,
-    stop_ids,
-)
+from stages.lm.checkpoint import AGAIN, load_config, require_weights, stop_ids
+from stages.lm.tokenizer import ModelTokenizer
 
 
-def load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
+def load(
+    folder: Path, tokenizer: ModelTokenizer | None = None
+) -> tuple[Any, PreTrainedTokenizerFast]:
     """Load a checkpoint.
+
+    Args:
+        folder: The checkpoint.
+        tokenizer: Its tokenizer, if the caller has parsed it already.
 
     Returns:
         The model, in float32 on the CPU, and its tokenizer.
@@ -35,11 +34,12 @@ def load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
     Raises:
         ArtifactError: The folder is not a checkpoint that groundup supports.
     """
-    settings = load_config(folder).to_hf()
+    settings = load_config(folder).to_checkpoint().to_json()
     require_weights(folder)
-    tokenizer = load_fast_tokenizer(folder)
+    tokenizer = tokenizer or ModelTokenizer(folder)
+    fast = fast_tokenizer(tokenizer)
     stops = stop_ids(folder)
-    if tokenizer.bos_token_id is None and tokenizer.eos_token_id is None:
+    if fast.bos_token_id is None and fast.eos_token_id is None:
         why = (
             "its tokenizer_config.json names neither bos_token nor eos_token: "
             "nothing can begin a text"
@@ -60,20 +60,17 @@ def load(folder: Path) -> tuple[Any, PreTrainedTokenizerFast]:
     except Exception as error:  # transformers raises all kinds of exceptions
         why = f"transformers cannot load it: {type(error).__name__}: {str(error)[:300]}"
         raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from error
-    special = special_ids(folder) | {"eos_token_id": stops or None}
+    special = tokenizer.special_ids | {"eos_token_id": stops or None}
     model.generation_config = GenerationConfig(**special)
-    return model.eval(), tokenizer
+    return model.eval(), fast
 
 
-def load_fast_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a checkpoint, with its special tokens but without its chat template."""
-    tokenizer = load_tokenizer(folder)
-    named = {key: text for key, text in special_tokens(folder).items() if text}
-    added = tokenizer.get_added_tokens_decoder().values()
-    special = [token.content for token in added if token.special]
-    others = [token for token in special if token not in named.values()]
+def fast_tokenizer(tokenizer: ModelTokenizer) -> PreTrainedTokenizerFast:
+    """A copy of the tokenizer for transformers: with special tokens, without the chat template."""
+    named = {key: text for key, text in tokenizer.named_tokens.items() if text}
+    others = [token for token in tokenizer.special_tokens if token not in named.values()]
     return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
+        tokenizer_object=tokenizer.backend,
         additional_special_tokens=others,
         clean_up_tokenization_spaces=False,
         **named,

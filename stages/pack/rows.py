@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from data_contracts import Artifact
 from stages.digests import seed_for
 from stages.pack.encode import Encoder, encoder
 from stages.pack.shuffle import KEYED_ROWS
+from stages.text.heldout import is_drawn
 
 TASK_BYTES = 1 << 20  # text that a worker encodes at once
 
@@ -61,25 +63,28 @@ class EncodedRows:
 
 def tasks(artifact: Artifact, table: str) -> Iterator[pa.RecordBatch]:
     """Yields documents (id, source, text) in batches of about TASK_BYTES, at least one each."""
-    for batch in artifact.batches(table, ["id", "source", "text"], batch_size=256):
+    columns = ["id", "source", "text"]
+    for batch in artifact.batches(table, columns, batch_size=256):
         sizes = pc.binary_length(batch.column("text")).to_numpy()
         start = 0
         while start < len(sizes):
             ends = np.cumsum(sizes[start:])
-            count = max(int(np.searchsorted(ends, TASK_BYTES)), 1)
+            fitting = int(np.searchsorted(ends, TASK_BYTES))
+            count = max(fitting, 1)
             yield batch.slice(start, count)
             start += count
 
 
 def source_bytes(artifact: Artifact, table: str) -> dict[str, int]:
     """Returns the UTF-8 bytes of text by source."""
-    total: dict[str, int] = {}
+    total: Counter[str] = Counter()
     for batch in artifact.batches(table, ["source", "text"]):
         sizes = pc.binary_length(batch.column("text"))
-        by_source = pa.table({"source": batch.column("source"), "size": sizes}).group_by("source")
+        columns = {"source": batch.column("source"), "size": sizes}
+        by_source = pa.table(columns).group_by("source")
         for row in by_source.aggregate([("size", "sum")]).to_pylist():
-            total[row["source"]] = total.get(row["source"], 0) + row["size_sum"]
-    return total
+            total[row["source"]] += row["size_sum"]
+    return dict(total)
 
 
 def encode(settings: RowSettings, documents: pa.RecordBatch) -> EncodedRows:
@@ -87,29 +92,50 @@ def encode(settings: RowSettings, documents: pa.RecordBatch) -> EncodedRows:
 
     The last part of each document ends in end-of-text. The parts, joined, are the ids of the whole
     document.
+
+    Args:
+        settings: What rows are like.
+        documents: Documents with the columns id, source and text.
     """
-    wanted: list[dict[str, Any]] = []
-    copies: list[int] = []
-    for document in documents.to_pylist():
-        count = _copies(settings, document["id"], document["source"])
-        if count:
-            wanted.append(document)
-            copies.append(count)
     coder = encoder(settings.tokenizer)
-    encoded = coder.encode([document["text"] for document in wanted])
     columns = _Columns()
     counts: dict[str, Counts] = {}
-    for document, count, ids in zip(wanted, copies, encoded, strict=True):
+    wanted = _wanted(settings, documents)
+    encoded = coder.encode([document.text for document in wanted])
+    for document, ids in zip(wanted, encoded, strict=True):
         parts = _parts(ids, coder, settings.max_row_tokens)
-        for copy in range(count):
-            key = seed_for(settings.seed, "pack", document["id"], copy)
-            columns.add(key, document["id"], parts)
-        tokens = sum(len(part.tokens) for part in parts)
-        text_bytes = sum(part.bytes for part in parts)
-        added = Counts(count, count * tokens, count * text_bytes)
-        source = document["source"]
-        counts[source] = counts.get(source, Counts()).plus(added)
+        for copy in range(document.copies):
+            key = seed_for(settings.seed, "pack", document.id, copy)
+            columns.add(key, document.id, parts)
+        before = counts.get(document.source, Counts())
+        counts[document.source] = before.plus(_counts(document.copies, parts))
     return EncodedRows(columns.batch(), counts)
+
+
+class _Document(NamedTuple):
+    """A document to encode, and how often it occurs."""
+
+    id: str
+    source: str
+    text: str
+    copies: int
+
+
+def _wanted(settings: RowSettings, documents: pa.RecordBatch) -> list[_Document]:
+    """The documents that occur at least once."""
+    wanted = []
+    for row in documents.to_pylist():
+        copies = _copies(settings, row["id"], row["source"])
+        if copies:
+            document = _Document(row["id"], row["source"], row["text"], copies)
+            wanted.append(document)
+    return wanted
+
+
+def _copies(settings: RowSettings, document: str, source: str) -> int:
+    """How often a document occurs. Of half an epoch, every other document occurs, by hash."""
+    whole, rest = divmod(settings.epochs.get(source, 1.0), 1.0)
+    return int(whole) + is_drawn(rest, settings.seed, "epochs", document)
 
 
 class _Part(NamedTuple):
@@ -124,8 +150,19 @@ def _parts(ids: np.ndarray, coder: Encoder, max_tokens: int) -> list[_Part]:
     parts = []
     for start in range(0, len(whole), max_tokens):
         tokens = whole[start : start + max_tokens]
-        parts.append(_Part(tokens, int(coder.token_bytes[tokens].sum())))
+        text_bytes = coder.token_bytes[tokens].sum()
+        parts.append(_Part(tokens, int(text_bytes)))
     return parts
+
+
+def _counts(copies: int, parts: list[_Part]) -> Counts:
+    """What all copies of a document add to the counts of its source."""
+    tokens = 0
+    text_bytes = 0
+    for part in parts:
+        tokens += len(part.tokens)
+        text_bytes += part.bytes
+    return Counts(copies, copies * tokens, copies * text_bytes)
 
 
 class _Columns:
@@ -148,7 +185,8 @@ class _Columns:
             self._bytes.append(part.bytes)
 
     def batch(self) -> pa.RecordBatch:
-        lengths = [len(tokens) for tokens in self._tokens]
+        """Returns the rows that were added."""
+        lengths = list(map(len, self._tokens))
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
         values = np.concatenate([np.empty(0, np.int32), *self._tokens])
         columns = [
@@ -159,10 +197,3 @@ class _Columns:
             pa.array(self._bytes, pa.int64()),
         ]
         return pa.RecordBatch.from_arrays(columns, schema=KEYED_ROWS)
-
-
-def _copies(settings: RowSettings, document: str, source: str) -> int:
-    """How often a document occurs. Of half an epoch, every other document occurs, by hash."""
-    whole, rest = divmod(settings.epochs.get(source, 1.0), 1.0)
-    is_drawn = seed_for(settings.seed, "epochs", document) < rest * 2.0**63
-    return int(whole) + is_drawn

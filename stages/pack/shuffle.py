@@ -1,29 +1,21 @@
-"""Puts documents into the order of a hash, with bounded memory.
+"""Puts rows into the order of a hash, with bounded memory.
 
-Rows are scattered to buckets by key, then each bucket is sorted. A key is 63 bits of hash(seed,
-document, copy). Bucket b takes the b-th range of keys, so the shards, one after the other, are in
-the order of the keys, regardless of their number. All parts of a document have one key and stay
+A key is 63 bits of hash(seed, document, copy). All parts of a document have one key and stay
 together.
 """
 
 from __future__ import annotations
 
-import resource
-import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts import Draft
+from stages.text.bucket_sort import BucketWriter, SortBucket, pieces
 
-MAX_BUCKETS = 512  # files open at once; with more text, buckets grow
-OTHER_FILES = 256  # open at the same time: libraries, pipes to workers
-SCATTER_BYTES = 32 << 20
 ROW_GROUP_TOKENS = 4 << 20
 KEYED_ROWS = pa.schema(
     [
@@ -34,104 +26,53 @@ KEYED_ROWS = pa.schema(
         ("bytes", pa.int64()),
     ]
 )
-
-
-@dataclass(frozen=True)
-class ShuffleBucket:
-    """The rows of a future shard, under `path`, in order of arrival."""
-
-    path: Path
-    table: str
-    number: int
-    draft: Draft
-
-
-def bucket_count(text_bytes: int, shard_bytes: int) -> int:
-    """Returns the number of buckets for so much text."""
-    needed = -(-text_bytes // shard_bytes)  # rounded up
-    return min(max(needed, 1), MAX_BUCKETS)
-
-
-def bucket_of(keys: np.ndarray, count: int) -> np.ndarray:
-    """Returns the bucket of each key, in proportion to the upper 32 of its 63 bits."""
-    return ((keys >> np.uint64(31)) * np.uint64(count)) >> np.uint64(32)
+_ORDER = [("key", "ascending"), ("document", "ascending"), ("part", "ascending")]
 
 
 def scatter(
-    batches: Iterable[pa.RecordBatch], count: int, table: str, draft: Draft
-) -> list[ShuffleBucket]:
-    """Writes each row of `batches` (KEYED_ROWS) to the bucket of its key.
+    batches: Iterable[pa.RecordBatch],
+    count: int,
+    table: str,
+    draft: Draft,
+) -> list[SortBucket]:
+    """Writes each row to the bucket of its key.
 
     Args:
-        batches: Rows in any order.
+        batches: Rows (KEYED_ROWS) in any order.
         count: Number of buckets.
-        table: The table of the artifact that the buckets belong to.
+        table: The table of the artifact that the rows belong to.
         draft: The draft of the artifact.
     """
-    folder = draft.scratch / table
-    shutil.rmtree(folder, ignore_errors=True)  # left by a run that was killed
-    folder.mkdir(parents=True)
-    _allow_open_files(count + OTHER_FILES)
-    buckets = [ShuffleBucket(folder / f"{n:05d}.arrow", table, n, draft) for n in range(count)]
-    writers = [pa.ipc.new_stream(str(bucket.path), KEYED_ROWS) for bucket in buckets]
-    try:
-        for rows in _gathered(batches):
-            numbers = bucket_of(rows.column("key").to_numpy(), count)
-            order = np.argsort(numbers)
-            ends = np.searchsorted(numbers[order], np.arange(count + 1))
-            rows = rows.take(order)
-            for writer, (start, stop) in zip(writers, pairwise(ends.tolist()), strict=True):
-                if start < stop:
-                    writer.write_batch(rows.slice(start, stop - start))
-    finally:
-        for writer in writers:
-            writer.close()
-    return buckets
+    with BucketWriter(draft.scratch / table, count) as writer:
+        for rows in pieces(batches):
+            keys = rows.column("key").to_numpy()
+            writer.write(rows, leading_bits(keys))
+    return writer.buckets
 
 
-def _allow_open_files(count: int) -> None:
-    """Raises the soft limit of open files, which is 256 on macOS.
-
-    The number of buckets must not depend on the machine.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+def leading_bits(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Returns the upper 32 of the 63 bits of each key."""
+    return keys >> np.uint64(31)
 
 
-def _gathered(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Batches of about SCATTER_BYTES.
-
-    A write to every bucket costs as much for one row as for many.
-    """
-    waiting: list[pa.RecordBatch] = []
-    for batch in batches:
-        waiting.append(batch)
-        if sum(one.nbytes for one in waiting) >= SCATTER_BYTES:
-            yield pa.concat_batches(waiting)
-            waiting = []
-    if waiting:
-        yield pa.concat_batches(waiting)
-
-
-def write_shard(bucket: ShuffleBucket) -> int:
-    """Sorts a bucket and writes it as one shard of the draft.
+def write_shard(table: str, draft: Draft, bucket: SortBucket) -> int:
+    """Sorts a bucket and writes it as one shard of a table of the draft.
 
     Needs memory for twice the bucket.
 
     Returns:
         The number of rows.
     """
-    with pa.ipc.open_stream(pa.memory_map(str(bucket.path))) as stream:
-        rows = stream.read_all()
-    order = [(column, "ascending") for column in ("key", "document", "part")]
-    indices = pc.sort_indices(rows, order)
-    schema = bucket.draft.contract.arrow_schema(bucket.table)
-    with bucket.draft.writer(bucket.table, bucket.number) as writer:
-        for piece in _row_groups(rows.drop_columns("key").take(indices)):
+    schema = draft.contract.arrow_schema(table)
+    with draft.writer(table, bucket.number) as writer:
+        rows = bucket.read()
+        if rows is None:
+            return 0
+        order = pc.sort_indices(rows, _ORDER)
+        in_order = rows.drop_columns("key").take(order)
+        for piece in _row_groups(in_order):
             writer.write(piece.cast(schema))
-    bucket.path.unlink()
+    bucket.discard()
     return rows.num_rows
 
 
@@ -142,7 +83,8 @@ def _row_groups(rows: pa.Table) -> Iterator[pa.Table]:
     start = 0
     while start < len(ends):
         before = ends[start - 1] if start else 0
-        fitting = int(np.searchsorted(ends, before + ROW_GROUP_TOKENS, side="right"))
+        most = before + ROW_GROUP_TOKENS
+        fitting = int(np.searchsorted(ends, most, side="right"))
         stop = max(fitting, start + 1)
         yield rows.slice(start, stop - start)
         start = stop

@@ -20,6 +20,7 @@ from stages.pack.config import PackConfig
 from stages.pack.encode import encoder
 from stages.pack.rows import Counts, RowSettings
 from stages.report import Facts, Report
+from stages.text.bucket_sort import bucket_count
 
 ALONE_BYTES = 16_000_000  # with less text, worker processes take longer to start than they save
 
@@ -99,9 +100,10 @@ def _pack(split: _Split, config: PackConfig, out: Draft, report: Report) -> dict
             report.progress(done, expected, "B")
             yield encoded.rows
 
-    bucket_count = shuffle.bucket_count(expected, config.shard_bytes)
-    buckets = shuffle.scatter(batches(), bucket_count, split.table, out)
-    written = map_shards(shuffle.write_shard, buckets, workers)
+    count = bucket_count(expected, config.shard_bytes)
+    buckets = shuffle.scatter(batches(), count, split.table, out)
+    write_shard = partial(shuffle.write_shard, split.table, out)
+    written = map_shards(write_shard, buckets, workers)
     for done, _ in enumerate(written, start=1):
         report.progress(done, len(buckets), "shards")
     return counts
@@ -110,9 +112,10 @@ def _pack(split: _Split, config: PackConfig, out: Draft, report: Report) -> dict
 def _expected_bytes(split: _Split) -> int:
     """Bytes of text with all epochs; approximate where an epoch is not whole."""
     epochs = split.settings.epochs
-    return sum(
-        int(size * epochs.get(source, 1.0)) for source, size in split.bytes_by_source.items()
-    )
+    expected = 0
+    for source, size in split.bytes_by_source.items():
+        expected += int(size * epochs.get(source, 1.0))
+    return expected
 
 
 def _check_sources(config: PackConfig, train_bytes: dict[str, int]) -> None:

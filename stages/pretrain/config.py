@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 
 from stages.config import StageConfig, execution
-from stages.lm.config import Compute, ModelShape, Training
+from stages.lm.config import ModelShape
+from stages.lm.training.config import Compute, Training
 
 
 class PretrainConfig(StageConfig):

@@ -64,6 +64,9 @@ class Heldout:
         Every token but the first is predicted once, in windows that do not overlap. A token at the
         start of a window sees few others, which makes both figures slightly worse. End-of-text
         tokens cost bits but encode no bytes.
+
+        Args:
+            model: The model, in evaluation mode.
         """
         context = model.config.context
         device = model.head_weight.device

@@ -13,8 +13,9 @@ from stages.lm.model import LanguageModel
 from stages.lm.parallel.collectives import main_process_first
 from stages.lm.parallel.fsdp import shard_model
 from stages.lm.parallel.launch import distributed
+from stages.lm.tokenizer import ModelTokenizer
 from stages.lm.training.batches import Batch, TokenStream, Windows
-from stages.lm.training.loop import fit
+from stages.lm.training.loop import Fitted, fit
 from stages.lm.training.step import Loss, LossFunction
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.heldout import Heldout
@@ -32,18 +33,26 @@ def run(
 ) -> Facts:
     """Train from random weights to predict the next token of the shuffled token stream.
 
+    Args:
+        config: The settings of the stage.
+        token_shards: What to train and evaluate on.
+        tokenizer: The tokenizer that the shards were made with.
+        out: The draft of the checkpoint.
+        report: Receives progress, metrics and notes.
+
     Raises:
         ArtifactError: The shards were not made with this tokenizer.
         InputError: There are too few tokens.
     """
     vocab_size = check_tokenizer(token_shards, tokenizer)
+    parsed_tokenizer = ModelTokenizer(tokenizer)
     sizes = ModelConfig(vocab_size=vocab_size, **config.model.model_dump())
     with main_process_first():
         stream = TokenStream.open(token_shards, "train", out.scratch / "tokens", vocab_size)
     windows = Windows(
         stream,
         sizes.context,
-        config.training.batch_rows,
+        config.training.batch_size,
         config.seed,
         segments=not config.attend_across_documents,
     )
@@ -55,7 +64,7 @@ def run(
     result = fit(
         model,
         windows,
-        next_token_loss(config.training.z_loss),
+        next_token_loss(config.training.stability.z_loss),
         training=config.training,
         compute=config.compute,
         steps=config.training.steps(sizes.context, windows.rows_per_epoch),
@@ -64,14 +73,17 @@ def run(
         guard={"seed": config.seed, "shards": token_shards.id},
         evaluate=heldout.score,
     )
-    write_checkpoint(out, model, tokenizer, result.metrics)
+    write_checkpoint(out, model, parsed_tokenizer, result.metrics)
+    return _facts(result, len(stream), heldout)
 
+
+def _facts(result: Fitted, train_tokens: int, heldout: Heldout) -> Facts:
     last = result.metrics[-1]
     figures = {
         "heldout_bits_per_byte": last["heldout_bits_per_byte"],
         "heldout_loss": last["heldout_loss"],
         **result.figures,
-        "train_tokens": len(stream),
+        "train_tokens": train_tokens,
         "heldout_bytes": heldout.bytes,
     }
     return Facts(figures=figures, notes=result.notes)

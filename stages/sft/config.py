@@ -7,24 +7,30 @@ from typing import Literal, Self
 from pydantic import Field, NonNegativeInt, model_validator
 
 from stages.config import StageConfig, execution
-from stages.lm.config import Compute, Training
+from stages.lm.training.config import Compute, LearningRateSchedule, Training
 
 
-class SftTraining(Training):
-    """As in pretraining, with lower learning rates and a duration in epochs."""
+class SftSchedule(LearningRateSchedule):
+    """As in pretraining, with a longer decay."""
 
-    learning_rate: float = Field(5e-3, gt=0, le=1, description="Peak learning rate of AdamW")
-    matrix_learning_rate: float = Field(
-        1e-2, gt=0, le=1, description="Peak learning rate of Muon (unused with adamw)"
-    )
-    weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay on matrices")
     decay_share: float = Field(
         0.8,
         ge=0,
         le=1,
         description="Share of the steps in which the learning rate falls to zero (wsd)",
     )
-    batch_rows: int = Field(
+
+
+class SftTraining(Training):
+    """As in pretraining, with lower learning rates and a duration in epochs."""
+
+    learning_rate: float = Field(5e-3, gt=0, le=1, description="Peak learning rate of AdamW")
+    muon_learning_rate: float = Field(
+        1e-2, gt=0, le=1, description="Peak learning rate of Muon (unused with adamw)"
+    )
+    weight_decay: float = Field(0.0, ge=0, le=1, description="Decoupled weight decay on matrices")
+    lr_schedule: SftSchedule = Field(SftSchedule(), description="How the learning rate changes")
+    batch_size: int = Field(
         8,
         ge=1,
         le=1 << 20,
@@ -76,6 +82,6 @@ class SftConfig(StageConfig):
 
     @model_validator(mode="after")
     def _conversations_have_rows(self) -> Self:
-        if self.replay and self.training.batch_rows < 2:
-            raise ValueError("replay needs training.batch_rows of 2 or more")
+        if self.replay and self.training.batch_size < 2:
+            raise ValueError("replay needs training.batch_size of 2 or more")
         return self

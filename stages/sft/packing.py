@@ -75,17 +75,17 @@ class PackedChats:
     Args:
         examples: Conversations of at most `context` tokens.
         context: T.
-        batch_rows: R.
+        batch_size: R.
         seed: Determines the order.
         pad: Id of the padding token.
     """
 
     def __init__(
-        self, examples: Sequence[Example], context: int, batch_rows: int, seed: int, pad: int
+        self, examples: Sequence[Example], context: int, batch_size: int, seed: int, pad: int
     ):
         packed = best_fit([len(example.read) for example in examples], context)
         self.rows_per_epoch = len(packed)
-        self._batch_rows = batch_rows
+        self._batch_size = batch_size
         self._seed = seed
         shape = (len(packed), context)
         self._ids = np.full(shape, pad, np.int32)
@@ -121,7 +121,11 @@ class PackedChats:
         return self._ids.shape[1] * self.filled
 
     def at(self, rows: np.ndarray | slice) -> Batch:
-        """These rows of the table of packed rows."""
+        """These rows of the table of packed rows.
+
+        Args:
+            rows: Numbers of rows, or a slice.
+        """
         arrays: dict[str, np.ndarray] = {
             "ids": self._ids[rows],
             "labels": self._labels[rows],
@@ -134,11 +138,11 @@ class PackedChats:
 
     def documents(self, step: int) -> list[str]:
         names: set[str] = set()
-        for row in self._visited(step, 0, self._batch_rows):
+        for row in self._visited(step, 0, self._batch_size):
             names |= set(self._names[row])
         return sorted(names)
 
     def _visited(self, step: int, first: int, count: int) -> np.ndarray:
-        first_visit = step * self._batch_rows + first
+        first_visit = step * self._batch_size + first
         _, rows = visits(first_visit, count, self.rows_per_epoch, self._seed)
         return rows

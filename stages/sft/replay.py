@@ -21,25 +21,25 @@ class WithReplay:
     """Batches of conversations and of windows of a token stream.
 
     Args:
-        chats: The conversations, in batches of `batch_rows` less the rows of `windows`.
+        chats: The conversations, in batches of `batch_size` less the rows of `windows`.
         windows: The windows, in batches of the rows to replay.
-        batch_rows: Rows of a batch of both.
+        batch_size: Rows of a batch of both.
     """
 
-    def __init__(self, chats: PackedChats, windows: Windows, batch_rows: int):
+    def __init__(self, chats: PackedChats, windows: Windows, batch_size: int):
         self._chats = chats
         self._windows = windows
-        self._chat_rows = batch_rows - windows.batch_rows
+        self._chat_rows = batch_size - windows.batch_size
         # An epoch is one of the conversations.
-        self.rows_per_epoch = chats.rows_per_epoch * batch_rows // self._chat_rows
+        self.rows_per_epoch = chats.rows_per_epoch * batch_size // self._chat_rows
 
     @property
     def tokens_per_row(self) -> float:
         """Mean number of tokens of a row. Windows are full, rows of conversations are not."""
         windows = self._windows
         chat_tokens = self._chats.tokens_per_row * self._chat_rows
-        window_tokens = windows.context * windows.batch_rows
-        return (chat_tokens + window_tokens) / (self._chat_rows + windows.batch_rows)
+        window_tokens = windows.context * windows.batch_size
+        return (chat_tokens + window_tokens) / (self._chat_rows + windows.batch_size)
 
     def rows(self, step: int, first: int, count: int) -> Batch:
         chat_count = min(max(self._chat_rows - first, 0), count)
@@ -56,11 +56,16 @@ class WithReplay:
         return sorted({*self._chats.documents(step), *self._windows.documents(step)})
 
 
-def replayed_rows(share: float, batch_rows: int) -> int:
-    """Number of rows of a batch to replay: at least one, but not all. 0 if `share` is 0."""
+def replayed_rows(share: float, batch_size: int) -> int:
+    """Number of rows of a batch to replay: at least one, but not all. 0 if `share` is 0.
+
+    Args:
+        share: The setting `replay`.
+        batch_size: Rows of a batch.
+    """
     if not share:
         return 0
-    return int(np.clip(round(share * batch_rows), 1, batch_rows - 1))
+    return int(np.clip(round(share * batch_size), 1, batch_size - 1))
 
 
 def windows(

@@ -9,13 +9,14 @@ from torch import Tensor
 
 from data_contracts import Artifact, Draft, InputError
 from stages.lm.chat import ChatFormat, Messages
-from stages.lm.checkpoint import load_model, special_ids, write_checkpoint
+from stages.lm.checkpoint import load_model, write_checkpoint
 from stages.lm.generate import generate
 from stages.lm.loss import balance_loss, token_loss
 from stages.lm.model import LanguageModel
 from stages.lm.parallel import collectives, fsdp
 from stages.lm.parallel.launch import distributed
 from stages.lm.precision import device_of
+from stages.lm.tokenizer import ModelTokenizer
 from stages.lm.training.batches import Batch
 from stages.lm.training.loop import Fitted, fit
 from stages.lm.training.step import Loss, LossFunction
@@ -44,24 +45,31 @@ def run(
 
     `token_shards` holds pretraining text and is read only if `replay` is above 0.
 
+    Args:
+        config: The settings of the stage.
+        checkpoint: The checkpoint to train.
+        conversations: What to train and evaluate on.
+        token_shards: Pretraining text to replay.
+        out: The draft of the checkpoint.
+        report: Receives progress, metrics and notes.
+
     Raises:
         InputError: No conversation is left to train on.
         ConfigError: `replay` is above 0 and there are no token shards.
     """
-    chat = ChatFormat(checkpoint)
+    chat = ChatFormat(ModelTokenizer(checkpoint))
     model = load_model(checkpoint)
     context = model.config.context
-    pad = special_ids(checkpoint)["pad_token_id"] or 0
+    pad = chat.tokenizer.pad_id
     found = examples.read(conversations, chat, context, config.repeat)
     if not found.train:
         raise _nothing_left(conversations, found, context)
-    by_name = sorted(found.heldout, key=lambda row: row[0].name)
-    heldout_rows = by_name[: config.heldout_conversations]
+    heldout_rows = _chosen_heldout(found, config.heldout_conversations)
     heldout_examples = [example for example, _ in heldout_rows]
     heldout = PackedChats(heldout_examples, context, 1, config.seed, pad)
 
-    replayed = replayed_rows(config.replay, config.training.batch_rows)
-    chat_rows = config.training.batch_rows - replayed
+    replayed = replayed_rows(config.replay, config.training.batch_size)
+    chat_rows = config.training.batch_size - replayed
     chats = PackedChats(found.train, context, chat_rows, config.seed, pad)
     batches: PackedChats | WithReplay = chats
     if replayed:
@@ -71,25 +79,37 @@ def run(
     result = fit(
         model,
         batches,
-        answer_loss(config.training.z_loss),
+        answer_loss(config.training.stability.z_loss),
         training=config.training,
         compute=config.compute,
         steps=config.training.steps(batches.tokens_per_row, batches.rows_per_epoch),
         scratch=out.scratch,
         report=report,
-        guard={
-            "seed": config.seed,
-            "checkpoint": checkpoint.id,
-            "conversations": conversations.id,
-            "replay": config.replay,
-        },
+        guard=_guard(config, checkpoint, conversations),
         evaluate=partial(score, heldout=heldout) if heldout_rows else None,
     )
-    write_checkpoint(out, model, checkpoint, result.metrics, chat.stop_ids)
+    write_checkpoint(out, model, chat.tokenizer, result.metrics, chat.stop_ids)
     if not collectives.is_main_process():
         return Facts()
-
     return _facts(config, found, chats, heldout_rows, chat, out, result)
+
+
+def _chosen_heldout(found: ExampleSets, limit: int) -> list[tuple[Example, Messages]]:
+    """The first held-out examples, by name."""
+    by_name = sorted(found.heldout, key=lambda row: row[0].name)
+    return by_name[:limit]
+
+
+def _guard(
+    config: SftConfig, checkpoint: Artifact, conversations: Artifact
+) -> dict[str, str | int | float]:
+    """What identifies a run; see `stages.lm.training.loop.fit`."""
+    return {
+        "seed": config.seed,
+        "checkpoint": checkpoint.id,
+        "conversations": conversations.id,
+        "replay": config.replay,
+    }
 
 
 def _facts(
@@ -135,7 +155,7 @@ def _with_replay(
         replayed = windows(
             config.replay, rows, token_shards, checkpoint, out.scratch, context, config.seed
         )
-    return WithReplay(chats, replayed, config.training.batch_rows)
+    return WithReplay(chats, replayed, config.training.batch_size)
 
 
 def answer_loss(z_loss: float) -> LossFunction:
@@ -166,7 +186,12 @@ def answer_loss(z_loss: float) -> LossFunction:
 
 
 def score(model: LanguageModel, heldout: PackedChats) -> dict[str, float]:
-    """Compute `heldout_loss` in nats per assistant token."""
+    """Compute `heldout_loss` in nats per assistant token.
+
+    Args:
+        model: The model, in evaluation mode.
+        heldout: The held-out conversations.
+    """
     nats = 0.0
     for start in range(0, heldout.rows_per_epoch, ROWS_AT_ONCE):
         nats += _summed_loss(model, heldout.at(slice(start, start + ROWS_AT_ONCE)))

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Tokenizer
 
+from stages.text.words import Words, words
 from stages.train_tokenizer.round_trip import (
     TRICKY_STRINGS,
     check_round_trip,
@@ -112,7 +113,8 @@ def _measure(tokenizer: Tokenizer, measured: Iterable[dict[str, Any]]) -> _Measu
         texts = [document["text"] for document in documents]
         encoded = encode_and_check(tokenizer, texts, "training documents")
         for document, text, ids in zip(documents, texts, encoded, strict=True):
-            counts = _GroupCounts(1, len(text.encode()), len(ids), len(text.split()))
+            word_count = len(words(text, Words.SPACED))
+            counts = _GroupCounts(1, len(text.encode()), len(ids), word_count)
             groups[document["source"], document["language"]].add(counts)
             is_used[ids] = True
     return _Measurement(groups, is_used)

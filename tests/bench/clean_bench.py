@@ -20,9 +20,9 @@ import trafilatura
 from resiliparse.extract.html2text import extract_plain_text
 
 from stages.clean.config import CleanConfig
-from stages.clean.document import RawPage
 from stages.clean.guard import shared_process, stop_shared_process
 from stages.clean.html import extract_text
+from stages.clean.page import CleanedPage, RawPage
 from tests.bench import machine
 from tests.bench.pydoc_pages import pydoc_pages
 
@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> None:
     config = CleanConfig()
     guard = shared_process(config, str(config.model_path()))
 
-    def clean(page: bytes) -> dict[str, object]:
+    def clean(page: bytes) -> CleanedPage:
         return guard.clean(RawPage(page, "text/html", None))
 
     tools = {"clean": clean, "extraction": extract_text, "bare": bare, "peer": peer}
@@ -87,9 +87,9 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         stop_shared_process()
     megabytes = sum(map(len, pages)) / 1e6
-    reasons = [row.get("reason") for row in made["clean"] if isinstance(row, dict)]
+    reasons = [page.reason for page in made["clean"] if isinstance(page, CleanedPage)]
     figures: dict[str, object] = {"bench": "clean", "pages": len(pages), "html_mb": megabytes}
-    figures |= {"kept": reasons.count(None), "crashed": reasons.count("crashed")}
+    figures |= {"kept": reasons.count(""), "crashed": reasons.count("crashed")}
     figures |= {f"{name}_pages_per_cpu_s": len(pages) / seconds for name, seconds in took.items()}
     figures |= {
         "clean_mb_per_cpu_s": megabytes / took["clean"],

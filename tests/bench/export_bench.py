@@ -24,20 +24,23 @@ from safetensors.torch import save_file
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from data_contracts.bundles import LLAMA3_SPLIT, checkpoint_shapes
+from data_contracts.bundles import LLAMA3_SPLIT
+from data_contracts.checkpoint_config import CheckpointConfig
+from data_contracts.checkpoint_shapes import checkpoint_shapes
 from stages.execution.shards import cores
 from stages.export_gguf.config import ExportGgufConfig
 from stages.export_gguf.vocabulary import read_vocabulary
 from stages.export_gguf.writer import write
 from stages.llama_cpp.engine import loaded, useful_threads
+from stages.lm.tokenizer import ModelTokenizer
 from tests.bench import machine
 
 PROMPT, NEW = 256, 64  # tokens
 
 
-def checkpoint(folder: Path, width: int, layers: int, vocab: int) -> dict[str, Any]:
+def checkpoint(folder: Path, width: int, layers: int, vocab: int) -> CheckpointConfig:
     """Random weights and a tokenizer of bytes in `folder`; gives its config.json."""
-    config: dict[str, Any] = {
+    values: dict[str, Any] = {
         "model_type": "llama",
         "vocab_size": vocab,
         "hidden_size": width,
@@ -51,18 +54,19 @@ def checkpoint(folder: Path, width: int, layers: int, vocab: int) -> dict[str, A
         "rope_theta": 1e4,
         "tie_word_embeddings": True,
     }
+    config = CheckpointConfig.parse(values)
     torch.manual_seed(0)
     weights: dict[str, torch.Tensor] = {}
     for name, shape in checkpoint_shapes(config).items():
         weights[name] = torch.randn(shape) * 0.02 if len(shape) > 1 else torch.ones(shape)
     save_file(weights, folder / "m.safetensors")
     _tokenizer().save_pretrained(folder)
-    (folder / "config.json").write_text(json.dumps(config), "utf-8")
+    (folder / "config.json").write_text(json.dumps(values), "utf-8")
     (folder / "generation_config.json").write_text('{"eos_token_id": 0}', "utf-8")
     return config
 
 
-def weights_of(config: dict[str, Any]) -> int:
+def weights_of(config: CheckpointConfig) -> int:
     """How many numbers a checkpoint of this config.json holds."""
     return sum(int(np.prod(shape)) for shape in checkpoint_shapes(config).values())
 
@@ -111,12 +115,12 @@ def speed(path: Path, threads: int) -> tuple[float, float]:
 def export(
     path: Path,
     folder: Path,
-    config: dict[str, Any],
+    config: CheckpointConfig,
     threads: int,
     bandwidth: float,
 ) -> dict[str, float]:
     """Figures of one quantization, which the name of `path` gives; threads 0: as the stage."""
-    vocabulary = read_vocabulary(folder)
+    vocabulary = read_vocabulary(ModelTokenizer(folder))
     start, used = time.perf_counter(), time.process_time()
     write(path, folder, config, vocabulary, path.stem, {}, lambda share: None)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - used

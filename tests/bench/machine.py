@@ -70,7 +70,7 @@ def torch_facts() -> dict[str, Any]:
     import torch  # seconds to import: not for benchmarks that do without
 
     from stages.lm import precision
-    from stages.lm.config import Compute
+    from stages.lm.training.config import Compute
 
     chosen = precision.choose(Compute(), torch.device("cpu"))
     return {

@@ -32,11 +32,12 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from stages.lm import precision
-from stages.lm.config import Compute, ModelConfig, Training
+from stages.lm.config import ModelConfig
 from stages.lm.model import LanguageModel
+from stages.lm.training.config import Compute, Training
 from stages.lm.training.muon import Muon, update_flops
 from stages.lm.training.optimizers import gradient_norm, make_optimizers
-from stages.lm.training.step import choose_micro_batch_rows
+from stages.lm.training.step import choose_micro_batch_size
 from stages.pretrain.stage import next_token_loss
 from tests.bench import machine
 
@@ -85,7 +86,7 @@ class Loop:
         scale = 1 / tokens_BT[:, 1:].numel()
         self.loss = summed * scale
         norm = float(gradient_norm(self.model)) * scale
-        factor = scale * min(1.0, self.training.clip / max(norm, 1e-12))
+        factor = scale * min(1.0, self.training.stability.grad_clip / max(norm, 1e-12))
         gradients = [weight.grad for weight in self.model.parameters() if weight.grad is not None]
         torch._foreach_mul_(gradients, factor)
         started = time.perf_counter()
@@ -130,7 +131,7 @@ def ours(config: ModelConfig, dtype: torch.dtype, micro: int, compiled: bool) ->
     model.initialize(0)
     if compiled:
         precision.compile_blocks(model.model.layers)
-    loss = next_token_loss(Training().z_loss)
+    loss = next_token_loss(Training().stability.z_loss)
 
     def summed_loss(ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
         return loss(model, {"ids": ids_BT, "labels": labels_BT}).total
@@ -140,7 +141,7 @@ def ours(config: ModelConfig, dtype: torch.dtype, micro: int, compiled: bool) ->
 
 def theirs(config: ModelConfig, like: nn.Module, dtype: torch.dtype, micro: int) -> Loop:
     """transformers' model with the weights of `like`, and torch's loss."""
-    model = LlamaForCausalLM(LlamaConfig(**config.to_hf())).train()
+    model = LlamaForCausalLM(LlamaConfig(**config.to_checkpoint().to_json())).train()
     model.load_state_dict(like.state_dict(), strict=False)  # the tied output table has no entry
 
     def summed_loss(ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
@@ -195,19 +196,19 @@ def compare(config: ModelConfig, given: argparse.Namespace) -> dict[str, Any]:
     compute = Compute(
         compile=given.compile,
         threads=given.threads,
-        micro_batch_rows=given.micro_batch_rows,
+        micro_batch_size=given.micro_batch_rows,
     )
     threads = precision.set_threads(compute)
     dtype = precision.choose(compute, CPU).dtype
-    count = training.batch_rows * config.context
+    count = training.batch_size * config.context
     flops = config.flops_per_token() * count
     steps = training.steps(config.context, 1)
     compiled = precision.should_compile(compute, flops * steps, CPU)
-    micro = choose_micro_batch_rows(
-        training.batch_rows, compute.micro_batch_rows, config.context, CPU
+    micro = choose_micro_batch_size(
+        training.batch_size, compute.micro_batch_size, config.context, CPU
     )
 
-    shape = (training.batch_rows, config.context + 1)
+    shape = (training.batch_size, config.context + 1)
     generator = torch.Generator().manual_seed(0)
     tokens_BT = torch.randint(config.vocab_size, shape, generator=generator)
     mine = ours(config, dtype, micro, compiled)
@@ -225,7 +226,7 @@ def compare(config: ModelConfig, given: argparse.Namespace) -> dict[str, Any]:
         for name, loop in loops.items():
             rounds[name].append(timed(loop, tokens_BT, STEPS))
     about = {
-        "rows": training.batch_rows,
+        "rows": training.batch_size,
         "micro_batch_rows": {name: loop.micro for name, loop in loops.items()},
         "optimizers": [type(optimizer).__name__ for optimizer in mine.optimizers],
         "compiled": compiled,

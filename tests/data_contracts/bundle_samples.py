@@ -11,7 +11,9 @@ import numpy as np
 from safetensors.numpy import save
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from data_contracts.bundles import LLAMA3_SPLIT, checkpoint_shapes
+from data_contracts.bundles import LLAMA3_SPLIT
+from data_contracts.checkpoint_config import CheckpointConfig
+from data_contracts.checkpoint_shapes import checkpoint_shapes
 
 Files = dict[str, bytes]
 
@@ -65,7 +67,8 @@ def tokenizer() -> Files:
 
 
 def weights(config: dict[str, Any] = CONFIG) -> dict[str, np.ndarray]:
-    return {name: np.zeros(shape, np.float16) for name, shape in checkpoint_shapes(config).items()}
+    shapes = checkpoint_shapes(CheckpointConfig.parse(config))
+    return {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
 
 
 def checkpoint(config: dict[str, Any] = CONFIG) -> Files:

@@ -13,8 +13,9 @@ import pytest
 from data_contracts import ConfigError, Store
 from flows import forecast, preview, recipe
 from flows.forecast import Expected, sentence
-from stages.lm.config import Compute, ModelConfig, Training
+from stages.lm.config import ModelConfig
 from stages.lm.training import probe
+from stages.lm.training.config import Compute, Training
 
 
 @pytest.fixture

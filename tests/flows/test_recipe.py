@@ -10,6 +10,7 @@ import pytest
 import stages
 from data_contracts import ConfigError
 from flows import recipe
+from stages.renamed_settings import RenamedSettingWarning
 
 
 @pytest.mark.parametrize("name", recipe.NAMES)
@@ -21,10 +22,10 @@ def test_every_shipped_recipe_is_valid_and_says_what_it_is_about(name):
 
 def test_a_change_overrides_the_recipe_and_leaves_its_neighbours(tmp_path):
     path = _write(
-        tmp_path, "stages:\n  pretrain:\n    training: {learning_rate: 0.01, batch_rows: 4}\n"
+        tmp_path, "stages:\n  pretrain:\n    training: {learning_rate: 0.01, batch_size: 4}\n"
     )
     config = recipe.load(path, ["pretrain.training.learning_rate=0.02"]).configs["pretrain"]
-    assert (config.training.learning_rate, config.training.batch_rows) == (0.02, 4)
+    assert (config.training.learning_rate, config.training.batch_size) == (0.02, 4)
 
 
 def test_all_mistakes_are_reported_at_once_with_line_and_nearest_key(tmp_path):
@@ -161,3 +162,19 @@ def _write(folder: Path, text: str, name: str = "mine.yaml") -> str:
     path = folder / name
     path.write_text(text)
     return str(path)
+
+
+def test_an_old_name_of_a_setting_overrides_the_new_one_of_the_recipe_that_is_extended(tmp_path):
+    path = _write(
+        tmp_path,
+        "extends: tiny\nstages:\n  pretrain:\n    training: {batch_rows: 4, decay_share: 0.25}\n",
+    )
+    with pytest.warns(RenamedSettingWarning, match=r"pretrain\.training\.batch_rows is now called"):
+        training = recipe.load(path).configs["pretrain"].training
+    assert (training.batch_size, training.lr_schedule.decay_share) == (4, 0.25)
+
+
+def test_a_change_under_an_old_name_overrides_the_recipe_and_is_noted():
+    with pytest.warns(RenamedSettingWarning, match=r"pretrain\.training\.batch_size; the old name"):
+        loaded = recipe.load("tiny", ["pretrain.training.batch_rows=4"])
+    assert loaded.configs["pretrain"].training.batch_size == 4

@@ -37,7 +37,7 @@ SETTINGS: dict[str, Any] = {
     "training": {
         "duration": 6,
         "duration_in": "steps",
-        "batch_rows": 4,
+        "batch_size": 4,
         "evaluate_every": 3,
         "log_every": 1,
         "learning_rate": 1e-3,

@@ -89,13 +89,13 @@ def inputs(publish: Any) -> dict[str, Any]:
 
 SETTINGS: dict[str, Any] = {
     "model": {"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "ffn_width": 64, "context": 32},
-    "training": {"duration": 20, "batch_rows": 8, "evaluate_every": 10, "log_every": 5},
+    "training": {"duration": 20, "batch_size": 8, "evaluate_every": 10, "log_every": 5},
     "compute": {"threads": 1},
 }
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"model": {"context": 1 << 17}}, "one window of the model takes 131073"),
     ({"model": {"heads": 3}}, "width 128 / heads 3 must be a whole even number"),
-    ({"model": {"experts": 4}}, "experts need architecture qwen3_moe"),
+    ({"model": {"moe": {"experts": 4}}}, "experts need architecture qwen3_moe"),
     ({"training": {"optimiser": "adamw"}}, "did you mean 'optimizer'"),
     ({"compute": {"devices": 3, "replicas": 2}}, "devices 3 must be a multiple of replicas 2"),
 ]

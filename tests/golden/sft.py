@@ -62,7 +62,7 @@ def checkpoint(publish: Any, **sizes: Any) -> Any:
         "pad_token": SPECIAL[1],
     }
     files = {
-        "config.json": json.dumps(config.to_hf() | ids).encode(),
+        "config.json": json.dumps(config.to_checkpoint().to_json() | ids).encode(),
         "generation_config.json": json.dumps(ids).encode(),
         "model.safetensors": save(model.state_dict(), metadata={"format": "pt"}),
         "tokenizer.json": words.to_str().encode(),
@@ -111,7 +111,7 @@ SETTINGS: dict[str, Any] = {
     "training": {
         "duration": 12,
         "duration_in": "steps",
-        "batch_rows": 4,
+        "batch_size": 4,
         "evaluate_every": 6,
         "log_every": 3,
     },

@@ -157,12 +157,12 @@ def _fitted(
 ) -> dict[str, Tensor]:
     """The weights after STEPS steps of two micro-batches each, in the default precision."""
     model = made_up.model(sizes, machine.device)
-    compute = made_up.compute(micro_batch_rows=4, compile="on" if machine.on_gpu else "off")
+    compute = made_up.compute(micro_batch_size=4, compile="on" if machine.on_gpu else "off")
     fit(
         model,
         made_up.Windows(sizes, 8),
         next_token_loss(0.0),
-        training=made_up.training(batch_rows=8),
+        training=made_up.training(batch_size=8),
         compute=compute,
         steps=STEPS,
         scratch=scratch,
@@ -191,9 +191,12 @@ def experts(machine: Machine) -> Figures:
     """
     sizes = made_up.config(
         architecture="qwen3_moe",
-        experts=machine.either(4, 8),
-        experts_per_token=2,
-        **machine.either({"expert_width": 48}, {"expert_width": 384, "width": 256, "heads": 8}),
+        moe={
+            "experts": machine.either(4, 8),
+            "experts_per_token": 2,
+            "expert_width": machine.either(48, 384),
+        },
+        **machine.either({}, {"width": 256, "heads": 8}),
     )
     batch = made_up.Windows(sizes, 8).rows(0, 0, 8)
     exact, exact_norm, _ = _pass(torch.device("cpu"), sizes, batch, torch.float32)

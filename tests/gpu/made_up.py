@@ -11,9 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stages.lm.config import Compute, ModelConfig, Training
+from stages.lm.config import ModelConfig
 from stages.lm.model import LanguageModel
 from stages.lm.training.batches import Batch
+from stages.lm.training.config import Compute, Training
 from stages.report import Report
 
 DIFFERENT = 8  # batches of Windows before they repeat

@@ -80,7 +80,7 @@ def _sft_training(machine: Machine, before: Figures) -> Figures:
     rows, steps = machine.either((4, 6), (16, 20))
     chats = PackedChats(_examples(sizes, 8 * rows), sizes.context, rows, seed=0, pad=0)
     model = made_up.model(sizes, machine.device)
-    training = SftTraining(batch_rows=rows, log_every=1)
+    training = SftTraining(batch_size=rows, log_every=1)
     with machine.peak_memory() as memory, TemporaryDirectory() as scratch:
         fitted = fit(
             model,
@@ -138,7 +138,9 @@ def dpo(machine: Machine) -> Figures:
     compute = made_up.compute()
     with precision.autocast(precision.matmul_dtype(compute, machine.device), machine.device):
         train.remember_reference(model, ROWS_AT_ONCE, Report())
-    training = DpoTraining(batch_rows=rows, log_every=1, learning_rate=1e-3, warmup_share=0.0)
+    training = DpoTraining(
+        batch_size=rows, log_every=1, learning_rate=1e-3, lr_schedule={"warmup_share": 0.0}
+    )
     with machine.peak_memory() as memory, TemporaryDirectory() as scratch:
         fitted = fit(
             model,

@@ -17,7 +17,8 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from stages.lm import precision
-from stages.lm.config import ModelConfig, Training
+from stages.lm.config import ModelConfig
+from stages.lm.training.config import Training
 from stages.lm.training.loop import fit
 from stages.lm.training.muon import Muon, update_flops
 from stages.lm.training.optimizers import (
@@ -63,7 +64,7 @@ def compare(machine: Machine, sizes: ModelConfig, rows: int) -> Figures:
     """
     steps = machine.either(2, WARM_UP), machine.either(10, STEPS)
     # the rates of recipe 125m
-    training = made_up.training(batch_rows=rows, learning_rate=3e-3, matrix_learning_rate=2e-2)
+    training = made_up.training(batch_size=rows, learning_rate=3e-3, muon_learning_rate=2e-2)
     peak = bfloat16_peak(machine.name)
     figures: Figures = {
         "parameters": sizes.parameters().total,
@@ -105,7 +106,7 @@ def ours(
     with TemporaryDirectory() as scratch:
         fitted = fit(
             model,
-            made_up.Windows(sizes, training.batch_rows),
+            made_up.Windows(sizes, training.batch_size),
             next_token_loss(0.0),
             training=training,
             compute=compute,
@@ -115,7 +116,7 @@ def ours(
             guard={},
         )
     return {
-        "tokens_per_second": steps * training.batch_rows * sizes.context / clock.seconds,
+        "tokens_per_second": steps * training.batch_size * sizes.context / clock.seconds,
         "first_loss": fitted.metrics[0]["loss"],
         "last_loss": fitted.metrics[-1]["loss"],
         "precision": fitted.figures["precision"],
@@ -134,7 +135,7 @@ def theirs(
 
     If memory does not suffice for a batch, micro-batches of half the rows are tried.
     """
-    micro = training.batch_rows
+    micro = training.batch_size
     while True:
         try:
             return _theirs(machine, sizes, training, warm_up, steps, micro)
@@ -153,7 +154,7 @@ def _theirs(
     steps: int,
     micro: int,
 ) -> Figures:
-    model: Any = LlamaForCausalLM(LlamaConfig(**sizes.to_hf()))
+    model: Any = LlamaForCausalLM(LlamaConfig(**sizes.to_checkpoint().to_json()))
     model.to(machine.device).train()
     dtype = precision.choose(made_up.compute(), machine.device).dtype
     optimizers = make_optimizers(model, training, dtype)
@@ -164,23 +165,23 @@ def _theirs(
 
     backend = "inductor" if machine.on_gpu else "aot_eager"
     compiled: Callable[[Tensor, Tensor], Tensor] = torch.compile(loss, backend=backend)
-    batches = made_up.Windows(sizes, training.batch_rows)
+    batches = made_up.Windows(sizes, training.batch_size)
     started = perf_counter()
     clock = _Clock(machine, warm_up, warm_up + steps)
     losses: list[float] = []
     for step in range(warm_up + steps):
         set_learning_rate(optimizers, schedule(training, step, warm_up + steps))
         total = torch.zeros((), device=machine.device)
-        for first in range(0, training.batch_rows, micro):
+        for first in range(0, training.batch_size, micro):
             rows = batches.rows(step, first, micro)
             ids, labels = (rows[name].to(machine.device) for name in ("ids", "labels"))
             with precision.autocast(dtype, machine.device):
                 part = compiled(ids, labels)
             part.backward()
             total += part.detach()
-        count = training.batch_rows * sizes.context
+        count = training.batch_size * sizes.context
         norm = float(gradient_norm(model)) / count
-        factor = min(1.0, training.clip / max(norm, 1e-12)) / count
+        factor = min(1.0, training.stability.grad_clip / max(norm, 1e-12)) / count
         gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
         torch._foreach_mul_(gradients, factor)
         for optimizer in optimizers:
@@ -191,7 +192,7 @@ def _theirs(
             first_step = perf_counter() - started
         clock.tick(step + 1)
     return {
-        "tokens_per_second": steps * training.batch_rows * sizes.context / clock.seconds,
+        "tokens_per_second": steps * training.batch_size * sizes.context / clock.seconds,
         "first_loss": losses[0],
         "last_loss": losses[-1],
         "micro_batch_rows": micro,

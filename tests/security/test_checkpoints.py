@@ -16,11 +16,12 @@ import stages
 from data_contracts import Artifact, ArtifactError, ContractError, bundles
 from data_contracts.tensor_files import gguf_header, gguf_problem
 from stages.export_gguf import architecture
-from stages.export_gguf.vocabulary import read_vocabulary
+from stages.export_gguf.vocabulary import Vocabulary, read_vocabulary
 from stages.llama_cpp.chat import affordable_context, loaded
 from stages.lm import transformers_model
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_config, load_model, require_weights
+from stages.lm.tokenizer import ModelTokenizer
 from stages.run import run_stage
 from tests.checkpoints import METRICS, tiny_checkpoint
 from tests.security.gguf_files import gguf_file, setting, tensor, text
@@ -67,9 +68,17 @@ def in_folder(files: dict[str, bytes], folder: Path) -> Path:
     return folder
 
 
+def chat_format(folder: Path) -> ChatFormat:
+    return ChatFormat(ModelTokenizer(folder))
+
+
+def vocabulary(folder: Path) -> Vocabulary:
+    return read_vocabulary(ModelTokenizer(folder))
+
+
 WEIGHT_READERS = (load_model, require_weights, transformers_model.load)
-CONFIG_READERS = (load_config, load_model, architecture.read_sizes, transformers_model.load)
-TOKENIZER_READERS = (ChatFormat, read_vocabulary, transformers_model.load)
+CONFIG_READERS = (load_config, load_model, architecture.read_config, transformers_model.load)
+TOKENIZER_READERS = (chat_format, vocabulary, transformers_model.load)
 
 
 @pytest.mark.slow
@@ -117,7 +126,7 @@ def test_ends_of_answers_that_are_no_tokens_are_one_error(sound, tmp_path, ends)
     files = dict(sound)
     json_file("generation_config.json", eos_token_id=ends)(files)
     folder = in_folder(files, tmp_path / "checkpoint")
-    for read in (read_vocabulary, transformers_model.load):
+    for read in (vocabulary, transformers_model.load):
         with pytest.raises(ArtifactError, match=r"generation_config\.json"):
             read(folder)
 

@@ -21,11 +21,12 @@ from data_contracts.tensor_files import gguf_header, gguf_problem, safetensors_h
 from stages import tokenizer_files
 from stages.chat_templates import ChatTemplate, Limits
 from stages.evaluate import task_files
-from stages.export_gguf.architecture import read_sizes
-from stages.export_gguf.vocabulary import read_vocabulary
+from stages.export_gguf.architecture import read_config
+from stages.export_gguf.vocabulary import Vocabulary, read_vocabulary
 from stages.llama_cpp.chat import affordable_context
 from stages.lm.chat import ChatFormat
-from stages.lm.checkpoint import load_config, load_model, special_ids, stop_ids
+from stages.lm.checkpoint import load_config, load_model, stop_ids
+from stages.lm.tokenizer import ModelTokenizer
 from tests.checkpoints import CHAT_TEMPLATE, tiny_checkpoint
 from tests.conftest import publisher
 from tests.security.fuzzing import (
@@ -71,9 +72,21 @@ def on_file(folder: Path, name: str, *reads: Callable[[Path], Any]) -> Attempt:
     return attempt
 
 
+def special_ids_of(folder: Path) -> dict[str, int | None]:
+    return ModelTokenizer(folder).special_ids
+
+
+def vocabulary_of(folder: Path) -> Vocabulary:
+    return read_vocabulary(ModelTokenizer(folder))
+
+
+def chat_format_of(folder: Path) -> ChatFormat:
+    return ChatFormat(ModelTokenizer(folder))
+
+
 def on_config(folder: Path) -> Target:
     written = (folder / "config.json").read_bytes()
-    attempt = on_file(folder, "config.json", load_config, read_sizes, load_model)
+    attempt = on_file(folder, "config.json", load_config, read_config, load_model)
     return mangled(written) | edited(json.loads(written)) | st.binary(max_size=200), attempt
 
 
@@ -87,7 +100,7 @@ def on_generation_config(folder: Path) -> Target:
 def on_tokenizer_config(folder: Path) -> Target:
     written = (folder / "tokenizer_config.json").read_bytes()
     return mangled(written) | edited(json.loads(written)), on_file(
-        folder, "tokenizer_config.json", special_ids
+        folder, "tokenizer_config.json", special_ids_of
     )
 
 
@@ -104,7 +117,7 @@ def on_tokenizer(folder: Path) -> Target:
         lambda data: json.dumps(json.loads(data) | {"model": document["model"]}).encode()
     )
     return mangled(written) | whole | edited(document), on_file(
-        folder, "tokenizer.json", use, read_vocabulary
+        folder, "tokenizer.json", use, vocabulary_of
     )
 
 
@@ -161,7 +174,7 @@ def on_template(folder: Path) -> Target:
         chat = [{"role": "user", "content": "Hi?"}]
         ChatTemplate(source, "chat template", limits=TIGHT).render([chat], marks=True)
 
-    attempt = on_file(folder, "chat_template.jinja", render, ChatFormat)
+    attempt = on_file(folder, "chat_template.jinja", render, chat_format_of)
     return mangled(CHAT_TEMPLATE.encode()) | made | st.binary(max_size=100), attempt
 
 

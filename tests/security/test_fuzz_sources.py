@@ -16,9 +16,9 @@ from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from stages.clean.config import CleanConfig
-from stages.clean.document import RawPage
 from stages.clean.guard import CleaningProcess
 from stages.clean.html import PYDOC, extract
+from stages.clean.page import RawPage
 from stages.collect_chats.user_chats import read_chats
 from stages.collect_evals import benchmarks
 from stages.collect_preferences.user_pairs import read_pairs
@@ -197,10 +197,10 @@ def on_page(guard: CleaningProcess) -> Target:
     kinds = st.sampled_from(["text/html", "text/plain", "text/markdown"])
     pages = st.builds(RawPage, markup | st.binary(max_size=300), kinds, charsets)
 
-    def attempt(page: RawPage) -> None:
-        row = guard.clean(page)
-        assert row.get("reason") not in ("timeout", "crashed"), row
-        row["text"].encode("utf-8")
+    def attempt(raw: RawPage) -> None:
+        page = guard.clean(raw)
+        assert page.reason not in ("timeout", "crashed"), page
+        page.text.encode("utf-8")
 
     return pages, attempt
 

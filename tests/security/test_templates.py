@@ -18,9 +18,11 @@ import pytest
 from data_contracts import ArtifactError, GroundupError, InputError
 from stages import chat_templates
 from stages.chat_templates import ChatTemplate, Limits
+from stages.export_gguf.vocabulary import read_vocabulary
 from stages.llama_cpp.chat import answer, loaded
 from stages.llama_cpp.engine import LlamaCpp
 from stages.lm.chat import ChatFormat
+from stages.lm.tokenizer import ModelTokenizer
 from tests.checkpoints import CHAT_TEMPLATE, tiny_checkpoint
 
 ASKED = [{"role": "user", "content": "Hi?"}]
@@ -266,13 +268,11 @@ def folder(publish, tmp_path) -> Path:
 def test_the_template_of_a_checkpoint_is_held_to_the_limits_by_every_stage_that_renders_it(
     folder, source, monkeypatch
 ):
-    from stages.export_gguf.vocabulary import read_vocabulary
-
     monkeypatch.setattr(Limits, "__init__", lambda self: self.__dict__.update(vars(TIGHT)))
     with_template(folder, CHAT_TEMPLATE + source)
     for use in (ChatFormat, read_vocabulary):
         with pytest.raises(ArtifactError, match="chat template of"):
-            use(folder)
+            use(ModelTokenizer(folder))
 
 
 def gguf_with_template(gguf_file: Path, target: Path, source: str) -> Path:
@@ -372,7 +372,7 @@ def test_a_question_that_is_no_text_is_one_error_however_it_comes(exported, ques
         )
         said = ended.stderr.decode()
         assert ended.returncode == 2, said
-        assert f"{where}: holds bytes that are no UTF-8" in said
+        assert f"{where}: holds bytes that are not UTF-8" in said
         assert "Traceback" not in said
 
 

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import pytest
 from pydantic import Field, ValidationError
 
+import stages
 from stages.config import Settings, StageConfig, execution
-from stages.renamed_settings import RenamedSettingWarning
+from stages.renamed_settings import RenamedSettingWarning, stay_silent
 
 
 class OldTraining(Settings):
@@ -92,3 +93,93 @@ def test_a_frozen_key_is_shown_under_the_name_of_today():
     assert NewConfig.name_today("max_chars") == "length.max"
     assert NewConfig.name_today("training") == "training"
     assert NewConfig.name_today("unknown.key.0") == "unknown.key.0"
+
+
+def test_incomplete_settings_get_the_names_of_today_at_any_depth_and_each_is_reported():
+    given = {"training": {"clip": 2.0}, "max_chars": 9, "unknown": 1}
+    reported: list[str] = []
+    found = NewConfig.with_names_of_today(
+        given, lambda old, new: reported.append(f"{old} → {new}"), "stage."
+    )
+    assert found == {"training": {"grad_clip": 2.0}, "length": {"max": 9}, "unknown": 1}
+    assert reported == [
+        "stage.max_chars → stage.length.max",
+        "stage.training.clip → stage.training.grad_clip",
+    ]
+
+
+def test_settings_under_both_names_are_left_for_the_check_to_refuse():
+    given = {"min_chars": 5, "length": {"min": 6}}
+    assert NewConfig.with_names_of_today(given, stay_silent) == given
+
+
+RENAMED_IN_0_2 = [
+    ("pretrain", {"training": {"batch_rows": 4}}, {"training": {"batch_size": 4}}),
+    ("pretrain", {"training": {"spike": 9}}, {"training": {"stability": {"spike_threshold": 9}}}),
+    ("sft", {"training": {"clip": 2}}, {"training": {"stability": {"grad_clip": 2}}}),
+    (
+        "sft",
+        {"training": {"warmup_share": 0.2}},
+        {"training": {"lr_schedule": {"warmup_share": 0.2}}},
+    ),
+    (
+        "dpo",
+        {"training": {"schedule": "cosine"}},
+        {"training": {"lr_schedule": {"kind": "cosine"}}},
+    ),
+    (
+        "dpo",
+        {"training": {"matrix_learning_rate": 0.1}},
+        {"training": {"muon_learning_rate": 0.1}},
+    ),
+    ("pretrain", {"compute": {"micro_batch_rows": 2}}, {"compute": {"micro_batch_size": 2}}),
+    (
+        "pretrain",
+        {
+            "model": {
+                "architecture": "qwen3_moe",
+                "experts": 4,
+                "experts_per_token": 2,
+                "expert_width": 8,
+            }
+        },
+        {
+            "model": {
+                "architecture": "qwen3_moe",
+                "moe": {"experts": 4, "experts_per_token": 2, "expert_width": 8},
+            }
+        },
+    ),
+    ("export_gguf", {"max_kl_8bit": 0.5}, {"max_kl": {"bits_8": 0.5}}),
+]
+
+
+@pytest.mark.parametrize(("stage", "old", "new"), RENAMED_IN_0_2)
+def test_every_setting_that_was_renamed_is_read_under_its_old_name_and_makes_the_same_id(
+    stage: str, old: dict[str, Any], new: dict[str, Any]
+):
+    config_class = stages.stage(stage).config_class
+    with pytest.warns(RenamedSettingWarning):
+        read = config_class.parse(old, stage)
+    assert read == config_class.parse(new, stage)
+    assert read != config_class()
+    for key, value in old.items():
+        entered = read.identity().get(key, value)
+        assert entered == value or entered == entered | value
+
+
+@pytest.mark.parametrize("stage", ["pretrain", "sft", "dpo", "export_gguf"])
+def test_no_frozen_key_is_a_name_of_today(stage: str):
+    """So no setting that enters an id can be confused with another one."""
+    config_class = stages.stage(stage).config_class
+    for group in (config_class, *_groups(config_class)):
+        assert not set(group.RENAMED) & set(group.model_fields)
+
+
+def _groups(config_class: type[Settings]) -> list[type[Settings]]:
+    found = []
+    for key in config_class.model_fields:
+        nested = config_class._nested(key)
+        if nested is not None:
+            found += [nested, *_groups(nested)]
+    return found

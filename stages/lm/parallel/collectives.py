@@ -45,7 +45,11 @@ def all_reduce(values: Mapping[str, float], device: torch.device) -> dict[str, f
 
 
 def all_gather(value: T) -> list[T]:
-    """Return the value of every rank, in the order of ranks."""
+    """Return the value of every rank, in the order of ranks.
+
+    Args:
+        value: This rank's value, which must be possible to pickle.
+    """
     values = [value] * world_size()
     if world_size() > 1:
         dist.all_gather_object(values, value)
@@ -53,7 +57,11 @@ def all_gather(value: T) -> list[T]:
 
 
 def broadcast(compute: Callable[[], T]) -> T:
-    """Return on all ranks what `compute` returns on rank 0. Only rank 0 calls it."""
+    """Return on all ranks what `compute` returns on rank 0. Only rank 0 calls it.
+
+    Args:
+        compute: Makes the value, which must be possible to pickle.
+    """
     values = [compute() if is_main_process() else None]
     if world_size() > 1:
         dist.broadcast_object_list(values, src=0)

@@ -11,9 +11,9 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from stages.lm import precision
-from stages.lm.config import Compute
 from stages.lm.model import LanguageModel
 from stages.lm.parallel.collectives import is_main_process, world_size
+from stages.lm.training.config import Compute
 
 
 def shard_model(model: LanguageModel, compute: Compute) -> LanguageModel:
@@ -21,6 +21,10 @@ def shard_model(model: LanguageModel, compute: Compute) -> LanguageModel:
 
     Parameters stay float32. They are gathered in the number format of the matrix products.
     Gradients are reduced in float32.
+
+    Args:
+        model: The whole model, in float32 on the CPU.
+        compute: Replicas and the number format.
     """
     device = precision.device_of()
     if world_size() == 1:
@@ -51,6 +55,12 @@ def full_state_dict(model: LanguageModel) -> dict[str, Tensor]:
     """Gather the state_dict on the CPU of rank 0. Other ranks get an empty dict.
 
     All ranks must call it.
+
+    Args:
+        model: The model, sharded or not.
+
+    Returns:
+        Whole tensors by name.
     """
     weights = {}
     for name, tensor in model.state_dict().items():
@@ -64,6 +74,10 @@ def set_is_last_micro_batch(model: LanguageModel, is_last: bool) -> None:
     """Make replicas exchange gradients after the last micro-batch of a step only.
 
     Shards exchange them after every micro-batch, or else every rank would hold all gradients.
+
+    Args:
+        model: The model, sharded or not.
+        is_last: Whether the next micro-batch is the last of its step.
     """
     if isinstance(model, FSDPModule):
         model.set_requires_all_reduce(is_last)
@@ -74,6 +88,9 @@ def reshard(model: LanguageModel) -> None:
 
     FSDP2 keeps the outer weights gathered after such a pass, and would use the stale copies during
     the whole training.
+
+    Args:
+        model: The model, sharded or not.
     """
     if isinstance(model, FSDPModule):
         model.reshard()

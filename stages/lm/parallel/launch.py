@@ -200,6 +200,9 @@ def main(job: Path) -> None:
     """Run one rank of a job that `_torchrun` wrote.
 
     A rank that fails leaves its error in the outcome file and ends with status 1.
+
+    Args:
+        job: The file of the job.
     """
     end_with_parent()
     values = json.loads(job.read_text("utf-8"))

@@ -93,13 +93,23 @@ class TokenStream:
         return len(self.tokens)
 
     def row_at(self, positions: np.ndarray) -> np.ndarray:
-        """Number of the row that contains each position of the stream."""
+        """Number of the row that contains each position of the stream.
+
+        Args:
+            positions: Positions in the stream, of any shape.
+
+        Returns:
+            Numbers of rows, of the same shape.
+        """
         return np.searchsorted(self.ends, positions, side="right")
 
     def document_names(self, rows: set[int]) -> list[str]:
         """Column `document` of these rows, sorted.
 
         Reads the whole column, so it is for messages, not for every step.
+
+        Args:
+            rows: Numbers of rows of the table.
         """
         names: set[str] = set()
         start = 0
@@ -117,7 +127,7 @@ class Windows:
     Args:
         stream: The tokens.
         context: T, tokens of a window.
-        batch_rows: R, windows of a batch.
+        batch_size: R, windows of a batch.
         seed: Determines offsets and order.
         segments: Add "segments": [R, T], the row of the table that each token comes from.
 
@@ -126,7 +136,7 @@ class Windows:
     """
 
     def __init__(
-        self, stream: TokenStream, context: int, batch_rows: int, seed: int, segments: bool = False
+        self, stream: TokenStream, context: int, batch_size: int, seed: int, segments: bool = False
     ):
         if len(stream) <= context:
             raise InputError(
@@ -136,14 +146,20 @@ class Windows:
             )
         self.stream = stream
         self.context = context
-        self.batch_rows = batch_rows
+        self.batch_size = batch_size
         self.seed = seed
         self.segments = segments
         self.rows_per_epoch = len(stream) // context
 
     def positions(self, step: int, first: int, count: int) -> np.ndarray:
-        """[count, T + 1] positions in the stream."""
-        first_visit = step * self.batch_rows + first
+        """[count, T + 1] positions in the stream.
+
+        Args:
+            step: Number of the step.
+            first: First row of the batch.
+            count: Number of rows.
+        """
+        first_visit = step * self.batch_size + first
         epochs, windows = visits(first_visit, count, self.rows_per_epoch, self.seed)
         starts = windows * self.context
         for epoch in np.unique(epochs):
@@ -160,7 +176,7 @@ class Windows:
         return batch
 
     def documents(self, step: int) -> list[str]:
-        positions = self.positions(step, 0, self.batch_rows)
+        positions = self.positions(step, 0, self.batch_size)
         rows = np.unique(self.stream.row_at(positions.ravel()))
         return self.stream.document_names(set(rows.tolist()))
 
@@ -191,6 +207,14 @@ def permuted(index: np.ndarray, size: int, seed: int) -> np.ndarray:
     The permutation itself is never made, so memory is O(1) in `size`. It is a Feistel network on
     the next even number of bits, repeated until the value is below `size` ("cycle walking", Black
     and Rogaway 2002).
+
+    Args:
+        index: [n] indices, int64.
+        size: Number of items.
+        seed: Determines the permutation.
+
+    Returns:
+        [n], int64.
     """
     half = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
     shift = np.uint64(half)

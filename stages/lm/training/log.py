@@ -52,7 +52,12 @@ class TrainingLog:
         self.skipped_in_row = 0
 
     def add_skipped_step(self, row: dict[str, Any], loss: float) -> None:
-        """Begin the row of a step that left the weights as they were."""
+        """Begin the row of a step that left the weights as they were.
+
+        Args:
+            row: Columns that hold for this step alone.
+            loss: The loss of the step, for the note.
+        """
         self._row = {**row, "skipped": True}
         self.skipped += 1
         self.skipped_in_row += 1
@@ -60,12 +65,20 @@ class TrainingLog:
         self.note(f"step {row['step']} was skipped: loss {loss:.4g}, gradient norm {norm}")
 
     def add_heldout(self, figures: Mapping[str, float]) -> None:
-        """Add held-out figures to the row."""
+        """Add held-out figures to the row.
+
+        Args:
+            figures: Values by column.
+        """
         for name, value in figures.items():
             self._row[name] = finite_or_none(value)
 
     def finish_row(self, is_last: bool) -> None:
-        """Add the row to the table if it is due, holds held-out figures or was skipped."""
+        """Add the row to the table if it is due, holds held-out figures or was skipped.
+
+        Args:
+            is_last: Whether the training ends with this row.
+        """
         row = self._row
         is_due = is_last or row["step"] % self._log_every == 0
         if not (is_due or row["skipped"] or "heldout_loss" in row):
@@ -90,7 +103,11 @@ class TrainingLog:
         }
 
     def load(self, state: Mapping[str, Any]) -> None:
-        """Continue from `state`. Notes made before stay, after those of the state."""
+        """Continue from `state`. Notes made before stay, after those of the state.
+
+        Args:
+            state: As `state` returned it.
+        """
         self.skipped = state["skipped"]
         self.skipped_in_row = state["skipped_in_row"]
         self.metrics = state["metrics"]

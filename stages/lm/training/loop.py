@@ -19,11 +19,11 @@ from torch import Tensor
 
 from data_contracts import ConfigError, InputError, Interrupted
 from stages.lm import precision
-from stages.lm.config import Compute, Training
 from stages.lm.model import LanguageModel
-from stages.lm.parallel import collectives, fsdp, launch, storage
+from stages.lm.parallel import collectives, launch, storage
 from stages.lm.training import compilation, resume
 from stages.lm.training.batches import Batches
+from stages.lm.training.config import Compute, Training
 from stages.lm.training.log import TrainingLog, finite_or_none
 from stages.lm.training.optimizers import (
     SpikeGuard,
@@ -35,9 +35,10 @@ from stages.lm.training.optimizers import (
 )
 from stages.lm.training.step import (
     LossFunction,
-    TrainingStep,
-    choose_micro_batch_rows,
+    StepParts,
+    choose_micro_batch_size,
     largest_divisor,
+    training_step,
 )
 from stages.report import Report
 
@@ -149,25 +150,26 @@ class TrainingRun:
         self.precision = precision.choose(compute, self.device)
         self.threads = precision.set_threads(compute)
         self.world_size = collectives.world_size()
-        self.rows_per_rank = _rows_per_rank(training.batch_rows, self.world_size)
-        self.micro_batch_rows = choose_micro_batch_rows(
+        self.rows_per_rank = _rows_per_rank(training.batch_size, self.world_size)
+        self.micro_batch_size = choose_micro_batch_size(
             self.rows_per_rank,
-            compute.micro_batch_rows,
+            compute.micro_batch_size,
             sequences_per_row * model.config.context,
             self.device,
         )
-        self.training_step = TrainingStep(
-            model,
-            batches,
-            loss,
+        parts = StepParts(
+            model=model,
+            batches=batches,
+            loss=loss,
             rows_per_rank=self.rows_per_rank,
-            micro_batch_rows=self.micro_batch_rows,
+            micro_batch_size=self.micro_batch_size,
             dtype=self.precision.dtype,
             device=self.device,
         )
+        self.training_step = training_step(parts)
         self.log = TrainingLog(report, training.log_every)
         self.optimizers = make_optimizers(model, training, self.precision.dtype)
-        self.spike_guard = SpikeGuard(training.spike)
+        self.spike_guard = SpikeGuard(training.stability.spike_threshold)
 
         self.step = 0
         self.tokens = 0
@@ -176,7 +178,12 @@ class TrainingRun:
         self.is_compiled = False
 
     def train(self, scratch: Path, evaluate: Evaluate | None) -> None:
-        """Train to the last step, with evaluations and resume checkpoints as they are due."""
+        """Train to the last step, with evaluations and resume checkpoints as they are due.
+
+        Args:
+            scratch: The draft's scratch folder, where a request to stop is left.
+            evaluate: Computes held-out figures; see `fit`.
+        """
         with (
             launch.stop_requested_on_any_rank(scratch, self.device) as is_stop_requested,
             self.explained_out_of_memory(),
@@ -205,16 +212,13 @@ class TrainingRun:
         started = time.perf_counter()
         rate_factor = schedule(self.training, self.step, self.steps)
         set_learning_rate(self.optimizers, rate_factor)
-        sums = collectives.all_reduce(self.training_step.gradients(self.step), self.device)
-        weight = sums.pop("weight")
-        self.tokens += int(sums.pop("tokens"))
-        figures = {name: value / weight if weight else 0.0 for name, value in sums.items()}
-        # Sharded gradients are averages over ranks, but the weight is a sum over ranks.
-        scale = fsdp.gradient_factor() / weight if weight else 0.0
-        norm = float(gradient_norm(self.model)) * scale
-        is_skipped = not weight or self.spike_guard.is_bad(figures["loss"], norm)
+        result = self.training_step.run(self.step)
+        self.tokens += result.tokens
+        loss = result.means["loss"]
+        norm = float(gradient_norm(self.model)) * result.gradient_scale
+        is_skipped = not result.gradient_scale or self.spike_guard.is_bad(loss, norm)
         if not is_skipped:
-            self._update_weights(scale, norm)
+            self._update_weights(result.gradient_scale, norm)
         self._clear_gradients()
         self.seconds += time.perf_counter() - started
         row = {
@@ -224,10 +228,10 @@ class TrainingRun:
             "gradient_norm": finite_or_none(norm),
         }
         if is_skipped:
-            self.log.add_skipped_step(row, figures["loss"])
+            self.log.add_skipped_step(row, loss)
             self._fail_after_too_many_skipped_steps()
         else:
-            self.log.add_good_step(row, figures)
+            self.log.add_good_step(row, result.means)
         self.step += 1
         self.report.progress(self.step, self.steps, "steps")
 
@@ -267,7 +271,9 @@ class TrainingRun:
         self.tokens = state["tokens"]
         self.seconds = state["seconds"]
         self.log.load(state)
-        self.spike_guard = SpikeGuard(self.training.spike, state["gradient_norms"])
+        self.spike_guard = SpikeGuard(
+            self.training.stability.spike_threshold, state["gradient_norms"]
+        )
         self.report.note(f"continuing after step {self.step} of {self.steps}")
 
     @contextmanager
@@ -277,14 +283,14 @@ class TrainingRun:
             yield
         except torch.OutOfMemoryError as error:
             fix = "give it more devices, or a model with a shorter context"
-            if self.micro_batch_rows > 1:
-                fewer = largest_divisor(self.rows_per_rank, self.micro_batch_rows // 2)
+            if self.micro_batch_size > 1:
+                fewer = largest_divisor(self.rows_per_rank, self.micro_batch_size // 2)
                 fix = (
-                    f"run it again with --set STAGE.compute.micro_batch_rows={fewer} "
+                    f"run it again with --set STAGE.compute.micro_batch_size={fewer} "
                     "(STAGE: its name); it continues from the last resume checkpoint"
                 )
             raise ConfigError(
-                f"compute.micro_batch_rows = {self.micro_batch_rows}",
+                f"compute.micro_batch_size = {self.micro_batch_size}",
                 f"so many rows at once need more memory than {self.device} has: "
                 f"{str(error).splitlines()[0]}",
                 fix,
@@ -311,7 +317,7 @@ class TrainingRun:
         """The outcome, after the last step."""
         tokens_per_second = self.tokens / self.seconds if self.seconds else 0.0
         flops_per_second = tokens_per_second * self.model.config.flops_per_token()
-        rows = self.steps * self.training.batch_rows
+        rows = self.steps * self.training.batch_size
         compile_seconds = round(self.compile_seconds, 1) if self.is_compiled else None
         figures: dict[str, float | int | str | bool | None] = {
             "parameters": self.model.config.parameters().total,
@@ -332,8 +338,8 @@ class TrainingRun:
         return Fitted(self.log.metrics, figures, self.log.notes)
 
     def _update_weights(self, scale: float, norm: float) -> None:
-        """Scale the summed gradients, clip them to `training.clip`, and step the optimizers."""
-        factor = scale * min(1.0, self.training.clip / max(norm, 1e-12))
+        """Scale the summed gradients, clip them to `training.stability.grad_clip`, and step the optimizers."""
+        factor = scale * min(1.0, self.training.stability.grad_clip / max(norm, 1e-12))
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, factor)
         for optimizer in self.optimizers:
@@ -353,23 +359,20 @@ class TrainingRun:
             f"training step {self.step}",
             f"{MAX_SKIPPED_IN_ROW} steps in a row had a loss or gradient that is not finite or far "
             f"above the usual; the last one read documents {named}{more}",
-            "set a lower learning_rate and matrix_learning_rate, or look at these documents",
+            "set a lower learning_rate and muon_learning_rate, or look at these documents",
         )
 
     def _compile(self) -> None:
         """Compile the blocks and run one micro-batch, which makes the kernels."""
         started = time.perf_counter()
-        precision.compile_blocks(self.model.model.layers)
-        try:
-            self.training_step.gradients(self.step, rows=self.micro_batch_rows)
-        except torch.OutOfMemoryError:
-            raise  # a RuntimeError too, but uncompiled blocks would need as much memory
-        except (torch._dynamo.exc.TorchDynamoException, RuntimeError) as error:
-            # Most often there is no working C++ compiler.
+
+        def run_micro_batch() -> None:
+            self.training_step.run(self.step, rows=self.micro_batch_size)
+
+        problem = compilation.compile_and_run(self.model, run_micro_batch)
+        if problem:
             self.is_compiled = False
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            self.log.note(f"the blocks could not be compiled and run as they are: {reason}")
-            compilation.remove_compiled(self.model)
+            self.log.note(f"the blocks could not be compiled and run as they are: {problem}")
         self._clear_gradients()
         self.compile_seconds = time.perf_counter() - started
 
@@ -383,11 +386,11 @@ class TrainingRun:
         }
 
 
-def _rows_per_rank(batch_rows: int, world_size: int) -> int:
-    if batch_rows % world_size:
+def _rows_per_rank(batch_size: int, world_size: int) -> int:
+    if batch_size % world_size:
         raise ConfigError(
-            "training.batch_rows",
-            f"{batch_rows} rows cannot be shared by {world_size} devices",
+            "training.batch_size",
+            f"{batch_size} rows cannot be shared by {world_size} devices",
             f"use a multiple of {world_size}",
         )
-    return batch_rows // world_size
+    return batch_size // world_size

@@ -119,7 +119,11 @@ def orthogonalize(matrices_nRC: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def update_flops(shapes: Iterable[tuple[int, int]]) -> int:
-    """FLOPs of the matrix products of one step over matrices of these shapes."""
+    """FLOPs of the matrix products of one step over matrices of these shapes.
+
+    Args:
+        shapes: Rows and columns of each matrix.
+    """
     total = 0
     for shape in shapes:
         small, large = min(shape), max(shape)

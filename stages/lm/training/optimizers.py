@@ -9,7 +9,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from stages.lm.config import Training
+from stages.lm.training.config import Training
 from stages.lm.training.muon import Muon
 
 NORMS_KEPT = 50  # gradient norms of the last good steps, which show what is usual
@@ -45,8 +45,8 @@ def make_optimizers(
     if not matrices:
         return [adamw]
     muon = Muon(
-        [{"params": matrices, "peak": training.matrix_learning_rate}],
-        lr=training.matrix_learning_rate,
+        [{"params": matrices, "peak": training.muon_learning_rate}],
+        lr=training.muon_learning_rate,
         weight_decay=training.weight_decay,
         dtype=dtype,
     )
@@ -75,7 +75,12 @@ def _adamw(
 def optimizer_tensors(
     model: nn.Module, optimizers: list[torch.optim.Optimizer]
 ) -> dict[str, Tensor]:
-    """All optimizer state as "<parameter>/<entry>" → tensor."""
+    """All optimizer state as "<parameter>/<entry>" → tensor.
+
+    Args:
+        model: The model.
+        optimizers: Its optimizers.
+    """
     tensors: dict[str, Tensor] = {}
     for name, weight in model.named_parameters():
         for optimizer in optimizers:
@@ -90,13 +95,22 @@ def schedule(training: Training, step: int, steps: int) -> float:
     It rises from 1/w to 1 over w warm-up steps, then follows the schedule and would reach 0 one
     step after the last. WSD: Hu et al. 2024 (MiniCPM), with linear decay. Cosine: Loshchilov and
     Hutter 2017.
+
+    Args:
+        training: The setting `lr_schedule`.
+        step: Number of the step, from 0.
+        steps: Steps of the training.
+
+    Returns:
+        0 to 1.
     """
-    warmup = round(training.warmup_share * steps)
+    rates = training.lr_schedule
+    warmup = round(rates.warmup_share * steps)
     if step < warmup:
         return (step + 1) / warmup
-    if training.schedule == "cosine":
+    if rates.kind == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-    decay = min(round(training.decay_share * steps), steps - warmup)
+    decay = min(round(rates.decay_share * steps), steps - warmup)
     return min(1.0, (steps - step) / decay) if decay else 1.0
 
 
@@ -108,7 +122,11 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) ->
 
 
 def gradient_norm(model: nn.Module) -> Tensor:
-    """Euclidean norm of all gradients, over all ranks if they are sharded."""
+    """Euclidean norm of all gradients, over all ranks if they are sharded.
+
+    Args:
+        model: The model, after the backward pass.
+    """
     gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
     norm = torch.nn.utils.get_total_norm(gradients, foreach=None)
     return norm.full_tensor() if hasattr(norm, "full_tensor") else norm
@@ -130,7 +148,12 @@ class SpikeGuard:
         self.norms: deque[float] = deque(norms or [], maxlen=NORMS_KEPT)
 
     def is_bad(self, loss: float, norm: float) -> bool:
-        """Whether to skip the step. The norm of a good step is remembered."""
+        """Whether to skip the step. The norm of a good step is remembered.
+
+        Args:
+            loss: Loss of the step.
+            norm: Gradient norm of the step.
+        """
         if not (math.isfinite(loss) and math.isfinite(norm)):
             return True
         if len(self.norms) >= MIN_NORMS and norm > self.factor * median(self.norms):

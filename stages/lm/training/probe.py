@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from stages.lm import precision
-from stages.lm.config import Compute, ModelConfig, Training
+from stages.lm.config import ModelConfig
 from stages.lm.loss import token_loss
 from stages.lm.model import LanguageModel
+from stages.lm.training.config import Compute, Training
 from stages.lm.training.optimizers import make_optimizers
 
 # FLOPs of one probing step: a fraction of a second on two cores, and on a GPU.

@@ -1,10 +1,10 @@
-"""One training step: the gradients of a loss over this rank's rows of a batch, in micro-batches."""
+"""The forward and backward passes of a training step: one object with one method, by layout."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -38,71 +38,97 @@ class Loss:
 LossFunction = Callable[[LanguageModel, Batch], Loss]
 
 
-class TrainingStep:
-    """Runs the forward and backward passes of a step.
+@dataclass(frozen=True)
+class StepResult:
+    """What the passes of one step computed, over the rows of all ranks.
 
-    `gradients` is all that the training loop needs of it, so that another schedule, such as a
-    pipeline, can take its place.
+    Attributes:
+        means: Means for the metrics table, by column. `loss` is always among them.
+        tokens: Tokens that the model read.
+        gradient_scale: What the parameters' gradients have to be multiplied with, to be those of
+            the mean loss. 0 if no row counts, and then there is nothing to learn.
+    """
 
-    Args:
+    means: dict[str, float]
+    tokens: int
+    gradient_scale: float
+
+
+class TrainingStep(Protocol):
+    """The forward and backward passes of a step, in the order that a layout needs.
+
+    The training loop knows nothing else of them. A new layout, such as a pipeline with its
+    schedule, is another class with this method, and a row in `LAYOUTS`.
+    """
+
+    def run(self, step: int, rows: int | None = None) -> StepResult:
+        """Add the gradients of one batch to the parameters. All ranks must call it.
+
+        Args:
+            step: Number of the step, which determines the batch.
+            rows: How many of this rank's rows to process, a multiple of `micro_batch_size`.
+                Default: all.
+        """
+
+
+@dataclass(frozen=True)
+class StepParts:
+    """What a step is made of.
+
+    Attributes:
         model: The model whose gradients are computed.
         batches: The training data.
         loss: The loss of a micro-batch.
         rows_per_rank: Rows of a batch that each rank processes.
-        micro_batch_rows: Rows of one forward pass, a divisor of `rows_per_rank`.
+        micro_batch_size: Rows of one forward pass, a divisor of `rows_per_rank`.
         dtype: Number format of the matrix products.
         device: The device that the model is on.
     """
 
-    def __init__(
-        self,
-        model: LanguageModel,
-        batches: Batches,
-        loss: LossFunction,
-        *,
-        rows_per_rank: int,
-        micro_batch_rows: int,
-        dtype: torch.dtype,
-        device: torch.device,
-    ):
-        self.model = model
-        self.batches = batches
-        self.loss = loss
-        self.rows_per_rank = rows_per_rank
-        self.micro_batch_rows = micro_batch_rows
-        self.dtype = dtype
-        self.device = device
+    model: LanguageModel
+    batches: Batches
+    loss: LossFunction
+    rows_per_rank: int
+    micro_batch_size: int
+    dtype: torch.dtype
+    device: torch.device
 
-    def gradients(self, step: int, rows: int | None = None) -> dict[str, float]:
-        """Add the gradients of one batch to the parameters.
 
-        Args:
-            step: Number of the step, which determines the batch.
-            rows: How many of this rank's rows to process, a multiple of `micro_batch_rows`.
-                Default: all.
+class AccumulatedStep:
+    """Micro-batches one after another, each forward and backward, with all layers in one process."""
 
-        Returns:
-            Sums over these rows: `weight`, `tokens`, `loss` and the figures of the loss function.
-        """
-        first = collectives.rank() * self.rows_per_rank
-        end = first + (rows or self.rows_per_rank)
+    def __init__(self, parts: StepParts):
+        self.parts = parts
+
+    def run(self, step: int, rows: int | None = None) -> StepResult:
+        parts = self.parts
+        first = collectives.rank() * parts.rows_per_rank
+        end = first + (rows or parts.rows_per_rank)
         sums: dict[str, Any] = {"weight": 0.0, "tokens": 0}
-        for start in range(first, end, self.micro_batch_rows):
-            batch = self.batches.rows(step, start, self.micro_batch_rows)
-            is_last = start + self.micro_batch_rows == end
-            fsdp.set_is_last_micro_batch(self.model, is_last)
+        for start in range(first, end, parts.micro_batch_size):
+            batch = parts.batches.rows(step, start, parts.micro_batch_size)
+            self.before_micro_batch(is_last=start + parts.micro_batch_size == end)
             for name, value in self._backward(batch).items():
                 sums[name] = sums.get(name, 0.0) + value
         # Only here does the host wait for the device.
-        return {name: float(value) for name, value in sums.items()}
+        on_rank = {name: float(value) for name, value in sums.items()}
+        return self._result(collectives.all_reduce(on_rank, parts.device))
+
+    def before_micro_batch(self, is_last: bool) -> None:
+        """Called before each micro-batch. is_last: whether the step has no other after it."""
+
+    def gradient_factor(self) -> float:
+        """What turns the parameters' gradients into sums over all ranks."""
+        return 1.0
 
     def _backward(self, batch: Batch) -> dict[str, Tensor | float]:
         """Forward and backward pass of one micro-batch. Returns its sums."""
-        on_device = {
-            name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()
-        }
-        with precision.autocast(self.dtype, self.device):
-            loss = self.loss(self.model, on_device)
+        parts = self.parts
+        on_device: dict[str, Tensor] = {}
+        for name, tensor in batch.items():
+            on_device[name] = tensor.to(parts.device, non_blocking=True)
+        with precision.autocast(parts.dtype, parts.device):
+            loss = parts.loss(parts.model, on_device)
         loss.total.backward()
         return {
             "loss": loss.total.detach(),
@@ -111,15 +137,49 @@ class TrainingStep:
             "tokens": loss.tokens,
         }
 
+    def _result(self, sums: dict[str, float]) -> StepResult:
+        weight = sums.pop("weight")
+        tokens = int(sums.pop("tokens"))
+        if not weight:
+            return StepResult(dict.fromkeys(sums, 0.0), tokens, gradient_scale=0.0)
+        means = {name: value / weight for name, value in sums.items()}
+        return StepResult(means, tokens, gradient_scale=self.gradient_factor() / weight)
 
-def choose_micro_batch_rows(
+
+class ShardedStep(AccumulatedStep):
+    """The same on several ranks, with weights and gradients sharded over them (FSDP2, HSDP)."""
+
+    def before_micro_batch(self, is_last: bool) -> None:
+        fsdp.set_is_last_micro_batch(self.parts.model, is_last)
+
+    def gradient_factor(self) -> float:
+        return fsdp.gradient_factor()
+
+
+LAYOUTS: dict[str, Callable[[StepParts], TrainingStep]] = {
+    "one process": AccumulatedStep,
+    "sharded": ShardedStep,
+}
+
+
+def training_step(parts: StepParts) -> TrainingStep:
+    """The forward and backward passes for the layout of this training.
+
+    Args:
+        parts: What the step is made of.
+    """
+    layout = "sharded" if collectives.world_size() > 1 else "one process"
+    return LAYOUTS[layout](parts)
+
+
+def choose_micro_batch_size(
     rows_per_rank: int, requested: int, tokens_per_row: int, device: torch.device
 ) -> int:
     """Rows of one forward pass: a divisor of `rows_per_rank`, so that all passes have one shape.
 
     Args:
         rows_per_rank: Rows of a batch that each rank processes.
-        requested: The setting `compute.micro_batch_rows`; 0 chooses by the device.
+        requested: The setting `compute.micro_batch_size`; 0 chooses by the device.
         tokens_per_row: Tokens of one row.
         device: The device that the model is on.
     """

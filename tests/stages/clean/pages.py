@@ -6,7 +6,8 @@ from functools import cache
 from typing import Any
 
 from stages.clean.config import CleanConfig
-from stages.clean.document import RawPage, cleaned
+from stages.clean.document import cleaned
+from stages.clean.page import RawPage
 
 GOOD = (
     "The bridge over the river is the oldest thing that the people of the village have built "
@@ -31,7 +32,7 @@ def clean(
     charset: str | None = "utf-8",
     **settings: Any,
 ) -> dict[str, Any]:
-    """Cleans one page with the given settings."""
+    """The columns of one page, cleaned with the given settings."""
     data = body if isinstance(body, bytes) else body.encode()
     page = RawPage(data, media_type, charset)
-    return cleaned(page, CleanConfig.parse(settings, "clean"), model_path())
+    return cleaned(page, CleanConfig.parse(settings, "clean"), model_path()).columns()

@@ -14,8 +14,8 @@ from data_contracts import Artifact, ConfigError, GroundupError, InputError
 from stages.clean import config as clean_config
 from stages.clean import stage as clean_stage
 from stages.clean.config import CleanConfig
-from stages.clean.document import RawPage
 from stages.clean.guard import CleaningProcess
+from stages.clean.page import RawPage
 from tests.golden import clean as golden
 from tests.stages.clean.pages import GOOD, model_path
 
@@ -79,8 +79,8 @@ def test_a_cleaning_process_that_ends_at_its_start_is_not_reported_as_slow(
 def test_a_page_that_takes_too_long_loses_only_itself() -> None:
     config = CleanConfig.parse({"max_seconds": 1.0, "rules": []}, "clean")
     process = CleaningProcess(config, model_path())
-    assert process.clean(slow_page())["reason"] == "timeout"
-    assert "reason" not in process.clean(GOOD_PAGE)
+    assert process.clean(slow_page()).reason == "timeout"
+    assert process.clean(GOOD_PAGE).reason == ""
     process.stop()
 
 
@@ -91,8 +91,8 @@ def test_a_page_that_kills_the_extractor_loses_only_itself() -> None:
     assert process._process is not None
     process._process.send_signal(signal.SIGSEGV)
     process._process.wait()
-    assert process.clean(GOOD_PAGE)["reason"] == "crashed"
-    assert "reason" not in process.clean(GOOD_PAGE)
+    assert process.clean(GOOD_PAGE).reason == "crashed"
+    assert process.clean(GOOD_PAGE).reason == ""
     process.stop()
 
 

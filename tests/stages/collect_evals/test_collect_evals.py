@@ -18,7 +18,7 @@ from data_contracts import ConfigError, InputError
 from stages.collect_evals import items as making
 from stages.collect_evals import nearest
 from stages.collect_evals.config import CollectEvalsConfig
-from stages.collect_evals.passages import segments, words
+from stages.collect_evals.passages import folded_words, segments
 from tests.golden import collect_evals as golden
 from tests.golden import made_up
 
@@ -145,7 +145,7 @@ def test_wrong_choices_are_hard_but_wrong(many: list[dict[str, Any]]) -> None:
         for choice in row["choices"]:
             assert 1 / 1.31 <= len(choice) / len(right(row)) <= 1.31
             if choice != right(row):
-                a, b = set(words(choice)), set(words(right(row)))
+                a, b = set(folded_words(choice)), set(folded_words(right(row)))
                 assert len(a & b) / len(a | b) < making.NEARLY_EQUAL
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from stages.crawl.archive import Archive
-from stages.crawl.fetch import Answer
+from stages.crawl.fetch import HttpResponse
 
 
 @pytest.fixture
@@ -17,7 +17,9 @@ def archive(tmp_path):
         for number in range(files):
             made._open(number)
             made.write(
-                Answer("http://example.org/", 200, "OK", (), (), b"page", False, datetime.now(UTC))
+                HttpResponse(
+                    "http://example.org/", 200, "OK", (), (), b"page", False, datetime.now(UTC)
+                )
             )
         made.close()
         return made
@@ -39,7 +41,7 @@ def test_an_archive_takes_away_nothing_of_one_whose_name_begins_like_its_own(arc
 def test_the_number_of_a_file_is_the_one_in_its_name(archive):
     site = archive("site", files=2)
     last = site.write(
-        Answer("http://example.org/2", 200, "OK", (), (), b"page", False, datetime.now(UTC))
+        HttpResponse("http://example.org/2", 200, "OK", (), (), b"page", False, datetime.now(UTC))
     )
     site.close()
     site.path(0).unlink()

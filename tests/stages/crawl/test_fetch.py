@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from stages.crawl.fetch import Answer, retry_after
+from stages.crawl.fetch import HttpResponse, retry_after
 from stages.crawl.hosts import Host
-from stages.crawl.robots import Refusal, Rules
+from stages.crawl.robots import Refusal, RobotsRules
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -26,7 +26,9 @@ NOW = datetime(2026, 1, 1, tzinfo=UTC)
     ],
 )
 def test_a_wish_to_wait_is_understood_or_ignored_and_never_an_error(value, seconds):
-    answer = Answer("http://example.org/", 503, "", (("Retry-After", value),), (), b"", False, NOW)
+    answer = HttpResponse(
+        "http://example.org/", 503, "", (("Retry-After", value),), (), b"", False, NOW
+    )
     assert retry_after(answer, NOW) == seconds
 
 
@@ -36,7 +38,7 @@ def test_every_address_of_a_refused_host_has_an_error_of_its_own():
         0,
         1,
         0.0,
-        rules=Rules("absent", refusal=Refusal("robots", "why", 503)),
+        rules=RobotsRules("absent", refusal=Refusal("robots", "why", 503)),
     )
     one, other = host.refusal("http://example.org/1"), host.refusal("http://example.org/2")
     assert one is not other

@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 import pytest
 
 from stages.crawl import page, robots
-from stages.crawl.fetch import Answer
+from stages.crawl.fetch import HttpResponse
 
 
 def answer(url="https://example.org/", status=200, headers=(), body=b""):
-    return Answer(url, status, "", tuple(headers), (), body, False, datetime.now(UTC))
+    return HttpResponse(url, status, "", tuple(headers), (), body, False, datetime.now(UTC))
 
 
 @pytest.mark.parametrize("to", ["http://example.org/robots.txt", "mailto:webmaster@example.org"])

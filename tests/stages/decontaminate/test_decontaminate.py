@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from data_contracts import InputError
 from stages.decontaminate import ngrams, stage
-from stages.decontaminate.ngrams import NgramIndex, WordHashes
+from stages.decontaminate.ngrams import NgramIndex
+from stages.text.ngrams import WordHashes
+from stages.text.words import Words, words
 from tests.golden import made_up
 from tests.golden.decontaminate import QUESTION, item
 
@@ -73,7 +75,7 @@ def test_a_planted_question_is_rejected(cleaned: Any, planted: str) -> None:
     (row,) = made.read("rejects").to_pylist()
     assert row["text"] == planted
     assert (row["reason"], row["item"]) == ("contaminated", item(QUESTION)["id"])
-    assert row["ngram"] in " ".join(ngrams.words(planted))
+    assert row["ngram"] in " ".join(words(planted, Words.FOLDED))
     assert len(row["ngram"].split()) == 13
     assert made.rows("documents") == 4
     assert made.manifest.facts["rejected"] == {"contaminated": 1}
@@ -146,7 +148,7 @@ def test_the_first_item_hit_and_the_number_of_hits_are_recorded(cleaned: Any) ->
     made = cleaned([f"{other}\n{QUESTION}"], [item(QUESTION), item(other)])
     (row,) = made.read("rejects").to_pylist()
     assert row["item"] == item(other)["id"]
-    assert row["hits"] == (len(other.split()) - 12) + (len(ngrams.words(QUESTION)) - 12)
+    assert row["hits"] == (len(other.split()) - 12) + (len(words(QUESTION, Words.FOLDED)) - 12)
     figures = made.manifest.facts["figures"]
     assert figures["items"] == 2
     assert figures["items_found"] == 2
@@ -240,11 +242,11 @@ def test_the_index_finds_what_a_plain_search_finds(
 ) -> None:
     shortest = max(ngram - less, 1)
     expected = set()
-    for words in evidence:
-        length = min(ngram, len(words))
+    for given_words in evidence:
+        length = min(ngram, len(given_words))
         if length >= shortest:
-            expected |= windows(words, length) & windows(text, length)
-    index = NgramIndex.of([" ".join(words) for words in evidence], ngram, shortest)
+            expected |= windows(given_words, length) & windows(text, length)
+    index = NgramIndex.of([" ".join(given_words) for given_words in evidence], ngram, shortest)
     hits = index.hits(" ".join(text), WordHashes())
     assert {index.grams[number] for number in hits} == expected
     assert len(set(hits)) == len(hits)
@@ -254,7 +256,7 @@ def test_different_words_with_equal_hashes_are_not_a_hit(monkeypatch: pytest.Mon
     def no_hashes(hashes: np.ndarray, length: int) -> np.ndarray:
         return np.zeros(max(len(hashes) - length + 1, 0), np.uint64)
 
-    monkeypatch.setattr(ngrams, "window_hashes", no_hashes)
+    monkeypatch.setattr(ngrams, "ngram_hashes", no_hashes)
     index = NgramIndex.of(["a b c d", "e f g h"], 3, 3)
     cache = WordHashes()
     assert [index.grams[number] for number in index.hits("x y z e f g", cache)] == [("e", "f", "g")]

@@ -74,12 +74,12 @@ def test_the_result_does_not_depend_on_order_shards_or_workers(
     assert len(contents) == 1
 
 
-def test_many_ranges_contain_what_one_contains(
+def test_many_buckets_contain_what_one_contains(
     publish: Publish, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clean = _clean(publish, _texts(40))
     one = run("dedup", {"workers": 1}, clean_documents=clean)
-    monkeypatch.setattr(writing, "RANGE_BYTES", 20_000)
+    monkeypatch.setattr(dedup_stage, "BUCKET_BYTES", 20_000)
     many = run("dedup", {"workers": 1, "heldout_max_documents": 1999}, clean_documents=clean)
     assert len(many.table_paths("train")) > 3
     for table in writing.TABLES:
@@ -99,9 +99,10 @@ def test_small_batches_are_scattered_together(publish: Publish, tmp_path: Path) 
     documents: Any = SimpleNamespace(batches=one_by_one)
     verdicts = pa.table({"table": ["train"] * total})
     out = Draft("unique_documents", tmp_path / "draft")
-    assert list(writing.scatter(documents, verdicts, unchanged, 3, out)) == [total]
-    for number in range(3):
-        with pa.ipc.open_stream(str(writing.scratch_path(out, number))) as stream:
+    with writing.bucket_writer(out, 3) as writer:
+        assert list(writing.scatter(documents, verdicts, unchanged, writer)) == [total]
+    for bucket in writer.buckets:
+        with pa.ipc.open_stream(str(bucket.path)) as stream:
             assert len(list(stream)) == 1
 
 

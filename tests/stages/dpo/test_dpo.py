@@ -14,6 +14,7 @@ from stages.dpo.pairs import PairBatches
 from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_model
 from stages.lm.loss import IGNORED
+from stages.lm.tokenizer import ModelTokenizer
 from stages.report import Report
 from tests.golden import dpo as golden
 from tests.golden import sft
@@ -95,7 +96,7 @@ def test_the_loss_is_that_of_the_paper():
 
 def test_only_the_answer_in_question_counts_and_its_end_token_does(publish):
     source = sft.checkpoint(publish)
-    chat = ChatFormat(source)
+    chat = ChatFormat(ModelTokenizer(source))
     row = golden.pair("x", "red.", "blue, or so") | {
         "prompt": [
             {"role": "user", "content": "Which?"},
@@ -105,7 +106,9 @@ def test_only_the_answer_in_question_counts_and_its_end_token_does(publish):
     }
     (found,) = pairs_of.read(publish("preferences", pairs=[row]), chat, 96, Counter())["train"]
     said = [
-        chat.tokenizer.decode([t for t in side[1] if t != IGNORED], skip_special_tokens=False)
+        chat.tokenizer.backend.decode(
+            [t for t in side[1] if t != IGNORED], skip_special_tokens=False
+        )
         for side in (found.chosen, found.rejected)
     ]
     assert said == ["red.<|im_end|>", "blue, or so<|im_end|>"]
@@ -115,7 +118,10 @@ def test_padding_does_not_change_a_log_probability(publish):
     source = sft.checkpoint(publish)
     model = load_model(source)
     found = pairs_of.read(
-        publish("preferences", pairs=golden.pairs(6, 0)), ChatFormat(source), 96, Counter()
+        publish("preferences", pairs=golden.pairs(6, 0)),
+        ChatFormat(ModelTokenizer(source)),
+        96,
+        Counter(),
     )
     batches = PairBatches(found["train"], 2, 0, pad=1)
     with torch.no_grad():
@@ -128,13 +134,17 @@ def test_padding_does_not_change_a_log_probability(publish):
 
 def test_the_loss_of_pairs_of_a_mixture_of_experts_is_the_sum_of_the_loss_of_each(publish):
     source = sft.checkpoint(
-        publish, architecture="qwen3_moe", experts=4, experts_per_token=2, expert_width=16
+        publish,
+        architecture="qwen3_moe",
+        moe={"experts": 4, "experts_per_token": 2, "expert_width": 16},
     )
     pairs = [
         *golden.pairs(3, 0),
         golden.pair("Which?", "red.", "blue, or not, or green, or white, or red"),
     ]
-    found = pairs_of.read(publish("preferences", pairs=pairs), ChatFormat(source), 96, Counter())
+    found = pairs_of.read(
+        publish("preferences", pairs=pairs), ChatFormat(ModelTokenizer(source)), 96, Counter()
+    )
     model, batches, loss = (
         load_model(source),
         PairBatches(found["train"], 4, 0, pad=1),

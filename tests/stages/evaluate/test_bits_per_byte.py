@@ -23,6 +23,7 @@ from stages.evaluate.bits_per_byte import (
 from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.model import load
 from stages.evaluate.pages import read_pages
+from stages.lm.tokenizer import ModelTokenizer
 from stages.report import Report
 from tests.checkpoints import tiny_checkpoint, tokenizer
 from tests.golden.evaluate import PAGES
@@ -33,7 +34,7 @@ from tests.stages.evaluate.quick import QUICK, scores
 def test_bits_per_byte_of_whole_pages_are_those_of_the_model(publish, run, eval_items):
     checkpoint = tiny_checkpoint(publish)
     made = run("evaluate", QUICK, checkpoint=checkpoint, eval_items=eval_items)
-    model, tokenizer = load(checkpoint.path, "cpu")
+    model, tokenizer = load(ModelTokenizer(checkpoint), "cpu")
     tokenizer.backend_tokenizer.encode_special_tokens = True
     nats = 0.0
     for page in PAGES:
@@ -69,7 +70,7 @@ def test_windows_score_each_token_once_with_the_context_promised(count, length, 
 
 def test_the_size_of_batches_does_not_change_what_a_page_costs(publish):
     checkpoint = tiny_checkpoint(publish)
-    model, tokenizer = load(checkpoint.path, "cpu")
+    model, tokenizer = load(ModelTokenizer(checkpoint), "cpu")
     pages = [(page["id"], page["text"]) for page in [*PAGES, {"id": "e", "text": "\x00"}, *PAGES]]
     one, many = (
         list(measure(model, tokenizer.backend_tokenizer, 0, pages, 32, 8, size)) for size in (1, 7)
@@ -79,7 +80,7 @@ def test_the_size_of_batches_does_not_change_what_a_page_costs(publish):
 
 
 def test_pages_without_tokens_are_counted_wherever_they_stand(publish):
-    model, tokenizer = load(tiny_checkpoint(publish).path, "cpu")
+    model, tokenizer = load(ModelTokenizer(tiny_checkpoint(publish)), "cpu")
     pages = [("a", ""), ("b", "Text."), ("c", ""), ("d", "")]
     for size in (1, 2, 7):
         measured = measure(model, tokenizer.backend_tokenizer, 0, pages, 32, 8, size)
@@ -129,9 +130,9 @@ def test_one_model_is_in_memory_at_a_time_and_xz_packs_the_pages_once(
 ):
     models, alive, packed = [], [], []
 
-    def watched(folder, device):
+    def watched(of, device):
         alive.append(sum(model() is not None for model in models))
-        model, tokenizer = load(folder, device)
+        model, tokenizer = load(of, device)
         models.append(weakref.ref(model))
         return model, tokenizer
 
@@ -182,7 +183,7 @@ def test_a_batch_is_read_before_the_next_windows_of_the_page_are_made(monkeypatc
 
 @pytest.mark.slow
 def test_max_length_and_stride_reach_the_windows(publish, eval_items):
-    model, words = load(tiny_checkpoint(publish).path, "cpu")
+    model, words = load(ModelTokenizer(tiny_checkpoint(publish)), "cpu")
     texts = [(page["id"], page["text"]) for page in PAGES]
     config = EvaluateConfig.parse(QUICK | {"stride": 5}, "evaluate")
     for length, stride in ((24, 5), (3, 3)):  # a stride beyond the length is the length

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import socket
-from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from stages.evaluate.config import EvaluateConfig
 from stages.evaluate.lm_eval_tasks import score_tasks
 from stages.evaluate.model import load
 from stages.evaluate.scores import verdict
+from stages.lm.tokenizer import ModelTokenizer
 from stages.report import Report
 from tests.checkpoints import tiny_checkpoint
 from tests.golden.evaluate import ITEMS, PAGES
@@ -190,7 +190,7 @@ def test_a_device_that_is_none_or_is_not_there_is_refused_before_the_model_is_lo
     with pytest.raises(
         ConfigError, match=r"evaluate\.device = 'cuda:1': PyTorch sees 1 CUDA devices here"
     ):
-        load(Path("/nowhere"), "cuda:1")
+        load(cast(Any, None), "cuda:1")
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_progress_tells_how_many_choices_there_are(publish, eval_items, tmp_path
             assert unit == "sequences"
             self.calls.append((done, total))
 
-    model, tokenizer = load(tiny_checkpoint(publish).path, "cpu")
+    model, tokenizer = load(ModelTokenizer(tiny_checkpoint(publish)), "cpu")
     config = EvaluateConfig.parse(QUICK | {"batch_size": 3}, "evaluate")
     score_tasks(config, model, tokenizer, 128, eval_items, tmp_path, Recorder())
     totals = {total for _, total in Recorder.calls}

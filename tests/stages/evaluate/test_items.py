@@ -11,6 +11,7 @@ from stages.digests import digest
 from stages.evaluate.bits_per_byte import bits_per_byte, measure
 from stages.evaluate.model import load
 from stages.evaluate.tasks import render
+from stages.lm.tokenizer import ModelTokenizer
 from tests.checkpoints import tiny_checkpoint
 from tests.golden.evaluate import ITEMS, PAGES
 from tests.stages.evaluate.quick import QUICK, scores
@@ -83,7 +84,7 @@ def test_the_notes_say_how_many_items_were_cut_and_left_out(publish, run):
     samples = made.read("samples").to_pylist()
     asked = [row["item"] for row in samples if row["predicted"] is not None]
     assert asked == [item["id"] for item in items[:2]]
-    model, words = load(checkpoint.path, "cpu")
+    model, words = load(ModelTokenizer(checkpoint), "cpu")
     words.backend_tokenizer.encode_special_tokens = True
     texts = [(page["id"], page["text"]) for page in PAGES]
     pages = list(measure(model, words.backend_tokenizer, 0, texts, 32, 8, 8))
@@ -103,7 +104,7 @@ def test_a_benchmark_with_the_name_of_a_score_of_the_stage_is_refused(publish, t
 def test_log_likelihoods_are_those_of_the_model(publish, run, eval_items):
     checkpoint = tiny_checkpoint(publish)
     made = run("evaluate", QUICK | {"batch_size": 3}, checkpoint=checkpoint, eval_items=eval_items)
-    model, tokenizer = load(checkpoint.path, "cpu")
+    model, tokenizer = load(ModelTokenizer(checkpoint), "cpu")
     row = made.read("samples").to_pylist()[0]
     item = next(item for item in ITEMS if item["id"] == row["item"])
     for choice, found in zip(item["choices"], row["loglikelihoods"], strict=True):

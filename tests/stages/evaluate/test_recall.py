@@ -12,6 +12,8 @@ from stages.evaluate import recall
 from stages.evaluate.config import EvaluateConfig, RecallSettings
 from stages.evaluate.recall import REWORDED, SEEN, is_well_formed, question_set, score_rows
 from stages.lm.chat import ChatFormat
+from stages.lm.tokenizer import ModelTokenizer
+from stages.text.words import Words, words
 from tests.golden import sft
 from tests.golden.evaluate import ITEMS, PAGES
 
@@ -24,7 +26,7 @@ CHATS = [
     sft.conversation("Tell me what os.walk is used for.", WALK),
     sft.conversation("What does os.path.split do?", "Split a path.", split="heldout"),
 ]
-WORDS = frozenset(recall._words(f"{SORTED} {WALK} it is a list"))
+WORDS = frozenset(words(f"{SORTED} {WALK} it is a list", Words.ENGLISH))
 
 
 @pytest.fixture
@@ -73,28 +75,28 @@ def test_well_formed_is_english_of_known_words_that_begins_ends_and_does_not_loo
 
 def answers(
     said: dict[str, str], conversations: Any, checkpoint: Any, monkeypatch: pytest.MonkeyPatch
-) -> list[recall.Answer]:
+) -> list[recall.RecallAnswer]:
     """The answers of a model that says this, by question. It answers others without end."""
-    chat = ChatFormat(checkpoint)
+    chat = ChatFormat(ModelTokenizer(checkpoint))
 
     def generate(
         _: Any, prompts: Sequence[list[int]], *, max_new_tokens: int, **__: Any
     ) -> list[list[int]]:
         found = []
         for prompt in prompts:
-            text = chat.tokenizer.decode(prompt, skip_special_tokens=True)
+            text = chat.tokenizer.backend.decode(prompt, skip_special_tokens=True)
             answer = next((said[question] for question in said if question in text), None)
             ids = (
-                chat.tokenizer.encode(answer).ids
+                chat.tokenizer.backend.encode(answer).ids
                 if answer
-                else chat.tokenizer.encode("a " * 99).ids
+                else chat.tokenizer.backend.encode("a " * 99).ids
             )
             found.append(ids[:max_new_tokens])
         return found
 
     monkeypatch.setattr(recall, "generate", generate)
     asked = question_set(conversations, RecallSettings(names=("sorted", "os.walk")))
-    return recall.ask(checkpoint.path, "cpu", asked, 60, 8, lambda done: None)
+    return recall.ask(chat.tokenizer, "cpu", asked, 60, 8, lambda done: None)
 
 
 def test_the_share_of_documented_answers_and_of_well_formed_ones_is_given_by_wording(

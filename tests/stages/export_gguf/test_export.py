@@ -41,9 +41,7 @@ def test_every_quantization_loads_and_more_bits_are_never_much_worse(kind, tied,
     everything = ["F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"]
     settings = {
         "quantizations": everything,
-        "max_kl_8bit": 10,
-        "max_kl_5bit": 10,
-        "max_kl_4bit": 10,
+        "max_kl": {"bits_8": 10, "bits_5": 10, "bits_4": 10},
     }
     # Rounding may swap two experts that the router ranks alike. In the text of seed 0 it does, at
     # one position.
@@ -72,7 +70,7 @@ def test_rows_left_in_the_wrong_order_fail_the_stage_with_quantization_value_and
         r"the limit is 0\.002",
     ) as error:
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish))
-    assert "export_gguf.max_kl_16bit" in error.value.fix
+    assert "export_gguf.max_kl.bits_16" in error.value.fix
 
 
 @pytest.mark.slow
@@ -136,7 +134,9 @@ def test_a_weight_beyond_16_bits_is_refused_rather_than_made_infinite(publish, r
 def test_an_odd_vocabulary_and_rows_that_are_no_whole_blocks_are_exported_with_a_note(publish, run):
     checkpoint = tiny_checkpoint(publish, unused_rows=3, tied=False, intermediate_size=90)
     made = run(
-        "export_gguf", QUICK | {"quantizations": ["Q8_0"], "max_kl_8bit": 1}, checkpoint=checkpoint
+        "export_gguf",
+        QUICK | {"quantizations": ["Q8_0"], "max_kl": {"bits_8": 1}},
+        checkpoint=checkpoint,
     )
     assert any(
         "Q8_0: 2 tensors are F16, for example blk.0.ffn_down.weight" in note
@@ -155,7 +155,7 @@ def test_an_odd_vocabulary_and_rows_that_are_no_whole_blocks_are_exported_with_a
 def test_the_output_table_of_a_four_bit_file_has_eight(publish, run):
     made = run(
         "export_gguf",
-        QUICK | {"quantizations": ["Q4_0"], "max_kl_4bit": 100},
+        QUICK | {"quantizations": ["Q4_0"], "max_kl": {"bits_4": 100}},
         checkpoint=tiny_checkpoint(publish),
     )
     types = {
@@ -208,7 +208,7 @@ def test_a_chat_template_that_llama_cpp_renders_otherwise_fails_the_stage(
     wrong = "{% for message in messages %}{{ message.content }}{% endfor %}"
     monkeypatch.setattr(
         "stages.export_gguf.stage.read_vocabulary",
-        lambda folder: dataclasses.replace(read_vocabulary(folder), chat_template=wrong),
+        lambda tokenizer: dataclasses.replace(read_vocabulary(tokenizer), chat_template=wrong),
     )
     with pytest.raises(ContractError, match="tokenizes 2 strings otherwise"):
         run("export_gguf", QUICK, checkpoint=tiny_checkpoint(publish))

@@ -39,10 +39,10 @@ def epoch(windows: Windows, number: int) -> torch.Tensor:
     """Labels of one epoch; batches may straddle its ends."""
     first = number * windows.rows_per_epoch
     steps = range(
-        first // windows.batch_rows, (first + windows.rows_per_epoch - 1) // windows.batch_rows + 1
+        first // windows.batch_size, (first + windows.rows_per_epoch - 1) // windows.batch_size + 1
     )
-    rows = torch.cat([windows.rows(step, 0, windows.batch_rows)["labels"] for step in steps])
-    skip = first - steps[0] * windows.batch_rows
+    rows = torch.cat([windows.rows(step, 0, windows.batch_size)["labels"] for step in steps])
+    skip = first - steps[0] * windows.batch_size
     return rows[skip : skip + windows.rows_per_epoch]
 
 

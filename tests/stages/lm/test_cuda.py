@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from data_contracts import Interrupted
-from stages.lm.config import Compute
 from stages.lm.generate import generate
 from stages.lm.model import LanguageModel
 from stages.lm.parallel import fsdp
+from stages.lm.training.config import Compute
 from stages.lm.training.loop import Fitted, fit
 from stages.report import Report
 from tests.stages.lm import tiny

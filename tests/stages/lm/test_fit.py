@@ -99,8 +99,8 @@ def test_a_model_learns_a_few_sequences_by_heart(optimizer: str, tmp_path: Path)
 def test_the_micro_batch_changes_nothing_but_rounding(shape: dict, tmp_path: Path) -> None:
     steps = 5
     sums = 8 * 16 * 48  # tokens of a batch, each with the terms of the widest product before it
-    whole, a = train(tmp_path / "8", steps, shape=shape, compute={"micro_batch_rows": 8})
-    parts, b = train(tmp_path / "1", steps, shape=shape, compute={"micro_batch_rows": 1})
+    whole, a = train(tmp_path / "8", steps, shape=shape, compute={"micro_batch_size": 8})
+    parts, b = train(tmp_path / "1", steps, shape=shape, compute={"micro_batch_size": 1})
     norm = b.metrics[0]["gradient_norm"]
     assert a.metrics[0]["gradient_norm"] == pytest.approx(
         norm, rel=4 * rounding.gradient_share(sums)
@@ -292,10 +292,9 @@ def test_a_learning_rate_far_too_high_leads_to_that_error_and_not_to_a_checkpoin
             400,
             optimizer="adamw",
             learning_rate=1.0,
-            spike=2.0,
-            clip=1e6,
+            stability={"spike_threshold": 2.0, "grad_clip": 1e6},
             weight_decay=1.0,
-            warmup_share=0.0,
+            lr_schedule={"warmup_share": 0.0},
         )
 
 
@@ -333,7 +332,7 @@ def failing_once(error: Exception) -> LossFunction:
 
 @pytest.mark.parametrize("compiling", ["off", pytest.param("on", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    ("micro", "fix"), [(8, "--set STAGE.compute.micro_batch_rows=4 "), (1, "give it more devices")]
+    ("micro", "fix"), [(8, "--set STAGE.compute.micro_batch_size=4 "), (1, "give it more devices")]
 )
 def test_an_out_of_memory_error_gives_the_micro_batch_to_try(
     compiling: str, micro: int, fix: str, tmp_path: Path
@@ -341,14 +340,14 @@ def test_an_out_of_memory_error_gives_the_micro_batch_to_try(
     full = torch.OutOfMemoryError("tried to allocate 9 GiB")
     with pytest.raises(
         ConfigError,
-        match=rf"micro_batch_rows = {micro}: .* more memory than cpu has: "
+        match=rf"micro_batch_size = {micro}: .* more memory than cpu has: "
         rf"tried to allocate 9 GiB\n.*{fix}",
     ):
         train(
             tmp_path,
             1,
             loss=failing_once(full),
-            compute={"compile": compiling, "micro_batch_rows": micro},
+            compute={"compile": compiling, "micro_batch_size": micro},
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,11 +12,20 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data_contracts import ArtifactError, Draft, bundles, current
+from data_contracts.checkpoint_config import CheckpointConfig
 from stages.lm import attention
 from stages.lm.attention import attend, visibility_bias
 from stages.lm.checkpoint import load_config, load_model, write_checkpoint
 from stages.lm.config import ModelConfig
+from stages.lm.tokenizer import ModelTokenizer
 from tests.stages.lm import tiny
+
+
+def written(config: ModelConfig, **changes: Any) -> CheckpointConfig:
+    """The config.json of a model, after it was written and read."""
+    values = json.loads(json.dumps(config.to_checkpoint().to_json())) | changes
+    return CheckpointConfig.parse(values)
+
 
 IDS = torch.randint(0, 97, (3, 40), generator=torch.Generator().manual_seed(0))
 
@@ -28,7 +38,7 @@ def test_transformers_computes_the_same_logits_from_the_written_checkpoint(
     write_checkpoint(
         out,
         model,
-        tiny.tokenizer_folder(tmp_path / "tokenizer"),
+        ModelTokenizer(tiny.tokenizer_folder(tmp_path / "tokenizer")),
         [{"step": 0, "tokens": 1, "skipped": False}],
     )
 
@@ -51,7 +61,7 @@ def test_transformers_computes_the_same_logits_from_the_written_checkpoint(
 @pytest.mark.parametrize("shape", tiny.SHAPES.values(), ids=tiny.SHAPES)
 def test_sizes_survive_config_json_and_count_every_weight(shape: dict) -> None:
     config = tiny.config(**shape)
-    again = ModelConfig.from_hf(json.loads(json.dumps(config.to_hf())))
+    again = ModelConfig.from_checkpoint(written(config))
     assert again == config.model_copy(update={"head_width": config.head_size})
     assert config.parameters().total == sum(
         weight.numel() for weight in tiny.model(**shape).parameters()
@@ -62,7 +72,7 @@ def test_active_parameters_of_a_mixture_are_those_of_the_chosen_experts() -> Non
     config = tiny.config(**tiny.SHAPES["qwen3_moe"])
     assert (
         config.parameters().total - config.parameters().active
-        == config.layers * 2 * 3 * config.width * config.expert_width
+        == config.layers * 2 * 3 * config.width * config.moe.expert_width
     )
 
 
@@ -77,14 +87,22 @@ def test_flops_of_gpt2_small_are_the_published_six_per_weight_and_attention() ->
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"model_type": "gpt2"}, "gpt2"),
         ({"attention_bias": True}, "biases"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "yarn"),
     ],
 )
 def test_a_config_that_asks_for_more_is_refused(change: dict, reason: str) -> None:
     with pytest.raises(ArtifactError, match=reason):
-        ModelConfig.from_hf(tiny.config().to_hf() | change)
+        ModelConfig.from_checkpoint(written(tiny.config(), **change))
+
+
+def test_a_config_of_another_family_or_without_a_size_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match="model_type 'gpt2' is none of llama"):
+        written(tiny.config(), model_type="gpt2")
+    with pytest.raises(ValueError, match="hidden_size is 0, wanted 1"):
+        written(tiny.config(), hidden_size=0)
+    with pytest.raises(ValueError, match="rope_theta is 'x', wanted a number"):
+        written(tiny.config(), rope_parameters={"rope_theta": "x"})
 
 
 def test_a_document_does_not_see_the_one_before_it_when_segments_are_given() -> None:
@@ -122,7 +140,10 @@ def test_load_balancing_loss_is_one_when_all_experts_are_as_likely_and_more_othe
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> None:
     out = Draft("checkpoint", tmp_path / "draft")
     write_checkpoint(
-        out, tiny.model(vocab_size=320), tiny.tokenizer_folder(tmp_path / "tokenizer"), []
+        out,
+        tiny.model(vocab_size=320),
+        ModelTokenizer(tiny.tokenizer_folder(tmp_path / "tokenizer")),
+        [],
     )
     config = json.loads(out.path("config.json").read_text())
     out.path("config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
@@ -136,7 +157,10 @@ def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> Non
 def test_loaded_weights_are_float32_and_trainable_and_no_part_of_the_file(tmp_path: Path) -> None:
     out = Draft("checkpoint", tmp_path / "draft")
     write_checkpoint(
-        out, tiny.model(vocab_size=320), tiny.tokenizer_folder(tmp_path / "tokenizer"), []
+        out,
+        tiny.model(vocab_size=320),
+        ModelTokenizer(tiny.tokenizer_folder(tmp_path / "tokenizer")),
+        [],
     )
     path = out.files / "model.safetensors"
     save_file({name: tensor.bfloat16() for name, tensor in load_file(path).items()}, path)
@@ -156,7 +180,7 @@ def test_a_large_checkpoint_is_written_in_several_files_with_an_index(
 ) -> None:
     monkeypatch.setattr("stages.lm.checkpoint.SHARD_BYTES", 20_000)
     model, out = tiny.model(vocab_size=320), Draft("checkpoint", tmp_path / "draft")
-    write_checkpoint(out, model, tiny.tokenizer_folder(tmp_path / "tokenizer"), [])
+    write_checkpoint(out, model, ModelTokenizer(tiny.tokenizer_folder(tmp_path / "tokenizer")), [])
     assert len(list(out.files.glob("model-*.safetensors"))) > 2
     assert bundles.problems(current("checkpoint"), out.files) == []
     theirs = AutoModelForCausalLM.from_pretrained(out.files).eval()

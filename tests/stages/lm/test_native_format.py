@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from stages.lm import precision
-from stages.lm.config import Compute
+from stages.lm.training.config import Compute
 from tests.golden import dpo, evaluate, pretrain, sft
 
 SHORT = (torch.bfloat16, torch.float16)

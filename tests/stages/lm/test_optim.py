@@ -12,7 +12,7 @@ from tests.stages.lm import tiny
 
 
 def test_wsd_rises_stays_and_falls_to_nearly_zero() -> None:
-    training = tiny.training(schedule="wsd", warmup_share=0.1, decay_share=0.2)
+    training = tiny.training(lr_schedule={"kind": "wsd", "warmup_share": 0.1, "decay_share": 0.2})
     shares = [schedule(training, step, 100) for step in range(100)]
     assert shares[:10] == pytest.approx([n / 10 for n in range(1, 11)])
     assert set(shares[10:80]) == {1.0}
@@ -20,7 +20,7 @@ def test_wsd_rises_stays_and_falls_to_nearly_zero() -> None:
 
 
 def test_cosine_falls_from_one_to_nearly_zero_after_warm_up() -> None:
-    training = tiny.training(schedule="cosine", warmup_share=0.1)
+    training = tiny.training(lr_schedule={"kind": "cosine", "warmup_share": 0.1})
     shares = [schedule(training, step, 100) for step in range(100)]
     assert shares[10] == 1.0
     assert shares[55] == pytest.approx(0.5)
@@ -32,7 +32,8 @@ def test_cosine_falls_from_one_to_nearly_zero_after_warm_up() -> None:
 def test_a_run_of_a_few_steps_still_learns_at_each(steps: int) -> None:
     for kind in ("wsd", "cosine"):
         assert all(
-            0 < schedule(tiny.training(schedule=kind), step, steps) <= 1 for step in range(steps)
+            0 < schedule(tiny.training(lr_schedule={"kind": kind}), step, steps) <= 1
+            for step in range(steps)
         )
 
 
@@ -60,7 +61,7 @@ def test_a_muon_step_moves_a_matrix_by_a_nearly_orthogonal_one() -> None:
     weight = model.model.layers[0].self_attn.q_proj.weight
     before = weight.detach().clone()
     optimizers = make_optimizers(
-        model, tiny.training(optimizer="muon", weight_decay=0.0, matrix_learning_rate=0.1)
+        model, tiny.training(optimizer="muon", weight_decay=0.0, muon_learning_rate=0.1)
     )
     weight.grad = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     optimizers[1].step()

@@ -24,9 +24,9 @@ from data_contracts import (
     Interrupted,
     Store,
 )
-from stages.lm.config import Compute
 from stages.lm.parallel import launch
 from stages.lm.precision import matmul_dtype
+from stages.lm.training.config import Compute
 from stages.pretrain.config import PretrainConfig
 from stages.pretrain.stage import run
 from stages.report import Report
@@ -93,8 +93,8 @@ BFLOAT16 = matmul_dtype(Compute.model_validate({}), torch.device("cpu")) is torc
     [
         ({}, "llama"),
         ({"replicas": 2}, "llama, grouped queries, own output table"),
-        ({"replicas": 2, "micro_batch_rows": 1}, "qwen3"),
-        ({"micro_batch_rows": 1}, "qwen3_moe"),
+        ({"replicas": 2, "micro_batch_size": 1}, "qwen3"),
+        ({"micro_batch_size": 1}, "qwen3_moe"),
         pytest.param(
             {"precision": "bfloat16"},
             "qwen3",

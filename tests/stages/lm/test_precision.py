@@ -7,8 +7,8 @@ import torch
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from data_contracts import ConfigError
-from stages.lm.config import Compute
 from stages.lm.precision import ISA_LIMITS, compile_blocks, matmul_dtype
+from stages.lm.training.config import Compute
 
 CPU = torch.device("cpu")
 

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
-from stages.lm.config import Compute, ModelConfig, Training
+from stages.lm.config import ModelConfig
 from stages.lm.model import LanguageModel
 from stages.lm.training.batches import Batch
+from stages.lm.training.config import Compute, Training
 from stages.pretrain.stage import next_token_loss
 from tests.golden import pretrain as golden
 
@@ -21,9 +22,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "qwen3_moe": {
         "architecture": "qwen3_moe",
         "kv_heads": 2,
-        "experts": 4,
-        "experts_per_token": 2,
-        "expert_width": 24,
+        "moe": {"experts": 4, "experts_per_token": 2, "expert_width": 24},
     },
 }
 
@@ -84,7 +83,7 @@ class Repeated:
 
 def training(**changes: Any) -> Training:
     return Training.model_validate(
-        {"batch_rows": 8, "log_every": 1, "learning_rate": 0.01} | changes
+        {"batch_size": 8, "log_every": 1, "learning_rate": 0.01} | changes
     )
 
 

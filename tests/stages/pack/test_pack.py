@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import resource
 from itertools import pairwise
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from data_contracts import InputError
-from stages.pack import encode, rows, shuffle, stage
+from stages.pack import encode, rows, stage
 from tests.golden import made_up
 from tests.golden import pack as golden
 
@@ -202,46 +198,6 @@ def test_the_shards_name_their_tokenizer(publish: Any, run: Any) -> None:
     tokenizer = inputs["tokenizer"].file("tokenizer").read_bytes()
     assert digest == hashlib.sha256(tokenizer).hexdigest()
     assert size == "512"
-
-
-def test_every_key_falls_into_a_bucket_and_buckets_keep_the_order() -> None:
-    keys = np.array([0, 1, 2**31, 2**62, 2**63 - 1], np.uint64)
-    for count in (1, 3, 512):
-        numbers = shuffle.bucket_of(keys, count)
-        assert numbers.tolist() == sorted(numbers.tolist())
-        assert numbers[0] == 0
-        assert numbers[-1] == count - 1
-
-
-def keyed_rows(keys: list[int]) -> pa.RecordBatch:
-    rows = [
-        {"key": key, "document": f"{key:032x}", "part": 0, "tokens": [key % 1000], "bytes": 1}
-        for key in keys
-    ]
-    return pa.RecordBatch.from_pylist(rows, schema=shuffle.KEYED_ROWS)
-
-
-def test_small_batches_reach_their_buckets_in_one_piece(tmp_path: Path) -> None:
-    keys = [n * 2**61 + n for n in (3, 0, 2, 1, 3)]
-    draft: Any = SimpleNamespace(scratch=tmp_path)
-    buckets = shuffle.scatter((keyed_rows([key]) for key in keys), 2, "train", draft)
-    (lower,) = pa.ipc.open_stream(buckets[0].path)
-    (upper,) = pa.ipc.open_stream(buckets[1].path)
-    assert lower.num_rows == 2
-    assert upper.num_rows == 3
-    assert lower.sort_by("key").equals(keyed_rows([keys[1], keys[3]]))
-
-
-def test_all_buckets_can_be_open_where_the_soft_limit_is_256_files(
-    tmp_path: Path,
-) -> None:
-    draft: Any = SimpleNamespace(scratch=tmp_path)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
-    try:
-        assert len(shuffle.scatter([], shuffle.MAX_BUCKETS, "train", draft)) == 512
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_task_is_about_a_megabyte_and_no_document_is_lost(publish: Any) -> None:

@@ -20,10 +20,11 @@ import torch
 from safetensors.torch import load_file
 
 from data_contracts import Artifact, ArtifactError, InputError, Store
-from stages.lm.checkpoint import load_model, load_tokenizer
+from stages.lm.checkpoint import load_model
 from stages.lm.config import ModelConfig
 from stages.lm.generate import generate
 from stages.lm.model import LanguageModel
+from stages.lm.tokenizer import ModelTokenizer
 from stages.pretrain.heldout import Heldout
 from tests.golden import pretrain as golden
 
@@ -42,7 +43,7 @@ def test_a_tiny_model_learns_to_add_and_says_how_well(run: Run, publish: Publish
     figures = checkpoint.manifest.facts["figures"]
     assert figures["heldout_bits_per_byte"] == evaluated[-1]["heldout_bits_per_byte"] < 1.0
     assert figures["skipped_steps"] == 0
-    tokenizer = load_tokenizer(checkpoint)
+    tokenizer = ModelTokenizer(checkpoint).backend
     sums = [(a, b) for a in range(1, 49) for b in range(5, 10)]
     prompts = [tokenizer.encode(f"{a} + {b} = {a + b}.\n{a} + {b + 1} =").ids for a, b in sums]
     answers = generate(load_model(checkpoint), prompts, max_new_tokens=8)
@@ -73,7 +74,7 @@ def test_settings_of_the_machine_do_not_change_the_identity(run: Run, publish: P
     one = run("pretrain", SMALL, **inputs)
     other = run(
         "pretrain",
-        SMALL | {"compute": {"threads": 2, "micro_batch_rows": 1, "precision": "auto"}},
+        SMALL | {"compute": {"threads": 2, "micro_batch_size": 1, "precision": "auto"}},
         **inputs,
     )
     assert one.id == other.id
@@ -83,7 +84,7 @@ def test_bits_per_byte_are_those_computed_by_hand(publish: Publish) -> None:
     inputs = golden.inputs(publish)
     model = LanguageModel(
         ModelConfig(
-            vocab_size=load_tokenizer(inputs["tokenizer"]).get_vocab_size(),
+            vocab_size=ModelTokenizer(inputs["tokenizer"]).backend.get_vocab_size(),
             context=32,
             width=32,
             heads=2,

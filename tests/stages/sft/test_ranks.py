@@ -15,7 +15,11 @@ def test_two_ranks_train_what_one_does(run, publish, name, golden):
     two = run(
         name,
         golden.SETTINGS
-        | {"seed": 1, "training": golden.SETTINGS["training"] | {"spike": 21.0}, "compute": TWO},
+        | {
+            "seed": 1,
+            "training": golden.SETTINGS["training"] | {"stability": {"spike_threshold": 21.0}},
+            "compute": TWO,
+        },
         **given,
     )
     assert two.manifest.facts["figures"]["devices"] == "2 x cpu"

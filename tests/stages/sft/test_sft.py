@@ -15,6 +15,7 @@ from stages.lm.chat import ChatFormat
 from stages.lm.checkpoint import load_model
 from stages.lm.generate import generate
 from stages.lm.loss import IGNORED
+from stages.lm.tokenizer import ModelTokenizer
 from stages.sft import examples
 from stages.sft.packing import Example, PackedChats, best_fit
 from stages.sft.replay import WithReplay, windows
@@ -25,9 +26,9 @@ LEARNT = {
     "training": {
         "duration": 60,
         "duration_in": "steps",
-        "batch_rows": 4,
+        "batch_size": 4,
         "learning_rate": 0.01,
-        "matrix_learning_rate": 0.02,
+        "muon_learning_rate": 0.02,
     },
     "max_new_tokens": 8,
     "compute": {"threads": 1, "precision": "float32"},
@@ -56,7 +57,7 @@ def test_a_model_learns_to_answer_and_to_stop(run, publish):
     assert facts["figures"]["stops"] == 1.0
     assert facts["figures"]["heldout_loss"] < 0.1
     assert facts["samples"][0]["answer"] == facts["samples"][0]["reference"] == "red."
-    chat = ChatFormat(trained)
+    chat = ChatFormat(ModelTokenizer(trained))
     prompt = chat.prompts([[{"role": "user", "content": "Which colour is thing number 77?"}]])
     assert chat.text(generate(load_model(trained), prompt, stop=chat.stop_ids)[0]) == "red."
     assert (
@@ -67,7 +68,7 @@ def test_a_model_learns_to_answer_and_to_stop(run, publish):
 
 def test_packed_conversations_do_not_see_each_other(publish):
     model = load_model(golden.checkpoint(publish))
-    chat = ChatFormat(golden.checkpoint(publish))
+    chat = ChatFormat(ModelTokenizer(golden.checkpoint(publish)))
     texts = [
         golden.conversation("Which colour?", "red."),
         golden.conversation("What number?", "seven, eight."),
@@ -88,7 +89,9 @@ def test_packed_conversations_do_not_see_each_other(publish):
 
 def test_the_loss_of_a_mixture_of_experts_does_not_depend_on_padding(publish):
     checkpoint = golden.checkpoint(
-        publish, architecture="qwen3_moe", experts=4, experts_per_token=2, expert_width=16
+        publish,
+        architecture="qwen3_moe",
+        moe={"experts": 4, "experts_per_token": 2, "expert_width": 16},
     )
     model, row = load_model(checkpoint), example("n", [5, 6, 7, 8], [IGNORED, 7, 8, 9])
     with torch.no_grad():
@@ -159,7 +162,7 @@ def test_a_conversation_that_does_not_fit_loses_its_last_exchanges_or_is_dropped
 
 def test_an_answer_that_ends_with_the_last_token_of_the_context_has_stopped(publish):
     checkpoint = golden.checkpoint(publish, tied_embeddings=False)
-    chat, model = ChatFormat(checkpoint), load_model(checkpoint)
+    chat, model = ChatFormat(ModelTokenizer(checkpoint)), load_model(checkpoint)
     asked = golden.conversation("Which colour is it?", "red.")["messages"]
     (prompt,) = chat.prompts([asked[:1]])
     model.config = model.config.model_copy(update={"context": len(prompt) + 2})
@@ -178,7 +181,7 @@ def test_kinds_can_be_repeated_and_left_out(publish):
         conversations=[golden.conversation("a?", "b.", kind=kind) for kind in ("identity",)]
         + golden.colours(3, 0),
     )
-    found = examples.read(chats, ChatFormat(source), 96, {"identity": 5, "user": 0})
+    found = examples.read(chats, ChatFormat(ModelTokenizer(source)), 96, {"identity": 5, "user": 0})
     assert len(found.train) == 5
 
 
@@ -261,7 +264,7 @@ def test_a_duration_in_tokens_counts_replayed_rows_as_full(publish):
 def test_replay_keeps_what_was_known_of_the_pages(run, publish):
     inputs = golden.inputs(publish)
     shards = _shards(publish, inputs["checkpoint"])
-    settings = golden.SETTINGS | {"training": golden.SETTINGS["training"] | {"batch_rows": 8}}
+    settings = golden.SETTINGS | {"training": golden.SETTINGS["training"] | {"batch_size": 8}}
     row = torch.tensor(shards.read("train", ["tokens"]).column("tokens")[0].as_py())
     losses = []
     for replay in (0, 0.5):
