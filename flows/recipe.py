@@ -204,16 +204,16 @@ def parse_change(text: str, stage: str | None = None) -> tuple[str, list[str], A
             "is not of the form stage.key=value",
             "write e.g. --set dedup.threshold=0.7",
         )
-    row = stages.stage(keys[0])
     try:
-        return row.name, _present_keys(row, keys[1:]), recipe_file.parse(value)
+        changed = stages.stage(keys[0])
+        return changed.name, _present_keys(changed, keys[1:]), recipe_file.parse(value)
     except recipe_file.NotPlainError as error:
         fix = "quote it, e.g. --set 'crawl.sources=[{kind: files}]'"
         raise ConfigError(f"--set {text}", f"the value {error.why}", fix) from None
 
 
 def _present_keys(stage: stages.Stage, keys: list[str]) -> list[str]:
-    """The keys of a setting, which may be given under an old name."""
+    """The keys of a setting, where an old name was written."""
     old = ".".join(keys)
     new = stage.config_class.name_today(old)
     if new == old:

@@ -138,11 +138,11 @@ def _read_one(path: Path) -> Written:
     values, lines = written.values, written.lines
     values["stages"] = _mapping(values.get("stages"), ("stages",), lines, path)
     for name, settings in values["stages"].items():
-        checked = _mapping(settings, ("stages", name), lines, path)
+        given = _mapping(settings, ("stages", name), lines, path)
         if name in stages.NAMES:
             config_class = stages.stage(name).config_class
-            checked = config_class.with_names_of_today(checked, renamed_settings.warn, f"{name}.")
-        values["stages"][name] = checked
+            given = config_class.with_names_of_today(given, renamed_settings.warn, f"{name}.")
+        values["stages"][name] = given
     values["seconds"] = _seconds(values.get("seconds"), lines, path)
     prompts = values.get("prompts", [])
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):

@@ -18,7 +18,12 @@ from pydantic_core import ErrorDetails
 from data_contracts import ConfigError, InputError
 from data_contracts.credentials import ADVICE, holds_credentials, masked
 from data_contracts.foreign_text import brief
-from stages.renamed_settings import OnOldName, name_now, with_frozen_keys, with_new_names
+from stages.renamed_settings import (
+    OnOldName,
+    name_now,
+    with_frozen_keys,
+    with_new_names,
+)
 
 Where = tuple[int | str, ...]
 
@@ -107,41 +112,40 @@ class Settings(BaseModel):
 
     @classmethod
     def with_names_of_today(cls, values: Any, on_old_name: OnOldName, prefix: str = "") -> Any:
-        """Move values from old keys to the present ones, at any depth.
+        """Plain settings, perhaps only some, with old keys at any depth where they belong now.
 
         Settings of two sources can only be merged under the same names. A setting that is given
         under both of its names stays as it is: `check` reports it.
 
         Args:
-            values: Plain values of some or all settings. Anything but a mapping is returned as it
-                is.
-            on_old_name: Called with the old and the present path of each value that is moved.
-            prefix: Put before these paths.
+            values: What was given; anything but a mapping is returned as it is.
+            on_old_name: Called for each old path that was given.
+            prefix: Begins the paths for `on_old_name`.
         """
 
         def on_old(old: str, new: str) -> None:
             on_old_name(prefix + old, prefix + new)
 
         try:
-            moved = with_new_names(cls.RENAMED, values, on_old)
+            found = with_new_names(cls.RENAMED, values, on_old)
         except ValueError:
             return values
-        if not isinstance(moved, Mapping):
-            return moved
-        named = dict(moved)
-        for key, value in moved.items():
-            group = cls._nested(key)
-            if group is not None:
-                named[key] = group.with_names_of_today(value, on_old_name, f"{prefix}{key}.")
+        if not isinstance(found, Mapping):
+            return found
+        named = dict(found)
+        for key, value in found.items():
+            nested = cls._nested(key)
+            if nested is not None:
+                named[key] = nested.with_names_of_today(value, on_old_name, f"{prefix}{key}.")
         return named
 
     @classmethod
     def _nested(cls, key: str) -> type[Settings] | None:
         """The class of a group of settings; None for a single setting."""
         field = cls.model_fields.get(key)
-        annotation = field.annotation if field is not None else None
-        if isinstance(annotation, type) and issubclass(annotation, Settings):
-            return annotation
+        nested = field.annotation if field is not None else None
+        if isinstance(nested, type) and issubclass(nested, Settings):
+            return nested
         return None
 
     @classmethod
@@ -153,10 +157,19 @@ class Settings(BaseModel):
         """
         new_path = name_now(cls.RENAMED, path)
         key, dot, rest = new_path.partition(".")
-        group = cls._nested(key)
-        if not dot or group is None:
+        field = cls.model_fields.get(key)
+        if not dot or field is None:
             return new_path
-        return f"{key}.{group.name_today(rest)}"
+        number, _, inside = rest.partition(".")
+        if not number.isdigit():
+            number, inside = "", rest
+        prefix = f"{key}.{number}." if number else f"{key}."
+        for nested in _models_in(field.annotation):
+            if issubclass(nested, Settings):
+                today = nested.name_today(inside)
+                if today != inside:
+                    return prefix + today
+        return new_path
 
     def frozen_values(self, without: Iterable[str] = ()) -> dict[str, Any]:
         """Return the settings as plain JSON values, under the keys that enter an artifact's id.

@@ -1,7 +1,7 @@
 """Settings that were renamed or grouped.
 
 Their old keys stay readable, and the keys that enter an artifact's id never change. A class of
-settings lists them in `RENAMED`, as old path → new path, both relative to the class:
+settings lists them in `RENAMED`, as old path → path now, both relative to the class:
 {"batch_rows": "batch_size"}. The old path is what enters the id, so a renamed setting makes no
 artifact stale.
 """
@@ -12,7 +12,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
-OnOldName = Callable[[str, str], None]  # is called with the old path and the new one
+OnOldName = Callable[[str, str], None]  # gets the old path and the path now
 
 
 class RenamedSettingWarning(UserWarning):
@@ -26,16 +26,16 @@ def warn(old: str, new: str) -> None:
 
 
 def stay_silent(old: str, new: str) -> None:
-    """Do nothing: nobody wrote these settings just now, such as those of an older artifact."""
+    """For settings that nobody wrote just now, such as those of an older artifact."""
 
 
 def with_new_names(renamed: Mapping[str, str], values: Any, on_old_name: OnOldName = warn) -> Any:
-    """Move values from old keys to the new ones.
+    """Plain values of settings in which old keys are moved to where they belong now.
 
     Args:
-        renamed: Old path → new path.
-        values: Plain values of settings. Anything but a mapping is returned as it is.
-        on_old_name: Called with the old and the new path of each value that is moved.
+        renamed: Old path → path now.
+        values: What was given; anything but a mapping is returned as it is.
+        on_old_name: Called for each old path that was given.
 
     Raises:
         ValueError: A setting is given under both of its names.

@@ -14,7 +14,7 @@ from rich.text import Text
 
 import stages
 from data_contracts import ConfigError
-from data_contracts.credentials import masked
+from data_contracts.credentials import masked, masked_values
 from flows import private_home, recipe
 from flows.cli import artifact_commands, completion, console, failures, renamed_notes, tables
 from flows.cli.console import errors, headline, out
@@ -36,6 +36,7 @@ from flows.cli.options import (
     RecipeOption,
     RunArgument,
     StageArgument,
+    TrustHomeOption,
     UrlOption,
     VersionOption,
 )
@@ -75,6 +76,7 @@ def run(
     preview_: PreviewOption = False,
     as_of: AsOfOption = None,
     json_: JsonOption = False,
+    trust_home: TrustHomeOption = False,
 ) -> None:
     """Build a model. Stages whose results are up to date do not run again."""
     from data_contracts.store.refs import RecipeRef
@@ -91,7 +93,7 @@ def run(
     if preview_:
         tables.steps(planned, name, json_)
         return
-    _close_home()
+    _open_home(trust_home)
     from flows import runs
     from flows.cli import summary
 
@@ -132,6 +134,7 @@ def run_one_stage(
     keys: Annotated[
         bool, typer.Option("--keys", help="List the inputs and settings of the stage. Run nothing.")
     ] = False,
+    trust_home: TrustHomeOption = False,
 ) -> None:
     """Run one stage alone, without the Prefect server. The artifact is the same."""
     stage = stages.stage(stage_name)
@@ -148,7 +151,7 @@ def run_one_stage(
     if preview_:
         tables.steps(planned, name, json_)
         return
-    _close_home()
+    _open_home(trust_home)
     with _output_for(json_):
         artifacts = runs.run_stages(store, planned, name)
     if json_:
@@ -174,11 +177,12 @@ def up(
     ] = None,
     host: HostOption = None,
     url: UrlOption = None,
+    trust_home: TrustHomeOption = False,
 ) -> None:
     """Start the Prefect server, the deployments and a worker, and print the address of the UI."""
     from flows.prefect_host import server
 
-    _close_home()
+    _open_home(trust_home)
     with out.status("starting Prefect: server, deployments, worker …"):
         address = server.up(home(), port, at_once, host, url)
     out.print(Text.assemble(("up", "bold green"), f"  {address}"))
@@ -198,7 +202,7 @@ def down() -> None:
     from flows.prefect_host import server
 
     if home().path.exists():
-        _close_home()
+        _say(private_home.prepare(home(), starts=False))
     out.print(server.down(home()))
 
 
@@ -232,7 +236,7 @@ def show(artifact: ArtifactOrRunArgument, json_: JsonOption = False) -> None:
         return
     title = Text.assemble((str(found), "bold"), f"  {headline(found)}\n  {found.folder}")
     out.print(title)
-    out.print_json(masked(found.manifest.model_dump_json(exclude={"files"})))
+    out.print_json(data=masked_values(found.manifest.model_dump(mode="json", exclude={"files"})))
     tables.rows([entry.model_dump() for entry in found.manifest.files], False, empty="no files")
 
 
@@ -368,9 +372,13 @@ def main() -> None:
     sys.exit(failures.status_of(lambda: app(standalone_mode=False), as_json))
 
 
-def _close_home() -> None:
-    """Make the home private to this user, and report what others could read before."""
-    for line in private_home.prepare(home()):
+def _open_home(trust: bool) -> None:
+    """Refuse a home that somebody else may have filled, unless it is trusted; close it to others."""
+    _say(private_home.prepare(home(), trust=trust))
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
         errors.print(line, markup=False)
 
 

@@ -149,6 +149,13 @@ HostOption = Annotated[
         callback=_not_empty,
     ),
 ]
+TrustHomeOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-home",
+        help="Accept the home although groundup did not make it for you, from now on.",
+    ),
+]
 UrlOption = Annotated[
     str | None,
     typer.Option(

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from flows.cli import early_signals
 from stages.execution.interruption import handled_signals
 
 # Seconds for a stage to reach its next resume checkpoint. Longer steps need more. A scheduler's own
@@ -87,7 +88,9 @@ def caught() -> Iterator[StopRequest]:
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
     for number in handled_signals():
-        _previous_handlers[number] = signal.signal(number, stop)
+        handler = signal.signal(number, stop)
+        is_early = handler is early_signals.end
+        _previous_handlers[number] = early_signals.before[number] if is_early else handler
     # Libraries replace handlers, and handlers run only when the main thread leaves its C code. The
     # pipe gets every signal at once.
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -119,10 +122,15 @@ def _watch(reading: int, request: StopRequest) -> None:
     if number is not None:
         request.note(number)
         if not request.over.wait(GRACE_S):
-            os.kill(os.getpid(), number)
+            os.kill(os.getpid(), _again(number))
             if not request.over.wait(END_S - GRACE_S):
                 _end_at_once(number)
     os.close(reading)
+
+
+def _again(number: int) -> int:
+    """A second SIGHUP is ignored, because a terminal that closes sends two."""
+    return int(signal.SIGTERM) if number == getattr(signal, "SIGHUP", None) else number
 
 
 def _next_ending_signal(reading: int) -> int | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from stages.clean.config import C4
 from stages.clean.refusal import Rejection
 from stages.text.sentences import ELLIPSES, TERMINAL
-from stages.text.words import Words, words
+from stages.text.words import Words, splitter
+
+_words = splitter(Words.BY_SCRIPT)
 
 _BOILERPLATE = (
     "javascript",
@@ -46,7 +48,7 @@ def _keeps(line: str, c4: C4) -> bool:
         return True
     if c4.terminal_punctuation and not _ends_a_sentence(line):
         return False
-    if c4.min_words_per_line and len(words(line, Words.BY_SCRIPT)) < c4.min_words_per_line:
+    if c4.min_words_per_line and len(_words(line)) < c4.min_words_per_line:
         return False
     return not (c4.javascript_lines and _is_boilerplate(line))
 

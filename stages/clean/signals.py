@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from stages.text.ngrams import Hashes, WordHashes, longer_ngrams
+from stages.text.ngrams import Hashes, hashes_within, longer_ngrams
 from stages.text.scripts import has_letter
 from stages.text.sentences import ELLIPSES, TERMINAL, count_ends
 from stages.text.words import Words, words
@@ -26,12 +26,8 @@ _EDGES = ".,;:!?\"'()[]{}<>“”‘’"
 _TOP_NGRAMS = (2, 3, 4)
 _DUPLICATE_NGRAMS = (5, 10)
 
-MAX_WORDS_REMEMBERED = 1 << 17  # about 15 MB in each cleaning process
-
 Lengths = npt.NDArray[np.int64]
 Signals = dict[str, float | int | None]  # by column name of the contract
-
-_word_hashes = WordHashes(MAX_WORDS_REMEMBERED)  # one cache per process
 
 
 def measure(text: str, stop_words: Sequence[str] | None = None) -> Signals:
@@ -106,7 +102,7 @@ def _ngram_signals(found: Sequence[str]) -> dict[str, float]:
     signals |= {f"duplicate_{n}gram_ratio": 0.0 for n in _DUPLICATE_NGRAMS}
     lengths = np.fromiter(map(len, found), np.int64, len(found))
     ends = np.concatenate([[0], np.cumsum(lengths)])
-    word_hashes = _word_hashes.of(found)
+    word_hashes = hashes_within(found)
     hashes = word_hashes
     for n in range(2, min(10, len(found)) + 1):
         hashes = longer_ngrams(hashes, word_hashes)

@@ -82,9 +82,9 @@ def _problem(row: Any) -> str | None:
         return "question is not a text"
     if not isinstance(choices, list) or len(choices) < 2:
         return "choices is not a list of at least two texts"
-    if not all(_is_text(choice) for choice in choices):
+    if not all(map(_is_text, choices)):
         return "choices is not a list of at least two texts"
-    if len({choice.strip() for choice in choices}) != len(choices):
+    if len(set(map(str.strip, choices))) != len(choices):
         return "two choices are equal"
     is_index = isinstance(answer, int) and not isinstance(answer, bool)
     if not is_index or not 0 <= answer < len(choices):
@@ -99,7 +99,7 @@ def _is_text(value: Any) -> bool:
 def _item(task: str, path: Path, row: dict[str, Any]) -> dict[str, Any]:
     """Returns the row of the items table for a sound row of a file."""
     question = row["question"].rstrip()
-    choices = [choice.strip() for choice in row["choices"]]
+    choices = list(map(str.strip, row["choices"]))
     right = choices[row["answer"]]
     return {
         "id": digest(task, question, *choices),

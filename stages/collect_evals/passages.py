@@ -10,7 +10,10 @@ from dataclasses import dataclass
 
 from stages.text.scripts import letters_and_spaces
 from stages.text.sentences import NOT_OF_HEADINGS, Breaks, breaks
-from stages.text.words import Words, words
+from stages.text.words import Words, splitter
+
+# The words of a text, without regard to case and punctuation.
+folded_words = splitter(Words.FOLDED)
 
 _SIGNATURE = re.compile(
     r"(?:(?:class|def|async def) )?[A-Za-z_][\w.]*\s?\([^\n]*\)(?:\s*->\s*\S[^\n]*)?:?"
@@ -101,11 +104,6 @@ def segments(text: str) -> list[Segment]:
             )
             found.append(segment)
     return found
-
-
-def folded_words(text: str) -> list[str]:
-    """Returns the words of a text, without regard to case and punctuation."""
-    return words(text, Words.FOLDED)
 
 
 def _is_signature_at(text: str, start: int) -> bool:

@@ -77,7 +77,12 @@ def _without_repetitions(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _page_row(page: nearest.HeldoutPage) -> dict[str, Any]:
-    return {"id": page.id, "url": page.url, "title": page.title, "text": page.text}
+    return {
+        "id": page.id,
+        "url": page.url,
+        "title": page.title,
+        "text": page.text,
+    }
 
 
 def _samples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

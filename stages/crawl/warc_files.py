@@ -61,14 +61,14 @@ def _response(source: FilesSource, url: str, began: datetime, record: WarcRecord
     if is_documentation_server(url):
         return Failure(url, "address_refused", _RESERVED, status)
     try:
-        body = record.read_body(source.max_page_bytes + 1)
+        body = record.read_body(source.limits.max_page_bytes + 1)
     except UnreadableBodyError as error:
         return Failure(url, "unreadable_row", str(error), status)
     record.finish()
     if record.holds_next_record:
         return Failure(url, "unreadable_row", _SWALLOWED, status)
     is_cut = (
-        len(body) > source.max_page_bytes
+        len(body) > source.limits.max_page_bytes
         or record.header("WARC-Truncated") is not None
         or record.is_short
         or record.is_misaligned
@@ -79,7 +79,7 @@ def _response(source: FilesSource, url: str, began: datetime, record: WarcRecord
         phrase="",
         headers=tuple(record.http_headers.headers),
         asked_with=(),
-        body=body[: source.max_page_bytes],
+        body=body[: source.limits.max_page_bytes],
         truncated=is_cut,
         began=began,
     )

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 
 import pyarrow as pa
 
-from data_contracts import Artifact
+from data_contracts import Artifact, ArtifactKey, open_artifact
 from stages.decontaminate.config import DecontaminateConfig
 from stages.decontaminate.ngrams import NgramIndex
+from stages.execution.processes import local
 from stages.execution.shards import map_shards
 from stages.report import Report
 from stages.text.ngrams import WordHashes
@@ -38,12 +38,17 @@ class Findings:
 
 
 @cache
-def index_of(items: Path, ngram: int, shortest: int) -> NgramIndex:
+def index_of(items: ArtifactKey, ngram: int, shortest: int) -> NgramIndex:
     """Builds the index of an eval_items artifact, once per process.
 
     It takes about 400 bytes of memory per n-gram.
+
+    Args:
+        items: Path of the artifact.
+        ngram: Words in an n-gram.
+        shortest: Words below which an item does not count.
     """
-    evidence = column_values(Artifact.at(items), "evidence")
+    evidence = column_values(open_artifact(items), "evidence")
     return NgramIndex.of(evidence, ngram, shortest)
 
 
@@ -69,13 +74,13 @@ def scan(
         config: The settings of the stage.
         report: Receives the progress.
     """
-    index = index_of(eval_items.path, config.ngram, config.shortest)
+    index = index_of(eval_items.key, config.ngram, config.shortest)
     hits = _Hits(_benchmark_ngrams(eval_items, index), config.max_document_frequency)
-    scan_batch = partial(_scan_batch, eval_items.path, config.ngram, config.shortest)
+    scan_batch = partial(_scan_batch, eval_items.key, config.ngram, config.shortest)
     total = documents.rows("train")
     batches = documents.batches("train", ["text"], batch_size=BATCH)
     done = 0
-    for found in map_shards(scan_batch, batches, config.workers):
+    for found in map_shards(scan_batch, batches, local(config.workers)):
         for offset, ngrams in found.hits:
             hits.add(done + offset, ngrams)
         done += found.documents
@@ -93,31 +98,39 @@ class _Hits:
     def __init__(self, of_benchmarks: set[int], max_document_frequency: int):
         self._of_benchmarks = of_benchmarks
         self._max_document_frequency = max_document_frequency
-        self._hits: dict[int, list[int]] = {}
+        self._hits: defaultdict[int, list[int]] = defaultdict(list)
         self._frequency: Counter[int] = Counter()
-        self._holders: dict[int, list[int]] = {}  # documents by n-gram, if not of a benchmark
+        # Documents by n-gram, if it is not one of a benchmark.
+        self._holders: defaultdict[int, list[int]] = defaultdict(list)
         self._documents = 0
 
     def add(self, document: int, ngrams: list[int]) -> None:
-        """Adds a document with the n-grams that it contains."""
+        """Adds a document.
+
+        Args:
+            document: Its number in the table.
+            ngrams: The numbers of the n-grams that it contains.
+        """
         self._documents += 1
         for ngram in ngrams:
             if ngram in self._of_benchmarks:
-                self._hits.setdefault(document, []).append(ngram)
+                self._hits[document].append(ngram)
                 continue
             self._frequency[ngram] += 1
             if self._frequency[ngram] <= self._max_document_frequency:
-                self._hits.setdefault(document, []).append(ngram)
-                self._holders.setdefault(ngram, []).append(document)
+                self._hits[document].append(ngram)
+                self._holders[ngram].append(document)
             elif ngram in self._holders:
                 self._forget(ngram)
 
     def findings(self) -> Findings:
+        """Returns what was found in all documents that were added."""
         boilerplate = set()
         for ngram, count in self._frequency.items():
             if count > self._max_document_frequency:
                 boilerplate.add(ngram)
-        return Findings(self._hits, boilerplate, self._documents - len(self._hits))
+        spared = self._documents - len(self._hits)
+        return Findings(dict(self._hits), boilerplate, spared)
 
     def _forget(self, ngram: int) -> None:
         """Removes an n-gram that turned out to be boilerplate from the documents with it."""
@@ -139,13 +152,18 @@ def _benchmark_ngrams(eval_items: Artifact, index: NgramIndex) -> set[int]:
 
 @dataclass(frozen=True)
 class _BatchHits:
-    """Number of documents in a batch; position and n-grams of those that contain any."""
+    """The n-grams in a batch of documents.
+
+    Attributes:
+        documents: Number of documents in the batch.
+        hits: Position and n-grams of those that contain any.
+    """
 
     documents: int
     hits: list[tuple[int, list[int]]]
 
 
-def _scan_batch(items: Path, ngram: int, shortest: int, batch: pa.RecordBatch) -> _BatchHits:
+def _scan_batch(items: ArtifactKey, ngram: int, shortest: int, batch: pa.RecordBatch) -> _BatchHits:
     index = index_of(items, ngram, shortest)
     hits = []
     for offset, text in enumerate(batch.column("text")):

@@ -5,13 +5,13 @@ Documents that contain an item become rejects, with the item that they hit.
 
 from __future__ import annotations
 
+import heapq
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from data_contracts import Artifact, Draft, InputError
@@ -36,6 +36,13 @@ def run(
 ) -> Facts:
     """Finds shared n-grams, then writes each document to its table, in the order of the input.
 
+    Args:
+        config: The settings.
+        unique_documents: The documents, of which those of table `train` are read.
+        eval_items: The items to look for.
+        out: The draft that is written to.
+        report: Receives the progress.
+
     Raises:
         InputError: There are no documents, or none is left.
     """
@@ -47,7 +54,7 @@ def run(
             f"0 documents for training ({heldout} held out, {duplicates} duplicates)",
             "lower dedup.heldout_share or give the crawl more pages",
         )
-    index = index_of(eval_items.path, config.ngram, config.shortest)
+    index = index_of(eval_items.key, config.ngram, config.shortest)
     items = column_values(eval_items, "id")
     found = scan(unique_documents, eval_items, config, report)
     kept = _write(unique_documents, index, items, found, out)
@@ -77,15 +84,35 @@ def _write(
         ):
             for _, batch in part:
                 numbers = range(done, done + batch.num_rows)
-                is_rejected = np.array([number in found.hits for number in numbers])
-                documents_writer.write(batch.filter(pa.array(~is_rejected)))
-                rejects = batch.filter(pa.array(is_rejected)).to_pylist()
-                for position, row in zip(np.flatnonzero(is_rejected), rejects, strict=True):
-                    row |= _reason(index, items, found.hits[done + int(position)])
-                rejects_writer.write(rejects)
+                hits_of_rows = list(map(found.hits.get, numbers))
+                is_kept = pa.array([hits is None for hits in hits_of_rows])
+                documents_writer.write(batch.filter(is_kept))
+                rejects_writer.write(_rejects(batch, hits_of_rows, index, items))
                 done += batch.num_rows
         kept += documents_writer.rows
     return kept
+
+
+def _rejects(
+    batch: pa.RecordBatch,
+    hits_of_rows: Sequence[list[int] | None],
+    index: NgramIndex,
+    items: list[str],
+) -> list[dict[str, Any]]:
+    """The rows of a batch that hold an n-gram, with the columns that say why they are rejected.
+
+    Args:
+        batch: Documents.
+        hits_of_rows: The n-grams that each of them contains; None if it contains none.
+        index: The n-grams of the items.
+        items: The ids of the items.
+    """
+    rejects = []
+    for number, hits in enumerate(hits_of_rows):
+        if hits is not None:
+            (row,) = batch.slice(number, 1).to_pylist()
+            rejects.append(row | _reason(index, items, hits))
+    return rejects
 
 
 def _sharded(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -116,17 +143,11 @@ def _facts(index: NgramIndex, items: list[str], found: Findings, kept: int) -> F
     for hits in found.hits.values():
         documents_by_item.update(_owners(index, hits))
     indexed = _owners(index, range(len(index.owners)))
-    notes = []
-    if found.boilerplate:
-        notes.append(
-            f"{len(found.boilerplate)} of {len(index.grams)} n-grams occur in too many documents "
-            "to mean anything and were left out, none of them of a benchmark; "
-            f"{found.spared} documents hold nothing else of an item and were kept."
-        )
+    rejected = len(found.hits)
     return Facts(
         figures={
             "kept": kept,
-            "rejected": len(found.hits),
+            "rejected": rejected,
             "items": len(items),
             "items_found": len(documents_by_item),
             "items_too_short": len(items) - len(indexed),
@@ -134,10 +155,21 @@ def _facts(index: NgramIndex, items: list[str], found: Findings, kept: int) -> F
             "boilerplate_ngrams": len(found.boilerplate),
             "documents_spared": found.spared,
         },
-        rejected={REASON: len(found.hits)} if found.hits else {},
+        rejected={REASON: rejected} if rejected else {},
         samples=_samples(items, documents_by_item),
-        notes=notes,
+        notes=_notes(index, found),
     )
+
+
+def _notes(index: NgramIndex, found: Findings) -> list[str]:
+    """A sentence about the n-grams that were left out, if there are any."""
+    if not found.boilerplate:
+        return []
+    return [
+        f"{len(found.boilerplate)} of {len(index.grams)} n-grams occur in too many documents "
+        "to mean anything and were left out, none of them of a benchmark; "
+        f"{found.spared} documents hold nothing else of an item and were kept."
+    ]
 
 
 def _owners(index: NgramIndex, ngrams: Iterable[int]) -> set[int]:
@@ -150,5 +182,12 @@ def _owners(index: NgramIndex, ngrams: Iterable[int]) -> set[int]:
 
 def _samples(items: list[str], documents_by_item: Counter[int]) -> list[dict[str, Any]]:
     """The items found in most documents; those with equal counts in the order of the items."""
-    ranked = sorted(documents_by_item.items(), key=lambda pair: (-pair[1], pair[0]))
-    return [{"item": items[item], "documents": count} for item, count in ranked[:MAX_SAMPLES]]
+
+    def rank(item: int) -> tuple[int, int]:
+        return -documents_by_item[item], item
+
+    samples = []
+    for item in heapq.nsmallest(MAX_SAMPLES, documents_by_item, key=rank):
+        sample = {"item": items[item], "documents": documents_by_item[item]}
+        samples.append(sample)
+    return samples

@@ -92,6 +92,9 @@ def find_clusters(
         bands: Number of LSH bands.
         rows: MinHash values per band.
         verify: Whether links need the threshold; otherwise a common band is enough.
+
+    Returns:
+        The clusters, in the order of `signed`.
     """
     count = len(signed.ids)
     order = np.lexsort((*sort_keys(signed.ids), -signed.chars))
@@ -135,6 +138,9 @@ def similarity(signatures: Hashes32, left: Indices, right: Indices) -> Floats:
         signatures: Shape [documents, permutations].
         left: Index of the first document of each pair, shape [pairs].
         right: Index of the second document of each pair, shape [pairs].
+
+    Returns:
+        From 0 to 1, shape [pairs].
     """
     result = np.empty(len(left))
     for start in range(0, len(left), _CHUNK):
@@ -160,6 +166,13 @@ class _Links:
         self._pending = 0  # links that are not in the roots yet
 
     def add(self, left: Indices, right: Indices, similar: Floats) -> None:
+        """Links pairs of documents.
+
+        Args:
+            left: Index of the first document of each pair, shape [pairs].
+            right: Index of the second document of each pair, shape [pairs].
+            similar: Similarity of each pair, shape [pairs].
+        """
         np.maximum.at(self.similarity, left, similar)
         np.maximum.at(self.similarity, right, similar)
         self._left.append(left)

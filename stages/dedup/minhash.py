@@ -49,6 +49,13 @@ class Signer:
     """Computes signatures. They depend on ngram, permutations and seed, and on nothing else."""
 
     def __init__(self, ngram: int, permutations: int, seed: int):
+        """Draws the permutations.
+
+        Args:
+            ngram: Words of a shingle.
+            permutations: Number of MinHash values per document.
+            seed: Seed of the permutations.
+        """
         self.ngram = ngram
         sketch = MinHash(
             num_perm=permutations,
@@ -59,7 +66,11 @@ class Signer:
         self._word_hashes = WordHashes()
 
     def sign(self, batch: pa.RecordBatch) -> Signed:
-        """Signs a batch with the columns id and text."""
+        """Signs a batch of documents.
+
+        Args:
+            batch: Documents with the columns id and text.
+        """
         ids = "".join(batch.column("id").to_pylist())
         chars: list[int] = []
         digests: list[tuple[int, int]] = []
@@ -83,15 +94,29 @@ class Signer:
         """Hashes the distinct word n-grams of a folded text.
 
         A text with fewer words than `ngram` is one shingle; a text without words is one word.
+
+        Args:
+            text: The text, folded.
+
+        Returns:
+            Shape [distinct shingles], sorted.
         """
         found = words(text, Words.UNICODE) or [text]
         word_hashes = self._word_hashes.of(found)
-        hashes = ngram_hashes(word_hashes, min(self.ngram, len(found)))
+        n = min(self.ngram, len(found))
+        hashes = ngram_hashes(word_hashes, n)
         mixed = hashes ^ (hashes >> np.uint64(32))
         return np.unique(mixed.astype(np.uint32))
 
     def signature(self, shingles: Hashes32) -> Hashes32:
-        """The minimum of each permutation a·h + b mod 2^32 over the shingles."""
+        """Computes the minimum of each permutation a·h + b mod 2^32 over the shingles.
+
+        Args:
+            shingles: Hashes of the shingles, shape [shingles].
+
+        Returns:
+            Shape [permutations].
+        """
         mixed = _finalised(shingles)
         minimum = np.full(len(self._a), _ALL_ONES_32, np.uint32)
         a = self._a[:, None]

@@ -67,11 +67,17 @@ class Paragraphs:
     @classmethod
     def joined(cls, parts: Iterable[Paragraphs]) -> Paragraphs:
         """Joins the paragraphs of consecutive documents."""
-        parts = list(parts)
+        hashes: list[Hashes] = []
+        counts: list[npt.NDArray[np.int64]] = []
+        short: list[npt.NDArray[np.int64]] = []
+        for part in parts:
+            hashes.append(part.hashes)
+            counts.append(part.counts)
+            short.append(part.short)
         return cls(
-            np.concatenate([part.hashes for part in parts]),
-            np.concatenate([part.counts for part in parts]),
-            np.concatenate([part.short for part in parts]),
+            np.concatenate(hashes),
+            np.concatenate(counts),
+            np.concatenate(short),
         )
 
     def repeated(self, rank: npt.NDArray[np.int64]) -> RepeatedParagraphs:
@@ -91,7 +97,8 @@ class Paragraphs:
         starts = _cumulated(self.counts)
         removed_before = _cumulated(is_removed)
         lost = removed_before[starts[1:]] - removed_before[starts[:-1]]
-        is_empty = (lost == self.counts) & (self.short == 0) & (lost > 0)
+        keeps_none = (lost == self.counts) & (self.short == 0)
+        is_empty = keeps_none & (lost > 0)
         return RepeatedParagraphs(is_removed, starts, is_empty)
 
 

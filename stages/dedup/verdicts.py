@@ -23,6 +23,11 @@ def paragraph_ranks(signed: Signed, clusters: Clusters, heldout: Mask) -> npt.ND
 
     Documents of train come first, by id, then those of heldout, by id. Near-duplicates get -1,
     because they are removed whole.
+
+    Args:
+        signed: The documents.
+        clusters: Their clusters.
+        heldout: Documents that are held out, a mask over documents.
     """
     count = len(heldout)
     order = np.lexsort((*sort_keys(signed.ids), heldout))
@@ -37,7 +42,14 @@ def verdicts_of(
     heldout: Mask,
     repeated: RepeatedParagraphs,
 ) -> pa.Table:
-    """Returns one row per document: the table it goes to, and its columns there."""
+    """Returns one row per document: the table it goes to, and its columns there.
+
+    Args:
+        signed: The documents.
+        clusters: Their clusters.
+        heldout: Documents that are held out, a mask over documents.
+        repeated: The paragraphs that are removed.
+    """
     is_kept = clusters.is_representative & ~repeated.is_empty
     is_heldout = heldout & is_kept
     tables = np.select([is_heldout, is_kept], ["heldout", "train"], "rejects")
@@ -66,7 +78,15 @@ def facts(
     repeated: RepeatedParagraphs,
     verdicts: pa.Table,
 ) -> Facts:
-    """Counts what became of the documents."""
+    """Counts what became of the documents.
+
+    Args:
+        config: The settings of the stage.
+        signed: The documents.
+        clusters: Their clusters.
+        repeated: The paragraphs that are removed.
+        verdicts: The table that `verdicts_of` returns.
+    """
     total = len(verdicts)
     tables = Counter(verdicts.column("table").to_pylist())
     kept = tables["train"] + tables["heldout"]

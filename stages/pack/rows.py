@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts import Artifact
+from data_contracts import Artifact, ArtifactKey
 from stages.digests import seed_for
-from stages.pack.encode import Encoder, encoder
+from stages.pack.encode import Encoder, encoder_of
 from stages.pack.shuffle import KEYED_ROWS
 from stages.text.heldout import is_drawn
 
@@ -23,29 +22,34 @@ TASK_BYTES = 1 << 20  # text that a worker encodes at once
 
 @dataclass(frozen=True)
 class RowSettings:
-    """What a worker needs to know to make rows.
+    """How rows are made of documents.
 
     Attributes:
-        tokenizer: Path of tokenizer.json.
         seed: Seed of the order of documents.
         max_row_tokens: Maximum number of tokens in a row.
         epochs: How often the documents of a source occur; 1 if a source is not in it.
     """
 
-    tokenizer: Path
     seed: int
     max_row_tokens: int
     epochs: Mapping[str, float] = field(default_factory=dict)
 
 
 class Counts(NamedTuple):
-    """Documents (with copies), tokens (with end-of-text) and UTF-8 bytes of text."""
+    """What a source contributes.
+
+    Attributes:
+        documents: Documents, every copy counted.
+        tokens: Tokens, end-of-text included.
+        bytes: UTF-8 bytes of text.
+    """
 
     documents: int = 0
     tokens: int = 0
     bytes: int = 0
 
     def plus(self, other: Counts) -> Counts:
+        """Returns the sum."""
         return Counts(
             self.documents + other.documents,
             self.tokens + other.tokens,
@@ -55,14 +59,27 @@ class Counts(NamedTuple):
 
 @dataclass(frozen=True)
 class EncodedRows:
-    """Rows (KEYED_ROWS) of some documents, and their counts by source."""
+    """Rows of some documents.
+
+    Attributes:
+        rows: The rows (KEYED_ROWS).
+        counts: What the documents add to the counts of each source.
+    """
 
     rows: pa.RecordBatch
     counts: dict[str, Counts]
 
 
 def tasks(artifact: Artifact, table: str) -> Iterator[pa.RecordBatch]:
-    """Yields documents (id, source, text) in batches of about TASK_BYTES, at least one each."""
+    """Yields documents in batches of about TASK_BYTES, at least one each.
+
+    Args:
+        artifact: The artifact with the documents.
+        table: Its table.
+
+    Yields:
+        Documents with the columns id, source and text.
+    """
     columns = ["id", "source", "text"]
     for batch in artifact.batches(table, columns, batch_size=256):
         sizes = pc.binary_length(batch.column("text")).to_numpy()
@@ -76,7 +93,12 @@ def tasks(artifact: Artifact, table: str) -> Iterator[pa.RecordBatch]:
 
 
 def source_bytes(artifact: Artifact, table: str) -> dict[str, int]:
-    """Returns the UTF-8 bytes of text by source."""
+    """Counts the UTF-8 bytes of text by source.
+
+    Args:
+        artifact: The artifact with the documents.
+        table: Its table.
+    """
     total: Counter[str] = Counter()
     for batch in artifact.batches(table, ["source", "text"]):
         sizes = pc.binary_length(batch.column("text"))
@@ -87,17 +109,24 @@ def source_bytes(artifact: Artifact, table: str) -> dict[str, int]:
     return dict(total)
 
 
-def encode(settings: RowSettings, documents: pa.RecordBatch) -> EncodedRows:
+def encode_shard(
+    tokenizer: ArtifactKey, settings: RowSettings, documents: pa.RecordBatch
+) -> EncodedRows:
+    """As `encode`, in a worker, which loads the tokenizer once."""
+    return encode(encoder_of(tokenizer), settings, documents)
+
+
+def encode(coder: Encoder, settings: RowSettings, documents: pa.RecordBatch) -> EncodedRows:
     """Makes the rows of a batch of documents.
 
     The last part of each document ends in end-of-text. The parts, joined, are the ids of the whole
     document.
 
     Args:
+        coder: The encoder of the tokenizer.
         settings: What rows are like.
         documents: Documents with the columns id, source and text.
     """
-    coder = encoder(settings.tokenizer)
     columns = _Columns()
     counts: dict[str, Counts] = {}
     wanted = _wanted(settings, documents)
@@ -113,7 +142,14 @@ def encode(settings: RowSettings, documents: pa.RecordBatch) -> EncodedRows:
 
 
 class _Document(NamedTuple):
-    """A document to encode, and how often it occurs."""
+    """A document to encode.
+
+    Attributes:
+        id: Its id.
+        source: Its source.
+        text: Its text.
+        copies: How often it occurs.
+    """
 
     id: str
     source: str
@@ -139,7 +175,12 @@ def _copies(settings: RowSettings, document: str, source: str) -> int:
 
 
 class _Part(NamedTuple):
-    """A part of a document: its ids, and the UTF-8 bytes that they represent."""
+    """A part of a document.
+
+    Attributes:
+        tokens: Its ids.
+        bytes: UTF-8 bytes that they represent.
+    """
 
     tokens: np.ndarray
     bytes: int
@@ -176,7 +217,13 @@ class _Columns:
         self._bytes: list[int] = []
 
     def add(self, key: int, document: str, parts: list[_Part]) -> None:
-        """Adds one copy of a document."""
+        """Adds one copy of a document.
+
+        Args:
+            key: The key of the copy.
+            document: The id of the document.
+            parts: The parts of the document, in order.
+        """
         for number, part in enumerate(parts):
             self._keys.append(key)
             self._documents.append(document)
@@ -187,7 +234,8 @@ class _Columns:
     def batch(self) -> pa.RecordBatch:
         """Returns the rows that were added."""
         lengths = list(map(len, self._tokens))
-        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+        ends = np.cumsum(lengths)
+        offsets = np.concatenate([[0], ends]).astype(np.int32)
         values = np.concatenate([np.empty(0, np.int32), *self._tokens])
         columns = [
             pa.array(self._keys, pa.uint64()),

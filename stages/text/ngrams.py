@@ -51,6 +51,30 @@ class WordHashes(dict[str, int]):
         return np.fromiter(map(self.__getitem__, words), np.uint64, len(words))
 
 
+def hashes_within(words: Sequence[str]) -> Hashes:
+    """Hashes the words of one text: equal words have equal hashes there, and there alone.
+
+    This is faster than `WordHashes`, whose words lie all over the memory.
+
+    Args:
+        words: The words of the text.
+
+    Returns:
+        Shape [words].
+    """
+    numbers: dict[str, int] = {}
+    numbered = (numbers.setdefault(word, len(numbers)) for word in words)
+    return _scattered(np.fromiter(numbered, np.uint64, len(words)))
+
+
+def _scattered(numbers: Hashes) -> Hashes:
+    """SplitMix64's finalizer (Steele et al. 2014): close numbers become unrelated hashes."""
+    x = (numbers + np.uint64(1)) * _FACTOR
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
 def ngram_hashes(word_hashes: Hashes, n: int) -> Hashes:
     """Hashes every run of `n` consecutive words.
 

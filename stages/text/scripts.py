@@ -44,8 +44,10 @@ def letters_and_spaces(text: str, with_marks: bool = False) -> int:
     """
     count = 0
     for character in text:
-        count += character.isalpha() or character.isspace()
-    if with_marks:
-        for character in text:
-            count += unicodedata.category(character) in _MARKS
+        if character.isalpha() or character.isspace() or (with_marks and _is_mark(character)):
+            count += 1
     return count
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.category(character) in _MARKS

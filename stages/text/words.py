@@ -59,14 +59,25 @@ def words(text: str, rule: Words) -> list[str]:
     return _SPLITTERS[rule](text)
 
 
+def splitter(rule: Words) -> Callable[[str], list[str]]:
+    """Returns the function that splits by a rule. It saves time where many texts are short."""
+    return _SPLITTERS[rule]
+
+
 def folded(text: str, rule: Folding) -> str:
     """Returns the form in which texts are compared."""
-    if rule is Folding.CASEFOLD:
-        if not text.isascii():
-            text = unicodedata.normalize("NFKC", text)
-        return text.casefold()
+    return _FOLDINGS[rule](text)
+
+
+def _lower(text: str) -> str:
     lower = text.lower()
     return lower if lower.isascii() else unicodedata.normalize("NFKC", lower)
+
+
+def _casefolded(text: str) -> str:
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+    return text.casefold()
 
 
 def _by_script(text: str) -> list[str]:
@@ -76,13 +87,17 @@ def _by_script(text: str) -> list[str]:
 
 
 def _of_folded(text: str) -> list[str]:
-    return _FOLDED.findall(folded(text, Folding.CASEFOLD))
+    return _FOLDED.findall(_casefolded(text))
 
 
 def _english(text: str) -> list[str]:
     return [word.lower() for word in _ENGLISH.findall(text)]
 
 
+_FOLDINGS: dict[Folding, Callable[[str], str]] = {
+    Folding.LOWER: _lower,
+    Folding.CASEFOLD: _casefolded,
+}
 _SPLITTERS: dict[Words, Callable[[str], list[str]]] = {
     Words.SPACED: str.split,
     Words.BY_SCRIPT: _by_script,

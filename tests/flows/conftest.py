@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -22,6 +23,7 @@ from data_contracts.store.artifact import MANIFEST, InputRef
 from flows.home import Home
 from flows.prefect_host import api_secret, sign_in
 from flows.prefect_host.server_address import Address
+from tests import prefect_database
 
 REPOSITORY = Path(__file__).parents[2]
 FINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
@@ -30,8 +32,12 @@ FINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 class Groundup:
     """The command line in `folder`, with its own home, and the API of the Prefect it starts."""
 
-    def __init__(self, home: Path, port: int, folder: Path = REPOSITORY):
+    def __init__(
+        self, home: Path, port: int, folder: Path = REPOSITORY, makes_database: bool = False
+    ):
+        """makes_database: The home gets no database of Prefect, so that its server makes one."""
         self.home, self.port, self.folder = home, port, folder
+        self._makes_database = makes_database
         self.url = f"http://127.0.0.1:{port}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "GROUNDUP_"))}
         self.environment = kept | {
@@ -51,9 +57,8 @@ class Groundup:
             typed: What the person types, before the end of the input.
             timeout: In seconds.
         """
-        command = [str(Path(sys.executable).with_name("groundup")), *arguments]
         done = subprocess.run(
-            command,
+            self._command(arguments),
             env=self.environment,
             cwd=self.folder,
             input=typed,
@@ -67,10 +72,9 @@ class Groundup:
     @contextmanager
     def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """`groundup …` under way, its output in one pipe; killed at the end if it still runs."""
-        command = [str(Path(sys.executable).with_name("groundup")), *arguments]
         pipe = subprocess.PIPE
         with subprocess.Popen(
-            command,
+            self._command(arguments),
             env=self.environment,
             cwd=self.folder,
             stdout=pipe,
@@ -81,6 +85,16 @@ class Groundup:
                 yield process
             finally:
                 process.kill()
+
+    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+        if arguments[0] in ("up", "run") and "--preview" not in arguments:
+            self.set_up()
+        return [str(Path(sys.executable).with_name("groundup")), *arguments]
+
+    def set_up(self) -> None:
+        """Give the home what `make setup` gives it, before anything starts a server."""
+        if not self._makes_database:
+            prefect_database.copy_into(self.home)
 
     @property
     def secret(self) -> str:
@@ -96,7 +110,8 @@ class Groundup:
     def api(self, path: str, method: str = "", **body: Any) -> Any:
         """The answer of Prefect's API; by default POST with a body, GET without."""
         credentials = tuple(self.secret.split(":", 1))
-        with httpx.Client(base_url=f"{self.url}/api", auth=credentials, trust_env=False) as client:
+        api = {"base_url": f"{self.url}/api", "auth": credentials}
+        with httpx.Client(**api, trust_env=False, timeout=120) as client:  # for a busy machine
             me = str(uuid4())
             token = (
                 client.get("/csrf-token", params={"client": me}).raise_for_status().json()["token"]
@@ -178,9 +193,16 @@ def recorded(store: Store) -> Callable[..., Artifact]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on which nothing listens.
+
+    It is chosen by chance, so that processes that test side by side have different ones, and below
+    those that systems give to outgoing connections, of which one could take it before the server.
+    """
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @pytest.fixture(scope="session")
@@ -203,15 +225,18 @@ def browser_page() -> Iterator[Any]:
         yield page
 
 
+def chromium() -> str | None:
+    """The path of Chromium or of a browser like it, if there is one."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = [path for path in map(shutil.which, names) if path]
+    return found[0] if found else None
+
+
 @contextmanager
 def chromium_page(*arguments: str) -> Iterator[Any]:
     """A page of a headless Chromium that gets `arguments`; skips the test where there is none."""
-    chromium = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
-    if chromium is None:
+    program = chromium()
+    if program is None:
         pytest.skip(
             "no Chromium on this machine: infra/install_test_programs.sh installs it with apt"
         )
@@ -226,7 +251,7 @@ def chromium_page(*arguments: str) -> Iterator[Any]:
     ]
     quiet += ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=[*quiet, *arguments])
+        browser = playwright.chromium.launch(executable_path=program, args=[*quiet, *arguments])
         page = browser.new_page(viewport={"width": 1400, "height": 1600}, ignore_https_errors=True)
         page.set_default_timeout(60_000)
         yield page

@@ -96,7 +96,7 @@ def command():
 sys.exit(failures.status_of(command, False))
 """
     done = subprocess.run(
-        [sys.executable, "-c", command], capture_output=True, text=True, cwd=REPOSITORY, timeout=60
+        [sys.executable, "-c", command], capture_output=True, text=True, cwd=REPOSITORY, timeout=300
     )
     assert done.returncode == 2
     message = "error a process that does a part of the work: ended or did not start: broken pipe\n"

@@ -1,4 +1,4 @@
-"""Archives of strangers: bodies in any packing, records that are cut, and lengths that are not true."""
+"""Hostile archives: bodies in any compression, records that are cut, and false lengths."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def record(
 
 
 @pytest.fixture
-def read(run, tmp_path):
+def read(run, tmp_path, reads_in_this_process):
     """read(bytes) → (documents by name, failures as (address, detail))."""
 
     def go(data: bytes, **settings):

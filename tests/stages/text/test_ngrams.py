@@ -8,7 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.text import ngrams
-from stages.text.ngrams import WordHashes, longer_ngrams, ngram_hashes, text_hash
+from stages.text.ngrams import (
+    WordHashes,
+    hashes_within,
+    longer_ngrams,
+    ngram_hashes,
+    text_hash,
+)
 
 TEXTS = st.lists(st.sampled_from(["a", "b", "c"]), max_size=12)
 
@@ -28,6 +34,12 @@ def test_ngrams_that_grow_word_by_word_have_the_same_hashes(text: list[str]) -> 
     for n in range(2, len(text) + 1):
         hashes = longer_ngrams(hashes, word_hashes)
         assert np.array_equal(hashes, ngram_hashes(word_hashes, n))
+
+
+@given(TEXTS)
+def test_hashes_within_a_text_are_equal_exactly_where_its_words_are(text: list[str]) -> None:
+    hashes = hashes_within(text).tolist()
+    assert len(set(zip(text, hashes, strict=True))) == len(set(text)) == len(set(hashes))
 
 
 def test_hashing_ngrams_leaves_the_hashes_of_words_as_they_are() -> None:
