@@ -7,7 +7,7 @@ TEST_INSTALLED := .venv/.installed-test
 export PYTHONDONTWRITEBYTECODE :=  # set in many images; without bytecode every process compiles all that it imports
 
 help:  ## this list
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(INSTALLED)  ## .venv with everything that a run needs
 
@@ -45,6 +45,9 @@ test-long: $(TEST_INSTALLED)  ## fuzzing: what strangers may write, ten minutes 
 bench: $(TEST_INSTALLED)  ## our speed beside our peers', in the same run
 	@$(BIN)/python -m tests.bench
 
+reference:  ## docs/reference, written anew from the docstrings
+	@python3 infra/reference.py
+
 check-gpu:  ## a GPU: speed beside transformers, bits, losses, memory; under 8 minutes (ARGS="--small --only sft")
 	@if [ -x $(BIN)/python ]; then exec $(BIN)/python -m tests.gpu.check $(ARGS); fi; \
 	[ ! -d gpu-wheels ] || [ -d gpu-wheels/site ] || infra/gpu_wheels.sh --unpack && \
@@ -63,4 +66,4 @@ $(TEST_INSTALLED): pyproject.toml constraints.txt infra/install.sh
 	@infra/install.sh test
 	@touch $(INSTALLED) $@
 
-.PHONY: help setup demo up down check lint fast test test-long bench check-gpu gpu-wheels
+.PHONY: help setup demo up down check lint fast test test-long bench reference check-gpu gpu-wheels

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
         InputError,
         Interrupted,
     )
+    from data_contracts.store.address import ArtifactKey
     from data_contracts.store.artifact import Artifact, Manifest
     from data_contracts.store.draft import Draft
     from data_contracts.store.identity import Identity
     from data_contracts.store.local import Store
-    from data_contracts.store.remote import open_store
+    from data_contracts.store.remote import open_artifact, open_store
 
 _MODULES = {
     "store.artifact": ("Artifact", "Manifest"),
@@ -36,13 +37,15 @@ _MODULES = {
         "Interrupted",
     ),
     "store.identity": ("Identity",),
-    "store.remote": ("open_store",),
+    "store.remote": ("open_artifact", "open_store"),
+    "store.address": ("ArtifactKey",),
     "store.local": ("Store",),
 }
 
 __all__ = [
     "Artifact",
     "ArtifactError",
+    "ArtifactKey",
     "ConfigError",
     "Contract",
     "ContractError",
@@ -55,6 +58,7 @@ __all__ = [
     "Manifest",
     "Store",
     "current",
+    "open_artifact",
     "open_store",
 ]
 

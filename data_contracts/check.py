@@ -113,7 +113,13 @@ def keys(columns: Iterable[pa.Array]) -> np.ndarray:
 
 
 def column(folder: Path, table: str, name: str) -> Iterator[pa.Array]:
-    """One column of the files in `folder`/`table`, batch by batch."""
+    """One column of the files in `folder`/`table`, batch by batch.
+
+    Args:
+        folder: The folder of the artifact.
+        table: The table.
+        name: The column.
+    """
     for path in sorted((folder / table).glob("*.parquet")):
         with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for batch in batches(file, BATCH_ROWS, [name]):
@@ -131,7 +137,13 @@ def _schema_differences(
 
 
 def differences(contract: Contract, table: str, found: pa.Schema) -> list[str]:
-    """Every way in which `found` differs from the schema of the contract."""
+    """Every way in which `found` differs from the schema of the contract.
+
+    Args:
+        contract: The contract.
+        table: The table.
+        found: The schema of a file.
+    """
     wanted = contract.arrow_schema(table)
     extra = [name for name in found.names if name not in wanted.names]
     problems = []
@@ -165,8 +177,10 @@ class TableCheck:
         self.table = table
         self._properties = contract.columns(table)
         self._found: dict[tuple[str, str], Violation] = {}
-        unique = [prop for prop in self._properties if prop.unique or prop.primaryKey]
-        self._keys: dict[str, list[np.ndarray]] = {str(prop.name): [] for prop in unique}
+        self._keys: dict[str, list[np.ndarray]] = {}  # of unique columns, batch by batch
+        for prop in self._properties:
+            if prop.unique or prop.primaryKey:
+                self._keys[str(prop.name)] = []
         # Of each batch: rows before it in the table, its file, and its first row there.
         self._batches: list[tuple[int, str, int]] = []
         self._rows = 0
@@ -298,10 +312,8 @@ def _keys(column: pa.Array, rows_before: int = 0) -> np.ndarray:
         data = column.cast(pa.large_string()).cast(pa.large_binary())
     values = data.to_numpy(zero_copy_only=False)
     if column.null_count:
-        values = [
-            b"null %d" % (rows_before + row) if value is None else value
-            for row, value in enumerate(values)
-        ]
+        for row in np.flatnonzero(column.is_null()).tolist():
+            values[row] = b"null %d" % (rows_before + row)
     return np.fromiter(map(xxhash.xxh3_64_intdigest, values), np.uint64, len(column))
 
 

@@ -43,43 +43,70 @@ class Change:
 
 
 def find(reference: str, contracts: Contracts = SHIPPED) -> Contract:
-    """A contract by its file, or as `artifact_type` (the newest) or `artifact_type@1.0.0`."""
+    """A contract by its file, or as `artifact_type` (the newest) or `artifact_type@1.0.0`.
+
+    Args:
+        reference: The path of a file, a type, or a type and a version.
+        contracts: Where to look for a type.
+    """
     if reference.endswith((".yaml", ".yml")):
         return load(Path(reference).resolve())
     artifact_type, at, version = reference.partition("@")
     versions = contracts.versions(artifact_type)
-    found = [contract for contract in versions if not at or str(contract.version) == version]
-    if not found:
-        known = ", ".join(f"{artifact_type}@{contract.version}" for contract in versions)
-        raise ContractError(
-            f"contract {reference!r}", "there is no such version", f"choose from: {known}"
-        )
-    return found[-1]
+    if not at:
+        return versions[-1]
+    known = []
+    for contract in versions:
+        if str(contract.version) == version:
+            return contract
+        known.append(f"{artifact_type}@{contract.version}")
+    raise ContractError(
+        f"contract {reference!r}",
+        "there is no such version",
+        f"choose from: {', '.join(known)}",
+    )
 
 
 def changes(old: Contract, new: Contract) -> list[Change]:
-    """All differences that matter to data, sorted by where they are."""
-    found = [
-        Change(table, "table removed", True) for table in old.tables.keys() - new.tables.keys()
-    ]
-    found += [Change(table, "table added", True) for table in new.tables.keys() - old.tables.keys()]
-    for table in old.tables.keys() & new.tables.keys():
-        found += _columns(table, old.columns(table), new.columns(table))
-    before, after = {rule.name: rule for rule in old.files}, {rule.name: rule for rule in new.files}
-    for name in before.keys() | after.keys():
-        found += _file(f"file {name}", before.get(name), after.get(name))
-    found += [Change(f"rule {rule}", "added", True) for rule in set(new.rules) - set(old.rules)]
-    found += [Change(f"rule {rule}", "removed", False) for rule in set(old.rules) - set(new.rules)]
+    """All differences that matter to data, sorted by where they are.
+
+    Args:
+        old: The version that readers know.
+        new: The version that they may meet.
+    """
+    found = [*_tables(old, new), *_files(old, new), *_rules(old, new)]
     if old.conservation != new.conservation:
         found.append(Change("conservation", "changed", True))
     return sorted(found, key=lambda change: (change.where, change.what))
 
 
+def _tables(old: Contract, new: Contract) -> Iterator[Change]:
+    for table in old.tables.keys() - new.tables.keys():
+        yield Change(table, "table removed", True)
+    for table in new.tables.keys() - old.tables.keys():
+        yield Change(table, "table added", True)
+    for table in old.tables.keys() & new.tables.keys():
+        yield from _columns(table, old.columns(table), new.columns(table))
+
+
+def _files(old: Contract, new: Contract) -> Iterator[Change]:
+    before = {rule.name: rule for rule in old.files}
+    after = {rule.name: rule for rule in new.files}
+    for name in before.keys() | after.keys():
+        yield from _file(f"file {name}", before.get(name), after.get(name))
+
+
+def _rules(old: Contract, new: Contract) -> Iterator[Change]:
+    for rule in set(new.rules) - set(old.rules):
+        yield Change(f"rule {rule}", "added", True)
+    for rule in set(old.rules) - set(new.rules):
+        yield Change(f"rule {rule}", "removed", False)
+
+
 def _file(where: str, old: FileRule | None, new: FileRule | None) -> Iterator[Change]:
     if old is None and new is not None:
-        yield Change(
-            where, "required file added" if new.required else "optional file added", new.required
-        )
+        kind = "required" if new.required else "optional"
+        yield Change(where, f"{kind} file added", new.required)
     elif old is not None and new is None:
         yield Change(where, "file removed", True)
     elif old is not None and new is not None:
@@ -90,18 +117,20 @@ def _file(where: str, old: FileRule | None, new: FileRule | None) -> Iterator[Ch
 
 
 def _columns(table: str, old: list[SchemaProperty], new: list[SchemaProperty]) -> Iterator[Change]:
-    before, after = {str(p.name): p for p in old}, {str(p.name): p for p in new}
+    before = _by_name(old)
+    after = _by_name(new)
     for name in before.keys() - after.keys():
         yield Change(f"{table}.{name}", "column removed", True)
     for name in after.keys() - before.keys():
-        required = bool(after[name].required)
-        yield Change(
-            f"{table}.{name}",
-            "required column added" if required else "nullable column added",
-            required,
-        )
+        is_required = bool(after[name].required)
+        kind = "required" if is_required else "nullable"
+        yield Change(f"{table}.{name}", f"{kind} column added", is_required)
     for name in before.keys() & after.keys():
         yield from _column(f"{table}.{name}", before[name], after[name])
+
+
+def _by_name(columns: list[SchemaProperty]) -> dict[str, SchemaProperty]:
+    return {str(column.name): column for column in columns}
 
 
 def _column(where: str, old: SchemaProperty, new: SchemaProperty) -> Iterator[Change]:
@@ -116,11 +145,15 @@ def _column(where: str, old: SchemaProperty, new: SchemaProperty) -> Iterator[Ch
     yield from _choices(where, _values(old), _values(new))
     if old.items is not None and new.items is not None:
         yield from _column(where + "[]", old.items, new.items)
-    if [p.name for p in old.properties or []] != [p.name for p in new.properties or []]:
+    yield from _fields(where, old.properties or [], new.properties or [])
+
+
+def _fields(where: str, old: list[SchemaProperty], new: list[SchemaProperty]) -> Iterator[Change]:
+    if list(_by_name(old)) != list(_by_name(new)):
         yield Change(where, "fields changed", True)
-    else:
-        for one, other in zip(old.properties or [], new.properties or [], strict=True):
-            yield from _column(f"{where}.{one.name}", one, other)
+        return
+    for one, other in zip(old, new, strict=True):
+        yield from _column(f"{where}.{one.name}", one, other)
 
 
 def _options(where: str, old: dict[str, object], new: dict[str, object]) -> Iterator[Change]:
@@ -140,8 +173,10 @@ def _choices(where: str, old: set[str], new: set[str]) -> Iterator[Change]:
     elif old and not new:
         yield Change(where, "no longer one of a list", True)
     else:
-        yield from (Change(where, f"choice {choice} removed", True) for choice in old - new)
-        yield from (Change(where, f"choice {choice} added", False) for choice in new - old)
+        for choice in old - new:
+            yield Change(where, f"choice {choice} removed", True)
+        for choice in new - old:
+            yield Change(where, f"choice {choice} added", False)
 
 
 def _is_stricter(key: str, old: object, new: object) -> bool:

@@ -42,16 +42,17 @@ def markdown(contract: Contract) -> str:
             "|---|---|---|---|---|",
         ]
         for prop in contract.columns(table):
-            lines += [_row(name, inner) for name, inner in _inside(str(prop.name), prop)]
+            for name, inner in _inside(str(prop.name), prop):
+                lines.append(_row(name, inner))
     if contract.files:
         lines += ["", "## Files", "", "| name | path | required | meaning |", "|---|---|---|---|"]
-        lines += [
-            f"| {rule.name} | `{rule.glob}` | {_yes(rule.required)} | {_cell(rule.description)} |"
-            for rule in contract.files
-        ]
+    for rule in contract.files:
+        cells = [rule.name, f"`{rule.glob}`", _yes(rule.required), _cell(rule.description)]
+        lines.append(_line(cells))
     if contract.rules or contract.conservation:
         lines += ["", "## Rules", ""]
-        lines += [f"- {rule.replace('_', ' ')}" for rule in contract.rules]
+    for name in contract.rules:
+        lines.append(f"- {name.replace('_', ' ')}")
     if contract.conservation:
         tables = " or ".join(contract.conservation.into)
         lines.append(
@@ -72,14 +73,15 @@ def index(contracts: Contracts = SHIPPED) -> str:
 
 def pages(contracts: Contracts = SHIPPED) -> dict[Path, str]:
     """What every page should hold. The page of the folder keeps the text around its index."""
-    made = {
-        contracts.root / artifact_type / "README.md": markdown(contracts.current(artifact_type))
-        for artifact_type in contracts.artifact_types
-    }
+    made = {}
+    for artifact_type in contracts.artifact_types:
+        page = contracts.root / artifact_type / "README.md"
+        made[page] = markdown(contracts.current(artifact_type))
     home = contracts.root / "README.md"
     text = home.read_text("utf-8") if home.exists() else f"# Contracts\n\n{BEGIN}{END}\n"
     before, _, rest = text.partition(BEGIN)
-    return made | {home: before + index(contracts) + rest.partition(END)[2]}
+    made[home] = before + index(contracts) + rest.partition(END)[2]
+    return made
 
 
 def write(contracts: Contracts = SHIPPED) -> list[Path]:
@@ -92,11 +94,11 @@ def write(contracts: Contracts = SHIPPED) -> list[Path]:
 
 def stale(contracts: Contracts = SHIPPED) -> list[Path]:
     """Pages that differ from what the contracts say."""
-    return [
-        path
-        for path, text in pages(contracts).items()
-        if not path.exists() or path.read_text("utf-8") != text
-    ]
+    found = []
+    for path, text in pages(contracts).items():
+        if not path.exists() or path.read_text("utf-8") != text:
+            found.append(path)
+    return found
 
 
 def _inside(name: str, prop: SchemaProperty) -> list[tuple[str, SchemaProperty]]:
@@ -104,9 +106,8 @@ def _inside(name: str, prop: SchemaProperty) -> list[tuple[str, SchemaProperty]]
     rows = [(name, prop)]
     items = prop.items
     if items is not None and items.properties:
-        rows += [
-            row for child in items.properties for row in _inside(f"{name}[].{child.name}", child)
-        ]
+        for child in items.properties:
+            rows += _inside(f"{name}[].{child.name}", child)
     elif items is not None and (_rules(items) or items.description):
         rows += _inside(f"{name}[]", items)
     for child in prop.properties or []:
@@ -125,6 +126,11 @@ def _row(name: str, prop: SchemaProperty) -> str:
         _cell(_rules(prop)),
         _cell(prop.description or ""),
     ]
+    return _line(cells)
+
+
+def _line(cells: list[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 

@@ -41,7 +41,12 @@ def shown(path: str) -> str:
 
 
 def matches(path: str, glob: str) -> bool:
-    """Whether a relative path falls under a glob. Unlike fnmatch's, `*` does not cross a slash."""
+    """Whether a relative path falls under a glob. Unlike fnmatch's, `*` does not cross a slash.
+
+    Args:
+        path: A path with forward slashes.
+        glob: A pattern with as many parts as the paths that it means.
+    """
     parts, patterns = path.split("/"), glob.split("/")
     return len(parts) == len(patterns) and all(map(fnmatchcase, parts, patterns))
 
@@ -94,6 +99,11 @@ def batches(
 
     No batch crosses a row group. A writer limits row groups to 32 MB of memory. Their size in the
     file does not show this: a text that is repeated is stored once.
+
+    Args:
+        file: The open file.
+        rows: Rows of a batch at most.
+        columns: The columns to read; None for all.
     """
     for number in range(file.num_row_groups):
         group = file.metadata.row_group(number)
@@ -126,7 +136,14 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
 def refusal(
     what: str, problems: list[str], fix: str = CORRECT, max_shown: int = 20
 ) -> ContractError:
-    """One error that lists violations of a contract, the first `max_shown` of them."""
+    """One error that lists violations of a contract, the first `max_shown` of them.
+
+    Args:
+        what: The artifact or file that breaks its contract.
+        problems: The violations.
+        fix: What to do.
+        max_shown: How many violations are listed.
+    """
     lines = problems[:max_shown]
     if len(problems) > max_shown:
         lines.append(f"… and {len(problems) - max_shown} more")

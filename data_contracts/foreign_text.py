@@ -11,13 +11,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from data_contracts.credentials import masked_start
+
 _C0 = "\x00-\x08\x0b-\x1f"  # without tab and newline
 _C1 = "\x7f-\x9f"  # with DEL
 _DIRECTION = "\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069"
 _UNSEEN = (
     "\u180e\u200b\u2028\u2029\u2060-\u2065\u206a-\u206f\ufeff\ufff9-\ufffb\U000e0000-\U000e007f"
 )
-_HALVES = "\ud800-\udfff"  # of a character beyond 16 bits: one alone cannot be written as UTF-8
+_HALVES = (
+    "\ud800-\udfff"  # of a character of more than 16 bits: one alone cannot be written as UTF-8
+)
 _UNSAFE = f"{_C0}{_C1}{_DIRECTION}{_UNSEEN}{_HALVES}"
 
 _IN_TEXT = re.compile(f"[{_UNSAFE}]")
@@ -56,13 +60,18 @@ def json_text(text: str) -> str:
 
 
 def brief(value: object, max_length: int = 120) -> str:
-    """The repr of a value that somebody gave, cut if it is long. It may be a number of any size."""
+    """The repr of a value that somebody gave, cut if it is long. It may be a number of any size.
+
+    Args:
+        value: Any value that YAML or JSON can hold.
+        max_length: Characters that are kept.
+    """
     try:
         text = repr(value)
     except ValueError:  # Python writes no whole number of more than 4,300 digits
         return f"a {type(value).__name__} too long to show"
     if len(text) > max_length:
-        text = f"{text[:max_length]}… ({len(text):,} characters)"
+        text = f"{masked_start(text, max_length)}… ({len(text):,} characters)"
     return line(text)
 
 

@@ -6,6 +6,7 @@ A change to a contract is a new file (`v1.1.yaml`, `v2.yaml`), frozen in turn.
 from __future__ import annotations
 
 from itertools import pairwise
+from pathlib import Path
 
 from data_contracts.compatibility import changes
 from data_contracts.contract import SHIPPED, Contract, Contracts
@@ -24,10 +25,7 @@ def problems(contracts: Contracts = SHIPPED) -> list[str]:
     """
     frozen = _read(contracts)
     found = []
-    present = {
-        path.relative_to(contracts.root).as_posix(): path
-        for path in sorted(contracts.root.glob("*/v*.yaml"))
-    }
+    present = _released(contracts)
     for name, digest in frozen.items():
         if name not in present:
             found.append(f"{name} is frozen and missing: restore it")
@@ -35,11 +33,8 @@ def problems(contracts: Contracts = SHIPPED) -> list[str]:
             found.append(
                 f"{name} is frozen and was changed: restore it and write a new version beside it"
             )
-    found += [
-        f"{name} is not frozen: run groundup contracts check --freeze"
-        for name in present
-        if name not in frozen
-    ]
+    unfrozen = [name for name in present if name not in frozen]
+    found += [f"{name} is not frozen: run groundup contracts check --freeze" for name in unfrozen]
     for artifact_type in contracts.artifact_types:
         for old, new in pairwise(contracts.versions(artifact_type)):
             found += _step(contracts, old, new)
@@ -48,6 +43,10 @@ def problems(contracts: Contracts = SHIPPED) -> list[str]:
 
 def require(artifact_type: str, contracts: Contracts = SHIPPED) -> None:
     """Refuse released contracts that were changed: ids would stay the same, and the data would not.
+
+    Args:
+        artifact_type: The artifact type.
+        contracts: The released contracts.
 
     Raises:
         ContractError: A contract of the artifact type is not what was released.
@@ -70,8 +69,7 @@ def freeze(contracts: Contracts = SHIPPED) -> list[str]:
     """
     frozen = _read(contracts)
     added = []
-    for path in sorted(contracts.root.glob("*/v*.yaml")):
-        name = path.relative_to(contracts.root).as_posix()
+    for name, path in _released(contracts).items():
         if name not in frozen:
             frozen[name] = sha256(path)
             added.append(name)
@@ -80,14 +78,21 @@ def freeze(contracts: Contracts = SHIPPED) -> list[str]:
     return added
 
 
+def _released(contracts: Contracts) -> dict[str, Path]:
+    """The files of all contracts, by their paths below the folder of contracts."""
+    files = sorted(contracts.root.glob("*/v*.yaml"))
+    return {file.relative_to(contracts.root).as_posix(): file for file in files}
+
+
 def _step(contracts: Contracts, old: Contract, new: Contract) -> list[str]:
     step = f"{old.artifact_type} {old.version} → {new.version}"
     if old.version.major == new.version.major:
-        return [
-            f"{step} breaks readers of {old.version.major}.x: {change.where}: {change.what}"
-            for change in changes(old, new)
-            if change.breaking
-        ]
+        found = []
+        for change in changes(old, new):
+            if change.breaking:
+                what = f"{change.where}: {change.what}"
+                found.append(f"{step} breaks readers of {old.version.major}.x: {what}")
+        return found
     if new.tables and not reaches(contracts, new.artifact_type, old.version, new.version):
         return [f"{step} has no migration: register one in data_contracts/migrations.py"]
     return []

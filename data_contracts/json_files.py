@@ -21,6 +21,10 @@ _STARTS_OF_VALUES = "{[,:"
 def read_json(path: Path, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
     """Read the JSON object in a file.
 
+    Args:
+        path: The file.
+        max_bytes: How long it may be.
+
     Raises:
         ValueError: It is not a plain file, it is longer than `max_bytes`, it holds too many values,
             or it is not a JSON object. An object with a repeated key, NaN and values nested too
@@ -78,6 +82,10 @@ def check_values(text: str | bytes, max_values: int) -> None:
 
     Every value but the first follows one of the characters `{[,:`. Those inside strings count as
     well, which makes the count an upper bound that takes no parser.
+
+    Args:
+        text: The JSON.
+        max_values: How many values it may hold.
 
     Raises:
         ValueError: There are more than `max_values` of these characters.

@@ -21,7 +21,7 @@ _SHOWN = 60  # characters of a value in a message
 
 
 def surprises(tokenizer: dict[str, Any]) -> list[str]:
-    """Everything in a tokenizer.json beyond byte-level BPE with the split pattern of Llama 3.
+    """Everything in a tokenizer.json that is not byte-level BPE with the split pattern of Llama 3.
 
     Args:
         tokenizer: The content of the file.

@@ -20,7 +20,7 @@ from data_contracts import ConfigError, Store
 from data_contracts.store.artifact import Manifest
 from flows.cli.console import clock
 from flows.preview import Step
-from stages.execution.shards import cores
+from stages.execution.cores import cores
 from stages.lm.config import ModelConfig
 
 TRAININGS = ("pretrain", "sft")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_contracts import ConfigError, GroundupError
-from data_contracts.credentials import ADVICE, holds_credentials, masked
+from data_contracts.credentials import ADVICE, holds_credentials, masked_address
 
 if TYPE_CHECKING:
     from data_contracts import Store
@@ -36,7 +36,7 @@ class Home:
         location = os.environ.get("GROUNDUP_STORE") or str(self.path / "store")
         if holds_credentials(location):
             raise ConfigError(
-                f"GROUNDUP_STORE={masked(location)}",
+                f"GROUNDUP_STORE={masked_address(location)}",
                 "is an address with credentials in it",
                 ADVICE,
             )

@@ -13,9 +13,12 @@ import os
 import pwd
 import stat
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from data_contracts import ConfigError, GroundupError
+from data_contracts.store.address import cache_base
+from flows import known_homes
 from flows.home import Home
 
 GROUP = "GROUNDUP_STORE_GROUP"
@@ -33,18 +36,27 @@ def keep_private() -> None:
     os.umask(umask())
 
 
-def prepare(at: Home) -> list[str]:
+def prepare(at: Home, starts: bool = True, trust: bool = False) -> list[str]:
     """Create the home if it is missing, and remove other users' access to it and to the store.
 
+    Args:
+        at: The home.
+        starts: Whether the command starts something that the home decides. The home must then be
+            one that this user made or trusts; see known_homes.py.
+        trust: Whether this user trusts the home from now on.
+
     Returns:
-        A line for people about each folder whose permissions have changed.
+        A line for people about each folder whose permissions have changed, and about a home that
+        was accepted.
 
     Raises:
-        GroundupError: Another user owns the home, and could plant in it what groundup would run.
+        GroundupError: Another user owns the home, or may have filled it, and could plant in it
+            what groundup would run.
         ConfigError: The store cannot be shared with the group of GROUNDUP_STORE_GROUP.
     """
     _make(at)
-    lines: list[str] = []
+    lines: list[str] = known_homes.admit(at, trust) if starts else []
+    _make_prefect_folder(at)
     folders = {at.path: "", **_folders_elsewhere(at)}
     for folder, advice in folders.items():
         lines += _close(folder, advice)
@@ -55,10 +67,28 @@ def prepare(at: Home) -> list[str]:
 
 
 def _make(at: Home) -> None:
-    try:
+    with _explained(at):
         at.path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-        at.prefect.mkdir(mode=PRIVATE, exist_ok=True)
         owner = at.path.stat().st_uid
+    if owner != os.geteuid():
+        raise GroundupError(
+            f"the folder {at.path}",
+            f"belongs to {_user_name(owner)}, who could plant in it what groundup would run",
+            "name another folder: GROUNDUP_HOME=FOLDER groundup …, "
+            f"or take it over: chown -R {os.geteuid()} {at.path}",
+        )
+
+
+def _make_prefect_folder(at: Home) -> None:
+    with _explained(at):
+        at.prefect.mkdir(mode=PRIVATE, exist_ok=True)
+
+
+@contextmanager
+def _explained(at: Home) -> Iterator[None]:
+    """Turn an error of making a folder into one that says what to do."""
+    try:
+        yield
     except FileExistsError as error:
         raise GroundupError(
             str(error.filename),
@@ -71,13 +101,6 @@ def _make(at: Home) -> None:
             f"cannot be written: {error.strerror}",
             "repair that, or name another folder: GROUNDUP_HOME=FOLDER groundup …",
         ) from None
-    if owner != os.geteuid():
-        raise GroundupError(
-            f"the folder {at.path}",
-            f"belongs to {_user_name(owner)}, who could plant in it what groundup would run",
-            "name another folder: GROUNDUP_HOME=FOLDER groundup …, "
-            f"or take it over: chown -R {os.geteuid()} {at.path}",
-        )
 
 
 def _folders_elsewhere(at: Home) -> dict[Path, str]:
@@ -87,9 +110,6 @@ def _folders_elsewhere(at: Home) -> dict[Path, str]:
     """
     store = _local_store(at)
     if store is None:
-        # Imports Arrow and fsspec, which only a store behind a URL needs.
-        from data_contracts.store.remote import cache_base
-
         folder, advice = cache_base(), ""
     elif os.environ.get(GROUP):
         return {}

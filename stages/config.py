@@ -143,10 +143,19 @@ class Settings(BaseModel):
         """The path of a setting today, for the frozen path under which it enters an artifact's id."""
         found = name_now(cls.RENAMED, path)
         key, dot, rest = found.partition(".")
-        nested = cls._nested(key)
-        if not dot or nested is None:
+        field = cls.model_fields.get(key)
+        if not dot or field is None:
             return found
-        return f"{key}.{nested.name_today(rest)}"
+        number, _, inside = rest.partition(".")
+        if not number.isdigit():
+            number, inside = "", rest
+        prefix = f"{key}.{number}." if number else f"{key}."
+        for nested in _models_in(field.annotation):
+            if issubclass(nested, Settings):
+                today = nested.name_today(inside)
+                if today != inside:
+                    return prefix + today
+        return found
 
     def frozen_values(self, without: Iterable[str] = ()) -> dict[str, Any]:
         """Settings as plain JSON values, under the keys that enter an artifact's id.

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from data_contracts import InputError
 from data_contracts.regular_files import check_regular, open_regular
-from stages.execution.shards import cores
+from stages.execution.cores import cores
 
 SETTLED = 2 * 10**9  # nanoseconds: the coarsest clock of a file system
 PIECE = 4 << 20  # bytes

@@ -100,7 +100,7 @@ def tiny_checkpoint(
         publish: Publishes the artifact.
         kind: A key of KINDS.
         tied: Use the embedding as the output table.
-        unused_rows: Rows of the embedding beyond the vocabulary of the tokenizer.
+        unused_rows: Rows of the embedding that no token of the tokenizer uses.
         special: Special tokens: bos and eos, pad, then further ones.
         change: Alters the weights in place.
         **sizes: Further settings of transformers' config.

@@ -1,10 +1,11 @@
-"""What all tests share: a store in a temporary folder, and a stage run against it as the flows would run it."""
+"""Fixtures of all tests: a store in a temporary folder, and stages that run against it."""
 
 from __future__ import annotations
 
 import gc
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,33 +16,52 @@ import pytest
 import stages
 from data_contracts import Artifact, Store, current
 from stages.run import run_stage
+from tests import prefect_database
 from tests.data_contracts import publishing
 
 REPOSITORY = Path(__file__).parents[1]
 IN_MEMORY = Path("/dev/shm")
-ROOM = 4 << 30  # bytes
+FREE_BYTES = 4 << 30
 
 
-def pytest_configure() -> None:
-    """Temporary folders go to memory where there is room for that: tests write thousands of small files, and a disk takes its time."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare this process and those that tests start.
+
+    Temporary folders go to memory where enough is free: tests write thousands of small files, which
+    is slow on a disk.
+    """
     kept = os.environ.get("PYTHONPATH")
-    os.environ["PYTHONPATH"] = (
-        f"{REPOSITORY}{os.pathsep}{kept}" if kept else str(REPOSITORY)
-    )  # what tests start finds `tests`
-    gc.disable()  # while importing: what torch and transformers make stays, and the search for garbage takes a third of the time
-    if IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > ROOM:
+    paths = [str(REPOSITORY), kept] if kept else [str(REPOSITORY)]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)  # child processes import `tests`
+    # Until all is imported: torch and transformers make many objects that stay, and looking for
+    # garbage among them takes a third of the time.
+    gc.disable()
+    if IN_MEMORY.is_dir() and shutil.disk_usage(IN_MEMORY).free > FREE_BYTES:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(IN_MEMORY))
+    if not _is_worker(config):  # workers inherit it
+        folder = os.environ.get("PYTEST_DEBUG_TEMPROOT")
+        os.environ[prefect_database.SHARED] = tempfile.mkdtemp(prefix="groundup-test-", dir=folder)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not _is_worker(config):
+        shutil.rmtree(os.environ.pop(prefect_database.SHARED))
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
 
 
 def pytest_collection_finish() -> None:
-    gc.freeze()  # what is imported is never looked through again
+    gc.freeze()  # the collector never looks at what is imported
     gc.enable()
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What is remembered between runs is not the user's own."""
+    """Keep the caches of the user out of the tests."""
     os.environ["GROUNDUP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 
 
 @pytest.fixture
@@ -55,9 +75,10 @@ def publish(store: Store) -> Callable[..., Artifact]:
 
 
 def publisher(store: Store) -> Callable[..., Artifact]:
-    """publish("clean_documents", documents=[{…}], rejects=[…], files={"config.json": b"…"}) → a real artifact, checked as always.
+    """Return a function that publishes an artifact, with all the usual checks.
 
-    Conservation is satisfied by an input with the same rows that is made up on the spot.
+    For example: publish("clean_documents", documents=[{…}], rejects=[…], files={"x.json": b"…"}).
+    An input with the same rows is made up, so that conservation holds.
     """
 
     def make(
@@ -80,14 +101,14 @@ def publisher(store: Store) -> Callable[..., Artifact]:
         identity = publishing.identity(
             artifact_type, config, **{name: one.id for name, one in inputs.items()}
         )
-        artifact, _ = store.publish(artifact_type, identity, inputs, {}, fill)  # type: ignore[arg-type]
-        return artifact
+        given: Any = inputs
+        return store.publish(artifact_type, identity, given, {}, fill)[0]
 
     return make
 
 
 class _Source:
-    """Stands in for the input of a stage in the conservation check: it has an artifact type, an id and the ids of its rows."""
+    """Replaces the input of a stage in the conservation check, with the ids of its rows."""
 
     id, digest = "0" * 24, "0" * 64
 
@@ -105,7 +126,10 @@ def run(store: Store) -> Callable[..., Artifact]:
 
 
 def runner(store: Store) -> Callable[..., Artifact]:
-    """run("clean", {"workers": 1}, raw_documents=artifact) → what the stage published."""
+    """Return a function that runs a stage and returns the artifact that it published.
+
+    For example: run("clean", {"workers": 1}, raw_documents=artifact).
+    """
 
     def go(
         name: str,

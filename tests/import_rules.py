@@ -1,4 +1,4 @@
-"""Holds the rules of who may import whom, with import-linter. The lists of stages come from the map.
+"""Checks with import-linter who may import whom. The lists of stages come from the map.
 
 python -m tests.import_rules
 """

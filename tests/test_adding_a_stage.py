@@ -1,4 +1,4 @@
-"""A new stage is what CONTRIBUTING says: a folder, a row, a contract, a golden input, and a line in the whole flow."""
+"""A new stage is what CONTRIBUTING says: a folder, a row, a contract, an input and a line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ from stages.config import StageConfig
 
 
 class CountWordsConfig(StageConfig):
-    min_length: int = Field(1, ge=1, le=100, description="Shortest word that is counted, in characters")
+    min_length: int = Field(
+        1, ge=1, le=100, description="Shortest word that is counted, in characters"
+    )
 '''
 
 STAGE = '''"""count_words: how often each word stands in the training documents."""

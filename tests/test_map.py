@@ -15,7 +15,7 @@ EDGE = re.compile(r"-->\s*")
 
 
 def calls_of_the_whole_flow() -> list[tuple[str | None, str, dict[str, str]]]:
-    """(variable, stage, input → variable) of every line of build_llm that runs a stage, in order."""
+    """(variable, stage, variable by input) of each line of build_llm that runs a stage."""
     tree = ast.parse((REPOSITORY / "flows" / "build_llm.py").read_text("utf-8"))
     flow = next(node for node in tree.body if getattr(node, "name", "") == "build_llm")
     found = []

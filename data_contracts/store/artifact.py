@@ -16,6 +16,7 @@ from data_contracts.contract import SHIPPED, Contract, Contracts, Version
 from data_contracts.errors import ArtifactError, ContractError, make_again
 from data_contracts.files import batches, is_file, listing, read_bounded, refusal, sha256, shown
 from data_contracts.store import repair
+from data_contracts.store.address import ArtifactKey, StoreAddress
 from data_contracts.store.manifest import MANIFEST, MAX_BYTES, FileEntry, InputRef, Manifest
 from data_contracts.store.repair import Damage
 
@@ -41,13 +42,24 @@ class Artifact:
         digest: str,
         contracts: Contracts = SHIPPED,
         fetch: Callable[[], None] | None = None,
+        store: StoreAddress | None = None,
     ):
-        """See the class. `fetch` puts the files into `folder`; it is called at the first read."""
+        """See the class.
+
+        Args:
+            folder: As the attribute.
+            manifest: As the attribute.
+            digest: As the attribute.
+            contracts: As the attribute.
+            fetch: Puts the files into `folder`; it is called at the first read.
+            store: The store; by default the folder that `folder` is an artifact in.
+        """
         self.folder = folder
         self.manifest = manifest
         self.digest = digest
         self.contracts = contracts
         self._fetch = fetch
+        self._store = store
 
     @classmethod
     def at(cls, path: Path, contracts: Contracts = SHIPPED) -> Artifact:
@@ -80,6 +92,12 @@ class Artifact:
             self._fetch()
             self._fetch = None
         return self.folder
+
+    @property
+    def key(self) -> ArtifactKey:
+        """What a worker needs to open this making of the artifact, on any machine."""
+        store = self._store or StoreAddress(str(self.folder.absolute().parents[2]))
+        return ArtifactKey(store, self.artifact_type, self.id, self.digest)
 
     @property
     def id(self) -> str:
@@ -115,11 +133,12 @@ class Artifact:
 
     def table_paths(self, table: str) -> list[Path]:
         """The Parquet files of a table, in shard order."""
-        return [
-            self.path / entry.path
-            for entry in self.manifest.files
-            if entry.path.startswith(f"{table}/") and entry.path.endswith(".parquet")
-        ]
+        paths = []
+        for entry in self.manifest.files:
+            folder, _, name = entry.path.partition("/")
+            if folder == table and name.endswith(".parquet"):
+                paths.append(self.path / entry.path)
+        return paths
 
     def batches(
         self, table: str, columns: Sequence[str] | None = None, batch_size: int = 4096
@@ -154,11 +173,16 @@ class Artifact:
                         batch = migrations.upgrade(
                             self.contracts, self.artifact_type, table, batch, self.version
                         )
-                    arrays = [batch.column(name) for name in wanted.names]
+                    arrays = list(map(batch.column, wanted.names))
                     yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
 
     def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The whole table in memory."""
+        """The whole table in memory.
+
+        Args:
+            table: The table.
+            columns: The columns to read, in this order; None for all.
+        """
         return pa.Table.from_batches(self.batches(table, columns), self._schema(table, columns))
 
     def files(self, name: str) -> list[Path]:
@@ -169,8 +193,8 @@ class Artifact:
         """
         for rule in self.contract.files:
             if rule.name == name:
-                paths = [entry.path for entry in self.manifest.files]
-                return [self.path / path for path in paths if rule.matches(path)]
+                listed = [entry.path for entry in self.manifest.files]
+                return [self.path / path for path in filter(rule.matches, listed)]
         raise self._no_such("file", name, [rule.name for rule in self.contract.files])
 
     def file(self, name: str) -> Path:
@@ -203,8 +227,7 @@ class Artifact:
             found.append(Damage(why, "content", self.path))
         threads = min(_HASHING_THREADS, os.cpu_count() or 1)
         with ThreadPoolExecutor(threads) as pool:  # hashing releases the interpreter lock
-            damages = pool.map(self._damage, self.manifest.files)
-            found += [damage for damage in damages if damage]
+            found += filter(None, pool.map(self._damage, self.manifest.files))
         if found:
             why = "; ".join(damage.what for damage in found)
             raise ArtifactError(f"artifact {self}", why, self._advice(found))
@@ -239,15 +262,7 @@ class Artifact:
         Raises:
             ContractError: The content breaks the contract. The message lists the violations.
         """
-        versions = [
-            contract
-            for contract in self.contracts.versions(self.artifact_type)
-            if contract.version <= self.version
-        ]
-        if not versions or versions[-1].version.major != self.version.major:
-            why = f"was written under contract {self.version}, which this release does not know"
-            raise ContractError(f"artifact {self}", why, "install another groundup")
-        contract = versions[-1]
+        contract = self._contract_written_under()
         is_newer = self.version > contract.version
         problems = []
         if not is_newer:
@@ -262,6 +277,21 @@ class Artifact:
             what = f"artifact {self} (contract {contract.version})"
             raise refusal(what, problems, self._rebuild())
         return sum(rows.values())
+
+    def _contract_written_under(self) -> Contract:
+        """The contract to check the content against: the newest that is not newer than it.
+
+        Raises:
+            ContractError: This release knows no contract of its major version.
+        """
+        found = None
+        for contract in self.contracts.versions(self.artifact_type):
+            if contract.version <= self.version:
+                found = contract
+        if found is None or found.version.major != self.version.major:
+            why = f"was written under contract {self.version}, which this release does not know"
+            raise ContractError(f"artifact {self}", why, "install another groundup")
+        return found
 
     def require(self, accepts: int) -> str | None:
         """Refuse a contract version that a reader of major version `accepts` cannot read.
@@ -298,10 +328,10 @@ class Artifact:
         schema = self.contract.arrow_schema(table).remove_metadata()
         if columns is None:
             return schema
-        unknown = [name for name in columns if name not in schema.names]
-        if unknown:
-            raise self._no_such("column", f"{table}.{unknown[0]}", schema.names)
-        return pa.schema([schema.field(name) for name in columns])
+        for name in columns:
+            if name not in schema.names:
+                raise self._no_such("column", f"{table}.{name}", schema.names)
+        return pa.schema(list(map(schema.field, columns)))
 
     def _miscounted(self, rows: dict[str, int], is_newer: bool) -> list[str]:
         """Tables that the manifest gives another number of rows.
@@ -309,17 +339,13 @@ class Artifact:
         A newer minor version may have more tables.
         """
         written = self.manifest.rows
-        wrong = [
-            f"{table} has {count:,} rows, the manifest says {written.get(table, 'nothing')}"
-            for table, count in rows.items()
-            if written.get(table) != count
-        ]
-        if not is_newer:
-            wrong += [
-                f"the manifest counts rows of {table}, which is no table"
-                for table in written
-                if table not in rows
-            ]
+        wrong = []
+        for table, count in rows.items():
+            if written.get(table) != count:
+                stated = written.get(table, "nothing")
+                wrong.append(f"{table} has {count:,} rows, the manifest says {stated}")
+        unknown = [] if is_newer else [table for table in written if table not in rows]
+        wrong += [f"the manifest counts rows of {table}, which is no table" for table in unknown]
         return wrong
 
     def _strays(self) -> list[Damage]:
@@ -330,11 +356,12 @@ class Artifact:
             names = listing(folder)
         except OSError as error:
             return [repair.of_error("its folder", folder, error)]
-        return [
-            Damage(f"{shown(name)} is not in the manifest", "stray", folder / name)
-            for name in names
-            if name not in listed
-        ]
+        found = []
+        for name in names:
+            if name not in listed:
+                what = f"{shown(name)} is not in the manifest"
+                found.append(Damage(what, "stray", folder / name))
+        return found
 
     def _damage(self, entry: FileEntry) -> Damage | None:
         path = self.path / entry.path

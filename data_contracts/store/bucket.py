@@ -48,8 +48,12 @@ class Bucket:
                 found = self._fs.ls(self._path(key), detail=False, refresh=True)
             except FileNotFoundError:
                 return []
-        paths = {path.rstrip("/") for path in found}
-        return sorted({path.rpartition("/")[2] for path in paths if path != self._path(key)})
+        names = set()
+        for path in found:
+            _, _, name = path.rstrip("/").rpartition("/")
+            if path.rstrip("/") != self._path(key):
+                names.add(name)
+        return sorted(names)
 
     def sizes(self, key: str) -> dict[str, int]:
         """Bytes of every entry below `key`, by its path from there."""
@@ -87,7 +91,12 @@ class Bucket:
         return data
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write the entry unless there is one. Returns False if there is."""
+        """Write the entry unless there is one. Returns False if there is.
+
+        Args:
+            key: Where, below the URL.
+            data: The whole entry.
+        """
         with self._reaching(key):
             try:
                 self._fs.pipe_file(self._path(key), data, mode="create")
@@ -98,14 +107,14 @@ class Bucket:
     def upload(self, files: Mapping[str, Path]) -> None:
         """Upload files, by key; as many at once as the backend allows."""
         with self._reaching("upload"):
-            self._fs.put([str(path) for path in files.values()], [self._path(key) for key in files])
+            self._fs.put(list(map(str, files.values())), list(map(self._path, files)))
 
     def download(self, files: Mapping[str, Path]) -> None:
         """Download files, by key; as many at once as the backend allows."""
         for path in files.values():
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._reaching("download"):
-            self._fs.get([self._path(key) for key in files], [str(path) for path in files.values()])
+            self._fs.get(list(map(self._path, files)), list(map(str, files.values())))
 
     def remove(self, key: str) -> None:
         """Remove everything below `key`."""

@@ -25,6 +25,11 @@ def prepare(root: Path, files: Path, objects: Path) -> None:
 
     This comes before the work: the rename at its end must not fail because of two filesystems.
 
+    Args:
+        root: The store.
+        files: The folder of the draft that will be renamed.
+        objects: The folder that it will be renamed into.
+
     Raises:
         ArtifactError: They lie on two filesystems, or a link leads out of the store.
     """
@@ -42,7 +47,14 @@ def prepare(root: Path, files: Path, objects: Path) -> None:
 
 
 def commit(root: Path, files: Path, target: Path, manifest: bytes) -> None:
-    """Let a folder of finished files appear as the artifact at `target`, all at once."""
+    """Let a folder of finished files appear as the artifact at `target`, all at once.
+
+    Args:
+        root: The store.
+        files: The folder of finished files.
+        target: The folder of the artifact.
+        manifest: What is written last.
+    """
     with (files / MANIFEST).open("wb") as file:
         file.write(manifest)
         file.flush()
@@ -61,6 +73,10 @@ def commit(root: Path, files: Path, target: Path, manifest: bytes) -> None:
 @contextmanager
 def locked(root: Path, id: str) -> Iterator[None]:
     """Hold the lock on an artifact id of the store at `root`; wait while another process has it.
+
+    Args:
+        root: The store.
+        id: The id of an artifact.
 
     Raises:
         ArtifactError: The filesystem has no locks, or the lock file cannot be opened.

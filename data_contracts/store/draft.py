@@ -18,6 +18,7 @@ from data_contracts import bundles, check
 from data_contracts.contract import SHIPPED, Contract, Contracts
 from data_contracts.errors import ContractError
 from data_contracts.files import CORRECT, flush, is_plain, listing, refusal, sha256
+from data_contracts.store.address import StoreKey, in_folder
 from data_contracts.store.artifact import MANIFEST, Artifact, FileEntry
 from data_contracts.store.writer import TableWriter
 
@@ -26,17 +27,27 @@ MAX_SHARDS = 100_000  # five digits, so that the order of names is the order of 
 
 @dataclass(frozen=True)
 class Draft:
-    """An artifact that is being written. Cheap to copy and to send to worker processes.
+    """An artifact that is being written. Cheap to copy and to send to workers.
 
     Attributes:
         artifact_type: The type of the artifact.
-        folder: The folder that holds `files/` and `scratch/`.
+        key: Where it is in the store.
         contracts: The contracts to check it against.
     """
 
     artifact_type: str
-    folder: Path
+    key: StoreKey
     contracts: Contracts = SHIPPED
+
+    @classmethod
+    def in_folder(cls, artifact_type: str, folder: Path, contracts: Contracts = SHIPPED) -> Draft:
+        """A draft in a folder of this machine, outside any store."""
+        return cls(artifact_type, in_folder(folder), contracts)
+
+    @property
+    def folder(self) -> Path:
+        """The folder on this machine that holds `files/` and `scratch/`."""
+        return self.key.folder
 
     @property
     def contract(self) -> Contract:
@@ -59,6 +70,10 @@ class Draft:
         """A writer of one shard of a table.
 
         Any number may be open at once, in any process, but each shard is written once.
+
+        Args:
+            table: The table.
+            shard: The number of the shard, from 0. Readers see shards in this order.
 
         Raises:
             ContractError: The contract has no such table, or the shard is out of range.
@@ -106,6 +121,10 @@ def checked_files(
 
     Every file is on the disk when this returns.
 
+    Args:
+        draft: The finished draft.
+        inputs: The artifacts that it was made from, by input name.
+
     Returns:
         The files, and the number of rows of each table.
 
@@ -144,14 +163,20 @@ def _conservation_problems(draft: Draft, inputs: Mapping[str, Artifact]) -> list
     if rule is None:
         return []
     artifact_type, table = rule.source.split(".")
-    sources = [one for one in inputs.values() if one.artifact_type == artifact_type]
-    if not sources:
+    source = None
+    for artifact in inputs.values():
+        if artifact.artifact_type == artifact_type:
+            source = artifact
+            break
+    if source is None:
         return [
             f"rows of {artifact_type}.{table} must be conserved, and no {artifact_type} came in"
         ]
     key = str(draft.contract.primary_key(rule.into[0]))
-    before = check.keys(batch.column(0) for batch in sources[0].batches(table, [key]))
-    parts = {name: check.keys(check.column(draft.files, name, key)) for name in rule.into}
+    before = check.keys(batch.column(0) for batch in source.batches(table, [key]))
+    parts = {}
+    for name in rule.into:
+        parts[name] = check.keys(check.column(draft.files, name, key))
     after = np.concatenate(list(parts.values()))
     if np.array_equal(np.sort(before), np.sort(after)):
         return []

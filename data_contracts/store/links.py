@@ -20,6 +20,10 @@ _MAY_BLOCK = (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK)  # opening one may never
 def within(root: Path, path: Path) -> Path:
     """Return `path`, inside the store at `root`, if no step from `root` to it is a link.
 
+    Args:
+        root: The root of the store, which may itself be a link.
+        path: A path below it.
+
     Raises:
         ArtifactError: One of them is a link; the message says where it leads.
     """
@@ -52,6 +56,11 @@ def delete(root: Path, path: Path, ignore_errors: bool = False) -> None:
     """Delete a folder of the store with everything in it.
 
     If it is a link, only the link is deleted.
+
+    Args:
+        root: The root of the store.
+        path: The folder.
+        ignore_errors: Whether to leave what cannot be deleted.
 
     Raises:
         ArtifactError: A folder on the way to it is a link.

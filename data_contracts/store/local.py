@@ -18,22 +18,15 @@ from data_contracts.contract import SHIPPED, Contracts
 from data_contracts.errors import ArtifactError
 from data_contracts.files import flush, read_bounded
 from data_contracts.store import commit, links, repair, resolution, seals
+from data_contracts.store.address import StoreAddress, StoreKey
 from data_contracts.store.artifact import MANIFEST, Artifact, Manifest
 from data_contracts.store.disk import disk_faults
 from data_contracts.store.draft import Draft
+from data_contracts.store.entries import REFS, REFS_OF_0_1, FolderStorage, StorageWithOlder
 from data_contracts.store.identity import Identity, is_key, key_of
 from data_contracts.store.manifest import MAX_BYTES
 from data_contracts.store.publishing import as_written, describe, now, ref_to, require_described
-from data_contracts.store.refs import (
-    CONCURRENT_READS,
-    REFS,
-    REFS_OF_0_1,
-    FolderStorage,
-    RecipeRef,
-    Ref,
-    Refs,
-    StorageWithOlder,
-)
+from data_contracts.store.refs import CONCURRENT_READS, RecipeRef, Ref, Refs
 from data_contracts.store.removed import (
     REMOVED,
     absent,
@@ -48,11 +41,19 @@ Make = Callable[[Draft], dict[str, Any]]
 
 
 class Store:
-    """A store in a local folder. `remote.open_store` opens this or a store behind a URL."""
+    """A store in a local folder. `remote.open_store` opens this or a store behind a URL.
+
+    Attributes:
+        root: The folder.
+        contracts: The contracts to check artifacts against.
+        address: How workers find the store.
+        refs: What points at artifacts.
+    """
 
     def __init__(self, root: Path | str, contracts: Contracts = SHIPPED):
         self.root = Path(root).expanduser().resolve()
         self.contracts = contracts
+        self.address = StoreAddress(str(self.root))
         current = FolderStorage(self.root / REFS)
         older = FolderStorage(self.root / REFS_OF_0_1)
         self.refs = Refs(StorageWithOlder(current, older))
@@ -98,8 +99,10 @@ class Store:
         found = []
         with repair.reading(f"store {self.root}", self.root):
             for kind in _folders(links.within(self.root, self.root / "objects")):
-                named = [folder for folder in _folders(kind) if is_key(kind.name, folder.name)]
-                found += [(kind.name, folder.name) for folder in named if self._is_listed(folder)]
+                for folder in _folders(kind):
+                    key = (kind.name, folder.name)
+                    if is_key(*key) and self._is_listed(folder):
+                        found.append(key)
         return sorted(found)
 
     def _is_listed(self, folder: Path) -> bool:
@@ -109,6 +112,11 @@ class Store:
 
     def open(self, artifact_type: str, id: str, verify: bool = True) -> Artifact:
         """Open an artifact, and compare it with its manifest byte for byte if `verify` is true.
+
+        Args:
+            artifact_type: Its type.
+            id: Its id.
+            verify: Whether to read all its files.
 
         Raises:
             ArtifactError: It is missing or damaged.
@@ -244,7 +252,8 @@ class Store:
         """The names that `set_aside` has given, oldest first."""
         with repair.reading(f"store {self.root}", self.root):
             folders = _folders(links.within(self.root, self.root / REMOVED))
-            return sorted((one.name for one in folders if parse_removed(one.name)), key=age)
+            names = [folder.name for folder in folders]
+        return sorted(filter(parse_removed, names), key=age)
 
     def bring_back(self, name: str) -> str:
         """Let what is kept under `name` be an artifact again. Returns its path.
@@ -302,8 +311,8 @@ class Store:
             ContractError: What was made breaks the contract.
             ArtifactError: The disk has a fault. In both cases nothing becomes visible.
         """
-        folder = self.root / "drafts" / f"{artifact_type}-{identity.id}"
-        draft = Draft(artifact_type, folder, self.contracts)
+        key = StoreKey(self.address, f"drafts/{artifact_type}-{identity.id}")
+        draft = Draft(artifact_type, key, self.contracts)
         with commit.locked(self.root, identity.id):
             # Only the scratch folder is kept between runs; the rest of the draft is cleared.
             links.require_plain(self.root, draft.folder / "scratch")

@@ -48,6 +48,10 @@ def _each_once(files: list[FileEntry]) -> list[FileEntry]:
 def parse_as(model: type[M], text: str | bytes) -> M:
     """Parse an entry of the store from its JSON.
 
+    Args:
+        model: What kind of entry it is.
+        text: The JSON.
+
     Raises:
         ValueError: The message says in one line which fields are wrong.
     """
@@ -55,8 +59,11 @@ def parse_as(model: type[M], text: str | bytes) -> M:
         return model.model_validate(plain_json(text, MAX_VALUES))
     except ValidationError as error:
         faults = error.errors(include_url=False)[:_MAX_FAULTS]
-    lines = [f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in faults]
-    raise ValueError("; ".join(shown(line)[:_MAX_FAULT] for line in lines))
+    lines = []
+    for fault in faults:
+        where = ".".join(map(str, fault["loc"]))
+        lines.append(shown(f"{where}: {fault['msg']}")[:_MAX_FAULT])
+    raise ValueError("; ".join(lines))
 
 
 class _Frozen(BaseModel):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -11,8 +12,12 @@ from data_contracts.errors import ContractError
 from data_contracts.files import CORRECT
 from data_contracts.store.artifact import Artifact, InputRef, Manifest
 from data_contracts.store.draft import Draft, checked_files
+from data_contracts.store.entries import MAX_ENTRY_BYTES
 from data_contracts.store.identity import Identity
+from data_contracts.store.manifest import MAX_BYTES, parse_as
 from data_contracts.store.refs import Ref
+
+_MAX_RUN = 1000  # bytes for the name of the run in a ref, when its length is checked
 
 
 def describe(
@@ -24,6 +29,14 @@ def describe(
     started: str,
 ) -> Manifest:
     """Check a finished draft and make its manifest.
+
+    Args:
+        draft: The finished draft.
+        identity: What the id is a hash of.
+        inputs: The artifacts that it was made from, by input name.
+        settings: All settings of the stage.
+        facts: What the stage found.
+        started: When the stage started.
 
     Raises:
         ContractError: The draft breaks its contract.
@@ -49,15 +62,54 @@ def describe(
 
 
 def as_written(manifest: Manifest) -> bytes:
-    """The bytes of the manifest's file. Raises ContractError for facts that are not plain JSON."""
+    """The bytes of the manifest's file.
+
+    Readers accept a manifest and a ref within bounds, so that a damaged or hostile one cannot take
+    all memory. What is written is held to the same bounds: a stage whose facts exceed them fails
+    here, and not at the next stage.
+
+    Raises:
+        ContractError: The facts are not plain JSON, or no reader would accept the manifest or a
+            ref to it.
+    """
     try:
-        return manifest.model_dump_json(indent=1).encode()
+        written = manifest.model_dump_json(indent=1).encode()
     except ValueError as error:  # a numpy number, a Path … among the facts
-        raise ContractError(
-            f"facts of stage {manifest.stage}",
-            f"are not plain JSON: {error}",
-            "nothing was published; correct the stage",
-        ) from None
+        what = f"facts of stage {manifest.stage}"
+        raise _unreadable(what, f"are not plain JSON: {error}") from None
+    what = f"manifest of {manifest.artifact_type}, made by stage {manifest.stage}"
+    if len(written) > MAX_BYTES:
+        facts = len(json.dumps(manifest.facts, default=str))
+        why = (
+            f"has {len(written):,} bytes, {facts:,} of them facts; "
+            f"readers accept {MAX_BYTES:,} bytes"
+        )
+        raise _unreadable(what, why)
+    try:
+        Manifest.parse(written)
+    except ValueError as error:
+        raise _unreadable(what, f"is one that no reader accepts: {error}") from None
+    _require_readable_ref(manifest)
+    return written
+
+
+def _require_readable_ref(manifest: Manifest) -> None:
+    """Refuse settings that a ref to the artifact could not hold."""
+    ref = entry_of(manifest, "-" * _MAX_RUN, "0" * 64).model_dump_json().encode()
+    problem = None
+    if len(ref) > MAX_ENTRY_BYTES:
+        problem = f"take {len(ref):,} bytes in a ref; readers accept {MAX_ENTRY_BYTES:,} bytes"
+    else:
+        try:
+            parse_as(Ref, ref)
+        except ValueError as error:
+            problem = f"make a ref that no reader accepts: {error}"
+    if problem:
+        raise _unreadable(f"settings of stage {manifest.stage}", problem)
+
+
+def _unreadable(what: str, why: str) -> ContractError:
+    return ContractError(what, why, "nothing was published; correct the stage or its settings")
 
 
 def require_described(identity: Identity, draft: Draft, inputs: Mapping[str, Artifact]) -> None:
@@ -84,7 +136,11 @@ def ref_to(artifact: Artifact, run: str, digest: str | None) -> Ref:
         run: The run that points the ref at it.
         digest: sha256 of the manifest, or None if the ref stays unsealed.
     """
-    manifest = artifact.manifest
+    return entry_of(artifact.manifest, run, digest)
+
+
+def entry_of(manifest: Manifest, run: str, digest: str | None) -> Ref:
+    """As `ref_to`, for the artifact that `manifest` describes."""
     return Ref(
         artifact_type=manifest.artifact_type,
         id=manifest.id,

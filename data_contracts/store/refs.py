@@ -13,26 +13,21 @@ read as any other.
 
 from __future__ import annotations
 
-import os
 import re
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from data_contracts.errors import ArtifactError, ConfigError
-from data_contracts.files import flush, read_bounded
-from data_contracts.store import links, repair
+from data_contracts.store import repair
+from data_contracts.store.entries import REFS, EntryStorage
 from data_contracts.store.manifest import TYPE_KEYS, ArtifactId, Moment, Name, Sha256, parse_as
 
-REFS = "refs"
-REFS_OF_0_1 = "names"
-MAX_ENTRY_BYTES = 16 << 20
 CONCURRENT_READS = 16  # reading an entry of a bucket takes a while
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _ENTRY_FILE = re.compile(r"[0-9]{8,}\.json")
@@ -115,106 +110,6 @@ class CurrentRefs:
         return {name: ref for name, ref in self.refs.items() if ref.key == (artifact_type, id)}
 
 
-class EntryStorage(Protocol):
-    """Keeps entries under keys with slashes: a folder here, a bucket in `remote.py`."""
-
-    def children(self, key: str) -> list[str]:
-        """Last parts of the keys directly below `key`, in order; empty if there are none."""
-
-    def read(self, key: str) -> bytes:
-        """The entry. Raises OSError or ArtifactError if it cannot be read."""
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Write the whole entry; or nothing, and return False, if there is one already."""
-
-    def rename(self, key: str, to: str) -> str:
-        """Keep the entry under another key. Returns its path in the store."""
-
-
-class FolderStorage:
-    """Entries in a folder of a store on the local disk. No link leads out of the store."""
-
-    def __init__(self, root: Path):
-        self.root = root
-
-    def children(self, key: str) -> list[str]:
-        folder = links.within(self.root.parent, self.root / key)
-        with repair.reading(f"ref {key}" if key else f"refs in {self.root}", folder):
-            if not folder.is_dir():
-                return []
-            return sorted(path.name for path in folder.iterdir())
-
-    def read(self, key: str) -> bytes:
-        return read_bounded(self._path(key), MAX_ENTRY_BYTES)
-
-    def rename(self, key: str, to: str) -> str:
-        with repair.reading(f"ref {key}", self.root / key):
-            self._path(key).rename(self._path(to))
-        return f"{self.root.name}/{to}"
-
-    def create(self, key: str, data: bytes) -> bool:
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # A hard link appears with all its bytes or not at all, and fails if the name is taken.
-        temporary = path.parent / f".{uuid.uuid4().hex}"
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(temporary, path)
-        except FileExistsError:
-            return False
-        finally:
-            temporary.unlink(missing_ok=True)
-        flush(path.parent)
-        return True
-
-    def _path(self, key: str) -> Path:
-        """The file of the entry. A link is never opened, but it can be set aside."""
-        links.within(self.root.parent, (self.root / key).parent)
-        return self.root / key
-
-
-class StorageWithOlder:
-    """Entries of two storages as one.
-
-    New entries are written to the first. What an older release wrote is read from the second.
-    """
-
-    def __init__(self, current: EntryStorage, older: EntryStorage):
-        self._current = current
-        self._older = older
-
-    def children(self, key: str) -> list[str]:
-        found = self._current.children(key)
-        if self._has_older:
-            found = sorted({*found, *self._older.children(key)})
-        return found
-
-    def read(self, key: str) -> bytes:
-        return self._holding(key).read(key)
-
-    def rename(self, key: str, to: str) -> str:
-        return self._holding(key).rename(key, to)
-
-    def create(self, key: str, data: bytes) -> bool:
-        if self._is_older(key):
-            return False
-        return self._current.create(key, data)
-
-    def _holding(self, key: str) -> EntryStorage:
-        return self._older if self._is_older(key) else self._current
-
-    def _is_older(self, key: str) -> bool:
-        folder, _, name = key.rpartition("/")
-        return self._has_older and name in self._older.children(folder)
-
-    @cached_property
-    def _has_older(self) -> bool:
-        return bool(self._older.children(""))
-
-
 def is_name(name: str) -> bool:
     """Whether a run or an output may have this name."""
     return bool(_NAME.fullmatch(name))
@@ -253,12 +148,16 @@ class Refs:
 
     def runs(self) -> list[str]:
         """Names of all runs."""
-        return [name for name in self._storage.children("") if is_name(name)]
+        return list(filter(is_name, self._storage.children("")))
 
     def outputs(self, run: str) -> dict[str, Ref]:
         """Every output of `run`, by name."""
-        found = {output: self.get(run, output) for output in self._output_names(run)}
-        return {output: ref for output, ref in found.items() if ref}
+        found = {}
+        for output in self._output_names(run):
+            ref = self.get(run, output)
+            if ref:
+                found[output] = ref
+        return found
 
     def require_run(self, run: str) -> dict[str, Ref]:
         """Every output of `run`, by name. Raises ConfigError if there is no such run."""
@@ -271,13 +170,18 @@ class Refs:
 
     def current(self) -> CurrentRefs:
         """Every ref of the store as it is now."""
-        keys = [(run, output) for run in self.runs() for output in self._output_names(run)]
+        keys: list[tuple[str, str]] = []
+        for run in self.runs():
+            keys += [(run, output) for output in self._output_names(run)]
+        refs = {}
+        unreadable = []
         with ThreadPoolExecutor(CONCURRENT_READS) as pool:
-            found = dict(zip(keys, pool.map(self._get_or_error, keys), strict=True))
-        refs = {_key(*key): ref for key, ref in found.items() if isinstance(ref, Ref)}
-        unreadable = [
-            _key(*key) for key, error in found.items() if isinstance(error, ArtifactError)
-        ]
+            entries = pool.map(self._get_or_error, keys)
+            for key, entry in zip(keys, entries, strict=True):
+                if isinstance(entry, Ref):
+                    refs[_key(*key)] = entry
+                elif isinstance(entry, ArtifactError):
+                    unreadable.append(_key(*key))
         return CurrentRefs(refs, tuple(unreadable))
 
     def recipe(self, run: str) -> RecipeRef | None:
@@ -315,7 +219,7 @@ class Refs:
         return None
 
     def _output_names(self, run: str) -> list[str]:
-        return [output for output in self._storage.children(checked(run)) if is_name(output)]
+        return list(filter(is_name, self._storage.children(checked(run))))
 
     def _get_or_error(self, key: tuple[str, str]) -> Ref | ArtifactError | None:
         try:
@@ -342,16 +246,14 @@ class Refs:
             # Another writer was first: look again.
 
     def _numbers(self, key: str) -> list[int]:
-        files = self._storage.children(key)
-        return sorted(
-            int(file.removesuffix(".json")) for file in files if _ENTRY_FILE.fullmatch(file)
-        )
+        files = filter(_ENTRY_FILE.fullmatch, self._storage.children(key))
+        return sorted(int(file.removesuffix(".json")) for file in files)
 
     def _entry(self, key: str, number: int, kind: type[E]) -> E:
         try:
             return self._parsed(key, number, kind)
         except ValueError as error:
-            has_older = any(other < number for other in self._numbers(key))
+            has_older = min(self._numbers(key), default=number) < number
             fix = _how_to_repair(key, kind, has_older)
             raise ArtifactError(
                 f"ref {key}", f"its entry {number} cannot be read: {error}", fix

@@ -14,7 +14,6 @@ backend is. Credentials come from the environment or from the configuration of f
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
@@ -25,12 +24,14 @@ from typing import Any
 from data_contracts.contract import SHIPPED, Contracts
 from data_contracts.errors import ArtifactError, make_again
 from data_contracts.store import commit, links, repair
+from data_contracts.store.address import ArtifactKey, StoreAddress, default_cache, is_url
 from data_contracts.store.artifact import MANIFEST, Artifact, Manifest
 from data_contracts.store.bucket import Bucket
 from data_contracts.store.disk import disk_faults
+from data_contracts.store.entries import REFS, REFS_OF_0_1, StorageWithOlder
 from data_contracts.store.identity import Identity, is_key, key_of
 from data_contracts.store.local import Make, Store
-from data_contracts.store.refs import REFS, REFS_OF_0_1, Refs, StorageWithOlder
+from data_contracts.store.refs import Refs
 from data_contracts.store.removed import (
     REMOVED,
     absent,
@@ -41,7 +42,7 @@ from data_contracts.store.removed import (
     replaced,
 )
 
-__all__ = ["Bucket", "RemoteStore", "cache_base", "open_store"]
+__all__ = ["Bucket", "RemoteStore", "open_artifact", "open_store"]
 
 _MARK = "groundup-store"  # the one entry that every remote store has
 _CONTENT_DIGITS = 16
@@ -54,35 +55,49 @@ def open_store(
 
     Args:
         location: The path or URL.
-        cache: The local folder for a URL; by default one for this URL in `cache_base()`.
+        cache: The local folder for a URL; by default the one of this URL.
         contracts: The contracts to check artifacts against.
 
     Raises:
         ConfigError: The URL cannot be used, or it holds credentials.
     """
     text = str(location)
-    if "://" not in text or text.startswith("file://"):
+    if not is_url(text):
         return Store(text.removeprefix("file://"), contracts)
-    if cache is None:
-        cache = cache_base() / sha256(text.rstrip("/").encode()).hexdigest()[:16]
     return RemoteStore(text, cache, contracts)
 
 
-def cache_base() -> Path:
-    """The folder of all caches: GROUNDUP_CACHE, or `groundup` in the user's folder of caches."""
-    base = os.environ.get("GROUNDUP_CACHE")
-    if not base:
-        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "groundup")
-    return Path(base).expanduser().resolve()
+def open_artifact(key: ArtifactKey) -> Artifact:
+    """Open an artifact by its key, on whatever machine this is.
+
+    Its files are not verified: whoever made the key has done that.
+
+    Raises:
+        ArtifactError: The store does not have this making of the artifact.
+    """
+    cache = Path(key.store.cache) if key.store.cache else None
+    store = open_store(key.store.location, cache)
+    artifact = store.open(key.artifact_type, key.id, verify=False)
+    if artifact.digest != key.digest:
+        why = f"is another making in {store.location} than the one that this work began with"
+        raise ArtifactError(f"artifact {key}", why, "run the stage again; nothing was published")
+    return artifact
 
 
 class RemoteStore(Store):
     """A store in a bucket. `root` is the cache; what is only in the cache does not exist."""
 
-    def __init__(self, url: str, cache: Path, contracts: Contracts = SHIPPED):
-        super().__init__(cache, contracts)
-        self.cache = Store(cache, contracts)
+    def __init__(self, url: str, cache: Path | None = None, contracts: Contracts = SHIPPED):
+        """See the class. `cache` is a local folder; by default the one of this URL."""
         self.bucket = Bucket(url)
+        folder = cache or default_cache(url)
+        self.cache = Store(folder, contracts)
+        # Drafts are made in the cache, but workers find them by the address of the bucket.
+        is_default = self.cache.root == default_cache(url)
+        address = StoreAddress(self.bucket.url, None if is_default else str(self.cache.root))
+        self.cache.address = address
+        super().__init__(folder, contracts)
+        self.address = address
         self.refs = Refs(StorageWithOlder(self.bucket.below(REFS), self.bucket.below(REFS_OF_0_1)))
         self._is_proved = False
 
@@ -97,9 +112,13 @@ class RemoteStore(Store):
 
     def ids(self) -> list[tuple[str, str]]:
         """As `Store.ids`."""
-        keys = [key.split("/") for key in self.bucket.sizes("objects")]
-        found = [(parts[0], parts[1]) for parts in keys if len(parts) == 3 and parts[2] == MANIFEST]
-        return sorted(key for key in found if is_key(*key))
+        found = []
+        for path in self.bucket.sizes("objects"):
+            artifact_type, _, rest = path.partition("/")
+            id_, _, name = rest.partition("/")
+            if name == MANIFEST and is_key(artifact_type, id_):
+                found.append((artifact_type, id_))
+        return sorted(found)
 
     def holds(self, artifact_type: str, id: str) -> bool:
         """As `Store.holds`."""
@@ -133,7 +152,9 @@ class RemoteStore(Store):
             ) from None
         path = self.path(artifact_type, id)
         fetch = partial(self._fetch, manifest, data)
-        artifact = Artifact(path, manifest, sha256(data).hexdigest(), self.contracts, fetch)
+        artifact = Artifact(
+            path, manifest, sha256(data).hexdigest(), self.contracts, fetch, self.address
+        )
         if verify:
             artifact.verify()
         return artifact
@@ -171,12 +192,11 @@ class RemoteStore(Store):
         files = _files_key(artifact.manifest)
         # An object is absent until its upload is complete, so each that exists is whole.
         uploaded = self.bucket.sizes(files)
-        missing = [
-            entry.path
-            for entry in artifact.manifest.files
-            if uploaded.get(entry.path) != entry.bytes
-        ]
-        self.bucket.upload({f"{files}/{path}": artifact.path / path for path in missing})
+        missing = {}
+        for entry in artifact.manifest.files:
+            if uploaded.get(entry.path) != entry.bytes:
+                missing[f"{files}/{entry.path}"] = artifact.path / entry.path
+        self.bucket.upload(missing)
         key = _manifest_key(artifact.artifact_type, artifact.id)
         if self.bucket.create(key, (artifact.path / MANIFEST).read_bytes()):
             return True
@@ -209,8 +229,11 @@ class RemoteStore(Store):
             files = _files_key(manifest)
             uploaded = self.bucket.sizes(files)
             # A file that is missing in the bucket is reported by the verification.
-            wanted = [entry.path for entry in manifest.files if entry.path in uploaded]
-            self.bucket.download({f"{files}/{path}": folder / path for path in wanted})
+            wanted = {}
+            for entry in manifest.files:
+                if entry.path in uploaded:
+                    wanted[f"{files}/{entry.path}"] = folder / entry.path
+            self.bucket.download(wanted)
             try:
                 Artifact(folder, manifest, sha256(data).hexdigest(), self.contracts).verify()
             except ArtifactError as error:
@@ -241,8 +264,7 @@ class RemoteStore(Store):
 
     def removed(self) -> list[str]:
         """As `Store.removed`."""
-        names = self.bucket.children(REMOVED)
-        return sorted((name for name in names if parse_removed(name)), key=age)
+        return sorted(filter(parse_removed, self.bucket.children(REMOVED)), key=age)
 
     def bring_back(self, name: str) -> str:
         """As `Store.bring_back`. The manifest comes last, by a conditional put."""

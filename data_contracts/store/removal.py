@@ -128,7 +128,8 @@ def _newest_removed(store: Store, reference: str) -> str:
     names = store.removed()
     if reference in names:
         return reference
-    found = [name for name in names if name.startswith(reference.replace("/", "-", 1) + "-")]
+    beginning = reference.replace("/", "-", 1) + "-"
+    found = [name for name in names if name.startswith(beginning)]
     if not found:
         fix = f"choose from: {', '.join(names)}" if names else "see what there is: groundup ls"
         raise ConfigError(f"removed artifact {reference!r}", "is not kept here", fix)
@@ -143,7 +144,7 @@ def _key(store: Store, reference: str) -> tuple[str, str]:
 def _absent(store: Store, artifact_type: str, id_: str) -> ArtifactError:
     """The error for an artifact that does not exist. The advice depends on what points at it."""
     key = f"{artifact_type}/{id_}"
-    if any(parse_removed(name) == (artifact_type, id_) for name in store.removed()):
+    if (artifact_type, id_) in map(parse_removed, store.removed()):
         fix = f"to bring it back: groundup rm --restore {key}"
         return ArtifactError(f"artifact {key}", "was removed before", fix)
     refs = store.refs.current().pointing_at(artifact_type, id_)

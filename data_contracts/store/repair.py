@@ -60,27 +60,40 @@ def advice(
         stage: The stage that made it, if known.
         seconds: How long that took, if known.
     """
-    closed = [permission(damage.path) for damage in found if damage.cause == "permission"]
+    paths: dict[Cause, list[Path]] = {"permission": [], "disk": [], "stray": [], "content": []}
+    for damage in found:
+        paths[damage.cause].append(damage.path)
+    closed = map(permission, paths["permission"])
     parts = list(dict.fromkeys(closed))[:_MAX_COMMANDS]
-    if any(damage.cause == "disk" for damage in found):
+    if paths["disk"]:
         parts.append("check the disk (dmesg), then run the command again")
-    strays = [damage.path for damage in found if damage.cause == "stray"]
-    for path in strays[:_MAX_COMMANDS]:
+    for path in paths["stray"][:_MAX_COMMANDS]:
         parts.append(f"move it out of the artifact: {move_aside(path)}")
-    if any(damage.cause == "content" for damage in found):
+    if paths["content"]:
         parts.append(f"restore it from a copy of the store, or {rebuild(artifact, stage, seconds)}")
     return "; ".join(parts)
 
 
 def rebuild(artifact: str, stage: str | None = None, seconds: float | None = None) -> str:
-    """How to set an artifact aside and make it again, and how long that takes."""
+    """How to set an artifact aside and make it again, and how long that takes.
+
+    Args:
+        artifact: Its key, "type/id".
+        stage: The stage that made it, if known.
+        seconds: How long that took, if known.
+    """
     again = make_again(stage).removeprefix("make it again: ")
     cost = "" if seconds is None else f"; making it took {_duration(seconds)}"
     return f"make it again: groundup rm {artifact}   (keeps it aside)   then {again}{cost}"
 
 
 def permission(path: Path, write: bool = False) -> str:
-    """The command that lets the current user read (or write) `path`, and who can run it."""
+    """The command that lets the current user read (or write) `path`, and who can run it.
+
+    Args:
+        path: The file or folder.
+        write: Whether it has to be written, too.
+    """
     culprit = _closed(path, write)
     bits = ("rw" if write else "r") + ("X" if culprit.is_dir() else "")
     try:
@@ -118,8 +131,11 @@ def in_the_way(path: Path) -> str:
 
     This is a file where a folder above `path` should be, or what is at `path` itself.
     """
-    files = [step for step in reversed(path.parents) if os.path.lexists(step) and not step.is_dir()]
-    return f"move away what is there: {move_aside(files[0] if files else path)}"
+    culprit = path
+    for step in path.parents:
+        if os.path.lexists(step) and not step.is_dir():
+            culprit = step  # in the end the uppermost
+    return f"move away what is there: {move_aside(culprit)}"
 
 
 def move_aside(path: Path) -> str:
@@ -156,7 +172,7 @@ def quoted(path: Path, before: str = "") -> str:
     text = f"{before}{path}"
     if text.isprintable():
         return shlex.quote(text)
-    return "$'" + "".join(_escaped(character) for character in text) + "'"
+    return "$'" + "".join(map(_escaped, text)) + "'"
 
 
 def _escaped(character: str) -> str:

@@ -20,6 +20,10 @@ _SHOWN = 5
 def resolve(store: Store, reference: str) -> tuple[str, str]:
     """The (artifact_type, id) that `reference` means.
 
+    Args:
+        store: The store.
+        reference: run/output, type/id, an id, or the beginning of one.
+
     Raises:
         ConfigError: Nothing or more than one thing fits; the message names what there is.
     """
@@ -46,14 +50,18 @@ def pointing(store: Store, reference: str) -> Ref | None:
 
 
 def _beginning_with(store: Store, digits: str, artifact_type: str | None) -> list[tuple[str, str]]:
-    keys = [key for key in store.ids() if key[1].startswith(digits)]
-    return [key for key in keys if artifact_type in (None, key[0])]
+    keys = store.ids()
+    if artifact_type is not None:
+        keys = [key for key in keys if key[0] == artifact_type]
+    return [key for key in keys if key[1].startswith(digits)]
 
 
 def _unknown(store: Store, reference: str) -> ConfigError:
     run, slash, output = reference.partition("/")
     runs = store.refs.runs()
-    known = [f"{run}/{name}" for name in store.refs.outputs(run)] if run in runs else runs
+    known = runs
+    if run in runs:
+        known = [f"{run}/{name}" for name in store.refs.outputs(run)]
     why = f"is neither a run nor an artifact of {store.location}"
     if run in runs and not slash:
         why = "is a run, and one artifact of it is wanted"

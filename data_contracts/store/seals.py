@@ -51,11 +51,15 @@ def judge(
         ArtifactError: The manifest was changed. An artifact that was removed and made again has
             not been changed, whatever manifests downstream hold.
     """
-    refs = {name: _digest_of(entry, artifact) for name, entry in pointed_at.items()}
-    if any(refs.values()):
-        return _compare(artifact, refs)
+    was_removed = False
+    digests: dict[str, str | None] = {}
+    for name, entry in pointed_at.items():
+        was_removed = was_removed or entry.removed
+        digests[name] = _digest_of(entry, artifact)
+    if any(digests.values()):
+        return _compare(artifact, digests)
     digests = dict(downstream())
-    if any(entry.removed for entry in pointed_at.values()):
+    if was_removed:
         digests = {name: held for name, held in digests.items() if held == artifact.digest}
     return _compare(artifact, digests)
 

@@ -21,6 +21,7 @@ from data_contracts.store.repair import Damage
 from data_contracts.store.seals import Seal
 
 Key = tuple[str, str]
+_MAX_SHOWN = 3  # names in a note
 
 
 @dataclass(frozen=True)
@@ -90,15 +91,20 @@ class Held:
     def notes(self) -> list[str]:
         """Which refs and manifests could not be read."""
         kinds = {"refs": self.current.unreadable, "manifests": self.unreadable}
-        return [
-            f"{len(names)} {kind} cannot be read and were not asked: {', '.join(names[:3])}"
-            for kind, names in kinds.items()
-            if names
-        ]
+        notes = []
+        for kind, names in kinds.items():
+            if names:
+                shown = ", ".join(names[:_MAX_SHOWN])
+                notes.append(f"{len(names)} {kind} cannot be read and were not asked: {shown}")
+        return notes
 
 
 def verify(artifact: Artifact, held: Held) -> Verified:
     """Compare everything that is known of an artifact with what is there.
+
+    Args:
+        artifact: The artifact.
+        held: What the store holds of it.
 
     Raises:
         ArtifactError: Something is damaged, the manifest was changed, or a ref that points at the
@@ -108,18 +114,20 @@ def verify(artifact: Artifact, held: Held) -> Verified:
     found = _verify_content(artifact, held)
     pointed_at = held.refs(artifact)
     _check_refs(artifact, pointed_at)
-    without_digest = [
-        name
-        for name, entry in pointed_at.items()
-        if entry.manifest_sha256 is None and not entry.removed
-    ]
-    if not without_digest:
+    notes = []
+    for name, entry in pointed_at.items():
+        if _is_unsealed(entry):
+            notes.append(
+                f"{name} holds no digest of the manifest; to seal it: groundup seal {name}"
+            )
+    if not notes:
         return found
-    notes = [
-        f"{name} holds no digest of the manifest; to seal it: groundup seal {name}"
-        for name in without_digest
-    ]
     return replace(found, seal="unsealed", notes=(*notes, *found.notes))
+
+
+def _is_unsealed(entry: Ref) -> bool:
+    """Whether a ref holds no digest of the artifact that it points at."""
+    return entry.manifest_sha256 is None and not entry.removed
 
 
 def _check_refs(artifact: Artifact, pointed_at: Mapping[str, Ref]) -> None:
@@ -133,9 +141,8 @@ def _check_refs(artifact: Artifact, pointed_at: Mapping[str, Ref]) -> None:
     manifest = artifact.manifest
     for name, entry in pointed_at.items():
         is_of_this_making = entry.manifest_sha256 == artifact.digest
-        is_unsealed = entry.manifest_sha256 is None and not entry.removed
         fields = ["stage", "as_of"]
-        if is_of_this_making or is_unsealed:
+        if is_of_this_making or _is_unsealed(entry):
             fields.append("settings")
         wrong = [field for field in fields if getattr(entry, field) != getattr(manifest, field)]
         if wrong:
@@ -153,17 +160,21 @@ def _verify_content(artifact: Artifact, held: Held) -> Verified:
     artifact.verify()
     rows = artifact.check()
     seal = held.judge(artifact)
-    removed = [
-        f"{name} says that it was removed; to let it point at this one: groundup seal {name}"
-        for name, entry in held.refs(artifact).items()
-        if entry.removed
-    ]
-    notes = (*_input_notes(artifact, held), *removed, *held.notes())
-    return Verified(artifact, len(artifact.manifest.files), rows, seal, notes)
+    notes = list(_input_notes(artifact, held))
+    for name, entry in held.refs(artifact).items():
+        if entry.removed:
+            fix = f"to let it point at this one: groundup seal {name}"
+            notes.append(f"{name} says that it was removed; {fix}")
+    notes += held.notes()
+    return Verified(artifact, len(artifact.manifest.files), rows, seal, tuple(notes))
 
 
 def verify_run(store: Store, name: str) -> Iterator[tuple[str, Verified | GroundupError]]:
     """Verify every output of a run, then everything upstream of them.
+
+    Args:
+        store: The store.
+        name: The run.
 
     Yields:
         "run/output" or "type/id", and what was found.
@@ -173,7 +184,9 @@ def verify_run(store: Store, name: str) -> Iterator[tuple[str, Verified | Ground
     """
     refs = store.refs.require_run(name)
     held = Held.by(store)
-    waiting = deque((f"{name}/{output}", entry.key) for output, entry in refs.items())
+    waiting: deque[tuple[str, Key]] = deque()
+    for output, entry in refs.items():
+        waiting.append((f"{name}/{output}", entry.key))
     seen: set[Key] = set()
     while waiting:
         reference, key = waiting.popleft()
@@ -195,6 +208,12 @@ def seal(store: Store, name: str, output: str, held: Held) -> bool:
     """Let name/output hold the digest of its artifact's manifest, once the artifact is verified.
 
     The entry is written anew from the manifest, so this also repairs a ref that was edited.
+
+    Args:
+        store: The store.
+        name: The run.
+        output: The output.
+        held: What the store holds of its artifacts.
 
     Returns:
         False if the ref says all this already.

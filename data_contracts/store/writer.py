@@ -191,6 +191,9 @@ def _is_same(one: pa.DataType, other: pa.DataType) -> bool:
         return _is_same(one.value_type, other.value_type)
     if not (pa.types.is_struct(one) and pa.types.is_struct(other)):
         return one.equals(other)
-    if [field.name for field in one] != [field.name for field in other]:
+    if one.num_fields != other.num_fields:
         return False
-    return all(_is_same(a.type, b.type) for a, b in zip(one, other, strict=True))
+    for field, other_field in zip(one, other, strict=True):
+        if field.name != other_field.name or not _is_same(field.type, other_field.type):
+            return False
+    return True

@@ -3,6 +3,9 @@
 
 def main() -> None:
     """The program `groundup`."""
+    from flows.cli import early_signals
+
+    early_signals.catch()
     from flows.cli import commands  # help and completion of other parts need none of it
 
     commands.main()

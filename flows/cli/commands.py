@@ -14,7 +14,7 @@ from rich.text import Text
 
 import stages
 from data_contracts import ConfigError
-from data_contracts.credentials import masked
+from data_contracts.credentials import masked, masked_values
 from flows import private_home, recipe
 from flows.cli import artifact_commands, completion, console, failures, renamed_notes, tables
 from flows.cli.console import errors, headline, out
@@ -35,6 +35,7 @@ from flows.cli.options import (
     RecipeOfStage,
     Run,
     StageName,
+    TrustHome,
     Url,
     Version,
 )  # fmt: skip
@@ -72,6 +73,7 @@ def run(
     preview_: Preview = False,
     as_of: AsOf = None,
     json_: Json = False,
+    trust_home: TrustHome = False,
 ) -> None:
     """Build a model: every stage that is missing or stale, and none that is not."""
     from flows import preview
@@ -89,7 +91,7 @@ def run(
     if preview_:
         tables.steps(steps, name, json_)
         return
-    _close_home()
+    _open_home(trust_home)
     from flows import runs
     from flows.cli import summary
 
@@ -117,6 +119,7 @@ def stage(
     keys: Annotated[
         bool, typer.Option("--keys", help="List the stage's settings and inputs; run nothing.")
     ] = False,
+    trust_home: TrustHome = False,
 ) -> None:
     """Run one stage alone: no server, no flow, the same artifact."""
     row = stages.stage(verb)
@@ -133,7 +136,7 @@ def stage(
     if preview_:
         tables.steps(steps, name, json_)
         return
-    _close_home()
+    _open_home(trust_home)
     with console.only_json() if json_ else nullcontext():
         made = runs.alone(store, steps, name)
     if json_:
@@ -159,11 +162,12 @@ def up(
     ] = None,
     host: Host = None,
     url: Url = None,
+    trust_home: TrustHome = False,
 ) -> None:
     """Start the Prefect server, the deployments and a worker; print an address that signs your browser in."""
     from flows.prefect_host import server
 
-    _close_home()
+    _open_home(trust_home)
     with out.status("starting Prefect: server, deployments, worker …"):
         address = server.up(home(), port, at_once, host, url)
     out.print(Text.assemble(("up", "bold green"), f"  {address}"))
@@ -182,7 +186,7 @@ def down() -> None:
     from flows.prefect_host import server
 
     if home().path.exists():
-        _close_home()
+        _say(private_home.prepare(home(), starts=False))
     out.print(server.down(home()))
 
 
@@ -215,7 +219,7 @@ def show(artifact: ArtifactOrRun, json_: Json = False) -> None:
         return
     title = Text.assemble((str(found), "bold"), f"  {headline(found)}\n  {found.folder}")
     out.print(title)
-    out.print_json(masked(found.manifest.model_dump_json(exclude={"files"})))
+    out.print_json(data=masked_values(found.manifest.model_dump(mode="json", exclude={"files"})))
     tables.rows([entry.model_dump() for entry in found.manifest.files], False, empty="no files")
 
 
@@ -343,9 +347,13 @@ def main() -> None:
     sys.exit(failures.status_of(lambda: app(standalone_mode=False), as_json))
 
 
-def _close_home() -> None:
-    """The home is the user's alone from here on; what was open is told."""
-    for line in private_home.prepare(home()):
+def _open_home(trust: bool) -> None:
+    """Refuse a home that somebody else may have filled, unless it is trusted; close it to others."""
+    _say(private_home.prepare(home(), trust=trust))
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
         errors.print(line, markup=False)
 
 

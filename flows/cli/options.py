@@ -140,6 +140,13 @@ Host = Annotated[
         "--host", help="Listen on this address, not on 127.0.0.1; needs --url.", callback=_not_empty
     ),
 ]
+TrustHome = Annotated[
+    bool,
+    typer.Option(
+        "--trust-home",
+        help="Accept the home although groundup did not make it for you, from now on.",
+    ),
+]
 Url = Annotated[
     str | None,
     typer.Option(

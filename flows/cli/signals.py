@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from flows.cli import early_signals
 from stages.execution.interruption import handled_signals
 
 GRACE_S = float(os.environ.get("GROUNDUP_GRACE_S") or 6)
@@ -72,7 +73,10 @@ def caught() -> Iterator[Asked]:
 
     reading, writing = os.pipe()
     os.set_blocking(writing, False)
-    _handlers.update({number: signal.signal(number, stop) for number in handled_signals()})
+    for number in handled_signals():
+        handler = signal.signal(number, stop)
+        is_early = handler is early_signals.end
+        _handlers[number] = early_signals.before[number] if is_early else handler
     # libraries replace handlers, and those run only when the main thread leaves its C code; the pipe hears every signal at once
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
     threading.Thread(target=_watch, args=(reading, asked), name="signals", daemon=True).start()
@@ -104,10 +108,15 @@ def _watch(reading: int, asked: Asked) -> None:
     if number:
         asked.note(number[0])
         if not asked.over.wait(GRACE_S):
-            os.kill(os.getpid(), number[0])
+            os.kill(os.getpid(), _again(number[0]))
             if not asked.over.wait(END_S - GRACE_S):
                 _end(number[0])
     os.close(reading)
+
+
+def _again(number: int) -> int:
+    """A second SIGHUP is ignored, because a terminal that closes sends two."""
+    return int(signal.SIGTERM) if number == getattr(signal, "SIGHUP", None) else number
 
 
 def end_children() -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 import stages
-from data_contracts.credentials import masked
+from data_contracts.credentials import masked_values
 from data_contracts.foreign_text import json_text, line
 from flows.cli.console import cell, out
 from stages import Stage
@@ -27,7 +27,7 @@ _COLOURS = {"up to date": "green", "reuse": "cyan", "build": "yellow"}
 
 def as_json(value: Any) -> None:
     """Print a value for programs; where that is a terminal, it is as safe as a table."""
-    print(json_text(masked(json.dumps(value, indent=1, ensure_ascii=False))))
+    print(json_text(json.dumps(masked_values(value), indent=1, ensure_ascii=False)))
 
 
 def rows(found: Sequence[Mapping[str, Any]], json_: bool, empty: str) -> None:

@@ -8,6 +8,7 @@ read the environment of these processes.
 from __future__ import annotations
 
 import base64
+import hmac
 import os
 import secrets
 import stat
@@ -20,6 +21,7 @@ from flows.home import Home, writing
 
 USER = "groundup"  # basic authentication expects "user:password"
 MIN_PASSWORD_CHARS = 16
+MAX_CHARS = 4096
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -46,6 +48,14 @@ def forget(at: Home) -> None:
     path(at).unlink(missing_ok=True)
 
 
+def is_known(at: Home, text: str) -> bool:
+    """Return whether `text` is the secret that the home holds now."""
+    try:
+        return hmac.compare_digest(_read(at).encode(), text.encode())
+    except (OSError, GroundupError):  # there is none that could be used
+        return False
+
+
 def basic(secret: str) -> str:
     """Encode the secret as `Authorization: Basic …` and both UIs of Prefect expect it."""
     return base64.b64encode(secret.encode()).decode()
@@ -69,7 +79,7 @@ def _make(at: Home) -> None:
 
 
 def _read(at: Home) -> str:
-    descriptor = os.open(path(at), os.O_RDONLY | os.O_NOFOLLOW)
+    descriptor = os.open(path(at), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor) as file:
         found = os.fstat(descriptor)
         if found.st_uid != os.geteuid():
@@ -77,7 +87,7 @@ def _read(at: Home) -> str:
         if found.st_mode & OTHERS:
             mode = stat.S_IMODE(found.st_mode)
             raise _unusable(at, f"is open to others (mode {mode:o}): they may know it")
-        secret = file.read().strip()
+        secret = file.read(MAX_CHARS).strip()
     if not _is_well_formed(secret):
         raise _unusable(
             at,

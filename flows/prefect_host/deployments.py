@@ -1,4 +1,6 @@
-"""Sets up a Prefect server: the work pool, and its deployments: those of infra/prefect.yaml, and one per stage.
+"""Sets up a Prefect server: the work pool and its deployments.
+
+The deployments are those of infra/prefect.yaml, and one per stage.
 
 `prefect deploy` would reset what a person has changed in the UI: schedules, pauses, default
 parameters. Here a deployment is created once. Afterwards only the fields that the code determines
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import datetime
 from importlib import import_module
 from typing import Any
@@ -19,12 +21,7 @@ import psutil
 import yaml
 from prefect import Flow, get_client
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.client.schemas.actions import (
-    DeploymentScheduleCreate,
-    DeploymentUpdate,
-    WorkPoolCreate,
-    WorkPoolUpdate,
-)
+from prefect.client.schemas.actions import DeploymentScheduleCreate, DeploymentUpdate
 from prefect.client.schemas.filters import (
     FlowFilter,
     FlowFilterName,
@@ -32,21 +29,19 @@ from prefect.client.schemas.filters import (
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
-from prefect.client.schemas.objects import StateType, WorkPool
+from prefect.client.schemas.objects import StateType
 from prefect.client.schemas.schedules import CronSchedule
-from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Crashed
 from prefect.utilities.callables import parameter_schema
-from prefect.workers.process import ProcessWorker
 
 from data_contracts import GroundupError
 from flows import stage_flows
 from flows.cli.console import out
-from flows.prefect_host.job_template import closed
+from flows.prefect_host import work_pools
 from flows.prefect_host.processes import REPOSITORY
 from flows.prefect_host.work_pool import POOL, WORKER
 
-PAGE_SIZE = 200  # the most that Prefect's API returns at once
 DECLARATIONS = REPOSITORY / "infra" / "prefect.yaml"
 LOST_RUN = "Its process ended without reporting a state."
 SET_WORKING_DIRECTORY = "prefect.deployments.steps.set_working_directory"
@@ -60,11 +55,8 @@ def deploy(whole_server: bool) -> None:
             requests. Otherwise only our own work pool is restricted.
     """
     with _client() as client:
-        template = closed(ProcessWorker.get_default_base_job_template())
-        with suppress(ObjectAlreadyExists):
-            new = WorkPoolCreate(name=POOL, type="process", base_job_template=template)
-            client.create_work_pool(new)
-        _restrict_pools(client, whole_server)
+        for line in work_pools.restore(client, whole_server):
+            out.print(line, markup=False)
         for declared, flow in _declarations():
             _create_or_update(client, declared, flow)
 
@@ -97,29 +89,6 @@ def _fields_from_code(declared: dict[str, Any], flow: Flow[..., Any]) -> dict[st
         "pull_steps": [{SET_WORKING_DIRECTORY: {"directory": str(REPOSITORY)}}],
         "work_pool_name": POOL,
     }
-
-
-def _restrict_pools(client: SyncPrefectClient, whole_server: bool) -> None:
-    """Close existing work pools to commands, folders and environments of requests; print which."""
-    pools = _work_pools(client) if whole_server else [client.read_work_pool(POOL)]
-    for pool in pools:
-        if not pool.base_job_template:
-            continue  # a pool that runs nothing; a worker would fill in the template at its start
-        template = closed(pool.base_job_template)
-        if template != pool.base_job_template:
-            client.update_work_pool(pool.name, WorkPoolUpdate(base_job_template=template))
-            line = f"work pool {pool.name}: requests choose no command, working_dir or env now"
-            out.print(line, markup=False)
-
-
-def _work_pools(client: SyncPrefectClient) -> Iterator[WorkPool]:
-    offset = 0
-    while True:
-        page = client.read_work_pools(limit=PAGE_SIZE, offset=offset)
-        if not page:
-            return
-        yield from page
-        offset += len(page)
 
 
 def mark_lost_runs_crashed() -> None:
@@ -166,7 +135,7 @@ def _client() -> Iterator[SyncPrefectClient]:
 
 
 def _declarations() -> Iterator[tuple[dict[str, Any], Flow[..., Any]]]:
-    """Yield each deployment of infra/prefect.yaml with its flow, then one for each stage of the map."""
+    """Yield each deployment of infra/prefect.yaml with its flow, then one for each stage."""
     for declared in yaml.safe_load(DECLARATIONS.read_text("utf-8"))["deployments"]:
         file, name = declared["entrypoint"].split(":")
         module = import_module(file.removesuffix(".py").replace("/", "."))

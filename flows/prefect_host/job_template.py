@@ -23,15 +23,24 @@ def closed(template: dict[str, Any]) -> dict[str, Any]:
     Args:
         template: A `base_job_template` of Prefect, with `variables` and `job_configuration`.
     """
-    variables = deepcopy(template.get("variables") or {"type": "object"})
-    for definitions in (variables.get("properties") or {}, variables.get("$defs") or {}):
-        for name in CLOSED:
-            definitions.pop(name, None)
+    variables = deepcopy(_mapping(template.get("variables")) or {"type": "object"})
+    for section in ("properties", "$defs"):
+        if section in variables:
+            variables[section] = _mapping(variables[section])
+            for name in CLOSED:
+                variables[section].pop(name, None)
     if "required" in variables:
-        variables["required"] = [name for name in variables["required"] if name not in CLOSED]
+        required = variables["required"]
+        names = required if isinstance(required, list) else []
+        variables["required"] = [name for name in names if name not in CLOSED]
     variables["additionalProperties"] = False
-    configuration = _without_closed(template.get("job_configuration") or {})
+    configuration = _without_closed(_mapping(template.get("job_configuration")))
     return template | {"variables": variables, "job_configuration": configuration}
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """Return a section of a template; empty if somebody wrote something else there."""
+    return value if isinstance(value, dict) else {}
 
 
 def _without_closed(value: Any, is_top_level: bool = True) -> Any:

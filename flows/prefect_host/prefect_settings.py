@@ -8,9 +8,12 @@ from contextlib import chdir
 from importlib import import_module
 from pathlib import Path
 
+import psutil
+
+from data_contracts import ConfigError
 from flows import private_home
 from flows.home import Home, writing
-from flows.prefect_host import api_secret, processes, server_address
+from flows.prefect_host import api_secret, prefect_files, processes, server_address
 from flows.prefect_host.server_address import Address
 
 
@@ -25,11 +28,13 @@ def environment(at: Home, address: Address | None = None) -> dict[str, str]:
     Args:
         at: The home.
         address: The address of our server if none runs yet; None for the usual one.
+
+    Raises:
+        ConfigError: Our secret would be sent to a server that the environment names.
     """
     settings = {
         "PREFECT_HOME": str(at.prefect),
-        # Without this, a file in the current folder may name another profiles file.
-        "PREFECT_PROFILES_PATH": str(at.prefect / "profiles.toml"),
+        **prefect_files.settings(),
         "PYTHONSAFEPATH": "1",  # nothing is imported from the folder in which somebody works
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
@@ -49,6 +54,7 @@ def environment(at: Home, address: Address | None = None) -> dict[str, str]:
     users_api_url = os.environ.get("PREFECT_API_URL")
     if users_api_url:
         settings["PREFECT_API_URL"] = users_api_url.rstrip("/")
+        _refuse_our_secret(at, settings["PREFECT_API_URL"])
         return settings | _proxies()
     chosen = recorded_address(at) or address or server_address.wanted(None, None, None)
     secret = api_secret.read_or_make(at)
@@ -59,25 +65,48 @@ def environment(at: Home, address: Address | None = None) -> dict[str, str]:
 
 
 def import_prefect(at: Home, module: str) -> None:
-    """Import Prefect, then `module`, which uses it, from a folder of ours.
-
-    Prefect reads settings from `.env`, `prefect.toml` and `pyproject.toml` of the folder in which
-    it is imported, and some of them run code. A foreign folder, such as a cloned repository, must
-    not decide them.
-    """
+    """Import Prefect, then `module`, which uses it, without settings of the current folder."""
     with writing(at):
         private_home.prepare(at)
-    with chdir(at.prefect):
+    prefect_files.ignore_those_of_folders()
+    with chdir(prefect_files.package()):
         import_module("prefect.main")
         import_module(module)
 
 
 def recorded_address(at: Home) -> Address | None:
-    """Return the address of our server; None if it does not run or does not require the secret."""
-    record = processes.record_of(at, "server")
-    if "host" not in record or not processes.alive(at, "server"):
+    """Return the address of our server; None if it does not run or does not require the secret.
+
+    The address is that of the process, whatever its record says: the secret is sent there.
+    """
+    found = processes.alive(at, "server")
+    if found is None:
         return None
-    return Address(record["host"], record["port"], record["url"])
+    try:
+        return server_address.from_options(found.cmdline())
+    except psutil.Error:  # it has ended meanwhile
+        return None
+
+
+def is_own_server(at: Home, api_url: str) -> bool:
+    """Return whether our server runs, and `api_url` is the URL of its API."""
+    own = recorded_address(at)
+    return own is not None and api_url.removesuffix("/api") in own.origins
+
+
+def _refuse_our_secret(at: Home, users_api_url: str) -> None:
+    """Keep the secret of our server from a server that the environment names.
+
+    Raises:
+        ConfigError: PREFECT_API_AUTH_STRING is our secret, and PREFECT_API_URL is not our server.
+    """
+    given = os.environ.get("PREFECT_API_AUTH_STRING")
+    if given and not is_own_server(at, users_api_url) and api_secret.is_known(at, given):
+        raise ConfigError(
+            f"PREFECT_API_URL={users_api_url}",
+            "is not the server of this home, and PREFECT_API_AUTH_STRING would send it our secret",
+            "unset PREFECT_API_AUTH_STRING, or PREFECT_API_URL as well to use our own server",
+        )
 
 
 def point_at(at: Home, address: Address) -> None:

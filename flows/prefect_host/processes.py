@@ -1,13 +1,12 @@
 """The processes of `groundup up`, the server and the worker: starts, identifies and stops them.
 
-A file in the home records each process. A recorded process is identified by its id, its command
-line and its owner, because the system may have given its id to another process, and any user can
-start a process with the same command line.
+A file in the home records each process. A record may be old, damaged or planted, and the system may
+have given the id to another process. So a process counts as ours only if it says so itself: by its
+owner, its command line, and the home in its environment.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -18,11 +17,18 @@ from typing import Any
 
 import psutil
 
+from data_contracts.credentials import masked
 from flows import private_home
 from flows.home import Home, writing
+from flows.prefect_host import process_records
+from flows.prefect_host.uninterrupted import uninterrupted
 
 REPOSITORY = Path(__file__).parents[2]
 PROCESSES = ("worker", "server")  # in the order in which they are stopped
+MODULES = {
+    "worker": "flows.prefect_host.prefect_worker",
+    "server": "flows.prefect_host.prefect_server",
+}
 GRACE_S = {"worker": 5, "server": 2}  # before they are killed; `down` ends within ten seconds
 MAX_LOG_CHARS = 1500  # of the end of a log, in a message
 
@@ -43,9 +49,11 @@ def spawn(
     # A run from the shell keeps Prefect's logs out of the terminal. The log file shall have them.
     environ.pop("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", None)
     command = ["-m", *command]
+    environ["GROUNDUP_HOME"] = str(at.path)
     with writing(at):
-        log = at.log(process).open("ab")
-    with log:
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        log = os.fdopen(os.open(at.log(process), flags, 0o600), "ab")
+    with log, uninterrupted():
         child = subprocess.Popen(
             [sys.executable, *command],
             cwd=REPOSITORY,
@@ -57,28 +65,26 @@ def spawn(
             pass_fds=handed_over,
             umask=private_home.umask(),
         )
-    write_record(at, process, {"pid": child.pid, "command": command, **record})
+        write_record(at, process, {"pid": child.pid, "command": command, **record})
 
 
 def write_record(at: Home, process: str, record: dict[str, Any]) -> None:
     """Record a process of ours and the options with which it was started."""
-    new = at.pid_file(process).with_suffix(".new")
-    with writing(at):
-        new.write_text(json.dumps(record), "utf-8")
-        new.replace(at.pid_file(process))
+    process_records.write(at, at.pid_file(process), record)
 
 
 def record_of(at: Home, process: str) -> dict[str, Any]:
-    """Return the record of a process of ours; empty if there is none or it is malformed."""
-    try:
-        record = json.loads(at.pid_file(process).read_text("utf-8"))
-    except (FileNotFoundError, ValueError):
-        return {}
-    if not isinstance(record, dict):
-        return {}
-    has_pid = isinstance(record.get("pid"), int)
-    has_command = isinstance(record.get("command"), list)
-    return record if has_pid and has_command else {}
+    """Return the record of a process of ours; empty if there is none or it cannot be used."""
+    return process_records.read(at.pid_file(process))
+
+
+def keep(at: Home, is_kept: bool) -> None:
+    """Record whether the server and the worker that run stay when this command has ended."""
+    with uninterrupted():
+        for process in PROCESSES:
+            record = record_of(at, process)
+            if record and record.get("kept", False) != is_kept:
+                write_record(at, process, record | {"kept": is_kept})
 
 
 def alive(at: Home, process: str) -> psutil.Process | None:
@@ -91,11 +97,69 @@ def alive(at: Home, process: str) -> psutil.Process | None:
         return None
     try:
         found = psutil.Process(record["pid"])
-        has_our_owner = found.uids().real == os.getuid()
-        is_ours = has_our_owner and found.cmdline()[1:] == record["command"]
-    except psutil.Error:
+        is_ours = _is_ours(at, process, found) and found.cmdline()[1:] == record["command"]
+    except (psutil.Error, OSError):
         return None
     return found if is_ours else None
+
+
+def _is_ours(at: Home, process: str, found: psutil.Process) -> bool:
+    has_our_owner = found.uids().real == os.getuid()
+    has_our_command = found.cmdline()[1:3] == ["-m", MODULES[process]]
+    # The environment of others cannot be read, so the order matters.
+    return (
+        has_our_owner and has_our_command and found.environ().get("GROUNDUP_HOME") == str(at.path)
+    )
+
+
+def recover(at: Home) -> list[str]:
+    """Set records aside that cannot be used, and record again what runs.
+
+    Returns:
+        A line for people about each record that was set aside.
+    """
+    lines = []
+    for process in PROCESSES:
+        path = at.pid_file(process)
+        if not os.path.lexists(path) or alive(at, process):
+            continue
+        line = ""
+        why = process_records.problem(path)
+        if why:
+            aside = process_records.set_aside(at, path)
+            line = f"{path} was not a record of groundup ({why}); it is now {aside.name}"
+        found = _search(at, process)
+        if found:
+            line = line or f"{path} named another process"
+            line += f"; the {process} that runs was found and is recorded again"
+            write_record(at, process, _record_from(at, process, found))
+        if line:
+            lines.append(line)
+    return lines
+
+
+def _search(at: Home, process: str) -> psutil.Process | None:
+    for candidate in psutil.process_iter():
+        try:
+            if _is_ours(at, process, candidate):
+                return candidate
+        except (psutil.Error, OSError):
+            continue
+    return None
+
+
+def _record_from(at: Home, process: str, found: psutil.Process) -> dict[str, Any]:
+    """Return the record of a process that runs, made from the process itself."""
+    command = found.cmdline()[1:]
+    record: dict[str, Any] = {"pid": found.pid, "command": command}
+    if process == "server":
+        # `groundup up` keeps a server and has a worker; a run from the shell has none.
+        return record | {"kept": alive(at, "worker") is not None}
+    environ = found.environ()
+    at_once = int(command[4])  # of: -m MODULE POOL NAME LIMIT
+    url = masked(environ.get("PREFECT_API_URL", ""))
+    store = environ.get("GROUNDUP_STORE", "")
+    return record | {"kept": True, "at_once": at_once, "url": url, "store": store}
 
 
 def stop(at: Home, process: str) -> bool:
@@ -133,11 +197,18 @@ def _wait_then_kill(family: list[psutil.Process], grace_s: float) -> None:
 
 
 def recorded(at: Home) -> set[int]:
-    """Return the ids of our recorded processes, which other commands may use."""
-    records = [record_of(at, process) for process in PROCESSES]
+    """Return the ids of our recorded processes that may outlive this command.
+
+    A server ends by itself when nobody uses it, and others may. A worker stays once `up` is done.
+    """
+    worker = record_of(at, "worker")
+    records = [record_of(at, "server"), worker if worker.get("kept") else {}]
     return {record["pid"] for record in records if record}
 
 
 def log_end(at: Home, process: str) -> str:
     """Return the end of a process's log."""
-    return at.log(process).read_text("utf-8", "replace")[-MAX_LOG_CHARS:]
+    with at.log(process).open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 4 * MAX_LOG_CHARS))  # a character has at most four bytes
+        return file.read().decode("utf-8", "replace")[-MAX_LOG_CHARS:]

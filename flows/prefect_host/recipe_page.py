@@ -1,4 +1,4 @@
-"""The recipe of a whole run on its page: every setting as it was resolved, before the first stage."""
+"""The recipe of a whole run on its page: every setting as resolved before the first stage."""
 
 from __future__ import annotations
 

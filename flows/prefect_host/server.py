@@ -15,22 +15,28 @@ from contextlib import contextmanager
 from typing import Any
 
 from data_contracts import ConfigError, GroundupError
+from data_contracts.credentials import masked
+from flows import private_home
+from flows.cli.console import errors
 from flows.home import Home
-from flows.prefect_host import api_secret, processes, server_address, sign_in
+from flows.prefect_host import api_secret, prefect_files, processes, server_address, sign_in
 from flows.prefect_host.prefect_settings import (
     environment,
     import_prefect,
+    is_own_server,
     point_at,
     recorded_address,
     ui_url,
 )
 from flows.prefect_host.server_address import Address
 from flows.prefect_host.server_locks import is_in_use, starting_or_stopping, users_file
+from flows.prefect_host.uninterrupted import uninterrupted
 from flows.prefect_host.work_pool import POOL, WORKER
 
 START_TIMEOUT_S = 120
 DEPLOYMENTS = "flows.prefect_host.deployments"
 RESTART = "groundup down, then groundup up again"
+FOREIGN_SERVER = "our secret is not sent there, and whoever may use that server decides what the worker here runs"
 
 
 def sign_in_address(at: Home) -> str:
@@ -65,6 +71,7 @@ def running_server(at: Home, module: str) -> Iterator[bool]:
     Yields:
         Whether the server was started here.
     """
+    private_home.prepare(at)
     has_own_prefect = bool(os.environ.get("PREFECT_API_URL"))
     os.environ.update(environment(at))
     if has_own_prefect:
@@ -75,6 +82,7 @@ def running_server(at: Home, module: str) -> Iterator[bool]:
     with users_file(at) as users:
         try:
             with starting_or_stopping(at):
+                _say(processes.recover(at))
                 fcntl.flock(users, fcntl.LOCK_SH)
                 usual = server_address.wanted(None, None, None)
                 was_started = _ensure_server(at, usual, module, or_any_port=True)
@@ -112,22 +120,38 @@ def up(
     Raises:
         GroundupError: The port is taken, or what already runs was started with other arguments.
     """
+    private_home.prepare(at)
     with starting_or_stopping(at):
+        _say(processes.recover(at))
         already_up = [process for process in processes.PROCESSES if processes.alive(at, process)]
         try:
             return _up(at, {"--port": port, "--host": host, "--url": url}, at_once)
-        except BaseException:  # Ctrl-C, too: nothing stays half started
-            for process in processes.PROCESSES:
-                if process not in already_up:
-                    processes.stop(at, process)
+        except BaseException:  # a signal, too: nothing stays half started
+            with uninterrupted():
+                _stop_all_but(at, already_up)
             raise
+
+
+def _stop_all_but(at: Home, already_up: list[str]) -> None:
+    """Stop what this command has started.
+
+    If the command is killed meanwhile, a server that nobody keeps ends by itself.
+    """
+    if "server" not in already_up:
+        processes.keep(at, False)
+    for process in processes.PROCESSES:
+        if process not in already_up:
+            processes.stop(at, process)
 
 
 def _up(at: Home, options: dict[str, Any], at_once: int | None) -> str:
     has_own_prefect = bool(os.environ.get("PREFECT_API_URL"))
     address = _requested_address(at, options)
     os.environ.update(environment(at, address))
+    _say(prefect_files.unread(at))
     if has_own_prefect:
+        if not is_own_server(at, os.environ["PREFECT_API_URL"]):
+            _say([f"using {ui_url()}, as PREFECT_API_URL says; {FOREIGN_SERVER}"])
         _require_answer()
         import_prefect(at, DEPLOYMENTS)
     else:
@@ -140,9 +164,9 @@ def _up(at: Home, options: dict[str, Any], at_once: int | None) -> str:
         deployments.mark_lost_runs_crashed()
     deployments.deploy(whole_server=not has_own_prefect)
     _ensure_worker(at, at_once, deployments.last_heartbeat)
-    if not has_own_prefect:
-        processes.write_record(at, "server", processes.record_of(at, "server") | {"kept": True})
-    return sign_in_address(at)
+    sign_in_url = sign_in_address(at)
+    processes.keep(at, True)
+    return sign_in_url
 
 
 def _requested_address(at: Home, options: dict[str, Any]) -> Address:
@@ -186,13 +210,18 @@ def down(at: Home) -> str:
     if not at.prefect.exists():
         return "nothing was up"
     with starting_or_stopping(at):
+        _say(processes.recover(at))
         if processes.alive(at, "server") and is_in_use(at):
             prefix = "stopped worker; " if processes.stop(at, "worker") else ""
-            not_kept = processes.record_of(at, "server") | {"kept": False}
-            processes.write_record(at, "server", not_kept)
+            processes.keep(at, False)
             return f"{prefix}a run still uses the server, and will stop it"
         stopped = [process for process in processes.PROCESSES if processes.stop(at, process)]
         return f"stopped {' and '.join(stopped)}" if stopped else "nothing was up"
+
+
+def _say(lines: list[str]) -> None:
+    for line in lines:
+        errors.print(masked(line), markup=False)
 
 
 def _require_answer() -> None:
@@ -240,7 +269,7 @@ def _start_server(at: Home, address: Address, or_any_port: bool) -> None:
         descriptor = listening.fileno()
         command = ["flows.prefect_host.prefect_server", "--socket", str(descriptor)]
         command += address.options()
-        processes.spawn(at, "server", command, [descriptor], **address.as_record())
+        processes.spawn(at, "server", command, [descriptor])
 
 
 def _ensure_worker(at: Home, at_once: int | None, last_heartbeat: Callable[[], object]) -> None:
@@ -251,7 +280,7 @@ def _ensure_worker(at: Home, at_once: int | None, last_heartbeat: Callable[[], o
     """
     wanted: dict[str, Any] = {
         "at_once": at_once or 1,
-        "url": os.environ["PREFECT_API_URL"],
+        "url": masked(os.environ["PREFECT_API_URL"]),
         "store": at.store,
     }
     if processes.alive(at, "worker"):
@@ -274,8 +303,8 @@ def _require_same_worker(record: dict[str, Any], wanted: dict[str, Any]) -> None
         "store": "works on the store {}",
     }
     for key, value in wanted.items():
-        if record[key] != value:
-            found = phrases[key].format(record[key])
+        if record.get(key) != value:
+            found = phrases[key].format(record.get(key))
             raise GroundupError(
                 "groundup up", f"the worker that runs {found}, not {value}", RESTART
             )

@@ -5,8 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 from urllib.parse import urlsplit
 
 from data_contracts import ConfigError, GroundupError
@@ -63,9 +62,23 @@ class Address:
         public = ["--url", self.url] if self.url else []
         return ["--host", self.host, "--port", str(self.port), *public]
 
-    def as_record(self) -> dict[str, Any]:
-        """Return the fields for the server's record (see processes.py)."""
-        return asdict(self)
+
+def from_options(options: list[str]) -> Address | None:
+    """Return the address in the command line of a server, which `Address.options` made.
+
+    Returns:
+        None if it names no host, as that of a server that lets everybody in, or is no such address.
+    """
+    found = {}
+    for name in ("--host", "--port", "--url"):
+        if name in options[:-1]:
+            found[name] = options[options.index(name) + 1]
+    if "--host" not in found or not found.get("--port", "").isdecimal():
+        return None
+    try:
+        return wanted(found["--host"], int(found["--port"]), found.get("--url"))
+    except ConfigError:
+        return None
 
 
 def wanted(host: str | None, port: int | None, url: str | None) -> Address:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import signal
 import threading
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TextIO
 
 from flows.home import Home, home
+from flows.prefect_host import process_records
+from flows.prefect_host.server_locks import open_lock
 
 POLL_S = 1.0
 GRACE_S = 3.0  # the server waits for clients that hold a connection; not longer than this
@@ -31,22 +32,29 @@ def _watch(at: Home) -> None:
 
 
 def _is_unused(at: Home) -> bool:
-    """Return whether this server has no users. False while another process starts or stops one."""
-    record = at.pid_file("server")
+    """Return whether this server has no users. False while another process starts or stops one.
+
+    A server whose record cannot be read stays: the next command finds it by its command line.
+    """
+    path = at.pid_file("server")
     try:
         with _locked(at.prefect / "server.lock"), _locked(at.prefect / "server.users"):
-            written = json.loads(record.read_text("utf-8"))
-            is_recorded = written["pid"] == os.getpid()
+            if not os.path.lexists(path):
+                # The process that started this server was killed before it could write the record.
+                return True
+            record = process_records.read(path)
+            if not record:
+                return False
+            is_recorded = record["pid"] == os.getpid()
             if not is_recorded:  # nobody would find this server
                 return True
-            if written.get("kept"):
+            if record.get("kept"):
                 return False
-            record.unlink()
+            path.unlink()
             return True
     except BlockingIOError:
         return False
-    except FileNotFoundError:
-        # The process that started this server was killed before it could write the record.
+    except FileNotFoundError:  # the home was deleted or moved
         return True
 
 
@@ -56,7 +64,7 @@ def _locked(path: Path) -> TextIO:
     Raises:
         BlockingIOError: Another process holds a lock.
     """
-    file = path.open("a")
+    file = open_lock(path)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

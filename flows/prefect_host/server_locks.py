@@ -6,20 +6,26 @@ The system releases the locks when the process that holds them ends, however it 
 from __future__ import annotations
 
 import fcntl
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
-from flows import private_home
 from flows.home import Home, writing
+
+
+def open_lock(path: Path) -> TextIO:
+    """Open a file to be locked, and create it if it is missing. A link is an error."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+    return os.fdopen(os.open(path, flags, 0o600), "a")
 
 
 @contextmanager
 def starting_or_stopping(at: Home) -> Iterator[None]:
     """Let one process at a time look for a server, start one or stop it."""
     with writing(at):
-        private_home.prepare(at)
-        lock = (at.prefect / "server.lock").open("a")
+        lock = open_lock(at.prefect / "server.lock")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -28,8 +34,7 @@ def starting_or_stopping(at: Home) -> Iterator[None]:
 def users_file(at: Home) -> TextIO:
     """Open the file on which every run from the shell holds a shared lock."""
     with writing(at):
-        private_home.prepare(at)
-        return (at.prefect / "server.users").open("a")
+        return open_lock(at.prefect / "server.users")
 
 
 def is_in_use(at: Home) -> bool:

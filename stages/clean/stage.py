@@ -14,6 +14,7 @@ from data_contracts import Artifact, Draft, InputError
 from stages.clean.config import CleanConfig
 from stages.clean.guard import shared_process, stop_shared_process
 from stages.clean.page import CleanedPage, RawPage
+from stages.execution.processes import local
 from stages.execution.shards import map_shards
 from stages.report import Facts, Report
 
@@ -90,7 +91,7 @@ def run(config: CleanConfig, *, raw_documents: Artifact, out: Draft, report: Rep
         ConfigError: There is no language model.
         InputError: There are no documents.
     """
-    model_path = str(config.model_path())
+    config.model_path()  # fails now rather than in every worker
     total = raw_documents.rows("documents")
     if total == 0:
         failures = raw_documents.rows("failures")
@@ -100,9 +101,9 @@ def run(config: CleanConfig, *, raw_documents: Artifact, out: Draft, report: Rep
             "look at its failures table and correct the crawl's sources",
         )
     counts = CleanCounts.empty()
-    clean_shard = partial(_clean_shard, config, model_path, out)
+    clean_shard = partial(_clean_shard, config, out)
     try:
-        for done in map_shards(clean_shard, _shards(raw_documents), config.workers):
+        for done in map_shards(clean_shard, _shards(raw_documents), local(config.workers)):
             counts.add(done)
             report.progress(counts.totals["documents"], total, "documents")
     finally:
@@ -126,9 +127,10 @@ def _shards(raw: Artifact) -> Iterator[PageShard]:
         yield PageShard(number, tuple(waiting))
 
 
-def _clean_shard(config: CleanConfig, model_path: str, out: Draft, shard: PageShard) -> CleanCounts:
+def _clean_shard(config: CleanConfig, out: Draft, shard: PageShard) -> CleanCounts:
     """Cleans one shard and writes its part of both tables."""
     counts = CleanCounts.empty()
+    model_path = str(config.model_path())  # where this machine has it
     process = shared_process(config, model_path)
     with (
         out.writer("documents", shard.number) as documents,

@@ -119,12 +119,12 @@ def describe(entry: ApiEntry, config: CollectChatsConfig) -> str | RejectedChat:
         if text is None:
             detail = "the description starts with code, a list or a table"
             return RejectedChat(kind, entry.name, "not_prose", detail)
-        answer = prose.whole_sentences(text, config.max_chars)
+        answer = prose.whole_sentences(text, config.limits.max_chars)
         if answer is None:
-            detail = f"the first sentence has more than {config.max_chars} characters"
+            detail = f"the first sentence has more than {config.limits.max_chars} characters"
             return RejectedChat(kind, entry.name, "too_long", detail)
-        if len(answer) < config.min_chars:
-            detail = f"{len(answer)} characters, wanted {config.min_chars}"
+        if len(answer) < config.limits.min_chars:
+            detail = f"{len(answer)} characters, wanted {config.limits.min_chars}"
             return RejectedChat(kind, entry.name, "too_short", detail)
         return answer
     return RejectedChat(kind, entry.name, "undocumented", "it has no description")
@@ -160,7 +160,7 @@ def of_sections(
         if heading in title:
             continue
         question = questions.fill("section", title=title, heading=heading)
-        answer = prose.whole_sentences(body, config.max_chars)
+        answer = prose.whole_sentences(body, config.limits.max_chars)
         yield checked_chat("section", question, answer, config)
 
 
@@ -178,13 +178,13 @@ def of_prose(
             bodies.append(body)
     if title and bodies:
         question = questions.fill("prose_title", title=title)
-        answer = prose.whole_sentences(bodies[0], config.max_chars)
+        answer = prose.whole_sentences(bodies[0], config.limits.max_chars)
         yield checked_chat("prose", question, answer, config)
     for body in bodies:
         first, *rest = sentences(body, Breaks.PROSE)
         if rest:
             question = questions.fill("prose_continue", text=first)
-            answer = prose.whole_sentences(" ".join(rest), config.max_chars)
+            answer = prose.whole_sentences(" ".join(rest), config.limits.max_chars)
             yield checked_chat("prose", question, answer, config)
 
 
@@ -202,12 +202,12 @@ def checked_chat(
         question: What the user asks.
         answer: What the assistant answers; None if not even one sentence fits.
         config: Holds the bounds of both lengths.
-        min_chars: The shortest answer, if other than `config.min_chars`.
+        min_chars: The shortest answer, if other than `config.limits.min_chars`.
     """
     if min_chars is None:
-        min_chars = config.min_chars
-    if answer is None or max(len(question), len(answer)) > config.max_chars:
-        detail = f"question or answer has more than {config.max_chars} characters"
+        min_chars = config.limits.min_chars
+    if answer is None or max(len(question), len(answer)) > config.limits.max_chars:
+        detail = f"question or answer has more than {config.limits.max_chars} characters"
         return RejectedChat(kind, question, "too_long", detail)
     if len(answer) < min_chars:
         detail = f"the answer has {len(answer)} characters, wanted {min_chars}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from os.path import expanduser
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -48,8 +48,34 @@ class NameSettings(Settings):
     )
 
 
+class ChatLimits(Settings):
+    """How long chats may be, and how many one document may give."""
+
+    min_chars: int = Field(
+        12,
+        ge=1,
+        le=100_000,
+        description="Shortest answer taken from prose (a doctest's may be one character)",
+    )
+    max_chars: int = Field(
+        360,
+        ge=20,
+        le=1_000_000,
+        description="Longest question or answer; prose is cut to whole sentences within it",
+    )
+    per_document: int = Field(
+        1000, ge=1, le=1_000_000, description="Most chats from one document, chosen by hash"
+    )
+
+
 class CollectChatsConfig(StageConfig):
     """Which chats are made of the pages, and which files of your own are added."""
+
+    RENAMED: ClassVar[dict[str, str]] = {
+        "min_chars": "limits.min_chars",
+        "max_chars": "limits.max_chars",
+        "per_document": "limits.per_document",
+    }
 
     kinds: tuple[Kind, ...] = Field(
         ("module", "signature", "parameters", "lookup", "doctest", "section", "prose", "identity"),
@@ -79,20 +105,8 @@ class CollectChatsConfig(StageConfig):
         max_length=80,
         description="What the model calls itself in identity chats",
     )
-    min_chars: int = Field(
-        12,
-        ge=1,
-        le=100_000,
-        description="Shortest answer taken from prose (a doctest's may be one character)",
-    )
-    max_chars: int = Field(
-        360,
-        ge=20,
-        le=1_000_000,
-        description="Longest question or answer; prose is cut to whole sentences within it",
-    )
-    per_document: int = Field(
-        1000, ge=1, le=1_000_000, description="Most chats from one document, chosen by hash"
+    limits: ChatLimits = Field(
+        ChatLimits(), description="How long chats may be, and how many one document may give"
     )
     heldout_share: float = Field(
         0.05,

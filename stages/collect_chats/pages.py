@@ -50,11 +50,11 @@ def chats_of_shard(
 def _limited(
     found: list[Chat | RejectedChat], config: CollectChatsConfig
 ) -> list[Chat | RejectedChat]:
-    """Rejects the chats beyond `config.per_document`. A hash of the question decides which."""
+    """Rejects the chats over `config.limits.per_document`. A hash of the question decides which."""
     chats = [chat for chat in found if isinstance(chat, Chat)]
     chats.sort(key=lambda chat: seed_for(config.seed, chat.question))
-    excess = set(chats[config.per_document :])
-    detail = f"the document has {len(chats)} chats, at most {config.per_document} are kept"
+    excess = set(chats[config.limits.per_document :])
+    detail = f"the document has {len(chats)} chats, at most {config.limits.per_document} are kept"
     limited: list[Chat | RejectedChat] = []
     for chat in found:
         if isinstance(chat, Chat) and chat in excess:

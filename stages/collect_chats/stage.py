@@ -12,6 +12,7 @@ from stages.collect_chats.pages import chats_of_shard
 from stages.collect_chats.questions import Questions
 from stages.collect_chats.sandbox import missing
 from stages.collect_chats.user_chats import read_chats
+from stages.execution.processes import local
 from stages.execution.shards import map_shards
 from stages.report import Facts, Report
 from stages.text.heldout import split_of
@@ -93,7 +94,7 @@ def _add_pages(
     work = partial(chats_of_shard, config=config, questions=questions)
     total = training_documents.rows("documents")
     done = 0
-    for documents in map_shards(work, shards, config.workers):
+    for documents in map_shards(work, shards, local(config.workers)):
         for document in documents:
             for chat in document.chats:
                 writer.add(chat, document.split, document.url, document.id)
@@ -119,6 +120,6 @@ def _nothing_found(
     return InputError(
         "collect_chats",
         f"0 conversations from {total} documents and {len(config.files)} files: {why}",
-        "widen kinds, pages or max_chars, or give files;"
+        "widen kinds, pages or limits.max_chars, or give files;"
         " groundup stage collect_chats --keys   lists them",
     )

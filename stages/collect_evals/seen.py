@@ -15,6 +15,7 @@ import pyarrow as pa
 from data_contracts import Artifact
 from stages.collect_evals.nearest import HeldoutPage
 from stages.collect_evals.passages import folded_words, segments
+from stages.execution.processes import local
 from stages.execution.shards import map_shards
 from stages.report import Report
 from stages.text.ngrams import text_hash
@@ -48,9 +49,10 @@ def in_training(
                 wanted.add(key(segment.text))
     batches = documents.batches("train", ["text"], batch_size=BATCH)
     total = documents.rows("train")
+    find = partial(_find, frozenset(wanted))
     seen: set[int] = set()
     done = 0
-    for rows, found in map_shards(partial(_find, frozenset(wanted)), batches, workers):
+    for rows, found in map_shards(find, batches, local(workers)):
         seen |= found
         done += rows
         report.progress(done, total, "documents")

@@ -7,12 +7,12 @@ from functools import lru_cache
 from importlib.metadata import packages_distributions, version
 from os.path import expanduser
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
 from data_contracts import InputError
-from stages.config import RegularExpression, StageConfig, execution
+from stages.config import RegularExpression, Settings, StageConfig, execution
 from stages.crawl.local_files import Found, found
 from stages.documentation_server import is_documentation_server
 from stages.file_digests import file_digests
@@ -32,12 +32,88 @@ PYDOC_SKIP = [
 _BUILDERS = frozenset({"arrow", "csv", "json", "parquet", "text"})
 
 
+class WebLimits(Settings):
+    """Where a crawl of web sites ends, and what it takes of a page."""
+
+    max_pages: int = Field(1000, ge=1, le=100_000_000, description="Addresses to ask for at most")
+    max_pages_per_host: int = Field(
+        1_000_000, ge=1, le=100_000_000, description="The same for each host"
+    )
+    max_depth: int = Field(10, ge=0, le=1000, description="Links to follow from a seed at most")
+    max_page_bytes: int = Field(
+        4 << 20, ge=1024, le=1 << 30, description="Longer pages are cut here"
+    )
+    max_minutes: float = Field(
+        60, gt=0, le=60 * 24 * 365, description="Time after which no new page is begun"
+    )
+    timeout_seconds: float = Field(
+        30, gt=0, le=3600, description="Time for one request, from name look-up to last byte"
+    )
+
+
+class PydocLimits(Settings):
+    """Where a crawl of the documentation server ends, and what it takes of a page."""
+
+    max_pages: int = Field(20_000, ge=1, le=1_000_000, description="Pages to ask for at most")
+    max_depth: int = Field(10, ge=0, le=100, description="Links to follow from the index at most")
+    max_page_bytes: int = Field(
+        4 << 20, ge=1024, le=1 << 30, description="Longer pages are cut here"
+    )
+    max_minutes: float = Field(
+        30, gt=0, le=1440, description="Time after which no new page is begun"
+    )
+    timeout_seconds: float = Field(
+        20, gt=0, le=600, description="Time for one page; importing its module may hang"
+    )
+
+
+class FilesLimits(Settings):
+    """How much is taken of local files."""
+
+    max_page_bytes: int = Field(
+        16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here"
+    )
+    max_documents: int = Field(
+        1_000_000_000, ge=1, le=1_000_000_000_000, description="Documents to take at most"
+    )
+
+
+class DatasetLimits(Settings):
+    """How much is taken of a data set."""
+
+    max_page_bytes: int = Field(
+        16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here"
+    )
+    max_documents: int = Field(
+        100_000, ge=1, le=1_000_000_000_000, description="Rows to take at most"
+    )
+
+
+class Pace(Settings):
+    """How fast web sites are asked. It never changes what is collected."""
+
+    delay_seconds: float = Field(
+        1.0, ge=0, le=3600, description="Pause between requests to one host"
+    )
+    connections: int = Field(
+        16, ge=1, le=1000, description="Requests under way at once, over all hosts"
+    )
+    per_host: int = Field(1, ge=1, le=100, description="Requests under way at once to one host")
+
+
+def _moved(group: type[Settings], name: str) -> dict[str, str]:
+    """The settings of a group that release 0.1 had outside it, under the same names."""
+    return {setting: f"{name}.{setting}" for setting in group.model_fields}
+
+
 class _Source(StageConfig):
     """Settings of one source. Its identity includes digests of what it reads outside the store."""
 
 
 class WebSource(_Source):
     """Pages of web sites, from seeds along links."""
+
+    RENAMED: ClassVar[dict[str, str]] = _moved(WebLimits, "limits") | _moved(Pace, "pace")
 
     kind: Literal["web"] = "web"
     name: Name = Field(description="Name of the source; a column of every document")
@@ -55,19 +131,8 @@ class WebSource(_Source):
         description="Origins (http://127.0.0.1:8000) that may be private or loopback addresses;"
         " all others are refused",
     )
-    max_pages: int = Field(1000, ge=1, le=100_000_000, description="Addresses to ask for at most")
-    max_pages_per_host: int = Field(
-        1_000_000, ge=1, le=100_000_000, description="The same for each host"
-    )
-    max_depth: int = Field(10, ge=0, le=1000, description="Links to follow from a seed at most")
-    max_page_bytes: int = Field(
-        4 << 20, ge=1024, le=1 << 30, description="Longer pages are cut here"
-    )
-    max_minutes: float = Field(
-        60, gt=0, le=60 * 24 * 365, description="Time after which no new page is begun"
-    )
-    timeout_seconds: float = Field(
-        30, gt=0, le=3600, description="Time for one request, from name look-up to last byte"
+    limits: WebLimits = Field(
+        WebLimits(), description="Where the crawl ends, and what it takes of a page"
     )
     respect_robots: bool = Field(True, description="Obey robots.txt (RFC 9309) and its Crawl-delay")
     honour_opt_out: bool = Field(
@@ -78,9 +143,7 @@ class WebSource(_Source):
         max_length=200,
         description="Mail or web address of whoever crawls, sent with every request",
     )
-    delay_seconds: float = execution(1.0, "Pause between requests to one host", ge=0, le=3600)
-    connections: int = execution(16, "Requests under way at once, over all hosts", ge=1, le=1000)
-    per_host: int = execution(1, "Requests under way at once to one host", ge=1, le=100)
+    pace: Pace = execution(Pace(), "How fast the sites are asked")
 
     @field_validator("seeds", "scope", "allow_origins")
     @classmethod
@@ -103,6 +166,8 @@ class WebSource(_Source):
 class PydocSource(_Source):
     """Pages of the documentation server of the running Python, crawled over HTTP."""
 
+    RENAMED: ClassVar[dict[str, str]] = _moved(PydocLimits, "limits")
+
     kind: Literal["pydoc"] = "pydoc"
     name: Name = Field("pydoc", description="Name of the source; a column of every document")
     packages: list[str] = Field(
@@ -112,16 +177,8 @@ class PydocSource(_Source):
         PYDOC_SKIP,
         description="Regular expressions; a module in whose name one is found is left out",
     )
-    max_pages: int = Field(20_000, ge=1, le=1_000_000, description="Pages to ask for at most")
-    max_depth: int = Field(10, ge=0, le=100, description="Links to follow from the index at most")
-    max_page_bytes: int = Field(
-        4 << 20, ge=1024, le=1 << 30, description="Longer pages are cut here"
-    )
-    max_minutes: float = Field(
-        30, gt=0, le=1440, description="Time after which no new page is begun"
-    )
-    timeout_seconds: float = Field(
-        20, gt=0, le=600, description="Time for one page; importing its module may hang"
+    limits: PydocLimits = Field(
+        PydocLimits(), description="Where the crawl ends, and what it takes of a page"
     )
     servers: int = execution(0, "Server processes; 0: one per core, at most 4", ge=0, le=64)
 
@@ -139,6 +196,8 @@ class PydocSource(_Source):
 
 class FilesSource(_Source):
     """Local files: txt, md, html, jsonl, csv, tsv, parquet, warc; all but parquet also as .gz."""
+
+    RENAMED: ClassVar[dict[str, str]] = _moved(FilesLimits, "limits")
 
     kind: Literal["files"] = "files"
     name: Name = Field("files", description="Name of the source; a column of every document")
@@ -158,12 +217,7 @@ class FilesSource(_Source):
         max_length=40,
         description="Character set of txt, md and html files; empty: found out by clean",
     )
-    max_page_bytes: int = Field(
-        16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here"
-    )
-    max_documents: int = Field(
-        1_000_000_000, ge=1, le=1_000_000_000_000, description="Documents to take at most"
-    )
+    limits: FilesLimits = Field(FilesLimits(), description="How much is taken of the files")
 
     def found(self) -> Found:
         """The files meant by `paths`, and the links that are left out.
@@ -184,6 +238,8 @@ class DatasetSource(_Source):
     It is on the Hub, in a local folder, or consists of local files for a builder such as json.
     """
 
+    RENAMED: ClassVar[dict[str, str]] = _moved(DatasetLimits, "limits")
+
     kind: Literal["dataset"] = "dataset"
     name: Name = Field("dataset", description="Name of the source; a column of every document")
     dataset: str = Field(
@@ -201,12 +257,7 @@ class DatasetSource(_Source):
     media_type: Literal["text/plain", "text/markdown", "text/html"] = Field(
         "text/plain", description="What that text is"
     )
-    max_page_bytes: int = Field(
-        16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here"
-    )
-    max_documents: int = Field(
-        100_000, ge=1, le=1_000_000_000_000, description="Rows to take at most"
-    )
+    limits: DatasetLimits = Field(DatasetLimits(), description="How much is taken of the data set")
 
     @property
     def folder(self) -> Path | None:

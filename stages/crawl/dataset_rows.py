@@ -33,7 +33,7 @@ def read(source: DatasetSource, base: str, files: list[str]) -> Items:
         InputError: The data set is not available, has no such column, or is of another format.
     """
     where = f"crawl source {source.name}"
-    taking = Taking(source.text_field, source.media_type, source.max_page_bytes)
+    taking = Taking(source.text_field, source.media_type, source.limits.max_page_bytes)
     for number, row in _numbered(source, where, files):
         if isinstance(row, Note):
             yield row
@@ -44,7 +44,7 @@ def read(source: DatasetSource, base: str, files: list[str]) -> Items:
         yield taking.row(
             f"{base}/{source.subset or 'default'}/{source.split}#{number}", row[source.text_field]
         )
-        if number == source.max_documents:
+        if number == source.limits.max_documents:
             return
 
 

@@ -37,7 +37,7 @@ def collect(
         _base(source),
         [str(path) for path in found.files],
         what=lambda: f"{where}: {source.dataset} after row {number:,}",
-        megabytes=memory(source.max_page_bytes),
+        megabytes=memory(source.limits.max_page_bytes),
         libraries=("datasets",),
     )
     for item in items:
@@ -52,11 +52,13 @@ def collect(
         elif item is not None:
             number += 1
             taken.add(item)
-            report.progress(number, source.max_documents, "rows")
+            report.progress(number, source.limits.max_documents, "rows")
     for note in notes:
         report.note(note)
-    if number >= source.max_documents:
-        notes.append(f"{source.name}: cut short by the limit of {source.max_documents:,} rows")
+    if number >= source.limits.max_documents:
+        notes.append(
+            f"{source.name}: cut short by the limit of {source.limits.max_documents:,} rows"
+        )
     return notes
 
 

@@ -40,7 +40,11 @@ def collect(source: FilesSource, rows: Rows, report: Report, stop: Callable[[], 
         items = formats.read(source, files)
     else:
         items = rows_apart(
-            formats.read, source, files, what=lambda: at, megabytes=memory(source.max_page_bytes)
+            formats.read,
+            source,
+            files,
+            what=lambda: at,
+            megabytes=memory(source.limits.max_page_bytes),
         )
     for item in items:
         if stop():
@@ -51,9 +55,9 @@ def collect(source: FilesSource, rows: Rows, report: Report, stop: Callable[[], 
             report.progress(item.number, len(files), "files")
         elif item is not None:
             taken.add(item)
-        if rows.documents[source.name] >= source.max_documents:
+        if rows.documents[source.name] >= source.limits.max_documents:
             items.close()
-            limit = f"cut short by the limit of {source.max_documents:,} documents, in {at}"
+            limit = f"cut short by the limit of {source.limits.max_documents:,} documents, in {at}"
             return [*notes, f"{source.name}: {limit}"]
     report.progress(len(files), len(files), "files")
     return notes

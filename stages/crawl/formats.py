@@ -39,7 +39,7 @@ MAX_FAILURES = 1_000_000  # rows of one file without a document, if more than ro
 _LONGEST_WHY = 500  # characters
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _END = "\ud800"  # follows the last line of a CSV file; no bytes decode to it
-_SMALLER_ROWS = "split the rows that are too large, or raise max_page_bytes"
+_SMALLER_ROWS = "split the rows that are too large, or raise limits.max_page_bytes"
 _UTF_8 = "convert the file to UTF-8: iconv -f UTF-16 -t UTF-8 FILE"
 _ONE_OBJECT_PER_LINE = "write one JSON object per line, in UTF-8"
 _DISTINCT_NAMES = "rename the fields, so that one has the name of text_field"
@@ -159,19 +159,19 @@ def _damaged(path: Path, error: Exception) -> InputError:
 
 
 def _taking(source: FilesSource) -> Taking:
-    return Taking(source.text_field, source.media_type, source.max_page_bytes)
+    return Taking(source.text_field, source.media_type, source.limits.max_page_bytes)
 
 
 def _read_whole(source: FilesSource, path: Path) -> Iterator[Item]:
     with opened(path) as file:
-        body = file.read(source.max_page_bytes + 1)
+        body = file.read(source.limits.max_page_bytes + 1)
     media_type = WHOLE[kind(path)]
     charset = source.charset or None
     yield _taking(source).whole(path.as_uri(), body, media_type, charset)
 
 
 def _read_jsonl(source: FilesSource, path: Path) -> Iterator[Item]:
-    max_bytes = LINE_TIMES * source.max_page_bytes
+    max_bytes = LINE_TIMES * source.limits.max_page_bytes
     with opened(path) as file:
         for number, line in enumerate(lines(file, max_bytes), 1):
             url = f"{path.as_uri()}#{number}"
@@ -222,7 +222,7 @@ def _count_of_key(line: bytes, key: str) -> int:
 def _read_csv(source: FilesSource, path: Path) -> Iterator[Item]:
     """Rows under a line of column names. Bytes that are not UTF-8 stay as they are."""
     taking = _taking(source)
-    max_bytes = LINE_TIMES * source.max_page_bytes
+    max_bytes = LINE_TIMES * source.limits.max_page_bytes
     csv.field_size_limit(max_bytes)
     with opened(path) as file:
         text_lines = _text_lines(file, max_bytes)

@@ -17,11 +17,11 @@ _WEB = {
     "robots": "ask the site's owner, or choose other seeds",
     "media_type": "choose seeds that lead to HTML or text",
     "empty": "choose seeds that lead to pages with text",
-    "timeout": "raise timeout_seconds",
+    "timeout": "raise limits.timeout_seconds",
     "": "check the addresses in a browser",
 }
 _PYDOC = {
-    "timeout": "raise timeout_seconds",
+    "timeout": "raise limits.timeout_seconds",
     "": "see whether the pages are there: python -m pydoc -b",
 }
 _ARCHIVE = {

@@ -68,7 +68,7 @@ def _response(source: FilesSource, url: str, began: datetime, record: WarcRecord
     if is_documentation_server(url):
         return Failure(url, "address_refused", _RESERVED, status)
     try:
-        body = record.read_body(source.max_page_bytes + 1)
+        body = record.read_body(source.limits.max_page_bytes + 1)
     except UnreadableBodyError as error:
         return Failure(url, "unreadable_row", str(error), status)
     record.finish()
@@ -76,14 +76,14 @@ def _response(source: FilesSource, url: str, began: datetime, record: WarcRecord
         return Failure(url, "unreadable_row", _SWALLOWED, status)
     is_damaged = record.is_short or record.is_misaligned
     is_marked = record.header("WARC-Truncated") is not None
-    is_too_long = len(body) > source.max_page_bytes
+    is_too_long = len(body) > source.limits.max_page_bytes
     response = HttpResponse(
         url=url,
         status=status,
         phrase="",
         headers=tuple(record.http_headers.headers),
         asked_with=(),
-        body=body[: source.max_page_bytes],
+        body=body[: source.limits.max_page_bytes],
         truncated=is_too_long or is_marked or is_damaged,
         began=began,
     )

@@ -24,7 +24,7 @@ from stages.crawl.robots import AGENT
 from stages.crawl.rows import Rows
 from stages.crawl.urls import canonical, host_and_port, origin
 from stages.documentation_server import is_documentation_server
-from stages.execution.shards import cores
+from stages.execution.cores import cores
 from stages.report import Report
 
 MAX_SERVERS = 4  # each further server loads the same modules again
@@ -98,14 +98,14 @@ async def _crawl_web(
 
     rules = CrawlRules(
         within=is_within,
-        max_pages=source.max_pages,
-        max_pages_per_host=source.max_pages_per_host,
-        max_depth=source.max_depth,
-        page_bytes=source.max_page_bytes,
-        seconds=source.max_minutes * 60,
-        delay=source.delay_seconds,
-        at_once=source.per_host,
-        connections=source.connections,
+        max_pages=source.limits.max_pages,
+        max_pages_per_host=source.limits.max_pages_per_host,
+        max_depth=source.limits.max_depth,
+        page_bytes=source.limits.max_page_bytes,
+        seconds=source.limits.max_minutes * 60,
+        delay=source.pace.delay_seconds,
+        at_once=source.pace.per_host,
+        connections=source.pace.connections,
         respect_robots=source.respect_robots,
         honour_opt_out=source.honour_opt_out,
     )
@@ -114,7 +114,8 @@ async def _crawl_web(
             f"{source.name}: crawling without a contact; set one, so that site owners can reach you"
         )
     allowed = {host_and_port(canonical(address)) for address in source.allow_origins}
-    async with WebFetcher(agent, source.timeout_seconds, source.connections, allowed) as fetcher:
+    timeout, connections = source.limits.timeout_seconds, source.pace.connections
+    async with WebFetcher(agent, timeout, connections, allowed) as fetcher:
         crawler = Crawler(rules, fetcher, journal, archive, report, stop)
         await crawler.run(seeds)
     return seeds, crawler
@@ -131,11 +132,11 @@ async def _crawl_pydoc(
     servers = source.servers or min(cores(), MAX_SERVERS)
     rules = CrawlRules(
         within=pydoc_source.Scope(source),
-        max_pages=source.max_pages,
-        max_pages_per_host=source.max_pages,
-        max_depth=source.max_depth,
-        page_bytes=source.max_page_bytes,
-        seconds=source.max_minutes * 60,
+        max_pages=source.limits.max_pages,
+        max_pages_per_host=source.limits.max_pages,
+        max_depth=source.limits.max_depth,
+        page_bytes=source.limits.max_page_bytes,
+        seconds=source.limits.max_minutes * 60,
         delay=0,
         at_once=servers,
         connections=servers,
@@ -143,7 +144,7 @@ async def _crawl_pydoc(
         honour_opt_out=True,
         refused=pydoc_source.refusal,
     )
-    async with pydoc_source.PydocFetcher(agent, source.timeout_seconds, servers) as fetcher:
+    async with pydoc_source.PydocFetcher(agent, source.limits.timeout_seconds, servers) as fetcher:
         crawler = Crawler(rules, fetcher, journal, archive, report, stop)
         await crawler.run(pydoc_source.SEEDS)
     return pydoc_source.SEEDS, crawler

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 
 import pyarrow as pa
 
-from data_contracts import Artifact
+from data_contracts import Artifact, ArtifactKey, open_artifact
 from stages.decontaminate.config import DecontaminateConfig
 from stages.decontaminate.ngrams import NgramIndex
+from stages.execution.processes import local
 from stages.execution.shards import map_shards
 from stages.report import Report
 from stages.text.ngrams import WordHashes
@@ -38,7 +38,7 @@ class Findings:
 
 
 @cache
-def index_of(items: Path, ngram: int, shortest: int) -> NgramIndex:
+def index_of(items: ArtifactKey, ngram: int, shortest: int) -> NgramIndex:
     """Builds the index of an eval_items artifact, once per process.
 
     It takes about 400 bytes of memory per n-gram.
@@ -48,7 +48,7 @@ def index_of(items: Path, ngram: int, shortest: int) -> NgramIndex:
         ngram: Words in an n-gram.
         shortest: Words below which an item does not count.
     """
-    evidence = column_values(Artifact.at(items), "evidence")
+    evidence = column_values(open_artifact(items), "evidence")
     return NgramIndex.of(evidence, ngram, shortest)
 
 
@@ -74,13 +74,13 @@ def scan(
         config: The settings of the stage.
         report: Receives the progress.
     """
-    index = index_of(eval_items.path, config.ngram, config.shortest)
+    index = index_of(eval_items.key, config.ngram, config.shortest)
     hits = _Hits(_benchmark_ngrams(eval_items, index), config.max_document_frequency)
-    scan_batch = partial(_scan_batch, eval_items.path, config.ngram, config.shortest)
+    scan_batch = partial(_scan_batch, eval_items.key, config.ngram, config.shortest)
     total = documents.rows("train")
     batches = documents.batches("train", ["text"], batch_size=BATCH)
     done = 0
-    for found in map_shards(scan_batch, batches, config.workers):
+    for found in map_shards(scan_batch, batches, local(config.workers)):
         for offset, ngrams in found.hits:
             hits.add(done + offset, ngrams)
         done += found.documents
@@ -163,7 +163,7 @@ class _BatchHits:
     hits: list[tuple[int, list[int]]]
 
 
-def _scan_batch(items: Path, ngram: int, shortest: int, batch: pa.RecordBatch) -> _BatchHits:
+def _scan_batch(items: ArtifactKey, ngram: int, shortest: int, batch: pa.RecordBatch) -> _BatchHits:
     index = index_of(items, ngram, shortest)
     hits = []
     for offset, text in enumerate(batch.column("text")):

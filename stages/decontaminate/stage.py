@@ -54,7 +54,7 @@ def run(
             f"0 documents for training ({heldout} held out, {duplicates} duplicates)",
             "lower dedup.heldout_share or give the crawl more pages",
         )
-    index = index_of(eval_items.path, config.ngram, config.shortest)
+    index = index_of(eval_items.key, config.ngram, config.shortest)
     items = column_values(eval_items, "id")
     found = scan(unique_documents, eval_items, config, report)
     kept = _write(unique_documents, index, items, found, out)

@@ -18,6 +18,7 @@ from stages.dedup.paragraphs import Paragraphs
 from stages.dedup.split import choose_heldout, matching
 from stages.dedup.verdicts import facts, paragraph_ranks, verdicts_of
 from stages.dedup.writing import BUCKET_BYTES, bucket_writer, scatter, write_bucket
+from stages.execution.processes import local
 from stages.execution.shards import map_shards
 from stages.report import Facts, Report
 from stages.text.bucket_sort import bucket_count
@@ -66,7 +67,7 @@ def run(config: DedupConfig, *, clean_documents: Artifact, out: Draft, report: R
         for done in scatter(clean_documents, verdicts, cut, writer):
             report.progress(total + done, 2 * total, "documents")
     workers = config.workers if count > 1 else 1
-    for _ in map_shards(partial(write_bucket, out), writer.buckets, workers):
+    for _ in map_shards(partial(write_bucket, out), range(count), local(workers)):
         pass
     return facts(config, signed, clusters, repeated, verdicts)
 
@@ -94,7 +95,7 @@ def _sign_all(
         config.seed,
         config.paragraph_chars,
     )
-    for part, paragraphs_of_part in map_shards(sign, batches, config.workers):
+    for part, paragraphs_of_part in map_shards(sign, batches, local(config.workers)):
         here = slice(done, done + len(part.chars))
         ids[here] = part.ids
         digests[here] = part.digests

@@ -7,6 +7,7 @@ of the documents: each bucket of the sort becomes one shard of each table.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts import Artifact, Draft
-from stages.text.bucket_sort import BucketWriter, SortBucket, pieces
+from stages.text.bucket_sort import BucketWriter, bucket_in, pieces
 
 BUCKET_BYTES = 128 << 20  # of text: what one worker sorts in memory
 BATCH_ROWS = 1024
@@ -27,8 +28,12 @@ Cut = Callable[[pa.ChunkedArray, int], pa.Array]
 
 def bucket_writer(out: Draft, count: int) -> BucketWriter:
     """Returns the writer of `count` buckets in the scratch folder of a draft."""
-    folder = out.scratch / "by_id"
-    return BucketWriter(folder, count, compression="lz4")
+    return BucketWriter(_folder(out), count, compression="lz4")
+
+
+def _folder(out: Draft) -> Path:
+    """The folder of the buckets, on the machine that asks."""
+    return out.scratch / "by_id"
 
 
 def scatter(
@@ -66,7 +71,7 @@ def _leading_bits(ids: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
     return np.array(bits, np.uint64)
 
 
-def write_bucket(out: Draft, bucket: SortBucket) -> None:
+def write_bucket(out: Draft, number: int) -> None:
     """Sorts one bucket by id and writes its shard of each table.
 
     Needs memory for twice the bucket.
@@ -75,6 +80,7 @@ def write_bucket(out: Draft, bucket: SortBucket) -> None:
         out: The draft of the artifact.
         bucket: Rows of clean_documents with their verdicts.
     """
+    bucket = bucket_in(_folder(out), number)
     rows = bucket.read()
     if rows is not None:
         rows = rows.combine_chunks()

@@ -144,7 +144,7 @@ def _size(item: Any) -> int:
 
 
 def _bound_memory(more: int) -> None:
-    """Let this process allocate `more` bytes beyond what it has.
+    """Let this process allocate `more` bytes in addition to what it has.
 
     Does nothing except on Linux, the only system that counts all memory under this limit.
     """

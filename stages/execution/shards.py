@@ -1,213 +1,151 @@
-"""Spreads a stage's work over worker processes: a function is applied to shards.
+"""Spreads a stage's work over workers: a function is applied to shards, wherever they run.
 
-Results are in the order of the shards, so the output has the same bytes for any number of workers.
+Results are in the order of the shards, so the output has the same bytes for any executor and any
+number of workers. Which executor runs the shards is a matter of where and how, never of the result.
 """
 
 from __future__ import annotations
 
-import math
-import multiprocessing
-import os
-import signal
-import threading
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import CancelledError, Executor, Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from functools import cache, partial
-from multiprocessing.connection import Connection
-from multiprocessing.synchronize import Event
-from pathlib import Path
-from typing import Final, TypeVar
+from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
 
 from data_contracts import GroundupError
-from stages.execution.interruption import STOP_SIGNALS
 
 Shard = TypeVar("Shard")
 Result = TypeVar("Result")
 
-METHOD: Final = "forkserver"  # a fork of a process with threads (Prefect's, torch's) can deadlock
-AHEAD = 2  # shards in flight per worker: enough to keep it busy, few enough to bound memory
+
+class Pending(Protocol):
+    """A shard that was handed to the workers."""
+
+    def result(self) -> Any:
+        """Wait until the shard is done, and return its result.
+
+        Raises:
+            WorkerLost: The worker ended before it returned a result.
+            Exception: What the work raised, as it raised it.
+        """
+
+
+class Workers(Protocol):
+    """Workers that apply one function to shards.
+
+    Attributes:
+        in_flight: How many shards to hand out before the first of them has to be done: enough to
+            keep every worker busy, few enough to bound memory.
+    """
+
+    @property
+    def in_flight(self) -> int: ...
+
+    def submit(self, shard: Any) -> Pending:
+        """Hand out a shard, without waiting for a worker that is free.
+
+        Raises:
+            WorkerLost: The workers ended.
+        """
+
+
+class Executor(Protocol):
+    """Runs shards: in processes of this machine, or on a cluster.
+
+    What is sent. The work and each shard are pickled. They hold settings, rows, and keys of the
+    store: a `Draft` to write to, an `ArtifactKey` to read from. They hold no path of the machine
+    that sends them, and no open file. A worker has groundup, reaches the store, and sees nothing
+    else of the sender. The work is the same for all shards, so an executor sends it once per
+    worker. It may hold megabytes.
+
+    How often. Each shard runs once. A shard that was begun may have written files, so an executor
+    does not repeat it on its own.
+
+    Order. Shards may run and end in any order. `map_shards` puts results back in order.
+
+    Backpressure. `map_shards` draws a shard when fewer than `Workers.in_flight` are out. So memory
+    holds that many shards and results, however many there are in all and however slow the reader
+    of the results is.
+
+    Errors. What the work raises reaches the reader as it was raised. A worker that is killed is
+    `WorkerLost`. The error of the first shard, in order, is the one that is raised.
+
+    Cancel. Leaving the context of `start` ends the work: a shard that waits is never begun. After
+    an error, shards that were begun may end. After an interrupt (KeyboardInterrupt, SystemExit, or
+    a reader that closes the results) they are stopped at once. When the context has been left, no
+    worker writes to the store any more. Workers also end when the sender dies.
+
+    Progress. A worker reports nothing but its result. The stage counts results as they arrive.
+    """
+
+    def start(self, work: Callable[[Any], Any]) -> AbstractContextManager[Workers]:
+        """Start workers that apply `work`, a function of a module or a `partial` of one.
+
+        Raises:
+            GroundupError: Workers cannot start.
+        """
+
+
+class WorkerLost(Exception):  # noqa: N818  not always an error of its own
+    """A worker ended before it returned the result of a shard.
+
+    Attributes:
+        why: What is known of the reason.
+        fix: What to do.
+    """
+
+    def __init__(self, why: str, fix: str):
+        super().__init__(why, fix)
+        self.why = why
+        self.fix = fix
 
 
 def map_shards(
-    work: Callable[[Shard], Result], shards: Iterable[Shard], workers: int = 0
+    work: Callable[[Shard], Result], shards: Iterable[Shard], executor: Executor
 ) -> Iterator[Result]:
-    """Apply `work` to `shards` and yield the results in order. Workers end with this process.
+    """Apply `work` to `shards` and yield the results in order.
 
     Args:
-        work: A picklable function.
-        shards: Picklable values; read at most AHEAD per worker in advance.
-        workers: The number of processes; 0 for one per core, 1 to work in this process.
+        work: What to do; see `Executor` for what it may hold.
+        shards: What to do it with. Few of them are drawn in advance.
+        executor: Who does it.
 
     Raises:
         GroundupError: Workers cannot start, or one dies.
-        Exception: Whatever `work` raises.
+        Exception: Whatever `work` raises. A note says in which shard.
     """
-    workers = workers or cores()
-    if workers == 1:
-        yield from map(work, shards)
-        return
-    _require_processes()
-    with _starting():
-        context = multiprocessing.get_context(METHOD)
-        over = context.Event()
-        lifeline, held = context.Pipe(duplex=False)
-    with lifeline, held, ProcessPoolExecutor(workers, context, _prepare, (over, lifeline)) as pool:
-        try:
-            yield from _ordered(pool, partial(_begin, work), shards, workers * AHEAD)
-        except (KeyboardInterrupt, SystemExit, GeneratorExit):
-            held.close()  # ends the workers without waiting for what they are doing
-            raise
-        finally:
-            over.set()
-
-
-@cache
-def _require_processes() -> None:
-    """Start a process that does nothing, to fail with one clear message.
-
-    Later, locks and queues would fail, too, each with a message of another form.
-
-    Raises:
-        GroundupError: The system cannot start processes.
-    """
-    with _starting(), warnings.catch_warnings():
-        # Python's resource tracker, which cannot start either, warns.
-        warnings.simplefilter("ignore", UserWarning)
-        trial = multiprocessing.get_context(METHOD).Process(target=_nothing)
-        trial.start()
-        trial.join()
-    if trial.exitcode:
-        raise _not_started(f"one that should do nothing ended with exit status {trial.exitcode}")
-
-
-def _nothing() -> None:
-    """Do nothing: the target of the trial process."""
-
-
-@contextmanager
-def _starting() -> Iterator[None]:
-    """Explain errors of starting a process, which name only the pipes or files that failed."""
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or str(error)
-        where = f": {error.filename}" if error.filename else ""
-        raise _not_started(f"{why[:1].lower()}{why[1:]}{where}") from error
-    except EOFError as error:
-        raise _not_started("the process that starts them ended at once") from error
-
-
-def _not_started(why: str) -> GroundupError:
-    return GroundupError(
-        "the worker processes",
-        f"cannot start: {why}",
-        "do the work in one process: --set workers=1 (for a whole run --set STAGE.workers=1); "
-        "nothing was published",
-    )
-
-
-def cores() -> int:
-    """Return the number of cores that this process may use.
-
-    These are the cores of its affinity, or fewer if its control group has a CPU quota (containers,
-    systemd).
-    """
-    allowed = os.cpu_count() or 1
-    if hasattr(os, "sched_getaffinity"):
-        allowed = len(os.sched_getaffinity(0))
-    return max(1, math.ceil(min(allowed, cpu_quota())))
-
-
-def cpu_quota(
-    memberships: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
-) -> float:
-    """Return the smallest CPU quota of this process's control group (v2) and its ancestors.
-
-    Args:
-        memberships: The file that lists the control groups of the process.
-        root: The folder of the control groups.
-
-    Returns:
-        The quota in cores; infinity if there is none.
-    """
-    limits = [math.inf]
-    for group in _control_groups(memberships):
-        folder = root / group.strip("/")
-        for ancestor in (folder, *folder.parents):
-            file = ancestor / "cpu.max"
-            if file.is_relative_to(root) and file.is_file():
-                quota, period = file.read_text().split()
-                limits.append(math.inf if quota == "max" else int(quota) / int(period))
-    return min(limits)
-
-
-def _control_groups(memberships: Path) -> list[str]:
-    """Return the version 2 control groups that a file like /proc/self/cgroup lists."""
-    if not memberships.is_file():
-        return []
-    prefix = "0::"
-    lines = memberships.read_text().splitlines()
-    return [line.removeprefix(prefix) for line in lines if line.startswith(f"{prefix}/")]
-
-
-def _ordered(
-    pool: Executor, work: Callable[[Shard], Result], shards: Iterable[Shard], ahead: int
-) -> Iterator[Result]:
-    waiting: deque[Future[Result]] = deque()
-    done = 0
-    try:
+    with executor.start(work) as workers:
+        waiting: deque[Pending] = deque()
+        done = 0
         for shard in shards:
-            with _starting():
-                submitted = pool.submit(work, shard)
-            waiting.append(submitted)
-            if len(waiting) == ahead:
-                yield waiting.popleft().result()
+            waiting.append(_submitted(workers, shard, done))
+            if len(waiting) == workers.in_flight:
+                yield _result(waiting.popleft(), done)
                 done += 1
         while waiting:
-            yield waiting.popleft().result()
+            yield _result(waiting.popleft(), done)
             done += 1
-    except BrokenProcessPool:
-        # All futures fail in the same way, so the shard is known only approximately.
-        raise GroundupError(
-            f"a worker process, near shard {done}",
-            "was killed, most often for want of memory",
-            "run again with fewer workers or more memory; nothing was published",
-        ) from None
 
 
-_over: Event  # in a worker: whether the parent wants no more results
+def _submitted(workers: Workers, shard: Any, done: int) -> Pending:
+    try:
+        return workers.submit(shard)
+    except WorkerLost as lost:
+        raise _explained(lost, done) from None
 
 
-def _prepare(over: Event, lifeline: Connection) -> None:
-    """Let this worker end with the process that started it, however that ends.
-
-    A worker that outlived it would write into the draft of the next run. Ctrl-C and a closed
-    terminal reach the whole process group. Workers ignore these signals: the process that started
-    them handles them, and closes the lifeline.
-    """
-    global _over
-    _over = over
-    for number in STOP_SIGNALS:
-        if number != signal.SIGTERM:
-            signal.signal(number, signal.SIG_IGN)
-
-    def watch() -> None:
-        with suppress(EOFError, OSError):
-            lifeline.recv_bytes()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+def _result(pending: Pending, number: int) -> Any:
+    """The result of a shard; `number` is for messages."""
+    try:
+        return pending.result()
+    except WorkerLost as lost:
+        raise _explained(lost, number) from None
+    except GroundupError:
+        raise
+    except Exception as error:
+        error.add_note(f"This happened in shard {number}.")
+        raise
 
 
-def _begin(work: Callable[[Shard], Result], shard: Shard) -> Result:
-    """Do the work, unless another shard has failed.
-
-    The pool hands shards out early and cannot take them back, so those not begun are skipped here.
-    """
-    if _over.is_set():
-        raise CancelledError
-    return work(shard)
+def _explained(lost: WorkerLost, number: int) -> GroundupError:
+    # A pool of processes ends as a whole, so the shard is known only approximately.
+    return GroundupError(f"a worker process, near shard {number}", lost.why, lost.fix)

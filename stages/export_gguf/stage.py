@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_contracts import Artifact, ContractError, Draft
 from data_contracts.checkpoint_config import CheckpointConfig
-from stages.execution.shards import cores
+from stages.execution.cores import cores
 from stages.export_gguf import architecture
 from stages.export_gguf.config import ExportGgufConfig
 from stages.export_gguf.parity import Compared, Reference, ask

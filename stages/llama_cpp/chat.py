@@ -23,7 +23,7 @@ from data_contracts import ArtifactError, InputError
 from data_contracts.foreign_text import brief
 from data_contracts.tensor_files import GgufHeader, gguf_header
 from stages.chat_templates import FIX, ChatTemplate
-from stages.execution.shards import cores
+from stages.execution.cores import cores
 from stages.llama_cpp import engine as llama_cpp
 from stages.llama_cpp.engine import LlamaCpp, Refused, useful_threads
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from data_contracts import ConfigError
-from stages.execution.shards import cores
+from stages.execution.cores import cores
 from stages.lm import allocator
 from stages.lm.training.config import Compute
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from tokenizers import Tokenizer, pre_tokenizers
 
-from data_contracts import ContractError
+from data_contracts import ArtifactKey, ContractError, open_artifact
 from data_contracts.bundles import LLAMA3_SPLIT
 from stages import tokenizer_files
 
@@ -118,6 +118,12 @@ class Encoder:
                 # The fast variant computes no offsets.
                 (encoding,) = self.tokenizer.encode_batch_fast([piece], add_special_tokens=False)
                 yield _as_bytes(encoding.ids)
+
+
+@cache
+def encoder_of(tokenizer: ArtifactKey) -> Encoder:
+    """Loads the encoder of a tokenizer, once per process, on any machine that reaches the store."""
+    return encoder(open_artifact(tokenizer).file("tokenizer"))
 
 
 @cache

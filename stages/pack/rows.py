@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from data_contracts import Artifact
+from data_contracts import Artifact, ArtifactKey
 from stages.digests import seed_for
-from stages.pack.encode import Encoder, encoder
+from stages.pack.encode import Encoder, encoder_of
 from stages.pack.shuffle import KEYED_ROWS
 from stages.text.heldout import is_drawn
 
@@ -23,16 +22,14 @@ TASK_BYTES = 1 << 20  # text that a worker encodes at once
 
 @dataclass(frozen=True)
 class RowSettings:
-    """What a worker needs to know to make rows.
+    """How rows are made of documents.
 
     Attributes:
-        tokenizer: Path of tokenizer.json.
         seed: Seed of the order of documents.
         max_row_tokens: Maximum number of tokens in a row.
         epochs: How often the documents of a source occur; 1 if a source is not in it.
     """
 
-    tokenizer: Path
     seed: int
     max_row_tokens: int
     epochs: Mapping[str, float] = field(default_factory=dict)
@@ -112,17 +109,24 @@ def source_bytes(artifact: Artifact, table: str) -> dict[str, int]:
     return dict(total)
 
 
-def encode(settings: RowSettings, documents: pa.RecordBatch) -> EncodedRows:
+def encode_shard(
+    tokenizer: ArtifactKey, settings: RowSettings, documents: pa.RecordBatch
+) -> EncodedRows:
+    """As `encode`, in a worker, which loads the tokenizer once."""
+    return encode(encoder_of(tokenizer), settings, documents)
+
+
+def encode(coder: Encoder, settings: RowSettings, documents: pa.RecordBatch) -> EncodedRows:
     """Makes the rows of a batch of documents.
 
     The last part of each document ends in end-of-text. The parts, joined, are the ids of the whole
     document.
 
     Args:
+        coder: The encoder of the tokenizer.
         settings: What rows are like.
         documents: Documents with the columns id, source and text.
     """
-    coder = encoder(settings.tokenizer)
     columns = _Columns()
     counts: dict[str, Counts] = {}
     wanted = _wanted(settings, documents)

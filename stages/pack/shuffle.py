@@ -7,6 +7,7 @@ together.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from data_contracts import Draft
-from stages.text.bucket_sort import BucketWriter, SortBucket, pieces
+from stages.text.bucket_sort import BucketWriter, bucket_in, pieces
 
 ROW_GROUP_TOKENS = 4 << 20
 KEYED_ROWS = pa.schema(
@@ -34,7 +35,7 @@ def scatter(
     count: int,
     table: str,
     draft: Draft,
-) -> list[SortBucket]:
+) -> None:
     """Writes each row to the bucket of its key.
 
     Args:
@@ -43,11 +44,15 @@ def scatter(
         table: The table of the artifact that the rows belong to.
         draft: The draft of the artifact.
     """
-    with BucketWriter(draft.scratch / table, count) as writer:
+    with BucketWriter(_folder(draft, table), count) as writer:
         for rows in pieces(batches):
             keys = rows.column("key").to_numpy()
             writer.write(rows, leading_bits(keys))
-    return writer.buckets
+
+
+def _folder(draft: Draft, table: str) -> Path:
+    """The folder of the buckets, on the machine that asks."""
+    return draft.scratch / table
 
 
 def leading_bits(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -55,7 +60,7 @@ def leading_bits(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return keys >> np.uint64(31)
 
 
-def write_shard(table: str, draft: Draft, bucket: SortBucket) -> int:
+def write_shard(table: str, draft: Draft, number: int) -> int:
     """Sorts a bucket and writes it as one shard of a table of the draft.
 
     Needs memory for twice the bucket.
@@ -63,8 +68,9 @@ def write_shard(table: str, draft: Draft, bucket: SortBucket) -> int:
     Returns:
         The number of rows.
     """
+    bucket = bucket_in(_folder(draft, table), number)
     schema = draft.contract.arrow_schema(table)
-    with draft.writer(table, bucket.number) as writer:
+    with draft.writer(table, number) as writer:
         rows = bucket.read()
         if rows is None:
             return 0

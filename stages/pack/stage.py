@@ -12,12 +12,13 @@ from functools import partial
 
 import pyarrow as pa
 
-from data_contracts import Artifact, ConfigError, Draft, InputError
+from data_contracts import Artifact, ArtifactKey, ConfigError, Draft, InputError
 from data_contracts.store.artifact import sha256
+from stages.execution.processes import local
 from stages.execution.shards import map_shards
 from stages.pack import rows, shuffle
 from stages.pack.config import PackConfig
-from stages.pack.encode import encoder
+from stages.pack.encode import encoder_of
 from stages.pack.rows import Counts, RowSettings
 from stages.report import Facts, Report
 from stages.text.bucket_sort import bucket_count
@@ -79,13 +80,13 @@ def run(
     )
     _check_sources(config, train_bytes)
     file = tokenizer.file("tokenizer")
-    settings = RowSettings(file, config.seed, config.max_row_tokens, config.epochs)
-    once = RowSettings(file, config.seed, config.max_row_tokens)
+    settings = RowSettings(config.seed, config.max_row_tokens, config.epochs)
+    once = RowSettings(config.seed, config.max_row_tokens)
     train_split = _Split(training_documents, "documents", "train", train_bytes, settings)
     heldout_split = _Split(unique_documents, "heldout", "heldout", heldout_bytes, once)
-    train = _pack(train_split, config, out, report)
-    heldout = _pack(heldout_split, config, out, report)
-    digest_and_size = f"{sha256(file)} {encoder(file).vocabulary_size}\n"
+    train = _pack(train_split, tokenizer.key, config, out, report)
+    heldout = _pack(heldout_split, tokenizer.key, config, out, report)
+    digest_and_size = f"{sha256(file)} {encoder_of(tokenizer.key).vocabulary_size}\n"
     out.path("tokenizer.sha256").write_text(digest_and_size, "utf-8")
 
     total = _total(train.values())
@@ -99,11 +100,18 @@ def run(
     return _facts(train, heldout)
 
 
-def _pack(split: _Split, config: PackConfig, out: Draft, report: Report) -> dict[str, Counts]:
+def _pack(
+    split: _Split,
+    tokenizer: ArtifactKey,
+    config: PackConfig,
+    out: Draft,
+    report: Report,
+) -> dict[str, Counts]:
     """Encodes and shuffles a split into its table of the draft.
 
     Args:
         split: The documents.
+        tokenizer: Where its artifact is.
         config: The settings.
         out: The draft of the artifact.
         report: Receives the progress.
@@ -113,13 +121,13 @@ def _pack(split: _Split, config: PackConfig, out: Draft, report: Report) -> dict
     """
     counts: dict[str, Counts] = {}
     expected = _expected_bytes(split)
-    workers = config.workers if expected >= ALONE_BYTES else 1
-    encode = partial(rows.encode, split.settings)
+    executor = local(config.workers if expected >= ALONE_BYTES else 1)
+    encode = partial(rows.encode_shard, tokenizer, split.settings)
     tasks = rows.tasks(split.documents, split.documents_table)
 
     def batches() -> Iterator[pa.RecordBatch]:
         done = 0
-        for encoded in map_shards(encode, tasks, workers):
+        for encoded in map_shards(encode, tasks, executor):
             for source, added in encoded.counts.items():
                 counts[source] = counts.get(source, Counts()).plus(added)
                 done += added.bytes
@@ -127,11 +135,11 @@ def _pack(split: _Split, config: PackConfig, out: Draft, report: Report) -> dict
             yield encoded.rows
 
     count = bucket_count(expected, config.shard_bytes)
-    buckets = shuffle.scatter(batches(), count, split.table, out)
+    shuffle.scatter(batches(), count, split.table, out)
     write_shard = partial(shuffle.write_shard, split.table, out)
-    written = map_shards(write_shard, buckets, workers)
+    written = map_shards(write_shard, range(count), executor)
     for done, _ in enumerate(written, start=1):
-        report.progress(done, len(buckets), "shards")
+        report.progress(done, count, "shards")
     return counts
 
 

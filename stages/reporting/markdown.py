@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from data_contracts import Manifest
-from data_contracts.credentials import masked
+from data_contracts.credentials import masked, masked_start, masked_values
 from data_contracts.foreign_text import json_text, line, shown
 
 MAX_CHARS = 1500  # of a quotation or a line
@@ -53,7 +53,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 def quotation(text: str, language: str = "text") -> str:
     """Return a fenced code block that no text in it can end."""
     if len(text) > MAX_CHARS:
-        text = text[:MAX_CHARS] + " …"
+        text = masked_start(text, MAX_CHARS) + " …"
     text = shown(masked(text))
     longest_run = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest_run + 1)
@@ -71,8 +71,9 @@ def settings(manifest: Manifest) -> str:
 
 def json_block(values: Any) -> str:
     """Plain values as a fenced block of JSON."""
-    written = json_text(json.dumps(values, indent=1, ensure_ascii=False, sort_keys=True))
-    return f"```json\n{masked(written)}\n```"
+    safe = masked_values(values)
+    written = json_text(json.dumps(safe, indent=1, ensure_ascii=False, sort_keys=True))
+    return f"```json\n{written}\n```"
 
 
 def folded(title: str, text: str) -> str:
@@ -83,7 +84,7 @@ def folded(title: str, text: str) -> str:
 def plain(text: str) -> str:
     """Return the text as one line without effective Markdown, HTML, links or cell ends."""
     words = " ".join(text.split())
-    one_line = line(masked(words[:MAX_CHARS]))
+    one_line = line(masked_start(words, MAX_CHARS))
     marked = _MARKS.sub(r"\\\g<0>", one_line)
     marked = _BEGINS_BLOCK.sub(r"\1\\\2", marked)
     escaped = html.escape(marked, quote=False)

@@ -260,6 +260,6 @@ def _nothing_left(conversations: Artifact, found: ExampleSets, context: int) -> 
         f"{conversations}",
         f"0 of {conversations.rows('conversations')} conversations can be trained on: {rejected}, "
         f"{len(found.heldout)} are held out (the model's context is {context} tokens)",
-        "give collect_chats more documents, a smaller max_chars or a smaller heldout_share; "
+        "give collect_chats more documents, a smaller limits.max_chars or a smaller heldout_share; "
         "or a model with a longer context",
     )

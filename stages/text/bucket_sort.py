@@ -43,6 +43,11 @@ class SortBucket:
         self.path.unlink(missing_ok=True)
 
 
+def bucket_in(folder: Path, number: int) -> SortBucket:
+    """Returns a bucket whose scratch file lies in `folder`."""
+    return SortBucket(number, folder / f"{number:05d}.arrow")
+
+
 def bucket_count(total_bytes: int, bucket_bytes: int) -> int:
     """Returns the number of buckets for `total_bytes`, one at least and `MAX_BUCKETS` at most."""
     needed = -(-total_bytes // bucket_bytes)  # rounded up
@@ -93,7 +98,7 @@ class BucketWriter:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         _allow_open_files(count + OTHER_FILES)
-        self.buckets = [SortBucket(n, folder / f"{n:05d}.arrow") for n in range(count)]
+        self.buckets = [bucket_in(folder, number) for number in range(count)]
         self._options = pa.ipc.IpcWriteOptions(compression=compression)
         self._writers: dict[int, pa.ipc.RecordBatchStreamWriter] = {}
         self._stack = ExitStack()

@@ -31,7 +31,7 @@ def command(name: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """As flows.cli.commands gives it to all that it starts: threads that wait for each other sleep soon."""
+    """The environment of a benchmark: threads that wait sleep soon, as in flows.cli.commands."""
     if "OMP_WAIT_POLICY" in os.environ:
         return dict(os.environ)
     return {"GOMP_SPINCOUNT": "2000", **os.environ}

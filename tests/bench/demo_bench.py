@@ -80,10 +80,10 @@ def groundup(home: Path, *arguments: str) -> tuple[dict[str, Any], float, float]
 
 def set_up(home: Path) -> None:
     """Make Prefect's database, as `make setup` does."""
-    place = home / "prefect"
-    place.mkdir(parents=True, exist_ok=True)
+    folder = home / "prefect"
+    folder.mkdir(parents=True, exist_ok=True)
     command = [program("prefect"), "server", "database", "upgrade", "--yes"]
-    environment = os.environ | {"PREFECT_HOME": str(place)}
+    environment = os.environ | {"PREFECT_HOME": str(folder)}
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 

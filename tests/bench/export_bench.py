@@ -27,7 +27,7 @@ from transformers import PreTrainedTokenizerFast
 from data_contracts.bundles import LLAMA3_SPLIT
 from data_contracts.checkpoint_config import CheckpointConfig
 from data_contracts.checkpoint_shapes import checkpoint_shapes
-from stages.execution.shards import cores
+from stages.execution.cores import cores
 from stages.export_gguf.config import ExportGgufConfig
 from stages.export_gguf.vocabulary import read_vocabulary
 from stages.export_gguf.writer import write
@@ -150,8 +150,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     bandwidth = copy_bandwidth(given.copy_megabytes)
     figures: dict[str, object] = {"bench": "export", "copy_gb_s": bandwidth / 1e9}
-    with tempfile.TemporaryDirectory() as place:
-        folder = Path(place)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
         config = checkpoint(folder, given.width, given.layers, given.vocab)
         for quantization in ExportGgufConfig().quantizations:
             path = folder / f"{quantization}.gguf"

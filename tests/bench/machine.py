@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stages.execution.shards import cores
+from stages.execution.cores import cores
 
 # Instructions that decide how fast matrices are multiplied, by their names in /proc/cpuinfo.
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16", "asimd", "sve", "bf16", "svebf16")

@@ -50,13 +50,13 @@ def trained(folder: Path, texts: list[str]) -> Path:
 def ours(file: Path, batches: list[pa.RecordBatch]) -> tuple[float, int]:
     """CPU seconds of pack, and the tokens that it makes."""
     config = PackConfig()
-    recipe = rows.RowSettings(file, config.seed, config.max_row_tokens, config.epochs)
+    recipe = rows.RowSettings(config.seed, config.max_row_tokens, config.epochs)
     encoder.cache_clear()
-    encoder(file)
+    coder = encoder(file)
     start = time.process_time()
     tokens = 0
     for batch in batches:
-        tokens += rows.encode(recipe, batch).counts["bench"].tokens
+        tokens += rows.encode(coder, recipe, batch).counts["bench"].tokens
     return time.process_time() - start, tokens
 
 
@@ -69,9 +69,9 @@ def peer(file: Path, batches: list[pa.RecordBatch]) -> float:
     return time.process_time() - start
 
 
-def texts_of(place: Path, most: int) -> list[str]:
+def texts_of(source: Path, most: int) -> list[str]:
     """Texts of a file or of a folder's *.py, about `most` characters."""
-    files = sorted(place.rglob("*.py")) if place.is_dir() else [place]
+    files = sorted(source.rglob("*.py")) if source.is_dir() else [source]
     texts: list[str] = []
     size = 0
     for file in files:
@@ -99,11 +99,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     library = Path(sysconfig.get_paths()["stdlib"])
-    parser.add_argument("place", nargs="?", type=Path, default=library)
+    parser.add_argument("source", nargs="?", type=Path, default=library)
     parser.add_argument("--megabytes", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args(arguments)
-    texts = texts_of(given.place, int(given.megabytes * 1e6))
+    texts = texts_of(given.source, int(given.megabytes * 1e6))
     batches = batches_of(texts)
     size = sum(len(text.encode()) for text in texts)
     mine: list[float] = []

@@ -53,7 +53,8 @@ STEPS = 3  # of each side in a round
 GEMM_SIZES, SMALL_GEMM_SIZES = (512, 1024), (64,)
 GEMM_TIMES, GEMMS = 3, 10  # a size is timed three times in a round, over ten products each
 
-SummedLoss = Callable[[Tensor, Tensor], Tensor]  # (ids, labels) → cross-entropy, summed over tokens
+# (ids, labels) → cross-entropy, summed over tokens
+SummedLoss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass

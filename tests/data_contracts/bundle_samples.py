@@ -91,7 +91,7 @@ def safetensors(header: Any, data: bytes = b"", length: int | None = None) -> by
 
 
 def edited(data: bytes, change: Any) -> bytes:
-    """A safetensors file whose header `change` has altered in place; the tensors stay."""
+    """A safetensors file whose header `change` has altered; the tensors stay."""
     length = int.from_bytes(data[:8], "little")
     header = json.loads(data[8 : 8 + length])
     change(header)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from data_contracts import ContractError, current
+from data_contracts import ContractError, contract_faults, current
 from data_contracts.bundles import RULES, problems
 from data_contracts.contract import SHIPPED
 from data_contracts.tensor_files import gguf_problem, safetensors_header
@@ -21,7 +21,7 @@ WEIGHTS = samples.checkpoint()["model.safetensors"]
 Q_PROJ = "model.layers.1.self_attn.q_proj.weight"
 
 
-def told(folder: Path, artifact_type: str, files: samples.Files) -> list[str]:
+def found_in(folder: Path, artifact_type: str, files: samples.Files) -> list[str]:
     for name, data in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,9 +36,10 @@ def changed(data: bytes, change) -> bytes:
 
 
 def test_every_rule_that_a_contract_names_is_known_and_every_known_rule_is_named():
-    assert {
-        rule for artifact_type in SHIPPED.artifact_types for rule in current(artifact_type).rules
-    } == set(RULES)
+    named: set[str] = set()
+    for artifact_type in SHIPPED.artifact_types:
+        named.update(current(artifact_type).rules)
+    assert named == set(RULES) == set(contract_faults.RULES)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +53,7 @@ def test_every_rule_that_a_contract_names_is_known_and_every_known_rule_is_named
     ],
 )
 def test_sound_bundles_have_no_problems(artifact_type, files, tmp_path):
-    assert told(tmp_path, artifact_type, files) == []
+    assert found_in(tmp_path, artifact_type, files) == []
 
 
 @pytest.mark.parametrize("artifact_type", ["tokenizer", "checkpoint"])
@@ -61,7 +62,7 @@ def test_every_required_file_is_missed_by_name(artifact_type, tmp_path):
     for rule in current(artifact_type).files:
         if rule.required:
             files = {name: data for name, data in whole.items() if not rule.matches(name)}
-            assert told(tmp_path / rule.name, artifact_type, files) == [
+            assert found_in(tmp_path / rule.name, artifact_type, files) == [
                 f"file {rule.glob} is missing"
             ]
 
@@ -76,24 +77,24 @@ def test_every_required_file_is_missed_by_name(artifact_type, tmp_path):
         "tokenizer.json~",
     ],
 )
-def test_a_file_that_no_rule_allows_is_told(stray, tmp_path):
-    assert told(tmp_path, "checkpoint", samples.checkpoint() | {stray: b""}) == [
+def test_a_file_that_no_rule_allows_is_reported(stray, tmp_path):
+    assert found_in(tmp_path, "checkpoint", samples.checkpoint() | {stray: b""}) == [
         f"file {stray} is not in the contract"
     ]
 
 
-def test_links_are_told_whether_to_a_file_or_to_a_folder(tmp_path):
+def test_links_are_reported_whether_to_a_file_or_to_a_folder(tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "w").write_bytes(WEIGHTS)
-    place = tmp_path / "artifact"
-    told(place, "checkpoint", samples.checkpoint())
-    (place / "model.safetensors").unlink()
-    (place / "model.safetensors").symlink_to(tmp_path / "elsewhere" / "w")
-    assert problems(current("checkpoint"), place) == [
+    folder = tmp_path / "artifact"
+    found_in(folder, "checkpoint", samples.checkpoint())
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors").symlink_to(tmp_path / "elsewhere" / "w")
+    assert problems(current("checkpoint"), folder) == [
         "file 'model.safetensors' is not a plain file with a plain name"
     ]
-    (place / "metrics").symlink_to(tmp_path / "elsewhere")
-    assert "file metrics is not in the contract" in problems(current("checkpoint"), place)
+    (folder / "metrics").symlink_to(tmp_path / "elsewhere")
+    assert "file metrics is not in the contract" in problems(current("checkpoint"), folder)
 
 
 TOKENIZER = [
@@ -114,9 +115,9 @@ TOKENIZER = [
 
 
 @pytest.mark.parametrize(("change", "message"), TOKENIZER)
-def test_a_tokenizer_that_llama_cpp_would_not_take_is_told(change, message, tmp_path):
+def test_a_tokenizer_that_llama_cpp_would_not_take_is_reported(change, message, tmp_path):
     files = samples.tokenizer()
-    found = told(
+    found = found_in(
         tmp_path, "tokenizer", files | {"tokenizer.json": changed(files["tokenizer.json"], change)}
     )
     assert message in "; ".join(found)
@@ -126,7 +127,7 @@ def test_a_tokenizer_that_llama_cpp_would_not_take_is_told(change, message, tmp_
 def test_special_tokens_must_be_special_in_the_tokenizer_too(key, tmp_path):
     files = samples.tokenizer()
     settings = changed(files["tokenizer_config.json"], lambda s: s.update({key: "A"}))
-    assert told(tmp_path, "tokenizer", files | {"tokenizer_config.json": settings}) == [
+    assert found_in(tmp_path, "tokenizer", files | {"tokenizer_config.json": settings}) == [
         f"tokenizer_config.json: {key} 'A' is not a special token"
     ]
 
@@ -134,8 +135,8 @@ def test_special_tokens_must_be_special_in_the_tokenizer_too(key, tmp_path):
 @pytest.mark.parametrize(
     "data", [b"", b"{", b"[]", b"null", b'{"model": 1, "model": 2}', b"\xff\xfe", b"[" * 100_000]
 )
-def test_a_tokenizer_file_that_is_no_json_object_is_told_and_never_raises(data, tmp_path):
-    assert told(tmp_path, "tokenizer", samples.tokenizer() | {"tokenizer.json": data})
+def test_a_tokenizer_file_that_is_no_json_object_is_reported_and_never_raises(data, tmp_path):
+    assert found_in(tmp_path, "tokenizer", samples.tokenizer() | {"tokenizer.json": data})
 
 
 CHECKPOINT = [
@@ -159,7 +160,7 @@ CHECKPOINT = [
 def test_tensors_must_be_those_that_the_config_calls_for(change, message, tmp_path):
     tensors = samples.weights()
     change(tensors)
-    assert told(
+    assert found_in(
         tmp_path, "checkpoint", samples.checkpoint() | {"model.safetensors": save(tensors)}
     ) == [message]
 
@@ -184,10 +185,10 @@ CONFIGS = [
 
 
 @pytest.mark.parametrize(("change", "message"), CONFIGS)
-def test_a_config_that_does_not_fit_is_told(change, message, tmp_path):
+def test_a_config_that_does_not_fit_is_reported(change, message, tmp_path):
     config = json.dumps(samples.CONFIG | change).encode()
     assert message in "; ".join(
-        told(tmp_path, "checkpoint", samples.checkpoint() | {"config.json": config})
+        found_in(tmp_path, "checkpoint", samples.checkpoint() | {"config.json": config})
     )
 
 
@@ -201,13 +202,13 @@ def test_weights_in_several_files_need_an_index_that_is_right(tmp_path):
     files |= {
         file: save({name: tensors[name] for name in inside}) for file, inside in parts.items()
     }
-    assert told(tmp_path / "a", "checkpoint", files) == [
+    assert found_in(tmp_path / "a", "checkpoint", files) == [
         "model.safetensors.index.json is missing, and the weights are in 2 files"
     ]
     places = {name: file for file, inside in parts.items() for name in inside}
     index = "model.safetensors.index.json"
     assert (
-        told(
+        found_in(
             tmp_path / "b",
             "checkpoint",
             files | {index: json.dumps({"weight_map": places}).encode()},
@@ -215,11 +216,11 @@ def test_weights_in_several_files_need_an_index_that_is_right(tmp_path):
         == []
     )
     places[names[0]] = "model-00002.safetensors"
-    assert told(
+    assert found_in(
         tmp_path / "c", "checkpoint", files | {index: json.dumps({"weight_map": places}).encode()}
     ) == [f"{index}: weight_map does not say where the tensors are"]
     twice = files | {"model-00003.safetensors": save({names[0]: tensors[names[0]]})}
-    assert told(tmp_path / "d", "checkpoint", twice) == [
+    assert found_in(tmp_path / "d", "checkpoint", twice) == [
         f"model-00003.safetensors: tensor {names[0]} is in model-00001.safetensors too"
     ]
 
@@ -283,10 +284,10 @@ def test_a_crafted_safetensors_header_is_refused(attack, tmp_path):
     assert problem is not None
     assert message in problem
     files = samples.checkpoint() | {"model.safetensors": data}
-    assert told(tmp_path / "artifact", "checkpoint", files) == [f"model.safetensors: {problem}"]
+    assert found_in(tmp_path / "artifact", "checkpoint", files) == [f"model.safetensors: {problem}"]
 
 
-def test_token_ids_at_or_above_the_vocabulary_are_told(publish):
+def test_token_ids_at_or_above_the_vocabulary_are_reported(publish):
     rows = good_rows(current("token_shards"), "train", 3)
     rows[1]["tokens"] = [samples.VOCABULARY - 1]
     publish("token_shards", train=rows, files={"tokenizer.sha256": samples.digest_line()})

@@ -16,7 +16,8 @@ import pytest
 
 from data_contracts import ArtifactError, Store
 from data_contracts.files import listing
-from data_contracts.store.refs import FolderStorage, Refs
+from data_contracts.store.entries import FolderStorage
+from data_contracts.store.refs import Refs
 from tests.data_contracts import publishing
 
 pytestmark = pytest.mark.slow
@@ -144,14 +145,14 @@ def test_a_disk_fault_at_the_nth_call_is_one_named_error_and_a_rerun_repairs_it(
 
 @pytest.fixture
 def small_disk(tmp_path) -> Iterator[Path]:
-    place = tmp_path / "small"
-    place.mkdir()
+    folder = tmp_path / "small"
+    folder.mkdir()
     if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)], capture_output=True
+        ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True
     ).returncode:
         pytest.skip("this user may not mount a small filesystem")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 def random_documents(draft, megabytes: int) -> None:
@@ -162,7 +163,7 @@ def random_documents(draft, megabytes: int) -> None:
             )
 
 
-def test_a_full_disk_is_told_in_megabytes_and_work_goes_on_when_there_is_room(small_disk):
+def test_a_full_disk_is_reported_in_megabytes_and_work_goes_on_when_there_is_space(small_disk):
     store = Store(small_disk / "store")
     (small_disk / "ballast").write_bytes(b"x" * (5 << 20))
 
@@ -177,10 +178,8 @@ def test_a_full_disk_is_told_in_megabytes_and_work_goes_on_when_there_is_room(sm
     ):
         store.publish("raw_documents", publishing.IDENTITY, {}, {}, make)
     assert store.ids() == []
-    place = store.root / "drafts" / f"raw_documents-{publishing.IDENTITY.id}"
-    assert [path.name for path in place.iterdir()] == ["scratch"], (
-        "the room of a draft is given back"
-    )
+    folder = store.root / "drafts" / f"raw_documents-{publishing.IDENTITY.id}"
+    assert [path.name for path in folder.iterdir()] == ["scratch"], "the space of a draft is freed"
     (small_disk / "ballast").unlink()
     artifact, made = store.publish("raw_documents", publishing.IDENTITY, {}, {}, make)
     assert made
@@ -195,7 +194,7 @@ def test_a_full_disk_is_recognised_when_a_library_wraps_it(store):
         store.publish("raw_documents", publishing.IDENTITY, {}, {}, make)
 
 
-def test_a_filesystem_without_locks_is_told_before_any_work(store, monkeypatch):
+def test_a_filesystem_without_locks_is_reported_before_any_work(store, monkeypatch):
     def refuse(handle, operation):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -206,7 +205,7 @@ def test_a_filesystem_without_locks_is_told_before_any_work(store, monkeypatch):
         )
 
 
-def test_a_fault_of_the_disk_is_told_though_the_draft_cannot_be_measured(store, monkeypatch):
+def test_a_fault_of_the_disk_is_reported_though_the_draft_cannot_be_measured(store, monkeypatch):
     def make(draft):
         monkeypatch.setattr("data_contracts.store.disk.listing", make)
         raise OSError(errno.EIO, "Input/output error")
@@ -223,7 +222,7 @@ def test_an_input_of_the_user_that_may_not_be_read_is_not_blamed_on_the_store(st
         store.publish("raw_documents", publishing.IDENTITY, {}, {}, make)
 
 
-def test_a_folder_that_may_not_be_written_is_told_before_any_work(tmp_path):
+def test_a_folder_that_may_not_be_written_is_reported_before_any_work(tmp_path):
     store = Store(tmp_path / "store")
     store.root.mkdir(mode=0o500)
     root = os.geteuid() == 0
@@ -296,7 +295,8 @@ POINT = """
 import sys
 from pathlib import Path
 from data_contracts.files import listing
-from data_contracts.store.refs import FolderStorage, Ref, Refs
+from data_contracts.store.entries import FolderStorage
+from data_contracts.store.refs import Ref, Refs
 refs = Refs(FolderStorage(Path(sys.argv[1])))
 for n in range(40):
     id = f"{int(sys.argv[2]):012x}{n:012x}"

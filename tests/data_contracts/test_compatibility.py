@@ -17,8 +17,8 @@ FILE = {
     "physicalType": "file",
     "required": False,
 }
-PLACE = {
-    "name": "place",
+ADDRESS = {
+    "name": "address",
     "logicalType": "object",
     "physicalType": "struct",
     "required": False,
@@ -135,7 +135,9 @@ TABLE = [
 
 
 @pytest.mark.parametrize(("change", "where", "what", "breaking"), TABLE)
-def test_each_change_is_told_alone_with_whether_it_breaks(change, where, what, breaking, tmp_path):
+def test_each_change_is_reported_alone_with_whether_it_breaks(
+    change, where, what, breaking, tmp_path
+):
     found = changes(load(release(tmp_path / "old")), load(release(tmp_path / "new", change=change)))
     assert [(c.where, c.what, c.breaking) for c in found] == (
         [(where, what, breaking)] if where else []
@@ -156,19 +158,19 @@ def test_what_was_taken_away_breaks_less_than_what_was_added(tmp_path):
     ]
 
 
-def test_changes_inside_a_struct_are_told_with_the_way_to_them(tmp_path):
-    one = load(release(tmp_path / "a", change=lambda c: columns(c).append(PLACE)))
-    longer = PLACE | {"properties": [NEW, NEW | {"name": "city", "required": True}]}
+def test_changes_inside_a_struct_are_reported_with_the_way_to_them(tmp_path):
+    one = load(release(tmp_path / "a", change=lambda c: columns(c).append(ADDRESS)))
+    longer = ADDRESS | {"properties": [NEW, NEW | {"name": "city", "required": True}]}
     assert [
         (c.where, c.what)
         for c in changes(
             one, load(release(tmp_path / "b", change=lambda c: columns(c).append(longer)))
         )
-    ] == [("rows.place.city", "now required")]
-    fewer = PLACE | {"properties": [NEW]}
+    ] == [("rows.address.city", "now required")]
+    fewer = ADDRESS | {"properties": [NEW]}
     found = changes(one, load(release(tmp_path / "c", change=lambda c: columns(c).append(fewer))))
     assert [(c.where, c.what, c.breaking) for c in found] == [
-        ("rows.place", "fields changed", True)
+        ("rows.address", "fields changed", True)
     ]
 
 
@@ -200,21 +202,23 @@ def test_a_released_contract_cannot_change_unnoticed(tmp_path):
     assert frozen.problems(contracts) == []
     text = path.read_text()
     path.write_text(text + "# a note\n")
-    told = ["pages/v1.yaml is frozen and was changed: restore it and write a new version beside it"]
-    assert frozen.problems(contracts) == told
+    expected = [
+        "pages/v1.yaml is frozen and was changed: restore it and write a new version beside it"
+    ]
+    assert frozen.problems(contracts) == expected
     with pytest.raises(
         ContractError, match=r"contract pages/v1\.yaml: was changed after its release"
     ):
         frozen.require("pages", contracts)
     assert frozen.freeze(contracts) == [], "freezing again must not cover a change up"
-    assert frozen.problems(contracts) == told
+    assert frozen.problems(contracts) == expected
     path.unlink()
     assert frozen.problems(contracts) == ["pages/v1.yaml is frozen and missing: restore it"]
     path.write_text(text)
     assert frozen.problems(contracts) == []
 
 
-def test_a_breaking_change_inside_a_major_version_is_told(tmp_path):
+def test_a_breaking_change_inside_a_major_version_is_reported(tmp_path):
     contracts = Contracts(tmp_path, {})
     release(tmp_path)
     release(tmp_path, "1.1.0", lambda c: columns(c).append(NEW))

@@ -36,19 +36,19 @@ def datacontract() -> str:
     given = os.environ.get("GROUNDUP_DATACONTRACT")
     if given:
         return given
-    place = ROOT.parent / ".venv-datacontract"
-    program = place / "bin" / "datacontract"
+    folder = ROOT.parent / ".venv-datacontract"
+    program = folder / "bin" / "datacontract"
     if not program.exists():
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         made = subprocess.run(
-            [sys.executable, "-m", "venv", str(place)], capture_output=True, text=True
+            [sys.executable, "-m", "venv", str(folder)], capture_output=True, text=True
         )
-        install = [str(place / "bin" / "pip"), "install", "-q", "datacontract-cli[duckdb]>=1.2,<2"]
+        install = [str(folder / "bin" / "pip"), "install", "-q", "datacontract-cli[duckdb]>=1.2,<2"]
         made = (
             subprocess.run(install, capture_output=True, text=True) if not made.returncode else made
         )
         if made.returncode:
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
             pytest.skip(f"datacontract-cli cannot be installed here: {made.stderr.strip()[-200:]}")
     return str(program)
 
@@ -187,7 +187,7 @@ def test_a_released_contract_lies_where_its_noun_and_version_belong(change, mess
         Contracts(tmp_path).versions("pages")
 
 
-def test_all_faults_of_a_contract_are_told_at_once(tmp_path):
+def test_all_faults_of_a_contract_are_reported_at_once(tmp_path):
     def change(contract):
         column(SIZE, physicalType="uint4")(contract)
         option(KIND, format="uuid")(contract)

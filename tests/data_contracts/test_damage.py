@@ -49,7 +49,7 @@ def test_one_flipped_bit_anywhere_is_found(artifact, name):
             artifact.verify()
 
 
-def test_missing_stray_and_linked_files_are_all_told_at_once(artifact, tmp_path):
+def test_missing_stray_and_linked_files_are_all_reported_at_once(artifact, tmp_path):
     (artifact.path / JSON).unlink()
     (artifact.path / "metrics" / "part-00001.parquet").write_bytes(b"")
     (artifact.path / ".stray").symlink_to("/")
@@ -58,13 +58,13 @@ def test_missing_stray_and_linked_files_are_all_told_at_once(artifact, tmp_path)
     weights.symlink_to(tmp_path / "weights")
     with pytest.raises(ArtifactError) as error:
         artifact.verify()
-    for told in (
+    for part in (
         f"{JSON} is missing",
         "metrics/part-00001.parquet is not in the manifest",
         ".stray is not in the manifest",
         f"{TENSORS} is a link",
     ):
-        assert told in error.value.why
+        assert part in error.value.why
     assert f"mv -n {artifact.path}/.stray ./.stray.moved-aside-" in error.value.fix
     assert (
         f"groundup rm {artifact}   (keeps it aside)   then groundup stage test --name NAME"
@@ -73,7 +73,7 @@ def test_missing_stray_and_linked_files_are_all_told_at_once(artifact, tmp_path)
     assert "making it took 0 s" in error.value.fix
 
 
-def test_what_cannot_be_read_is_told_like_other_damage(artifact, monkeypatch):
+def test_what_cannot_be_read_is_reported_like_other_damage(artifact, monkeypatch):
     def refuse(path, *_):
         raise PermissionError(13, "Permission denied", str(path))
 

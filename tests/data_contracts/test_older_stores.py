@@ -1,4 +1,4 @@
-"""Stores of groundup 0.1: refs under `names/`, and `noun` where manifests and refs say `artifact_type` now."""
+"""Stores of groundup 0.1: refs under `names/`, and `noun` instead of `artifact_type`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from data_contracts import ArtifactError, Store
-from data_contracts.store.refs import REFS, REFS_OF_0_1, RecipeRef
+from data_contracts.store.entries import REFS, REFS_OF_0_1
+from data_contracts.store.refs import RecipeRef
 from data_contracts.store.remote import RemoteStore
 from data_contracts.store.verification import Verified, verify_run
 from tests.data_contracts import publishing
@@ -87,7 +88,7 @@ def test_new_entries_go_to_refs_and_continue_the_numbers(older):
 
 
 def test_a_writer_that_is_killed_between_two_entries_leaves_a_whole_history(older):
-    """Nothing is copied, so there is no state in between: with and without the first new entry the store reads the same."""
+    """Nothing is copied: with and without the first new entry the store reads the same."""
     ref = older.refs.get("demo", OUTPUT)
     assert ref is not None
     older.refs.set("demo", OUTPUT, ref.model_copy(update={"run": "second", "removed": True}))

@@ -6,6 +6,7 @@ import errno
 import json
 import logging
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -161,7 +162,7 @@ def test_to_look_at_an_artifact_takes_its_manifest_and_to_read_it_its_files(s3, 
     assert [path.rpartition("/")[2] for path in server.gets] == ["manifest.json"]
 
 
-def test_a_full_disk_under_the_cache_is_told_as_that_and_gets_its_room_back(
+def test_a_full_disk_under_the_cache_is_reported_as_that_and_gets_its_space_back(
     s3, tmp_path, monkeypatch
 ):
     publishing.publish(elsewhere(s3, tmp_path, "one"))
@@ -205,10 +206,10 @@ def test_killed_between_uploads_it_is_absent_and_a_rerun_sends_the_rest(s3, serv
 
         server.before_put = kill
         process = run(url, cache)
-        _, told = process.communicate(timeout=120)
+        _, output = process.communicate(timeout=120)
         server.before_put = lambda put: None
         died = process.returncode == -signal.SIGKILL
-        assert died or not process.returncode, told
+        assert died or not process.returncode, output
         watcher = elsewhere(url, tmp_path, f"watcher-{number}")
         if not died:
             assert watcher.open(*KEY).check() == 5
@@ -310,7 +311,7 @@ def test_an_artifact_that_was_made_again_elsewhere_replaces_the_cached_one(s3, t
     assert other.open(*KEY).check() == 1
 
 
-def test_an_unreachable_bucket_is_told_before_any_work(s3, tmp_path):
+def test_an_unreachable_bucket_is_reported_before_any_work(s3, tmp_path):
     store = elsewhere("s3://no-such-bucket/x", tmp_path, "one")
     with pytest.raises(
         ArtifactError, match=r"store s3://no-such-bucket/x: groundup-store cannot be reached"
@@ -364,3 +365,29 @@ def test_no_secret_is_in_anything_that_is_stored(s3, tmp_path):
     assert len(stored) > 8
     assert [path for path, data in stored.items() if CANARY.encode() in data] == []
     assert "endpoint" not in json.dumps(artifact.manifest.model_dump())
+
+
+READ = """
+import os, pickle, sys
+from data_contracts import open_artifact
+artifact = open_artifact(pickle.load(sys.stdin.buffer))
+rows = artifact.read("failures").num_rows
+print(rows, artifact.path.is_relative_to(os.environ["GROUNDUP_CACHE"]))
+"""
+
+
+def test_a_worker_that_sees_nothing_of_this_machine_reads_an_artifact_by_its_key(
+    s3, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "driver"))
+    artifact, _ = publishing.publish(open_store(s3))
+    message = pickle.dumps(artifact.key)
+    assert str(tmp_path).encode() not in message
+    environment = os.environ | {
+        "HOME": str(tmp_path / "home"),
+        "GROUNDUP_CACHE": str(tmp_path / "worker"),
+    }
+    ended = subprocess.run(
+        [sys.executable, "-c", READ], input=message, env=environment, capture_output=True, cwd="/"
+    )
+    assert ended.stdout == b"5 True\n", ended.stderr

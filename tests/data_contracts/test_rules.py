@@ -53,7 +53,7 @@ def test_rows_made_from_the_contract_keep_it(artifact_type, name, tmp_path):
 
 
 @pytest.mark.parametrize(("artifact_type", "name"), TABLES)
-def test_a_broken_rule_is_told_with_column_rule_file_and_row_and_nothing_else_is(
+def test_a_broken_rule_is_reported_with_column_rule_file_and_row_and_nothing_else_is(
     artifact_type, name, tmp_path
 ):
     contract = current(artifact_type)
@@ -62,10 +62,10 @@ def test_a_broken_rule_is_told_with_column_rule_file_and_row_and_nothing_else_is
     for broken in broken_rows(contract, name, first[0]):
         second = [*map(dict, good)]
         broken.spoil(second[1])
-        told = written(tmp_path, artifact_type, name, second, first=1)
+        problems = written(tmp_path, artifact_type, name, second, first=1)
         (tmp_path / name / "part-00001.parquet").unlink()
-        assert len(told) == 1, (str(broken), told)
-        assert told[0].startswith(
+        assert len(problems) == 1, (str(broken), problems)
+        assert problems[0].startswith(
             f"{name}/part-00001.parquet row 1: {name}.{broken.column} breaks {broken.rule}: "
         )
 
@@ -77,12 +77,12 @@ def test_a_value_of_another_type_is_refused_by_the_writer_with_its_row(
     good = good_rows(current(artifact_type), name, 3)
     for prop in current(artifact_type).columns(name):
         rows = [*good[:2], good[2] | {prop.name: ill_typed(prop)}]
-        (told,) = written(tmp_path / prop.name, artifact_type, name, rows)
-        assert told.startswith(f"{name}/part-00000.parquet row 2: {name}.{prop.name} is not ")
+        (problem,) = written(tmp_path / prop.name, artifact_type, name, rows)
+        assert problem.startswith(f"{name}/part-00000.parquet row 2: {name}.{prop.name} is not ")
 
 
 def rewritten(folder: Path, artifact_type: str, name: str, change) -> list[str]:
-    """What is told of a shard whose columns another program changed."""
+    """What is said of a shard whose columns another program changed."""
     assert written(folder, artifact_type, name, good_rows(current(artifact_type), name, 3)) == []
     path = folder / name / "part-00000.parquet"
     pq.write_table(change(pq.read_table(path)), path)
@@ -90,7 +90,7 @@ def rewritten(folder: Path, artifact_type: str, name: str, change) -> list[str]:
 
 
 @pytest.mark.parametrize(("artifact_type", "name"), TABLES)
-def test_a_column_that_is_missing_renamed_or_of_another_type_is_told_by_name(
+def test_a_column_that_is_missing_renamed_or_of_another_type_is_reported_by_name(
     artifact_type, name, tmp_path
 ):
     assert written(tmp_path, artifact_type, name, good_rows(current(artifact_type), name, 3)) == []
@@ -105,35 +105,35 @@ def test_a_column_that_is_missing_renamed_or_of_another_type_is_told_by_name(
             f"column {column!r} is missing; found {column + 's'!r}, which is not in the contract",
             f"column {column + 's'!r} is not in the contract",
         ]
-        (told,) = differences(
+        (problem,) = differences(
             current(artifact_type), name, good.set(at, good.field(at).with_type(pa.date32()))
         )
-        assert told.startswith(f"column {column!r} is date32[day], the contract says ")
+        assert problem.startswith(f"column {column!r} is date32[day], the contract says ")
 
 
 @pytest.mark.parametrize(("artifact_type", "name"), TABLES)
-def test_a_column_too_many_and_another_order_are_told(artifact_type, name, tmp_path):
-    told = rewritten(
+def test_a_column_too_many_and_another_order_are_reported(artifact_type, name, tmp_path):
+    problems = rewritten(
         tmp_path / "a",
         artifact_type,
         name,
         lambda found: found.append_column("extra", pa.array([1, 2, 3])),
     )
-    assert told == [f"{name}/part-00000.parquet: column 'extra' is not in the contract"]
-    (told,) = rewritten(
+    assert problems == [f"{name}/part-00000.parquet: column 'extra' is not in the contract"]
+    (problem,) = rewritten(
         tmp_path / "b", artifact_type, name, lambda found: found.select(found.column_names[::-1])
     )
-    assert "columns are in the order" in told
+    assert "columns are in the order" in problem
 
 
-def test_all_differences_of_a_schema_are_told_at_once(tmp_path):
+def test_all_differences_of_a_schema_are_reported_at_once(tmp_path):
     def change(found: pa.Table) -> pa.Table:
         return found.rename_columns(
             ["txt" if n == "text" else n for n in found.column_names]
         ).drop_columns(["title"])
 
-    told = rewritten(tmp_path, "eval_items", "pages", change)
-    assert told == [
+    problems = rewritten(tmp_path, "eval_items", "pages", change)
+    assert problems == [
         "pages/part-00000.parquet: column 'title' is missing",
         "pages/part-00000.parquet: column 'text' is missing; "
         "found 'txt', which is not in the contract",
@@ -141,7 +141,7 @@ def test_all_differences_of_a_schema_are_told_at_once(tmp_path):
     ]
 
 
-def test_a_rule_that_many_rows_break_is_told_once_with_their_number(tmp_path):
+def test_a_rule_that_many_rows_break_is_reported_once_with_their_number(tmp_path):
     rows = [
         [
             row | {"answer": -1}
@@ -149,9 +149,9 @@ def test_a_rule_that_many_rows_break_is_told_once_with_their_number(tmp_path):
         ]
         for shard in range(2)
     ]
-    (told,) = written(tmp_path, "eval_items", "items", *rows)
+    (problem,) = written(tmp_path, "eval_items", "items", *rows)
     assert (
-        told == "items/part-00000.parquet row 0: items.answer breaks minimum: "
+        problem == "items/part-00000.parquet row 0: items.answer breaks minimum: "
         "-1 is below 0 (and 9 more rows)"
     )
 
@@ -162,9 +162,9 @@ def test_a_duplicate_names_the_row_that_has_the_key_already(tmp_path):
         good_rows(current("eval_items"), "pages", 4, first=4),
     )
     second[3]["id"] = first[2]["id"]
-    (told,) = written(tmp_path, "eval_items", "pages", first, second)
+    (problem,) = written(tmp_path, "eval_items", "pages", first, second)
     assert (
-        told == "pages/part-00001.parquet row 3: pages.id breaks unique: "
+        problem == "pages/part-00001.parquet row 3: pages.id breaks unique: "
         "the same key is in pages/part-00000.parquet row 2"
     )
 
@@ -172,14 +172,14 @@ def test_a_duplicate_names_the_row_that_has_the_key_already(tmp_path):
 @pytest.mark.slow
 def test_many_duplicates_are_found_across_batches_and_files(tmp_path):
     steps = good_rows(current("checkpoint"), "metrics", 20_000)
-    (told,) = written(
+    (problem,) = written(
         tmp_path,
         "checkpoint",
         "metrics",
         steps,
         [steps[19_999], *good_rows(current("checkpoint"), "metrics", 1, 20_000)],
     )
-    assert told.endswith(
+    assert problem.endswith(
         "metrics/part-00001.parquet row 0: metrics.step breaks unique: "
         "the same key is in metrics/part-00000.parquet row 19999"
     )
@@ -214,7 +214,7 @@ schema:
             physicalType: int32
             required: true
             logicalTypeOptions: {minimum: 0, maximum: 9}
-      - name: place
+      - name: address
         logicalType: object
         physicalType: struct
         required: false
@@ -252,31 +252,31 @@ def nested(tmp_path: Path, rows: list[dict], start: int = 0) -> list[str]:
     ]
 
 
-def test_values_inside_lists_and_structs_are_told_with_the_way_to_them_and_the_row(tmp_path):
+def test_values_inside_lists_and_structs_are_reported_with_the_way_to_them_and_the_row(tmp_path):
     rows = [
-        {"grid": None, "place": None},
-        {"grid": [], "place": {"city": "x", "tags": None}},
-        {"grid": [[1], None, []], "place": {"city": "x", "tags": ["a", None]}},
-        {"grid": [[], [2, 10]], "place": {"city": "", "tags": ["c", "{b}"]}},
-        {"grid": [[1], [2], [3], [-1]], "place": {"city": "x", "tags": ["d"]}},
+        {"grid": None, "address": None},
+        {"grid": [], "address": {"city": "x", "tags": None}},
+        {"grid": [[1], None, []], "address": {"city": "x", "tags": ["a", None]}},
+        {"grid": [[], [2, 10]], "address": {"city": "", "tags": ["c", "{b}"]}},
+        {"grid": [[1], [2], [3], [-1]], "address": {"city": "x", "tags": ["d"]}},
     ]
     wanted = [
         "grid maxItems row 4 rows 1: [[1], [2], [3], [-1]] is longer than 3",
         "grid[][] minimum row 4 rows 1: -1 is below 0",
         "grid[][] maximum row 3 rows 1: 10 is above 9",
-        "place.city minLength row 3 rows 1: '' is shorter than 1",
-        "place.tags[] enum row 3 rows 2: 'c' is none of a, {b}",
+        "address.city minLength row 3 rows 1: '' is shorter than 1",
+        "address.tags[] enum row 3 rows 2: 'c' is none of a, {b}",
     ]
     for start in range(4):  # a slice keeps the memory of the whole, and its offsets
         assert nested(tmp_path, rows, start) == wanted
 
 
-def test_null_inside_is_told_where_it_is_not_allowed(tmp_path):
+def test_null_inside_is_reported_where_it_is_not_allowed(tmp_path):
     assert nested(tmp_path, [{"grid": [[1, None]]}]) == [
         "grid[][] required row 0 rows 1: null where a value is required"
     ]
-    assert nested(tmp_path, [{}, {"place": {}}]) == [
-        "place.city required row 1 rows 1: null where a value is required"
+    assert nested(tmp_path, [{}, {"address": {}}]) == [
+        "address.city required row 1 rows 1: null where a value is required"
     ]
 
 
@@ -293,6 +293,6 @@ def test_text_that_is_not_utf8_is_refused(tmp_path):
     pq.write_table(
         found.set_column(found.column_names.index("text"), found.schema.field("text"), broken), path
     )
-    (told,) = table(contract, "pages", tmp_path)[1]
-    assert told.startswith("pages/part-00000.parquet: cannot be read")
-    assert "UTF8" in told
+    (problem,) = table(contract, "pages", tmp_path)[1]
+    assert problem.startswith("pages/part-00000.parquet: cannot be read")
+    assert "UTF8" in problem

@@ -37,13 +37,13 @@ def test_a_violation_names_column_rule_file_and_row_and_publishes_nothing(publis
     bad = CHAT | {"id": "1" * 32, "split": "test", "messages": CHAT["messages"][:1]}
     with pytest.raises(ContractError) as error:
         publish("conversations", conversations=[CHAT, bad, CHAT])
-    told = str(error.value)
+    message = str(error.value)
     assert (
         "part-00000.parquet row 1: conversations.split breaks enum: "
-        "'test' is none of train, heldout" in told
+        "'test' is none of train, heldout" in message
     )
-    assert "row 1: conversations.messages breaks minItems" in told
-    assert "row 2: conversations.id breaks unique" in told
+    assert "row 1: conversations.messages breaks minItems" in message
+    assert "row 2: conversations.id breaks unique" in message
     assert not list((store.root / "objects").glob("*/*"))
 
 
@@ -255,7 +255,7 @@ def test_every_row_that_came_in_is_found_again_once_at_commit(publish, store):
         return store.publish("clean_documents", identity, inputs, {}, make)
 
     given = {"raw_documents": source}
-    for kept, rejected, told in (
+    for kept, rejected, counts in (
         (
             ids[:2],
             ids[3:],
@@ -273,7 +273,7 @@ def test_every_row_that_came_in_is_found_again_once_at_commit(publish, store):
         ),
     ):
         with pytest.raises(
-            ContractError, match=r"5 rows of raw_documents.documents came in, " + told
+            ContractError, match=r"5 rows of raw_documents.documents came in, " + counts
         ):
             clean(kept, rejected, given)
     with pytest.raises(ContractError, match="must be conserved, and no raw_documents came in"):
@@ -320,7 +320,7 @@ NEITHER = "is neither a run nor an artifact of /"
         ("*/conversations", NEITHER),
     ],
 )
-def test_a_reference_that_means_nothing_is_told_with_what_there_is(
+def test_a_reference_that_means_nothing_is_reported_with_what_there_is(
     publish, store, reference, message
 ):
     artifact = publish("conversations", conversations=[CHAT])
@@ -329,12 +329,12 @@ def test_a_reference_that_means_nothing_is_told_with_what_there_is(
         store.resolve(reference.format(id=artifact.id))
 
 
-def test_the_beginning_of_two_ids_is_told_with_both(store, publish):
-    places = [
+def test_the_beginning_of_two_ids_is_reported_with_both(store, publish):
+    folders = [
         publish("conversations", conversations=[CHAT | {"id": f"{n:032x}"}]).path for n in range(2)
     ]
-    for place in places:  # two folders whose ids begin alike
-        place.rename(place.with_name("abcdef" + place.name[6:]))
+    for folder in folders:  # two folders whose ids begin alike
+        folder.rename(folder.with_name("abcdef" + folder.name[6:]))
     with pytest.raises(ConfigError, match="2 ids begin so"):
         store.resolve("abcdef")
 

@@ -117,7 +117,7 @@ def test_a_major_version_without_migration_is_refused(tmp_path):
         found.read("rows")
 
 
-def test_a_migration_that_forgets_a_column_is_told(tmp_path):
+def test_a_migration_that_forgets_a_column_is_reported(tmp_path):
     store = old_artifact(tmp_path)
     release(tmp_path / "new")
     release(tmp_path / "new", "2.0.0", in_bytes)

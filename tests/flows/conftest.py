@@ -22,6 +22,7 @@ from data_contracts.store.artifact import MANIFEST, InputRef
 from flows.home import Home
 from flows.prefect_host import api_secret, sign_in
 from flows.prefect_host.server_address import Address
+from tests import prefect_database
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -29,8 +30,12 @@ REPOSITORY = Path(__file__).parents[2]
 class Groundup:
     """The command line in `folder` with a home of its own, and the API of the Prefect that it starts."""
 
-    def __init__(self, home: Path, port: int, folder: Path = REPOSITORY):
+    def __init__(
+        self, home: Path, port: int, folder: Path = REPOSITORY, makes_database: bool = False
+    ):
+        """makes_database: Prefect's database is not given to the home: the first server makes it."""
         self.home, self.port, self.folder = home, port, folder
+        self._makes_database = makes_database
         self.url = f"http://127.0.0.1:{port}"
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "GROUNDUP_"))}
         self.environment = kept | {
@@ -43,9 +48,8 @@ class Groundup:
         self, *arguments: str, check: bool = True, typed: str = "", timeout: float = 900
     ) -> subprocess.CompletedProcess[str]:
         """`groundup …`; both outputs as text. typed: what the person types, and then the end of the input."""
-        command = [str(Path(sys.executable).with_name("groundup")), *arguments]
         done = subprocess.run(
-            command,
+            self._command(arguments),
             env=self.environment,
             cwd=self.folder,
             input=typed,
@@ -59,10 +63,9 @@ class Groundup:
     @contextmanager
     def started(self, *arguments: str) -> Iterator[subprocess.Popen[str]]:
         """`groundup …` under way, its output in one pipe; killed at the end if it still runs."""
-        command = [str(Path(sys.executable).with_name("groundup")), *arguments]
         pipe = subprocess.PIPE
         with subprocess.Popen(
-            command,
+            self._command(arguments),
             env=self.environment,
             cwd=self.folder,
             stdout=pipe,
@@ -73,6 +76,16 @@ class Groundup:
                 yield process
             finally:
                 process.kill()
+
+    def _command(self, arguments: tuple[str, ...]) -> list[str]:
+        if arguments[0] in ("up", "run") and "--preview" not in arguments:
+            self.set_up()
+        return [str(Path(sys.executable).with_name("groundup")), *arguments]
+
+    def set_up(self) -> None:
+        """Give the home what `make setup` gives it, before anything starts a server."""
+        if not self._makes_database:
+            prefect_database.copy_into(self.home)
 
     @property
     def secret(self) -> str:

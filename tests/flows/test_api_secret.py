@@ -11,6 +11,7 @@ from unittest import mock
 import pytest
 
 from data_contracts import GroundupError
+from flows import private_home
 from flows.home import Home
 from flows.prefect_host import api_secret, processes, server
 
@@ -73,6 +74,13 @@ def test_a_file_that_holds_none_is_said_and_never_used(at: Home, text: str) -> N
         api_secret.read_or_make(at)
 
 
+def test_a_pipe_in_its_place_is_one_error_at_once(at: Home) -> None:
+    private_home.prepare(at)
+    os.mkfifo(api_secret.path(at), 0o600)
+    with pytest.raises(GroundupError, match="holds no secret"):
+        api_secret.read_or_make(at)
+
+
 @pytest.mark.parametrize("dangling", [True, False])
 def test_a_link_in_its_place_is_neither_followed_nor_overwritten(
     at: Home, tmp_path: Path, dangling: bool
@@ -97,8 +105,11 @@ def test_a_prefect_of_ones_own_does_not_get_our_secret(at: Home) -> None:
     assert not [name for name in settings if "AUTH" in name], "what the user set stays"
 
 
-def test_a_server_of_an_older_groundup_which_was_open_is_not_used(at: Home) -> None:
-    at.prefect.mkdir(parents=True)
+def test_a_server_of_an_older_groundup_which_was_open_is_not_used(
+    at: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private_home.prepare(at)
+    monkeypatch.setitem(processes.MODULES, "server", "timeit")
     with mock.patch.dict(os.environ, clear=False):
         os.environ.pop("PREFECT_API_URL", None)
         processes.spawn(

@@ -28,6 +28,7 @@ class Run:
     """A process that needs the server until it is told to leave."""
 
     def __init__(self, groundup: Groundup):
+        groundup.set_up()
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             [sys.executable, "-c", RUN],

@@ -68,6 +68,22 @@ def test_a_port_in_the_environment_that_is_none_says_so(
         server_address.usual_port()
 
 
-def test_a_record_gives_the_same_address_back() -> None:
-    address = Address("0.0.0.0", 4300, "https://models.example.org")
-    assert Address(**address.as_record()) == address
+def test_the_command_line_of_a_server_gives_its_address_back() -> None:
+    for address in (Address(), Address("0.0.0.0", 4300, "https://models.example.org")):
+        command = ["-m", "flows.prefect_host.prefect_server", "--socket", "3", *address.options()]
+        assert server_address.from_options(command) == address
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--port", "4200"],
+        ["--host"],
+        ["--host", "evil.example", "--port", "4200"],
+        ["--host", "127.0.0.1", "--port", "-1"],
+        ["--host", "0.0.0.0", "--port", "4200"],
+    ],
+)
+def test_a_command_line_that_names_no_address_of_ours_gives_none(options: list[str]) -> None:
+    assert server_address.from_options(options) is None

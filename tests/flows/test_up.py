@@ -72,6 +72,12 @@ def at(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
+def take_timeit_for_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a program that is quick to start stand for the server and the worker."""
+    for process in processes.PROCESSES:
+        monkeypatch.setitem(processes.MODULES, process, "timeit")
+
+
 class Healthy(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_response(200)
@@ -86,6 +92,7 @@ def test_up_again_keeps_what_a_person_changed_repairs_what_the_code_determines_a
     tmp_path: Path,
 ) -> None:
     groundup = Groundup(tmp_path, free_port())
+    groundup.set_up()
     killed = subprocess.Popen(
         [sys.executable, "-c", LOST],
         env=groundup.environment,
@@ -134,6 +141,7 @@ def test_loopback_is_never_asked_through_a_proxy(at: Home) -> None:
         os.environ |= server.environment(at, Address(port=listening.server_port))
         assert server.is_up()
         assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "intranet,127.0.0.1,localhost"
+        del os.environ["PREFECT_API_URL"]
         assert server.environment(at)["no_proxy"] == os.environ["no_proxy"], "said once"
         listening.shutdown()
 
@@ -192,7 +200,9 @@ def test_a_new_server_has_a_new_secret_and_no_worker_of_the_last(
     at: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = api_secret.read_or_make(at)
-    processes.spawn(at, "server", ["timeit", "-n1", "-r1", "pass"])
+    monkeypatch.setitem(processes.MODULES, "server", "this")
+    monkeypatch.setitem(processes.MODULES, "worker", "timeit")
+    processes.spawn(at, "server", ["this"])
     processes.spawn(at, "worker", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
     worker = processes.alive(at, "worker")
     psutil.Process(processes.record_of(at, "server")["pid"]).wait(60)
@@ -249,6 +259,7 @@ def test_down_where_nothing_was_up_makes_no_folder(at: Home) -> None:
 
 def test_an_interrupted_up_stops_what_it_started(at: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[psutil.Process] = []
+    take_timeit_for_ours(monkeypatch)
 
     def interrupted(at: Home, *_: object) -> str:
         processes.spawn(at, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
@@ -261,13 +272,18 @@ def test_an_interrupted_up_stops_what_it_started(at: Home, monkeypatch: pytest.M
     assert not started[0].is_running()
 
 
-def test_a_process_is_known_by_its_command_whatever_the_clock_says(at: Home) -> None:
+def test_a_process_is_known_by_its_command_whatever_the_clock_says(
+    at: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     at.prefect.mkdir(parents=True)
-    me = {"pid": os.getpid(), "command": psutil.Process().cmdline()[1:]}
-    processes.write_record(at, "server", me)
+    take_timeit_for_ours(monkeypatch)
+    processes.spawn(at, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
+    record = processes.record_of(at, "server")
     assert processes.alive(at, "server")
-    processes.write_record(at, "server", me | {"command": ["-m", "something.else"]})
+    processes.write_record(at, "server", record | {"command": ["-m", "something.else"]})
     assert not processes.alive(at, "server")
+    processes.write_record(at, "server", record)
+    assert processes.stop(at, "server")
 
 
 def test_the_log_of_a_server_has_what_the_terminal_of_a_run_leaves_out(at: Home) -> None:

@@ -121,7 +121,7 @@ def has_fallen(losses: Sequence[float]) -> bool:
 def bfloat16_peak(name: str) -> float | None:
     """Dense bfloat16 FLOP/s of a device of this name. None if the table does not have it.
 
-    A slice of a GPU (MIG) has a fraction of the peak, which its name does not tell.
+    A slice of a GPU (MIG) has a fraction of the peak, which its name does not show.
     """
     if "MIG" in name:
         return None

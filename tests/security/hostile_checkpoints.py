@@ -117,10 +117,10 @@ CONFIG_DAMAGES: dict[str, Damage] = {
     "a negative width": json_file("config.json", hidden_size=-1),
     "a width of zero": json_file("config.json", hidden_size=0),
     "no heads": json_file("config.json", num_attention_heads=0),
-    "a width beyond all": json_file("config.json", hidden_size=10**30),
+    "an impossible width": json_file("config.json", hidden_size=10**30),
     "a width that is a text": json_file("config.json", hidden_size="64; rm"),
     "a width that is a list": json_file("config.json", hidden_size=[64]),
-    "layers beyond all": json_file("config.json", num_hidden_layers=10**9),
+    "impossibly many layers": json_file("config.json", num_hidden_layers=10**9),
     "another model": json_file("config.json", model_type="evil"),
     "a model that is a list": json_file("config.json", model_type=["llama"]),
     "RoPE that is a list": json_file("config.json", rope_parameters=[1], rope_scaling=[1]),
@@ -153,7 +153,7 @@ CONTRACT_DAMAGES: dict[str, Damage] = {
     "a program": replaced("modeling_evil.py", b"raise SystemExit('owned')\n"),
     "a program in a folder": replaced("custom_generate.py", b"raise SystemExit('owned')\n"),
     "an adapter": replaced("adapter_config.json", b"{}"),
-    "a token beyond the model": vocabulary(lambda words: words.update({"zzz": 10**6})),
+    "a token that the model lacks": vocabulary(lambda words: words.update({"zzz": 10**6})),
     "a token of a negative number": vocabulary(lambda words: words.update({"zzz": -1})),
 }
 EVERY = WEIGHTS_DAMAGES | CONFIG_DAMAGES | TOKENIZER_DAMAGES | CONTRACT_DAMAGES

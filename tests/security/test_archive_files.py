@@ -1,4 +1,4 @@
-"""Archives of strangers: bodies in any packing, records that are cut, and lengths that are not true."""
+"""Hostile archives: bodies in any compression, records that are cut, and false lengths."""
 
 from __future__ import annotations
 

@@ -271,7 +271,7 @@ GGUF_ATTACKS = {
     "an empty tensor": gguf_file(tensors=tensor(b"t", [0])),
     "many dimensions": gguf_file(tensors=text(b"t") + struct.pack("<I", 1 << 30)),
     "an unknown type": gguf_file(tensors=tensor(b"t", [4], kind=999)),
-    "an offset beyond": gguf_file(tensors=tensor(b"t", [4], offset=1 << 60), data=b"\0" * 64),
+    "an offset past the end": gguf_file(tensors=tensor(b"t", [4], offset=1 << 60), data=b"\0" * 64),
     "cut": gguf_file(tensors=ONE),
     "a name that is no text": gguf_file(tensors=tensor(b"\xff\xfe", [4]), data=b"\0" * 64),
 }

@@ -14,8 +14,9 @@ import pytest
 from aiohttp import web
 
 from data_contracts import InputError
+from stages.crawl.config import WebSource
 from tests.security.crawled import crawled
-from tests.stages.crawl.conftest import Site
+from tests.stages.crawl.conftest import Site, grouped
 
 MAX_MEGABYTES = 512
 
@@ -40,7 +41,7 @@ def settings(site, **changes):
         "per_host": 4,
         "max_pages": 50,
     }
-    return fast | changes
+    return grouped(WebSource, fast | changes)
 
 
 def packed(megabytes: int) -> bytes:

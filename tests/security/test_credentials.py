@@ -25,6 +25,7 @@ from data_contracts.credentials import holds_credentials, masked, nothing_secret
 from flows import recipe
 from flows.cli import commands as cli
 from flows.home import Home
+from tests import prefect_database
 from tests.data_contracts import publishing
 from tests.flows.conftest import REPOSITORY, Groundup, free_port
 
@@ -256,7 +257,7 @@ def test_nothing_of_a_file_that_is_no_recipe_is_told(tmp_path: Path, text: str) 
             load()
         assert SECRET not in str(error.value)
         assert error.value.__cause__ is None
-        assert error.value.__suppress_context__, "a trace would tell it"
+        assert error.value.__suppress_context__, "a trace would show it"
 
 
 def _extending(folder: Path, other: Path) -> str:
@@ -360,6 +361,7 @@ def test_a_wrong_file_and_the_password_of_a_proxy_reach_neither_database_nor_log
     wrong = tmp_path / "shadow"
     wrong.write_text(f"root: {SECRET}\n")
     at = Home(tmp_path / "home")
+    prefect_database.copy_into(at.path)
     kept_environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "GROUNDUP_"))
     }

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from data_contracts import ConfigError, GroundupError
-from flows import private_home
+from flows import known_homes, private_home
 from flows.home import Home
 from tests.flows.conftest import Groundup, free_port
 
@@ -67,6 +67,7 @@ def open_home(public: Path) -> Home:
         path.write_text("mine")
     for path in [at.path, *at.path.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
+    known_homes.admit(at, trust=True)
     return at
 
 
@@ -205,7 +206,7 @@ def test_all_that_a_command_makes_is_closed_to_others_from_the_start(
 @pytest.mark.slow
 def test_up_closes_an_open_home_says_so_and_its_server_keeps_it_closed(open_home: Home) -> None:
     (open_home.path / "prefect" / "prefect.db").unlink()
-    groundup = Groundup(open_home.path, free_port())
+    groundup = Groundup(open_home.path, free_port(), makes_database=True)
     try:
         done = groundup.run("up")
         assert "was open to other users of this machine" in done.stderr

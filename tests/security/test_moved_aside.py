@@ -67,8 +67,8 @@ def test_a_link_is_moved_away_and_overwrites_nothing(store: Store) -> None:
 def test_two_strays_of_one_name_are_both_kept(store: Store, tmp_path: Path) -> None:
     stores.fill(store)
     folder = store.find(f"demo/{RAW}").path
-    for place in (folder, folder / "documents"):
-        (place / ("n" * 250)).write_text(str(place))
+    for parent in (folder, folder / "documents"):
+        (parent / ("n" * 250)).write_text(str(parent))
     with pytest.raises(ArtifactError, match="is not in the manifest") as error:
         verify(store.find(f"demo/{RAW}"), Held.by(store))
     own = tmp_path / "own"

@@ -61,6 +61,7 @@ def test_a_server_does_not_outlive_the_run_that_was_killed(tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_terminal_that_is_closed_ends_the_run(tmp_path: Path) -> None:
     groundup = Groundup(tmp_path, free_port())
+    groundup.set_up()
     command = [str(Path(sys.executable).with_name("groundup")), *endless_run()]
     run, terminal = pty.fork()
     if run == 0:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread
 
-import psutil
 import pytest
 
 from flows.home import Home
@@ -97,28 +98,30 @@ def test_up_sends_nothing_to_somebody_who_has_the_port(tmp_path: Path) -> None:
 
 
 @as_root
-def test_a_process_of_another_user_is_not_taken_for_ours(tmp_path: Path) -> None:
+def test_a_process_of_another_user_is_not_taken_for_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     home = Home(tmp_path)
     home.prefect.mkdir()
-    mine = {"pid": os.getpid(), "command": psutil.Process().cmdline()[1:]}
-    processes.write_record(home, "server", mine)
-    assert processes.alive(home, "server")
-
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(writer)
-        os.setresuid(NOBODY, NOBODY, NOBODY)
-        os.read(reader, 1)
-        os._exit(0)
-    try:
-        deadline = time.monotonic() + 10
-        while psutil.Process(child).uids().real != NOBODY:
-            assert time.monotonic() < deadline
-        processes.write_record(home, "server", mine | {"pid": child})
-        assert psutil.Process(child).cmdline()[1:] == mine["command"]
-        assert not processes.alive(home, "server")
-    finally:
-        os.close(writer)
-        os.waitpid(child, 0)
-        os.close(reader)
+    monkeypatch.setitem(processes.MODULES, "server", "timeit")
+    become_another = (
+        f"import os, sys, time; sys.stdin.read(1); os.setresuid({NOBODY}, {NOBODY}, {NOBODY}); "
+        "print(flush=True); time.sleep(600)"
+    )
+    command = ["-m", "timeit", "-n1", "-r1", become_another]
+    with subprocess.Popen(
+        [sys.executable, *command],
+        env=os.environ | {"GROUNDUP_HOME": str(home.path)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        try:
+            assert process.stdin
+            assert process.stdout
+            processes.write_record(home, "server", {"pid": process.pid, "command": command})
+            assert processes.alive(home, "server")
+            process.stdin.close()
+            assert process.stdout.read(1) == b"\n"
+            assert not processes.alive(home, "server")
+        finally:
+            process.kill()

@@ -24,6 +24,7 @@ from tests.security.interrupted import (
 
 SHARDS = """
 from pathlib import Path
+from stages.execution.processes import local
 from stages.execution.shards import map_shards
 
 def work(number):
@@ -32,7 +33,7 @@ def work(number):
 
 def command():
     print("begun", flush=True)
-    for _ in map_shards(work, range(4), 2):
+    for _ in map_shards(work, range(4), local(2)):
         pass
 """
 DEAF = """
@@ -85,7 +86,7 @@ from stages.lm.parallel import launch
 from stages.report import Report
 
 def command():
-    draft = Draft("checkpoint", Path("draft").resolve())
+    draft = Draft.in_folder("checkpoint", Path("draft").resolve())
     draft.scratch.mkdir(parents=True, exist_ok=True)
     config = SimpleNamespace(compute=SimpleNamespace(devices=2), model_dump=lambda mode: {})
     launch._torchrun("pretrain", config, {}, draft, Report())

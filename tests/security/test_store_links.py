@@ -153,22 +153,22 @@ def test_the_whole_store_may_be_a_link(filled: Store, tmp_path: Path) -> None:
     assert verify(linked.find(f"demo/{RAW}"), Held.by(linked)).seal == "sealed"
 
 
-@pytest.mark.parametrize("place", ["locks/ID", "drafts", "refs/new"])
+@pytest.mark.parametrize("location", ["locks/ID", "drafts", "refs/new"])
 def test_what_stands_in_the_way_is_named_with_the_command_that_moves_it(
-    filled: Store, place: str
+    filled: Store, location: str
 ) -> None:
     raw = filled.find(f"demo/{RAW}")
     shutil.rmtree(raw.folder)
-    path = filled.root / place.replace("ID", raw.id)
+    path = filled.root / location.replace("ID", raw.id)
     if path.is_dir():
         shutil.rmtree(path)
     path.unlink(missing_ok=True)
-    if place.startswith("locks"):
+    if location.startswith("locks"):
         path.mkdir()
     else:
         path.write_text("")
     with pytest.raises(ArtifactError, match=r"where a (file|folder) should be") as error:
-        use(filled, raw, "point" if place.startswith("refs") else "publish")
+        use(filled, raw, "point" if location.startswith("refs") else "publish")
     assert error.value.fix.startswith(
         f"move away what is there: mv -n {path} ./{path.name}.moved-aside-"
     )

@@ -1,4 +1,4 @@
-"""Tables of strangers: rows without end in a few kilobytes, damaged footers, and whose fault it is."""
+"""Hostile tables: endless rows in a few kilobytes, damaged footers, and who is blamed."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def test_a_table_without_documents_says_the_reason_with_an_example(run, tmp_path
     name, data, why, fix = REASONS[case]
     (tmp_path / name).write_bytes(data)
     with pytest.raises(InputError) as error:
-        read(run, tmp_path / name, max_page_bytes=1024)
+        read(run, tmp_path / name, limits={"max_page_bytes": 1024})
     assert why in error.value.why
     assert fix in error.value.fix
     assert ("text_field" in error.value.fix) == ("text_field" in fix or "rename" in fix)

@@ -1,6 +1,9 @@
-"""Over the map: every stage runs alone on a small golden input, keeps its contract, gives the same bytes twice, refuses what is wrong.
+"""Over the map: every stage runs alone on a small golden input.
 
-`tests/golden/<stage>.py` has `inputs(publish)`, `SETTINGS`, and `BAD`: settings that are refused, each with what is said.
+It keeps its contract, gives the same bytes twice, and refuses what is wrong.
+
+`tests/golden/<stage>.py` has `inputs(publish)`, `SETTINGS`, and `BAD`: settings that are refused,
+each with the message.
 """
 
 from __future__ import annotations
@@ -42,7 +45,7 @@ WHOLE = ("tokenizer", "checkpoint")  # artifact types that cannot be empty
 
 
 def marked(names: Any) -> list[Any]:
-    """The names as parameters; those that load a model, start a process or draw pictures are slow."""
+    """The names as parameters. Slow are those that load a model, start a process or draw."""
     return [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else []) for name in names]
 
 
@@ -70,7 +73,7 @@ def test_a_stage_alone_keeps_its_contract_and_gives_the_same_bytes_in_another_st
     assert {output: ref.id for output, ref in one.manifest.inputs.items()} == {
         output: artifact.id for output, artifact in inputs.items()
     }
-    assert one.manifest.facts["figures"], "a stage tells what it found"
+    assert one.manifest.facts["figures"], "a stage reports what it found"
     other = made(Store(tmp_path / "other"), name, golden(name).SETTINGS, inputs)
     assert other.id == one.id
     assert [(f.path, f.sha256) for f in other.manifest.files] == [
@@ -163,7 +166,7 @@ def test_a_damaged_input_is_found_before_any_work(name, store, publish):
 
 
 @pytest.mark.parametrize("name", READ_DATA)
-def test_a_missing_input_is_told_with_the_command_that_gives_it(name, store):
+def test_a_missing_input_is_one_error_with_the_command_that_gives_it(name, store):
     with pytest.raises(
         ConfigError, match=rf"stage {name}: needs \w+\n  To repair: groundup stage {name} \w+=NAME/"
     ):

@@ -215,7 +215,7 @@ def main(job: Path) -> None:
         facts = row.function(
             config,
             **{name: Artifact.at(Path(path)) for name, path in values["inputs"].items()},
-            out=Draft(values["artifact_type"], draft),
+            out=Draft.in_folder(values["artifact_type"], draft),
             report=_PrintedReport() if is_main_process() else Report(),
         )
         barrier()

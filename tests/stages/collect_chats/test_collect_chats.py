@@ -12,6 +12,7 @@ from stages import stage
 from stages.collect_chats.config import QUESTIONS
 from stages.collect_chats.questions import Questions
 from stages.collect_chats.sandbox import missing
+from stages.renamed_settings import RenamedSettingWarning
 from stages.run import run_stage
 from tests.golden import collect_chats as golden
 
@@ -159,7 +160,7 @@ def test_pages_of_always_train_are_never_held_out(run, publish):
 def test_a_document_gives_at_most_per_document_chats_and_the_rest_are_counted(run, pages):
     chats = run(
         "collect_chats",
-        golden.SETTINGS | {"per_document": 2, "kinds": ["signature", "parameters"]},
+        golden.SETTINGS | {"limits": {"per_document": 2}, "kinds": ["signature", "parameters"]},
         training_documents=pages,
     )
     assert chats.rows("conversations") == 2
@@ -337,3 +338,14 @@ def test_a_line_of_own_questions_that_cannot_be_used_is_named(tmp_path, line, pr
     file.write_text(f"{yaml.safe_dump(forms)}{line}\n")
     with pytest.raises(ConfigError, match=problem):
         Questions.load(file, 0)
+
+
+def test_the_limits_of_chats_are_read_outside_their_group_and_enter_the_id_as_before():
+    config = stage("collect_chats").config_class
+    with pytest.warns(RenamedSettingWarning, match=r"max_chars is now called limits\.max_chars"):
+        old = config.parse({"max_chars": 200, "per_document": 3}, "collect_chats")
+    new = config.parse({"limits": {"max_chars": 200, "per_document": 3}}, "collect_chats")
+    assert old == new
+    entered = new.identity()
+    assert (entered["min_chars"], entered["max_chars"], entered["per_document"]) == (12, 200, 3)
+    assert "limits" not in entered

@@ -12,6 +12,22 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from stages.config import Settings
+from stages.crawl.config import FilesSource, WebSource
+
+
+def grouped(source: type[Settings], flat: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a source, each in the group that it belongs to."""
+    found: dict[str, Any] = {}
+    for name, value in flat.items():
+        group, dot, key = source.RENAMED.get(name, name).partition(".")
+        if dot:
+            found.setdefault(group, {})[key] = value
+        else:
+            found[name] = value
+    return found
+
+
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -115,7 +131,7 @@ def source(site: Site) -> Callable[..., dict[str, Any]]:
             "timeout_seconds": 5,
             "per_host": 4,
         }
-        return {"sources": [fast | changes]}
+        return {"sources": [grouped(WebSource, fast | changes)]}
 
     return settings
 
@@ -137,8 +153,7 @@ def folder(tmp_path):
 def read(run, folder):
     def go(*patterns, **settings):
         paths = [str(folder / pattern) for pattern in patterns or ("",)]
-        return run(
-            "crawl", {"sources": [{"kind": "files", "name": "mine", "paths": paths} | settings]}
-        )
+        source = {"kind": "files", "name": "mine", "paths": paths} | settings
+        return run("crawl", {"sources": [grouped(FilesSource, source)]})
 
     return go

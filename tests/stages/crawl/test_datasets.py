@@ -99,7 +99,7 @@ def test_progress_through_a_data_set_is_told_of_the_limit(store, folder):
         "kind": "dataset",
         "dataset": "json",
         "data_files": [str(folder / "rows.jsonl")],
-        "max_documents": 3,
+        "limits": {"max_documents": 3},
     }
     row = stages.stage("crawl")
     run_stage(
@@ -118,7 +118,7 @@ def test_rows_of_a_data_set_are_streamed_up_to_the_limit(run, folder):
         "dataset": "json",
         "data_files": [str(folder / "rows.jsonl")],
         "text_field": "content",
-        "max_documents": 7,
+        "limits": {"max_documents": 7},
     }
     artifact = run("crawl", {"sources": [source]})
     assert [row["body"] for row in artifact.read("documents").to_pylist()] == [

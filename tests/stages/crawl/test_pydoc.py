@@ -72,7 +72,11 @@ def test_two_crawls_give_the_same_bytes_though_objects_lie_elsewhere_in_memory(r
     def tables(day):
         artifact = run(
             "crawl",
-            {"sources": [{"kind": "pydoc", "skip": [only], "servers": 1, "max_depth": 1}]},
+            {
+                "sources": [
+                    {"kind": "pydoc", "skip": [only], "servers": 1, "limits": {"max_depth": 1}}
+                ]
+            },
             as_of=day,
         )
         bodies = artifact.read("documents", ["url", "body"]).to_pylist()
@@ -116,7 +120,11 @@ def test_no_page_shows_the_environment_of_the_user_and_pages_do_not_depend_on_it
             monkeypatch.setenv(name, value)
         artifact = run(
             "crawl",
-            {"sources": [{"kind": "pydoc", "skip": [only], "servers": 1, "max_depth": 2}]},
+            {
+                "sources": [
+                    {"kind": "pydoc", "skip": [only], "servers": 1, "limits": {"max_depth": 2}}
+                ]
+            },
             as_of=day,
         )
         rows = artifact.read("documents", ["url", "body"]).to_pylist()
@@ -185,7 +193,7 @@ def test_modules_that_kill_their_server_neither_slow_the_others_down_nor_end_the
     monkeypatch.setattr("stages.crawl.config.installed_version", lambda package: "1")
     monkeypatch.setattr("stages.crawl.hosts.FIRST_WAIT", 600)
     only = rf"^(?!(?:index|topics|keywords|json|{'|'.join(names)})$)"
-    artifact = crawl_some(run, servers=1, max_depth=1, packages=names, skip=[only])
+    artifact = crawl_some(run, servers=1, limits={"max_depth": 1}, packages=names, skip=[only])
     failed = artifact.read("failures").to_pylist()
     assert {row["url"]: row["reason"] for row in failed} == {
         f"{ORIGIN}/{name}.html": "connection" for name in names

@@ -6,6 +6,9 @@ import pytest
 
 import stages
 from data_contracts import ConfigError
+from stages.crawl.config import Pace
+from stages.renamed_settings import RenamedSettingWarning
+from tests.stages.crawl.conftest import grouped
 
 
 def test_where_and_how_to_run_is_no_part_of_the_identity():
@@ -13,10 +16,39 @@ def test_where_and_how_to_run_is_no_part_of_the_identity():
     web = {"kind": "web", "name": "w", "seeds": ["https://example.org/"]}
     one, other = (
         crawl.parse({"sources": [web | more]}, "crawl").identity()
-        for more in ({}, {"connections": 2, "delay_seconds": 9})
+        for more in ({}, {"pace": {"connections": 2, "delay_seconds": 9}})
     )
     assert one == other
-    assert one != crawl.parse({"sources": [web | {"max_depth": 3}]}, "crawl").identity()
+    assert one != crawl.parse({"sources": [web | {"limits": {"max_depth": 3}}]}, "crawl").identity()
+
+
+FLAT = {
+    "web": {"seeds": ["https://example.org/"], "max_pages": 7, "timeout_seconds": 3, "per_host": 2},
+    "pydoc": {"max_depth": 3, "max_minutes": 1},
+    "files": {"paths": [__file__], "max_page_bytes": 2048},
+    "dataset": {"dataset": "somebody/pages", "max_documents": 5},
+}
+
+
+@pytest.mark.parametrize("kind", FLAT)
+def test_settings_outside_their_group_are_read_with_a_note_and_enter_the_id_as_before(kind):
+    crawl = stages.stage("crawl").config_class
+    flat = {"kind": kind, "name": "one"} | FLAT[kind]
+    with pytest.warns(RenamedSettingWarning, match=r"is now called (limits|pace)\."):
+        old = crawl.parse({"sources": [flat]}, "crawl")
+    source = type(old.sources[0])
+    new = crawl.parse({"sources": [grouped(source, flat)]}, "crawl")
+    assert old == new
+    (entered,) = new.identity()["sources"]
+    assert not {"limits", "pace"} & set(entered)
+    kept = {name: value for name, value in flat.items() if name not in Pace.model_fields}
+    assert kept.items() <= entered.items()
+
+
+def test_a_difference_between_ids_is_shown_under_the_name_of_today():
+    crawl = stages.stage("crawl").config_class
+    assert crawl.name_today("sources.0.max_pages") == "sources.0.limits.max_pages"
+    assert crawl.name_today("sources.0.seeds.1") == "sources.0.seeds.1"
 
 
 @pytest.mark.parametrize(

@@ -98,7 +98,7 @@ def test_small_batches_are_scattered_together(publish: Publish, tmp_path: Path) 
 
     documents: Any = SimpleNamespace(batches=one_by_one)
     verdicts = pa.table({"table": ["train"] * total})
-    out = Draft("unique_documents", tmp_path / "draft")
+    out = Draft.in_folder("unique_documents", tmp_path / "draft")
     with writing.bucket_writer(out, 3) as writer:
         assert list(writing.scatter(documents, verdicts, unchanged, writer)) == [total]
     for bucket in writer.buckets:

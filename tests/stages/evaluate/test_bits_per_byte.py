@@ -186,7 +186,7 @@ def test_max_length_and_stride_reach_the_windows(publish, eval_items):
     model, words = load(ModelTokenizer(tiny_checkpoint(publish)), "cpu")
     texts = [(page["id"], page["text"]) for page in PAGES]
     config = EvaluateConfig.parse(QUICK | {"stride": 5}, "evaluate")
-    for length, stride in ((24, 5), (3, 3)):  # a stride beyond the length is the length
+    for length, stride in ((24, 5), (3, 3)):  # a longer stride counts as the length
         made = read_pages(config, model, words, length, eval_items, Report())
         assert made == list(measure(model, words.backend_tokenizer, 0, texts, length, stride, 8))
         assert made != list(measure(model, words.backend_tokenizer, 0, texts, length, 2, 8))

@@ -42,7 +42,7 @@ GROUPS = {
 
 @pytest.fixture
 def evaluate(publish, run, tmp_path, monkeypatch):
-    """evaluate({"writes": {…task file…}}, context=128) → the artifact, made with these tasks."""
+    """Return a function that evaluates with such task files, e.g. {"writes": {…}}."""
     folder = tmp_path / "library"
     folder.mkdir()
     rows = [{"question": f"{'Say a number. ' * 40}{n}", "answer": str(n)} for n in range(3)]

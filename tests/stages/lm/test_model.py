@@ -34,7 +34,10 @@ IDS = torch.randint(0, 97, (3, 40), generator=torch.Generator().manual_seed(0))
 def test_transformers_computes_the_same_logits_from_the_written_checkpoint(
     shape: dict, tmp_path: Path
 ) -> None:
-    model, out = tiny.model(vocab_size=320, **shape), Draft("checkpoint", tmp_path / "draft")
+    model, out = (
+        tiny.model(vocab_size=320, **shape),
+        Draft.in_folder("checkpoint", tmp_path / "draft"),
+    )
     write_checkpoint(
         out,
         model,
@@ -138,7 +141,7 @@ def test_load_balancing_loss_is_one_when_all_experts_are_as_likely_and_more_othe
 
 
 def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> None:
-    out = Draft("checkpoint", tmp_path / "draft")
+    out = Draft.in_folder("checkpoint", tmp_path / "draft")
     write_checkpoint(
         out,
         tiny.model(vocab_size=320),
@@ -155,7 +158,7 @@ def test_weights_that_do_not_fit_their_config_are_refused(tmp_path: Path) -> Non
 
 
 def test_loaded_weights_are_float32_and_trainable_and_no_part_of_the_file(tmp_path: Path) -> None:
-    out = Draft("checkpoint", tmp_path / "draft")
+    out = Draft.in_folder("checkpoint", tmp_path / "draft")
     write_checkpoint(
         out,
         tiny.model(vocab_size=320),
@@ -179,7 +182,7 @@ def test_a_large_checkpoint_is_written_in_several_files_with_an_index(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stages.lm.checkpoint.SHARD_BYTES", 20_000)
-    model, out = tiny.model(vocab_size=320), Draft("checkpoint", tmp_path / "draft")
+    model, out = tiny.model(vocab_size=320), Draft.in_folder("checkpoint", tmp_path / "draft")
     write_checkpoint(out, model, ModelTokenizer(tiny.tokenizer_folder(tmp_path / "tokenizer")), [])
     assert len(list(out.files.glob("model-*.safetensors"))) > 2
     assert bundles.problems(current("checkpoint"), out.files) == []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from stages.lm.training import muon
 from stages.lm.training.muon import SAFETY, Muon, orthogonalize, update_flops
-from tests.stages.lm.test_fit import CrashError, RecordingReport, crash, train
+from tests.stages.lm.training.test_loop import CrashError, RecordingReport, crash, train
 
 EPSILON = torch.finfo(torch.float32).eps
 SLOPE = 989.5  # product of the five polynomials' slopes at 0, which amplify rounding errors

@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 
 from data_contracts import GroundupError
-from stages.execution.shards import AHEAD, cpu_quota, map_shards
+from stages.execution.cores import cpu_quota
+from stages.execution.processes import AHEAD, local
+from stages.execution.shards import map_shards
 
 
 def later_the_sooner(shard: int) -> int:
@@ -38,14 +40,14 @@ def die_at_one(shard: int) -> int:
     return shard
 
 
-def tell_and_stay(place: str) -> None:
-    Path(place, str(os.getpid())).touch()
+def announce_and_stay(folder: str) -> None:
+    Path(folder, str(os.getpid())).touch()
     time.sleep(60)
 
 
 @pytest.mark.slow
 def test_results_come_in_the_order_of_the_shards() -> None:
-    assert list(map_shards(later_the_sooner, range(8), 3)) == list(range(8))
+    assert list(map_shards(later_the_sooner, range(8), local(3))) == list(range(8))
 
 
 @pytest.mark.slow
@@ -57,7 +59,7 @@ def test_shards_are_drawn_only_a_few_ahead() -> None:
             drawn.append(number)
             yield number
 
-    results = map_shards(later_the_sooner, (min(number, 8) for number in shards()), 2)
+    results = map_shards(later_the_sooner, (min(number, 8) for number in shards()), local(2))
     next(results)
     results.close()  # type: ignore[attr-defined]
     assert len(drawn) == 2 * AHEAD
@@ -66,7 +68,7 @@ def test_shards_are_drawn_only_a_few_ahead() -> None:
 @pytest.mark.slow
 def test_an_error_is_raised_as_it_is_and_shards_that_wait_are_not_begun(tmp_path: Path) -> None:
     with pytest.raises(GroundupError, match="shard 0: is refused"):
-        list(map_shards(refuse_the_first, [(tmp_path, number) for number in range(4)], 2))
+        list(map_shards(refuse_the_first, [(tmp_path, number) for number in range(4)], local(2)))
     assert not (tmp_path / "3").exists()
 
 
@@ -74,34 +76,37 @@ def test_an_error_is_raised_as_it_is_and_shards_that_wait_are_not_begun(tmp_path
 @pytest.mark.parametrize(
     "shards", [2, 500], ids=["while results are awaited", "while shards are handed out"]
 )
-def test_the_death_of_a_worker_is_told(shards: int) -> None:
+def test_the_death_of_a_worker_is_one_error(shards: int) -> None:
     with pytest.raises(
         GroundupError,
         match=r"a worker process, near shard [0-9]+: was killed, most often for want of memory",
     ):
-        list(map_shards(die_at_one, range(shards), 2))
+        list(map_shards(die_at_one, range(shards), local(2)))
 
 
 UNABLE = {
     "there is no interpreter": "multiprocessing.set_executable('/nowhere/python')",
     "the interpreter ends at once": "multiprocessing.set_executable('/bin/false')",
-    "there is no room for sockets": "tempfile.tempdir = '/nowhere'",
+    "there is no folder for sockets": "tempfile.tempdir = '/nowhere'",
 }
 
 
 @pytest.mark.parametrize("why", UNABLE)
 def test_workers_that_cannot_start_are_one_line(why: str) -> None:
-    told = f"""
+    program = f"""
 import multiprocessing, sys, tempfile
 from data_contracts import GroundupError
+from stages.execution.processes import local
 from stages.execution.shards import map_shards
 {UNABLE[why]}
 try:
-    list(map_shards(abs, range(5), 2))
+    list(map_shards(abs, range(5), local(2)))
 except GroundupError as error:
     print(error.what, error.why, sep=": ")
 """
-    ended = subprocess.run([sys.executable, "-c", told], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
     assert re.fullmatch(r"the worker processes: cannot start: [a-z][^\n]+\n", ended.stdout)
     assert ended.stderr == ""
 
@@ -112,8 +117,10 @@ def test_workers_end_with_the_process_that_started_them(
     tmp_path: Path, how: signal.Signals
 ) -> None:
     code = (
-        "from stages.execution.shards import map_shards; from tests.stages.test_shards import tell_and_stay\n"
-        f"list(map_shards(tell_and_stay, [{str(tmp_path)!r}] * 2, 2))"
+        "from stages.execution.processes import local\n"
+        "from stages.execution.shards import map_shards\n"
+        "from tests.stages.execution.test_shards import announce_and_stay\n"
+        f"list(map_shards(announce_and_stay, [{str(tmp_path)!r}] * 2, local(2)))"
     )
     parent = subprocess.Popen([sys.executable, "-c", code])
     while len(workers := [int(file.name) for file in tmp_path.iterdir()]) < 2:

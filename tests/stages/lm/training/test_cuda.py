@@ -17,7 +17,7 @@ from stages.lm.training.config import Compute
 from stages.lm.training.loop import Fitted, fit
 from stages.report import Report
 from tests.stages.lm import tiny
-from tests.stages.lm.test_fit import RecordingReport, same_bits
+from tests.stages.lm.training.test_loop import RecordingReport, same_bits
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")]
 

@@ -53,7 +53,7 @@ def train(
     Returns metrics, weights and figures.
     """
     name = "-".join(f"{key}{value}" for key, value in compute.items())
-    draft = Draft("checkpoint", store.root / "drafts" / name)
+    draft = Draft.in_folder("checkpoint", store.root / "drafts" / name)
     draft.files.mkdir(parents=True, exist_ok=True)
     facts = run(
         PretrainConfig.parse(settings(shape, **compute), "pretrain"),
@@ -76,7 +76,7 @@ def assert_near(
 ) -> None:
     """Compare weights up to rounding.
 
-    In 20 steps the rounding of bfloat16 grows beyond what can be predicted. Unrelated weights are
+    In 20 steps the rounding of bfloat16 grows more than can be predicted. Unrelated weights are
     1.4 apart.
     """
     assert some.keys() == other.keys()
@@ -140,7 +140,7 @@ def test_ranks_stop_after_a_resume_checkpoint_on_a_signal_and_another_number_of_
 
     inputs = golden.inputs(publish)
     whole, weights, _ = train(store, inputs, devices=1)
-    draft = Draft("checkpoint", store.root / "drafts" / "stopped")
+    draft = Draft.in_folder("checkpoint", store.root / "drafts" / "stopped")
     draft.files.mkdir(parents=True)
     with pytest.raises(Interrupted, match="of 20"):
         run(

@@ -1,0 +1,168 @@
+"""How credentials look in one line of text, and how far they reach. See credentials.py.
+
+An address is written in many ways: with a scheme or without, percent-encoded, with backslashes, or
+with one slash because somebody took it for a path. A password may hold any character: quotes,
+blanks, `/`, `#`, `?`, `@`. So it reaches to the last `@` that can belong to it, not to the first.
+Rather too much is masked than too little.
+
+The time is in proportion to the length of the line. Each pattern stops at a character with which
+the next address begins, or after a fixed number of characters, and what depends on the rest of the
+line is looked up.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator
+
+MASK = "***"
+MAX_QUOTED_CHARS = 4096
+
+# A character as it is, or percent-encoded once or more often (%40, %2540).
+_PERCENT = r"%(?:25){0,3}"
+_AT = rf"(?:@|{_PERCENT}40)"
+_COLON = rf"(?::|{_PERCENT}3A)"
+_SLASH = rf"(?:/|{_PERCENT}2F)"
+# JSON may write "\/", and people write "\\" for "//"; a repr doubles it.
+_SEPARATOR = rf"(?:\\{{0,4}}{_SLASH}|\\{{1,4}}|{_PERCENT}5C)"
+_SCHEME = r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]{1,40}"
+_KNOWN_SCHEMES = r"(?<![A-Za-z0-9+.-])(?:https?|ftps?|sftp|s3a?|gs|wss?|ssh)"
+
+# Where the user of an address may begin.
+_START = re.compile(
+    rf"(?P<scheme>{_SCHEME}{_COLON}{_SEPARATOR}{{2,8}})"
+    rf"|(?P<path>{_SCHEME}{_COLON}{_SEPARATOR})"
+    rf"|(?P<bare>{_KNOWN_SCHEMES}:)(?=[^\s:@/\\]{{1,100}}:)"
+    rf"|(?P<slashes>{_SLASH}{{2,}}|\\{{2,}})",
+    re.IGNORECASE,
+)
+_WITHOUT_SCHEME = re.compile(
+    rf"(?:{_SLASH}{{2}}|\\\\)[\w.~+-]{{1,200}}{_COLON}[^\s/\[\]]{{1,200}}{_AT}[\w\[]",
+    re.IGNORECASE,
+)
+_EACH_AT = re.compile(_AT, re.IGNORECASE)
+_EACH_BLANK = re.compile(r"\s")
+# A user and the colon behind it. The length is bounded, because a backslash may begin an address.
+_USER = re.compile(
+    rf"(?P<name>(?:(?!{_COLON}|{_AT}|{_SLASH})[^/?#\s\[]){{0,128}}){_COLON}", re.IGNORECASE
+)
+_PORT = re.compile(
+    rf"\d{{1,5}}(?:$|[/?#\s'\"`,;)\]}}>|\\]|[:.](?:[\s'\"]|$)|{_SLASH})", re.IGNORECASE
+)
+_HOST = re.compile(r"(?:localhost|[\w-]+(?:\.[\w-]+)+)\Z")
+# A token in front of the host, without a colon. A quote belongs to it unless it ends something.
+_TOKEN = re.compile(
+    rf"(?:(?!{_SLASH})[^/?#\s\\'\"`<>,;]|['\"`](?=[^\s,;:)\]}}>'\"`]))*", re.IGNORECASE
+)
+
+_NAMES = (
+    r"(?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|signature|credential"
+    r"|apikey|api[_-]key|access[_-]?key(?:[_-]?id)?)"
+    r"|pwd|sig|jwt|auth)"
+)
+_SEPARATED = r"(?:[?&#;]|\\u0026|%(?:25){0,3}(?:3F|26|23|3B))"
+_EQUALS = r"(?:=|%(?:25){0,3}3D)"
+_VALUE = (
+    r"(?!\*\*\*)[^&#\s'\"<>]+"
+    r"(?:['\"<>](?=[^\s,;:)\]}>&'\"])[^&#\s'\"<>]*)*"  # a quote in the middle of a value
+    r"(?:[ \t][^&#?\n]{0,200}(?=&[\w.-]{1,50}=))?"  # a blank, if another parameter follows
+)
+_PARAMETER = re.compile(rf"({_SEPARATED}{_NAMES}{_EQUALS}){_VALUE}", re.IGNORECASE)
+_KEY = re.compile(rf"({_SEPARATED}key{_EQUALS})(?!\*\*\*)[\w.~+/%-]{{20,}}", re.IGNORECASE)
+# Libraries take the beginning of a password with a "/" for a port, and quote it.
+_QUOTED_PORT = re.compile(
+    r"(\bport\b[^'\"\n]{0,40}[ :])(?:'(?!\d*')[^\n]*'|\"(?!\d*\")[^\n]*\")", re.IGNORECASE
+)
+
+
+def masked_line(line: str) -> str:
+    """Return a line with the credentials of every address in it replaced by MASK."""
+    line = _without_users(line)
+    line = _PARAMETER.sub(rf"\g<1>{MASK}", line)
+    line = _KEY.sub(rf"\g<1>{MASK}", line)
+    return _QUOTED_PORT.sub(rf"\g<1>'{MASK}'", line)
+
+
+def start_of_address(text: str) -> int | None:
+    """Return where an address begins in a text; None if there is none.
+
+    Without a scheme only `//user:password@host` is one: patterns and paths hold `//`, too.
+    """
+    for start in _START.finditer(text):
+        if start["slashes"] is None or _WITHOUT_SCHEME.match(text, start.start()):
+            return start.start()
+    return None
+
+
+def _without_users(line: str) -> str:
+    looked_up = _Line(line)
+    parts, position = [], 0
+    for start in looked_up.starts():
+        if start.start() < position:
+            continue
+        end = looked_up.end_of_credentials(start)
+        if end is not None:
+            parts += [line[position : start.end()], MASK, "@"]
+            position = end
+    return "".join([*parts, line[position:]])
+
+
+class _Line:
+    """A line, with the positions of what ends credentials."""
+
+    def __init__(self, text: str):
+        self.text = text
+        self._ends_of_at = [found.end() for found in _EACH_AT.finditer(text)]
+        self._blanks = [found.start() for found in _EACH_BLANK.finditer(text)]
+
+    def starts(self) -> Iterator[re.Match[str]]:
+        """Yield where an address may begin, as long as an `@` follows."""
+        last_at = self._ends_of_at[-1] if self._ends_of_at else 0
+        yield from _START.finditer(self.text, 0, last_at)
+
+    def end_of_credentials(self, start: re.Match[str]) -> int | None:
+        """Return the end of the `@` behind the credentials of an address; None if it has none."""
+        begin = start.end()
+        quoted_end = self._closing_quote(start)
+        if self._has_user_and_colon(begin):
+            # Without a scheme it may be something else, such as a comment, so blanks end it.
+            may_hold_blanks = start["scheme"] is not None
+            end = len(self.text) if may_hold_blanks else self._next_blank(begin)
+            within_quotes = self._last_at(begin, min(end, quoted_end or end))
+            found = within_quotes or self._last_at(begin, end)
+            if found is not None:
+                return found
+        if start["path"] is not None or start["bare"] is not None:
+            return None
+        token = _TOKEN.match(self.text, begin, quoted_end or len(self.text))
+        return self._last_at(begin, token.end()) if token else None
+
+    def _has_user_and_colon(self, begin: int) -> bool:
+        """Return whether something that is no port follows a colon there."""
+        user = _USER.match(self.text, begin)
+        if user is None or _PORT.match(self.text, user.end()):
+            return False
+        is_end_of_clause = user.end() in (len(self.text), self._next_blank(user.end()))
+        return not (is_end_of_clause and _HOST.match(user["name"]))
+
+    def _closing_quote(self, start: re.Match[str]) -> int | None:
+        """Return where a quotation ends that begins right before the address."""
+        before = self.text[max(0, start.start() - 2) : start.start()]
+        quote = before[-1:]
+        if not quote or quote not in "'\"`":
+            return None
+        is_escaped = before == f"\\{quote}"
+        escape = r"\\" if is_escaped else r"(?<!\\)"
+        closing = re.compile(rf"{escape}{quote}(?=$|[\s,;:)\]}}>.\\'\"`|])")
+        found = closing.search(self.text, start.end(), start.end() + MAX_QUOTED_CHARS)
+        return found.start() if found else None
+
+    def _last_at(self, begin: int, end: int) -> int | None:
+        index = bisect_right(self._ends_of_at, end) - 1
+        is_there = index >= 0 and self._ends_of_at[index] > begin
+        return self._ends_of_at[index] if is_there else None
+
+    def _next_blank(self, begin: int) -> int:
+        index = bisect_right(self._blanks, begin - 1)
+        return self._blanks[index] if index < len(self._blanks) else len(self.text)
