@@ -20,7 +20,7 @@ up: $(INSTALLED)  ## the Prefect server, its deployments and a worker
 down:  ## stop what up started
 	@$(BIN)/groundup down
 
-check: $(TEST_INSTALLED)  ## lint, types, import rules, contracts, fast tests: a minute and a half on 2 cores
+check: $(TEST_INSTALLED)  ## lint, types, import rules, contracts, fast tests: about a minute on 2 cores
 	@$(MAKE) --no-print-directory -j 2 lint fast
 
 lint: $(TEST_INSTALLED)
@@ -33,11 +33,10 @@ lint: $(TEST_INSTALLED)
 fast: $(TEST_INSTALLED)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow and not long" -n logical --maxprocesses 8
 
-test: $(TEST_INSTALLED)  ## everything, the slow real tests too: about half an hour on 2 cores
+test: $(TEST_INSTALLED)  ## everything, the slow real tests too: about 20 minutes on 2 cores
 	@infra/install_test_programs.sh
 	@$(MAKE) --no-print-directory check
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not long" -n 2 --dist worksteal --ignore tests/flows --ignore tests/security
-	@$(BIN)/python -m pytest -m "slow and not long" tests/flows tests/security
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "slow and not long" -n 2 --dist loadgroup
 
 test-long: $(TEST_INSTALLED)  ## fuzzing: what strangers may write, ten minutes each (GROUNDUP_FUZZ_SECONDS=600)
 	@GROUNDUP_FUZZ_SECONDS=$${GROUNDUP_FUZZ_SECONDS:-600} OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m long --timeout 3600 -n logical --dist worksteal tests

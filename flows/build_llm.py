@@ -1,4 +1,7 @@
-"""The whole life of a language model, from raw pages to a GGUF that chats. Read it top to bottom."""
+"""The whole life of a language model, from raw pages to a GGUF file that chats.
+
+Read it from top to bottom.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from flows.cli import console
 from flows.cli.console import headline
 from flows.home import open_store
 from flows.prefect_host import recipe_page, run_page
-from flows.settings import absolute
+from flows.settings import absolute_reference
 from flows.stage_flows import SUBFLOWS
 from flows.working_folder import enter_folder
 
@@ -24,24 +27,25 @@ RecipeName = Literal[recipes.NAMES]  # type: ignore[valid-type]
 def build_llm(
     recipe: RecipeName = "tiny",
     name: str = "demo",
-    overrides: list[str] = [],  # noqa: B006  never changed; an empty list gives the form its "Add item"
+    overrides: list[str] = [],  # noqa: B006  never changed; a list gives the form its "Add item"
     recipe_file: str = "",
     as_of: str = "",
 ) -> str:
     """Build a language model from the ground up.
 
-    Only what is missing or stale is made; the rest is found up to date.
+    Only what is missing or stale is made. Everything else is up to date.
 
     Args:
         recipe: What to build: size, sources, budgets. See flows/recipes.
-        name: What the results are called: NAME/gguf_model and so on.
+        name: The name of the run. Its results are NAME/gguf_model and so on.
         overrides: Settings that differ from the recipe, e.g. dedup.threshold=0.7
-        recipe_file: A recipe of your own, as the path of a YAML file on the worker; used instead of `recipe`.
+        recipe_file: The path of a recipe of your own, a YAML file on the worker. It is used instead
+            of `recipe`.
         as_of: A date that makes the crawl and the evaluation new results, e.g. 2026-01-31.
     """
     enter_folder()
     run_page.whole()
-    run = _Run(recipe_file or recipe, name, overrides, as_of)
+    run = _WholeRun(recipe_file or recipe, name, overrides, as_of)
 
     pages = run("crawl")
     cleaned = run("clean", raw_documents=pages)
@@ -62,29 +66,42 @@ def build_llm(
     return gguf
 
 
-class _Run:
-    """Runs stages with what they share. The settings of all stages are resolved before the first one starts."""
+class _WholeRun:
+    """Runs stages one after another, with settings that are resolved before the first one starts.
+
+    Attributes:
+        outputs: "artifact_type/id" of everything that was made so far, by output.
+    """
 
     def __init__(self, recipe: str, name: str, overrides: list[str], as_of: str):
-        resolved = recipes.resolve(absolute(recipe), overrides)
+        resolved = recipes.resolve(absolute_reference(recipe), overrides)
         store = open_store()
-        store.follow(name, absolute(resolved.name), overrides)
+        store.follow(name, absolute_reference(resolved.name), overrides, resolved.settings())
         recipe_page.show(name, resolved)
-        plan = preview.whole(store, name, resolved.configs, as_of or None)
-        expected = forecast.sentence(forecast.forecast(store, plan, resolved.seconds))
+        planned = preview.plan_run(store, name, resolved.configs, as_of or None)
+        expected = forecast.sentence(forecast.forecast(store, planned, resolved.seconds))
         if expected:
             get_run_logger().info(expected)
             console.say(expected)
-        self.name, self.as_of = name, as_of
-        self.configs = resolved.configs
-        self.outputs: dict[str, str] = {}  # "type/id" of what was made so far, by output
+        self._name, self._as_of = name, as_of
+        self._configs = resolved.configs
+        self.outputs: dict[str, str] = {}
 
     def __call__(self, stage: str, /, **inputs: str) -> str:
-        """Run one stage on artifacts given as "type/id"; returns its artifact in the same form."""
-        settings = self.configs[stage].model_dump(mode="json")
-        made = SUBFLOWS[stage](name=self.name, settings=settings, inputs=inputs, as_of=self.as_of)
-        artifact_type, artifact_id = made.split("/")
+        """Run one stage.
+
+        Args:
+            stage: The stage.
+            **inputs: "artifact_type/id" of its inputs, by name.
+
+        Returns:
+            "artifact_type/id" of its result.
+        """
+        reference = SUBFLOWS[stage](
+            name=self._name, settings=self._configs[stage], inputs=inputs, as_of=self._as_of
+        )
+        artifact_type, artifact_id = reference.split("/")
         artifact = open_store().open(artifact_type, artifact_id, verify=False)
-        self.outputs[stages.stage(stage).output] = made
+        self.outputs[stages.stage(stage).output] = reference
         get_run_logger().info("%s: %s", stage, headline(artifact))
-        return made
+        return reference

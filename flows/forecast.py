@@ -1,8 +1,9 @@
-"""How long a run will take on this machine, per stage, said before the first stage starts.
+"""How long each stage will take on this machine, stated before the first stage starts.
 
-Three sources, the best first: an earlier run of the stage in the same store; for trainings, a few of
-their own steps (about a second); for the other stages of a recipe that ships, what they took on a
-reference machine, scaled by the speed of this one. What none of them knows is left open.
+There are three sources. The best is an earlier run of the stage in the same store. For trainings,
+the next best is a few of their own steps, which take about a second. For the other stages of a
+recipe that ships, it is the time that they took on a reference machine, scaled by the speed of this
+one. What no source knows is left open.
 """
 
 from __future__ import annotations
@@ -18,66 +19,122 @@ from typing import Any
 
 from data_contracts import ConfigError, Store
 from data_contracts.store.artifact import Manifest
-from flows.cli.console import clock
-from flows.preview import Step
+from flows.cli.console import clock, plural
+from flows.preview import PlannedStage
 from stages.execution.cores import cores
 from stages.lm.config import ModelConfig
 
 TRAININGS = ("pretrain", "sft")
 REFERENCE_PROBE = 0.050  # seconds of `_probe_python` on the machine of the recipes' `seconds`
 REFERENCE_CORES = 2
+MAX_CORES = 16  # more of them make data stages no faster
 PARALLEL_SHARE = 0.6  # of the data stages' time, which more cores shorten
 SHOWN = 4  # stages that the sentence names
+SHINGLE_WORDS = 5
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What one stage will take. seconds: None if nothing is known. source: where the figure comes from."""
+    """How long one stage will take.
+
+    Attributes:
+        stage: The stage.
+        seconds: The time; None if nothing is known.
+        source: Where the figure comes from, for people.
+    """
 
     stage: str
     seconds: float | None
     source: str
 
 
-def forecast(store: Store, steps: Sequence[Step], reference: Mapping[str, float]) -> list[Expected]:
-    """The stages that will be built, with the time that each will take.
+@dataclass(frozen=True)
+class TrainingWork:
+    """The work of a training that is known before it starts.
+
+    Attributes:
+        model: The model.
+        steps: The number of optimizer steps.
+        step_tokens: The number of tokens in each of them.
+    """
+
+    model: ModelConfig
+    steps: int
+    step_tokens: float
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations in total."""
+        return self.steps * self.step_tokens * self.model.flops_per_token()
+
+
+def forecast(
+    store: Store, planned: Sequence[PlannedStage], reference: Mapping[str, float]
+) -> list[Expected]:
+    """Estimate the time of every stage that will be built.
 
     Args:
         store: Where earlier runs are looked up.
-        steps: The plan; stages that are not built take no time and are left out.
+        planned: The plan. Stages that are not built take no time and are left out.
         reference: Seconds of stages on the reference machine, from the recipe.
     """
-    planned = [step for step in steps if step.status == "build"]
-    earlier = _earlier(store)
-    slowness = _slowness() if any(step.stage.name in reference for step in planned) else 1.0
-    found = []
-    for step in planned:
-        name = step.stage.name
-        flops = _flops(step, steps)
-        if (old := earlier.get(name)) and (seconds := _as_earlier(old, step, flops)) is not None:
-            found.append(Expected(name, seconds, "an earlier run"))
-        elif flops and (seconds := _probed(step, steps)) is not None:
-            found.append(Expected(name, seconds, "a few steps of it"))
-        elif name in reference:
-            found.append(Expected(name, reference[name] * slowness, "a run elsewhere"))
-        else:
-            found.append(Expected(name, None, ""))
-    return found
+    to_build = [step for step in planned if step.status == "build"]
+    earlier = _earlier_manifests(store)
+    slowness = 1.0
+    if any(step.stage.name in reference for step in to_build):
+        slowness = _slowness()
+    return [_expected(step, planned, earlier, reference, slowness) for step in to_build]
+
+
+def _expected(
+    step: PlannedStage,
+    planned: Sequence[PlannedStage],
+    earlier: Mapping[str, Manifest],
+    reference: Mapping[str, float],
+    slowness: float,
+) -> Expected:
+    """The time of one stage by the best source that has one."""
+    name = step.stage.name
+    work = _training_work(step, planned)
+    if name in earlier:
+        seconds = _seconds_as_earlier(earlier[name], step, work)
+        if seconds is not None:
+            return Expected(name, seconds, "an earlier run")
+    if work:
+        seconds = _probed_seconds(step, work)
+        if seconds is not None:
+            return Expected(name, seconds, "a few steps of it")
+    if name in reference:
+        return Expected(name, reference[name] * slowness, "a run elsewhere")
+    return Expected(name, None, "")
 
 
 def sentence(expected: Sequence[Expected]) -> str:
-    """ "about 6 minutes on this machine: pretrain 3:05, sft 1:02, …", or "" if nothing is known."""
-    known = [(one.stage, one.seconds) for one in expected if one.seconds is not None]
-    unknown = [one.stage for one in expected if one.seconds is None]
-    total = sum(seconds for _, seconds in known)
-    if not known or total < 1:
+    """Summarise the times: "about 6 minutes on this machine: pretrain 3:05, sft 1:02, …".
+
+    Returns:
+        The sentence, or "" if nothing is known.
+    """
+    known: dict[str, float] = {}
+    unknown = []
+    for one in expected:
+        if one.seconds is None:
+            unknown.append(one.stage)
+        else:
+            known[one.stage] = one.seconds
+    total = sum(known.values())
+    if total < 1:
         return ""
-    known.sort(key=lambda one: -one[1])
-    parts = [f"{stage} {clock(seconds)}" for stage, seconds in known[:SHOWN]]
-    if rest := known[SHOWN:]:
-        parts.append(f"{len(rest)} others {clock(sum(seconds for _, seconds in rest))}")
+    longest_first = sorted(known, key=known.__getitem__, reverse=True)
+    parts = [f"{stage} {clock(known[stage])}" for stage in longest_first[:SHOWN]]
+    others = longest_first[SHOWN:]
+    if others:
+        other_seconds = sum(known[stage] for stage in others)
+        parts.append(f"{plural(len(others), 'other')} {clock(other_seconds)}")
     text = f"about {_duration(total)} on this machine: {', '.join(parts)}"
-    return f"{text}; not known beforehand: {', '.join(unknown)}" if unknown else text
+    if unknown:
+        text += f"; not known beforehand: {', '.join(unknown)}"
+    return text
 
 
 def _duration(seconds: float) -> str:
@@ -88,7 +145,7 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} hours"
 
 
-def _earlier(store: Store) -> dict[str, Manifest]:
+def _earlier_manifests(store: Store) -> dict[str, Manifest]:
     """The newest artifact of each stage that any run of the store points at."""
     newest: dict[str, Manifest] = {}
     for name in store.refs.runs():
@@ -96,83 +153,76 @@ def _earlier(store: Store) -> dict[str, Manifest]:
             if not store.has(ref.artifact_type, ref.id):
                 continue
             manifest = store.open(ref.artifact_type, ref.id, verify=False).manifest
-            old = newest.get(manifest.stage)
-            if old is None or old.finished < manifest.finished:
+            known = newest.get(manifest.stage)
+            if known is None or known.finished < manifest.finished:
                 newest[manifest.stage] = manifest
     return newest
 
 
-def _as_earlier(old: Manifest, step: Step, flops: float | None) -> float | None:
-    """What the stage will take by an earlier run; None if that was another amount of work."""
-    started, finished = (datetime.fromisoformat(text) for text in (old.started, old.finished))
+def _seconds_as_earlier(
+    earlier: Manifest, step: PlannedStage, work: TrainingWork | None
+) -> float | None:
+    """How long the stage will take, judged by an earlier run; None if that was other work."""
+    started = datetime.fromisoformat(earlier.started)
+    finished = datetime.fromisoformat(earlier.finished)
     seconds = (finished - started).total_seconds()
-    figures = old.facts.get("figures", {})
-    if not flops:
-        return (
-            seconds
-            if old.config == step.identity.config or step.stage.name not in TRAININGS
-            else None
-        )
-    rate, trained = figures.get("gflops_per_second"), figures.get("training_seconds")
-    if not rate or trained is None or old.config.get("model") != step.identity.config.get("model"):
-        return None  # another size runs at another rate
-    return flops / (rate * 1e9) + max(0.0, seconds - trained)
-
-
-def _flops(step: Step, steps: Sequence[Step]) -> float | None:
-    """FLOPs of a training whose steps are known beforehand; None for other stages."""
-    work = _work(step, steps)
     if work is None:
+        is_training = step.stage.name in TRAININGS
+        if is_training and earlier.config != step.identity.config:
+            return None
+        return seconds
+    model = step.config.model_dump(mode="json").get("model")
+    if earlier.settings.get("model") != model:
+        return None  # another size runs at another rate
+    figures = earlier.facts.get("figures", {})
+    rate, training_seconds = figures.get("gflops_per_second"), figures.get("training_seconds")
+    if not rate or training_seconds is None:
         return None
-    model, count, tokens = work
-    return count * tokens * model.flops_per_token()
+    return work.flops / (rate * 1e9) + max(0.0, seconds - training_seconds)
 
 
-def _work(step: Step, steps: Sequence[Step]) -> tuple[ModelConfig, int, float] | None:
-    """(model, optimizer steps, tokens of a step) of a training; None if one of them is not known yet."""
+def _training_work(step: PlannedStage, planned: Sequence[PlannedStage]) -> TrainingWork | None:
+    """The work of a training; None for other stages, and if it is not known beforehand."""
     if step.stage.name not in TRAININGS:
         return None
-    configs: dict[str, Any] = {one.stage.name: one.config for one in steps}
+    configs: dict[str, Any] = {one.stage.name: one.config for one in planned}
     if not {"pretrain", "train_tokenizer"} <= configs.keys():
         return None
-    sizes = configs["pretrain"].model.model_dump()
-    model = ModelConfig(vocab_size=configs["train_tokenizer"].vocabulary_size, **sizes)
     training = configs[step.stage.name].training
     if training.duration_in == "epochs":
         return None
-    count = training.steps(model.context, rows_per_epoch=1)
-    return model, count, float(training.batch_size * model.context)
+    sizes = configs["pretrain"].model.model_dump()
+    model = ModelConfig(vocab_size=configs["train_tokenizer"].vocabulary_size, **sizes)
+    return TrainingWork(
+        model=model,
+        steps=training.steps(model.context, rows_per_epoch=1),
+        step_tokens=float(training.batch_size * model.context),
+    )
 
 
-def _probed(step: Step, steps: Sequence[Step]) -> float | None:
-    """What a training will take by a few of its steps, made here and now."""
-    work = _work(step, steps)
-    if work is None:
-        return None
-    from stages.lm.training.probe import (
-        training_seconds,
-    )  # torch: two seconds, which the training needs anyway
+def _probed_seconds(step: PlannedStage, work: TrainingWork) -> float | None:
+    """How long a training will take, judged by a few of its steps, which run here and now."""
+    # Imports torch, which takes two seconds. The training needs it anyway.
+    from stages.lm.training.probe import training_seconds
 
-    model, count, tokens = work
     config: Any = step.config
     try:
-        return training_seconds(model, config.training, config.compute, count, tokens)
-    except (
-        ConfigError,
-        RuntimeError,
-    ):  # what the settings ask for is not here: the stage itself says so
-        return None
+        return training_seconds(
+            work.model, config.training, config.compute, work.steps, work.step_tokens
+        )
+    except (ConfigError, RuntimeError):
+        return None  # the machine lacks what the settings ask for; the stage itself reports it
 
 
 def _slowness() -> float:
-    """How much longer this machine takes for data stages than the reference machine."""
-    count = min(cores(), 16)
+    """How many times longer data stages take on this machine than on the reference machine."""
+    count = min(cores(), MAX_CORES)
     parallel = PARALLEL_SHARE * REFERENCE_CORES / count + 1 - PARALLEL_SHARE
     return parallel * _probe_python() / REFERENCE_PROBE
 
 
 def _probe_python() -> float:
-    """Seconds that this process takes for a fixed piece of what data stages do: the best of eight."""
+    """Seconds that a fixed piece of work takes, as data stages do it: the best of eight times."""
     text = " ".join(
         f"<p class='n{number}'>Return the value of item {number * 7919 % 1000}.</p>"
         for number in range(20000)
@@ -182,7 +232,8 @@ def _probe_python() -> float:
         started = time.perf_counter()
         words = re.findall(r"\w+", re.sub(r"<[^>]*>", " ", text))
         counts = Counter(words)
-        shingles = {hash(tuple(words[at : at + 5])) for at in range(len(words) - 4)}
+        starts = range(len(words) - SHINGLE_WORDS + 1)
+        shingles = {hash(tuple(words[start : start + SHINGLE_WORDS])) for start in starts}
         sorted(counts.items(), key=lambda one: (-one[1], one[0]))
         times.append(time.perf_counter() - started)
         assert shingles

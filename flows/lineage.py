@@ -1,6 +1,8 @@
-"""What was made from what: read from manifests, back to the first page."""
+"""What an artifact was made from, back to the first page, as its manifests say."""
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 from rich.text import Text
 from rich.tree import Tree
@@ -12,59 +14,79 @@ from stages.reporting import lineage
 
 
 def present(store: Store, artifact: Artifact) -> list[Artifact]:
-    """`artifact` and what it was made from, each once, inputs after what they went into; as far as the store still has it."""
+    """List an artifact and everything upstream of it that the store still has.
+
+    Returns:
+        Each artifact once, inputs after what was made of them.
+    """
     found: dict[str, Artifact] = {}
     waiting = [artifact]
     while waiting:
-        here = waiting.pop(0)
-        if str(here) not in found:
-            found[str(here)] = here
-            waiting += [
-                store.open(ref.artifact_type, ref.id, verify=False)
-                for ref in here.manifest.inputs.values()
-                if store.has(ref.artifact_type, ref.id)
-            ]
+        current = waiting.pop(0)
+        if str(current) in found:
+            continue
+        found[str(current)] = current
+        waiting += _inputs(store, current)
     return list(found.values())
 
 
-def upstream(store: Store, artifact: Artifact) -> list[Artifact]:
-    """The same, and nothing is missing.
+def _inputs(store: Store, artifact: Artifact) -> Iterator[Artifact]:
+    """The inputs of an artifact that the store still has."""
+    for ref in artifact.manifest.inputs.values():
+        if store.has(ref.artifact_type, ref.id):
+            yield store.open(ref.artifact_type, ref.id, verify=False)
 
-    An input that is no longer in the store is an ArtifactError: its manifest is the only witness of what came before.
+
+def upstream(store: Store, artifact: Artifact) -> list[Artifact]:
+    """List the same, and make sure that nothing is missing.
+
+    Raises:
+        ArtifactError: An input is no longer in the store. Only its manifest says what came before.
     """
     found = present(store, artifact)
-    known = {str(one) for one in found}
-    for here in found:
-        for output, ref in here.manifest.inputs.items():
-            if f"{ref.artifact_type}/{ref.id}" not in known:
+    known = set(map(str, found))
+    for consumer in found:
+        for name, ref in consumer.manifest.inputs.items():
+            reference = f"{ref.artifact_type}/{ref.id}"
+            if reference not in known:
                 raise ArtifactError(
-                    f"{ref.artifact_type}/{ref.id}",
-                    f"{here} was made from it ({output}), it is not in the store",
+                    reference,
+                    f"{consumer} was made from it ({name}), it is not in the store",
                     make_again(),
                 )
     return found
 
 
 def mermaid(store: Store, artifact: Artifact) -> str:
-    """What is present as a mermaid flow chart, inputs above; what no longer is, dashed."""
+    """Draw the lineage as a mermaid flow chart, inputs first. What is missing is dashed."""
     return lineage.mermaid(one.manifest for one in reversed(present(store, artifact)))
 
 
 def tree(store: Store, artifact: Artifact) -> Tree:
-    """The same for a terminal; what was shown once is not unfolded again."""
-    shown: set[str] = set()
+    """Draw the lineage for a terminal. An artifact that was drawn before is not unfolded again.
 
-    def grow(branch: Tree, output: str, here: Artifact) -> None:
-        rows = ", ".join(f"{count:,} {table}" for table, count in here.manifest.rows.items())
-        again = str(here) in shown
-        made = Text(line(f"{here.manifest.stage}  {'(above)' if again else rows}"), "dim")
-        leaf = branch.add(Text.assemble((line(output), "bold"), f" {here.id[:12]}  ", made))
-        if not again:
-            shown.add(str(here))
-            for name, ref in here.manifest.inputs.items():
-                grow(leaf, name, store.open(ref.artifact_type, ref.id, verify=False))
-
-    upstream(store, artifact)  # says what is missing before anything is drawn
+    Raises:
+        ArtifactError: An input is no longer in the store.
+    """
+    upstream(store, artifact)  # reports what is missing before anything is drawn
     root = Tree("", hide_root=True)
-    grow(root, artifact.artifact_type, artifact)
+    _grow(root, artifact.artifact_type, artifact, store, drawn=set())
     return root
+
+
+def _grow(branch: Tree, name: str, artifact: Artifact, store: Store, drawn: set[str]) -> None:
+    """Add `artifact`, which its consumer calls `name`, to the branch, and below it its inputs."""
+    manifest = artifact.manifest
+    is_drawn = str(artifact) in drawn
+    if is_drawn:
+        details = "(above)"
+    else:
+        details = ", ".join(f"{count:,} {table}" for table, count in manifest.rows.items())
+    about = Text(line(f"{manifest.stage}  {details}"), "dim")
+    leaf = branch.add(Text.assemble((line(name), "bold"), f" {artifact.id[:12]}  ", about))
+    if is_drawn:
+        return
+    drawn.add(str(artifact))
+    for input_name, ref in manifest.inputs.items():
+        inner = store.open(ref.artifact_type, ref.id, verify=False)
+        _grow(leaf, input_name, inner, store, drawn)

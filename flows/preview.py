@@ -1,4 +1,7 @@
-"""What would run, and why: known before any work, because an artifact's id follows from settings and input ids alone."""
+"""What would run, and why.
+
+This is known before any work, because an artifact's id follows from settings and input ids alone.
+"""
 
 from __future__ import annotations
 
@@ -11,199 +14,263 @@ from pydantic import ValidationError
 import stages
 from data_contracts import ConfigError, Identity, Store
 from data_contracts.store.artifact import Manifest
-from stages import Stage
+from stages import Input, Stage
 from stages.config import StageConfig
 from stages.renamed_settings import stay_silent
 from stages.run import identity_of
 
 Status = Literal["up to date", "reuse", "build"]
+ArtifactKey = tuple[str, str]  # artifact type, id
+
+MAX_VALUE_LENGTH = 40  # characters of a setting's value in a reason
 
 
 @dataclass(frozen=True)
-class Step:
-    """One stage of a run to come. `inputs`: argument → (artifact_type, id). `reasons`: why it is not up to date, for people.
+class PlannedStage:
+    """One stage of a run to come.
 
-    up to date: the name already points at this result. reuse: the result exists, the name does not point at it yet.
+    Attributes:
+        stage: The stage.
+        config: Its settings.
+        inputs: The artifact that each input takes, by the name of the input.
+        identity: What the id of its result is made of.
+        status: "up to date" if the run already has the result, "reuse" if the store has it but the
+            run does not point at it yet, "build" if it has to be made.
+        reasons: Why it is not up to date, for people.
     """
 
     stage: Stage
     config: StageConfig
-    inputs: dict[str, tuple[str, str]]
+    inputs: dict[str, ArtifactKey]
     identity: Identity
     status: Status
     reasons: tuple[str, ...]
 
     @property
-    def artifact_key(self) -> tuple[str, str]:
+    def artifact_key(self) -> ArtifactKey:
+        """The artifact type and the id of its result."""
         return self.stage.produces, self.identity.id
 
 
-def whole(
-    store: Store, name: str, configs: Mapping[str, StageConfig], as_of: str | None = None
-) -> list[Step]:
-    """Every stage of the map, each fed by the ones before it."""
-    return _steps(store, name, stages.STAGES, configs, bound={}, as_of=as_of)
+def plan_run(
+    store: Store, run: str, configs: Mapping[str, StageConfig], as_of: str | None = None
+) -> list[PlannedStage]:
+    """Plan every stage of the map, each with the results of the stages before it.
+
+    Args:
+        store: Where artifacts and refs are looked up.
+        run: The name of the run.
+        configs: The settings of each stage, by its name.
+        as_of: The logical date, in ISO 8601.
+
+    Raises:
+        ConfigError: The date is none.
+    """
+    return _plan(store, run, stages.STAGES, configs, bound={}, as_of=as_of)
 
 
-def one(
+def plan_stage(
     store: Store,
-    name: str | None,
+    run: str | None,
     stage: Stage,
     config: StageConfig,
     inputs: Mapping[str, str] | None = None,
     and_after: bool = False,
     as_of: str | None = None,
-) -> list[Step]:
-    """One stage with `config`, fed by `inputs` (argument → artifact) and else by what `name` holds; and what follows, if asked.
+) -> list[PlannedStage]:
+    """Plan one stage and, on request, every stage that depends on it.
 
-    Later stages keep the settings that they had last under this name.
+    Args:
+        store: Where artifacts and refs are looked up.
+        run: The run that the stage takes its other inputs from, if there is one.
+        stage: The stage.
+        config: Its settings. Later stages keep those that they last had in this run.
+        inputs: References to artifacts, such as "demo/tokenizer", by the name of the input.
+        and_after: Whether to plan the stages that depend on the result, too.
+        as_of: The logical date, in ISO 8601.
+
+    Raises:
+        ConfigError: The stage has no such input, an input is missing or of another type, or there
+            is no run whose later stages could follow.
+        ArtifactError: An input is missing from the store, or was changed.
+        ContractError: The stage cannot read the contract of an input.
     """
-    bound = (
-        {output: (p.artifact_type, p.id) for output, p in store.refs.outputs(name).items()}
-        if name
-        else {}
-    )
-    for argument, reference in (inputs or {}).items():
-        wanted = next((i for i in stage.consumes if i.name == argument), None)
-        if wanted is None:
-            known = ", ".join(i.name for i in stage.consumes) or "none"
-            raise ConfigError(
-                f"input {argument!r}",
-                f"stage {stage.name} does not take it",
-                f"its inputs are: {known}",
-            )
-        found = store.find(reference)
-        bound[wanted.output] = found.artifact_type, found.id
+    bound: dict[str, ArtifactKey] = {}
+    if run:
+        bound = {output: ref.key for output, ref in store.refs.outputs(run).items()}
+    for name, reference in (inputs or {}).items():
+        taken = _input_called(stage, name, reference)
+        artifact = store.find(reference)
+        bound[taken.output] = artifact.artifact_type, artifact.id
     chosen, configs = [stage], {stage.name: config}
     if and_after:
-        if name is None:
+        if run is None:
             raise ConfigError(
-                "--and-after", "needs a name whose later stages are to follow", "add --name NAME"
+                "--and-after", "needs the run whose later stages are to follow", "add --name NAME"
             )
-        changed = {stage.output}
-        for row in stages.STAGES[stages.STAGES.index(stage) + 1 :]:
-            if row.output in bound and any(i.output in changed for i in row.consumes):
-                chosen.append(row)
-                changed.add(row.output)
-                configs[row.name] = last_config(store, name, row)
-    return _steps(store, name, chosen, configs, bound, as_of)
+        for later in _stages_after(stage, bound):
+            chosen.append(later)
+            configs[later.name] = last_config(store, run, later)
+    return _plan(store, run, chosen, configs, bound, as_of)
 
 
-def last_config(store: Store, name: str, stage: Stage) -> StageConfig:
-    """The settings with which `name` last made what this stage makes; the defaults if it never did."""
-    return stage.config_class.parse(last_settings(store, name, stage), stage.name)
+def _input_called(stage: Stage, name: str, reference: str) -> Input:
+    found = stage.input(name)
+    if found:
+        return found
+    for taken in stage.consumes:
+        if taken.output == name:  # the name that a run has for it
+            raise ConfigError(
+                f"input {name!r}",
+                f"stage {stage.name} has no input of this name; it takes {name} as {taken.name}",
+                f"write {taken.name}={reference}",
+            )
+    names = ", ".join(taken.name for taken in stage.consumes) or "none"
+    raise ConfigError(
+        f"input {name!r}",
+        f"stage {stage.name} has no input of this name",
+        f"its inputs are: {names}",
+    )
 
 
-def last_date(store: Store, name: str | None, stage: Stage) -> str | None:
-    """The logical date of what `name` means, so that a run without a date does not undo one that had one."""
-    ref = store.refs.get(name, stage.output) if name else None
-    return ref.as_of if ref else None
+def _stages_after(stage: Stage, bound: Mapping[str, ArtifactKey]) -> Iterator[Stage]:
+    """The later stages that depend on `stage`, if the run already has their outputs."""
+    changed = {stage.output}
+    for later in stages.STAGES[stages.STAGES.index(stage) + 1 :]:
+        depends = any(taken.output in changed for taken in later.consumes)
+        if depends and later.output in bound:
+            changed.add(later.output)
+            yield later
 
 
-def last_settings(store: Store, name: str, stage: Stage) -> dict[str, Any]:
-    """The same as plain values; keys that the stage no longer knows are left out."""
-    ref = store.refs.get(name, stage.output)
+def last_config(store: Store, run: str, stage: Stage) -> StageConfig:
+    """The settings with which `run` last made the output of a stage, or else the defaults.
+
+    Raises:
+        ConfigError: One of them is no longer allowed.
+    """
+    return stage.config_class.parse(last_settings(store, run, stage), stage.name)
+
+
+def last_settings(store: Store, run: str, stage: Stage) -> dict[str, Any]:
+    """The same as plain values, without keys that the stage no longer knows."""
+    ref = store.refs.get(run, stage.output)
     if ref is None or ref.stage != stage.name:
         return {}
     settings = stage.config_class.with_names_of_today(ref.settings, stay_silent)
     try:
-        return stage.config_class.model_validate(settings, extra="ignore").model_dump(mode="json")
-    except ValidationError:  # a value that is no longer allowed: whoever uses the settings is told, unless it is changed first
+        config = stage.config_class.model_validate(settings, extra="ignore")
+    except ValidationError:
+        # A value is no longer allowed. It may still be changed; if not, whoever parses it says so.
         return settings
+    return config.model_dump(mode="json")
 
 
-def _steps(
+def _last_date(store: Store, run: str | None, stage: Stage) -> str | None:
+    """The logical date of the run's output: a run without a date keeps the one before it."""
+    ref = store.refs.get(run, stage.output) if run else None
+    return ref.as_of if ref else None
+
+
+def _plan(
     store: Store,
-    name: str | None,
+    run: str | None,
     chosen: Iterable[Stage],
     configs: Mapping[str, StageConfig],
-    bound: dict[str, tuple[str, str]],
+    bound: Mapping[str, ArtifactKey],
     as_of: str | None,
-) -> list[Step]:
-    steps: list[Step] = []
-    made_here: set[tuple[str, str]] = set()
+) -> list[PlannedStage]:
+    """Plan the chosen stages in their order.
+
+    Args:
+        store: Where artifacts and refs are looked up.
+        run: The run that is to have the results.
+        chosen: The stages.
+        configs: Their settings, by name.
+        bound: The artifacts that exist already, by output.
+        as_of: The logical date.
+    """
+    planned: dict[str, PlannedStage] = {}  # by output
     bound = dict(bound)
     for stage in chosen:
-        inputs = {i.name: bound[i.output] for i in stage.consumes if i.output in bound}
-        missing = [i for i in stage.consumes if i.name not in inputs and not i.optional]
-        if missing:
-            what = ", ".join(i.name for i in missing)
-            fix = (
-                f"groundup stage {stage.name} "
-                + " ".join(f"{i.name}=ARTIFACT" for i in missing)
-                + "   or name a finished run with --name"
-            )
-            raise ConfigError(
-                f"stage {stage.name}",
-                f"needs {what}" + (f", which {name} does not hold" if name else ""),
-                fix,
-            )
-        _check_inputs(
-            store,
-            name,
-            stage,
-            {argument: made for argument, made in inputs.items() if made not in made_here},
-        )
-        date = as_of or (last_date(store, name, stage) if stage.reads_the_world else None)
-        identity = identity_of(
-            stage,
-            configs[stage.name],
-            {argument: made for argument, (_, made) in inputs.items()},
-            date,
-        )
-        step = Step(stage, configs[stage.name], inputs, identity, "build", ())
-        steps.append(_judged(store, name, step, {s.stage.output: s for s in steps}))
+        inputs = {
+            taken.name: bound[taken.output] for taken in stage.consumes if taken.output in bound
+        }
+        _require_all_inputs(run, stage, inputs)
+        for taken in stage.consumes:
+            if taken.name in inputs and taken.output not in planned:
+                _check_input(store, run, stage, taken, inputs[taken.name])
+        date = as_of
+        if not date and stage.reads_the_world:
+            date = _last_date(store, run, stage)
+        config = configs[stage.name]
+        ids = {name: artifact_id for name, (_, artifact_id) in inputs.items()}
+        identity = identity_of(stage, config, ids, date)
+        step = PlannedStage(stage, config, inputs, identity, "build", ())
+        planned[stage.output] = _with_status(store, run, step, planned)
         bound[stage.output] = step.artifact_key
-        made_here.add(step.artifact_key)
-    return steps
+    return list(planned.values())
 
 
-def _check_inputs(
-    store: Store, name: str | None, stage: Stage, inputs: Mapping[str, tuple[str, str]]
+def _require_all_inputs(run: str | None, stage: Stage, inputs: Mapping[str, ArtifactKey]) -> None:
+    missing = [
+        taken.name for taken in stage.consumes if taken.name not in inputs and not taken.optional
+    ]
+    if not missing:
+        return
+    why = f"needs {', '.join(missing)}"
+    if run:
+        why += f", which run {run} does not have"
+    arguments = " ".join(f"{name}=ARTIFACT" for name in missing)
+    fix = f"groundup stage {stage.name} {arguments}, or name a finished run with --name"
+    raise ConfigError(f"stage {stage.name}", why, fix)
+
+
+def _check_input(
+    store: Store, run: str | None, stage: Stage, taken: Input, key: ArtifactKey
 ) -> None:
-    """Refuse, before any work, what is not there, was changed, is another artifact type, or has a contract that the stage cannot read."""
-    for wanted in stage.consumes:
-        if wanted.name not in inputs:
-            continue
-        artifact_type, given = inputs[wanted.name]
-        if artifact_type != wanted.artifact_type:
-            raise ConfigError(
-                f"stage {stage.name}",
-                f"{wanted.name} must be {wanted.artifact_type}, {artifact_type}/{given} is not",
-                f"give a {wanted.artifact_type}",
-            )
-        artifact = store.open(artifact_type, given, verify=False)
-        artifact.require(wanted.major)
-        if name:
-            store.require_unchanged(artifact, f"{name}/{wanted.output}")
-
-
-def _judged(store: Store, name: str | None, step: Step, before: Mapping[str, Step]) -> Step:
-    output, exists = step.stage.output, store.has(*step.artifact_key)
-    ref = store.refs.get(name, output) if name else None
-    if ref and (ref.artifact_type, ref.id) == step.artifact_key:
-        return (
-            replace(step, status="up to date")
-            if exists
-            else replace(step, reasons=(f"{name}/{output} is missing from the store",))
+    """Refuse an input that is missing, was changed, or is nothing that the stage can read."""
+    artifact_type, artifact_id = key
+    if artifact_type != taken.artifact_type:
+        raise ConfigError(
+            f"stage {stage.name}",
+            f"{taken.name} must be {taken.artifact_type}, {artifact_type}/{artifact_id} is not",
+            f"give an artifact of type {taken.artifact_type}",
         )
+    artifact = store.open(artifact_type, artifact_id, verify=False)
+    artifact.require(taken.major)
+    if run:
+        store.require_unchanged(artifact, f"{run}/{taken.output}")
+
+
+def _with_status(
+    store: Store, run: str | None, step: PlannedStage, planned: Mapping[str, PlannedStage]
+) -> PlannedStage:
+    """`step` with its status and, unless it is up to date, with the reasons."""
+    output = step.stage.output
+    exists = store.has(*step.artifact_key)
+    ref = store.refs.get(run, output) if run else None
+    if ref and ref.key == step.artifact_key:
+        if exists:
+            return replace(step, status="up to date")
+        return replace(step, reasons=(f"{run}/{output} is missing from the store",))
     if ref is None:
-        reasons = (
-            [f"{name}/{output} does not exist yet"]
-            if name
-            else ["made before" if exists else "not made yet"]
-        )
-    elif not store.has(ref.artifact_type, ref.id):
-        reasons = [f"{name}/{output} is missing from the store"]
+        if run:
+            reasons = [f"{run}/{output} does not exist yet"]
+        else:
+            reasons = ["it was made before" if exists else "it has not been made yet"]
+    elif not store.has(*ref.key):
+        reasons = [f"{run}/{output} is missing from the store"]
     else:
-        reasons = _differences(
-            step, store.open(ref.artifact_type, ref.id, verify=False).manifest, before
-        )
+        manifest = store.open(*ref.key, verify=False).manifest
+        reasons = _differences(step, manifest, planned)
     return replace(step, status="reuse" if exists else "build", reasons=tuple(reasons))
 
 
-def _differences(step: Step, old: Manifest, before: Mapping[str, Step]) -> list[str]:
-    """Why the step makes another artifact than the run has now, a sentence for each reason."""
+def _differences(
+    step: PlannedStage, old: Manifest, planned: Mapping[str, PlannedStage]
+) -> list[str]:
+    """Why the stage makes another artifact than the run has now, one sentence for each reason."""
     stage, new = step.stage, step.identity
     if old.stage != stage.name:
         return [f"was made by stage {old.stage}"]
@@ -215,23 +282,24 @@ def _differences(step: Step, old: Manifest, before: Mapping[str, Step]) -> list[
     if old.as_of != new.as_of:
         reasons.append(f"as of {old.as_of} → {new.as_of}")
     reasons += setting_differences(stage, old.config, new.config)
-    for wanted in stage.consumes:
-        old_ref, new_key = old.inputs.get(wanted.name), step.inputs.get(wanted.name)
+    for taken in stage.consumes:
+        old_ref, new_key = old.inputs.get(taken.name), step.inputs.get(taken.name)
         old_id = old_ref.id if old_ref else None
         new_id = new_key[1] if new_key else None
         if old_id != new_id:
-            maker = before.get(wanted.output)
+            maker = planned.get(taken.output)
             by = f" ({maker.stage.name})" if maker else ""
-            reasons.append(f"{wanted.output} changes{by}")
-    dropped = [name for name in old.inputs if stage.input(name) is None]
-    return reasons + [f"{name} is no longer taken" for name in dropped]
+            reasons.append(f"{taken.output} changes{by}")
+    return reasons + [
+        f"{name} is no longer an input" for name in old.inputs if stage.input(name) is None
+    ]
 
 
 def setting_differences(stage: Stage, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """ "dedup.threshold 0.8 → 0.7" for every setting that differs, under the names of today.
+    """Describe every setting that differs, under its present name: "dedup.threshold 0.8 → 0.7".
 
     Args:
-        stage: Whose settings.
+        stage: The stage that has the settings.
         old: Settings as they entered an artifact's id.
         new: The same of the artifact to come.
     """
@@ -240,21 +308,32 @@ def setting_differences(stage: Stage, old: Mapping[str, Any], new: Mapping[str, 
 
 
 def _changes(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """(path of the value, what happened to it) for every leaf that differs."""
+    """(path, what happened to the value) for every value that differs."""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _changes(before, after, (*path, str(index)))
     elif isinstance(old, dict) and isinstance(new, dict):
-        for key in [key for key in old if key in new]:
-            yield from _changes(old[key], new[key], (*path, key))
-        for key in [key for key in old if key not in new]:
-            yield ".".join((*path, key)), f"{_short(old[key])} is no longer there"
-        for key in [key for key in new if key not in old]:
-            yield ".".join((*path, key)), f"{_short(new[key])} is new"
+        yield from _changes_of_mapping(old, new, path)
     elif old != new:
-        yield ".".join(path), f"{_short(old)} → {_short(new)}"
+        yield ".".join(path), f"{_shortened(old)} → {_shortened(new)}"
 
 
-def _short(value: Any) -> str:
+def _changes_of_mapping(
+    old: Mapping[str, Any], new: Mapping[str, Any], path: tuple[str, ...]
+) -> Iterator[tuple[str, str]]:
+    for key in old:
+        if key in new:
+            yield from _changes(old[key], new[key], (*path, key))
+    for key in old:
+        if key not in new:
+            yield ".".join((*path, key)), f"{_shortened(old[key])} is gone"
+    for key in new:
+        if key not in old:
+            yield ".".join((*path, key)), f"{_shortened(new[key])} is new"
+
+
+def _shortened(value: Any) -> str:
     text = "unset" if value is None else str(value)
-    return text if len(text) <= 40 else text[:39] + "…"
+    if len(text) > MAX_VALUE_LENGTH:
+        return text[: MAX_VALUE_LENGTH - 1] + "…"
+    return text

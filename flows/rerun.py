@@ -1,4 +1,4 @@
-"""One stage of a finished run again, with something changed, and on request everything after it."""
+"""Runs one stage of a finished run again and, on request, everything that depends on it."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def rerun(
 ) -> str:
     """Run one stage of a finished run again.
 
-    All settings stay as they were under this name, except those given here.
+    All settings stay as they were in this run, except those given here.
 
     Args:
         stage: The stage to run again.
-        name: The run it belongs to.
-        overrides: What to change, e.g. threshold=0.7
-        and_after: Rebuild everything that depends on it, too.
+        name: The name of the run.
+        overrides: Settings to change, e.g. threshold=0.7
+        and_after: Whether to rebuild everything that depends on the result, too.
     """
     run_page.whole()
-    made = FLOWS[stage](name=name, overrides=overrides, and_after=and_after)
+    reference = FLOWS[stage](name=name, overrides=overrides, and_after=and_after)
     run_page.show_whole(name, open_store())
-    return made
+    return reference

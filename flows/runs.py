@@ -1,28 +1,36 @@
-"""Runs started from the shell: the whole pipeline under Prefect, or single stages without it."""
+"""Runs that start in the shell: the whole pipeline under Prefect, or single stages without it."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from data_contracts import Artifact, ConfigError, GroundupError, Store
-from flows import recipe
+from flows import recipe as recipes
 from flows.cli import console
 from flows.cli.console import out
 from flows.home import home
 from flows.prefect_host import server
-from flows.preview import Step
+from flows.preview import PlannedStage
 from flows.recipe import Recipe
-from flows.settings import absolute
+from flows.settings import absolute_reference
 from stages.run import run_stage
 
 
 @dataclass(frozen=True)
-class Built:
-    """A finished run: what `name` holds now, how long it took, and how much of that was the stages' own work."""
+class FinishedRun:
+    """A finished run.
+
+    Attributes:
+        name: The run.
+        artifacts: "artifact_type/id" of everything that it has, by output.
+        seconds: How long it took.
+        stage_seconds: How much of that the stages themselves took.
+        stages_run: How many stages made something.
+    """
 
     name: str
     artifacts: dict[str, str]
@@ -32,10 +40,13 @@ class Built:
 
     @property
     def orchestration_share(self) -> float:
-        """Share of the time in which no stage worked: server start, flows, states, pages."""
-        return 1 - self.stage_seconds / self.seconds if self.stages_run else 0.0
+        """The share of the time in which no stage worked: server start, flows, states, pages."""
+        if not self.stages_run:
+            return 0.0
+        return 1 - self.stage_seconds / self.seconds
 
     def as_json(self) -> dict[str, Any]:
+        """The run for `--json`."""
         return {
             "name": self.name,
             "artifacts": self.artifacts,
@@ -47,37 +58,47 @@ class Built:
 
 def build(
     store: Store,
-    what: Recipe,
+    recipe: Recipe,
     name: str,
     overrides: list[str],
     as_of: str | None,
-    steps: Sequence[Step],
-) -> Built:
-    """Run the pipeline as a Prefect flow, on the server that is up or on one for the length of this run.
+    planned: Sequence[PlannedStage],
+) -> FinishedRun:
+    """Run the pipeline as a Prefect flow, on the server that is up or on one for this run alone.
 
-    If every stage is up to date, nothing is started at all.
+    If every stage is up to date, nothing is started.
+
+    Args:
+        store: Where the run is kept.
+        recipe: The recipe with the overrides, as it was resolved for the preview.
+        name: The run.
+        overrides: The settings that differ from the recipe.
+        as_of: The logical date, in ISO 8601.
+        planned: The preview.
     """
     started = time.monotonic()
-    finished: list[console.Finished] = []
-    if any(step.status != "up to date" for step in steps):
+    finished: list[console.FinishedStage] = []
+    if any(step.status != "up to date" for step in planned):
         with console.watched() as finished:
-            _run_flow(what, name, overrides, as_of)
+            _run_flow(recipe, name, overrides, as_of)
     else:
-        store.follow(name, absolute(what.name), overrides)
-    artifacts = {
-        output: f"{p.artifact_type}/{p.id}" for output, p in store.refs.outputs(name).items()
-    }
-    made = [one for one in finished if one.made]
-    return Built(
-        name, artifacts, time.monotonic() - started, sum(one.seconds for one in finished), len(made)
+        store.follow(name, absolute_reference(recipe.name), overrides, recipe.settings())
+    return FinishedRun(
+        name=name,
+        artifacts={
+            output: f"{ref.artifact_type}/{ref.id}"
+            for output, ref in store.refs.outputs(name).items()
+        },
+        seconds=time.monotonic() - started,
+        stage_seconds=sum(stage.seconds for stage in finished),
+        stages_run=sum(stage.made for stage in finished),
     )
 
 
-def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) -> None:
-    os.environ.setdefault(
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL"
-    )  # the terminal shows progress; logs are in the UI
-    # prefect reads its settings when it is imported, so not before the server is chosen
+def _run_flow(recipe: Recipe, name: str, overrides: list[str], as_of: str | None) -> None:
+    # The terminal shows progress; Prefect's logs are in the UI.
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    # Prefect reads its settings when it is imported, so not before the server is chosen.
     with server.running_server(home(), "flows.build_llm") as started_here:
         from prefect.logging.handlers import APILogHandler
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
@@ -86,64 +107,84 @@ def _run_flow(what: Recipe, name: str, overrides: list[str], as_of: str | None) 
 
         if not started_here:
             out.print(f"[dim]watch it at {server.sign_in_address(home())}[/]")
-        chosen: dict[str, Any] = (
-            {"recipe": what.name}
-            if what.name in recipe.NAMES
-            else {"recipe_file": absolute(what.name)}
-        )
+        reference = absolute_reference(recipe.name)
+        key = "recipe" if recipe.name in recipes.NAMES else "recipe_file"
+        chosen: dict[str, Any] = {key: reference}
+        # Heartbeats show a server that a worker died. Here a person sees it, and each heartbeat
+        # would cost a second per stage.
+        without_heartbeats = temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None})
         try:
-            # heartbeats tell a server of workers that died; here a person sees it, and each would cost a second per stage
-            with (
-                temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
-                recipe.resolved(absolute(what.name), overrides, what),
-            ):
+            with without_heartbeats, recipes.already_resolved(reference, overrides, recipe):
                 build_llm(**chosen, name=name, overrides=overrides, as_of=as_of or "")
         except Exception as error:
             if isinstance(error, GroundupError) or server.is_up():
                 raise
-            fix = "run the same command again: what is finished is kept"
             raise GroundupError(
                 f"the Prefect server at {server.ui_url()}",
                 f"does not answer any more ({error})",
-                fix,
+                "run the same command again: what is finished is kept",
             ) from error
         finally:
             APILogHandler().flush()  # the server may be gone when the interpreter ends
 
 
-def alone(store: Store, steps: Sequence[Step], name: str | None) -> list[Artifact]:
-    """Run planned steps one after another, in this process, without Prefect."""
-    made = []
+def run_stages(store: Store, planned: Sequence[PlannedStage], name: str | None) -> list[Artifact]:
+    """Run planned stages one after another, in this process, without Prefect.
+
+    Args:
+        store: Where the results go.
+        planned: The stages, in their order.
+        name: The run that gets the results, if there is one.
+
+    Returns:
+        The result of each stage, also if it existed before.
+    """
+    artifacts = []
     with console.watched():
-        for step in steps:
-            inputs = {
-                argument: store.open(*reference, verify=False)
-                for argument, reference in step.inputs.items()
-            }
-            with console.reporting(step.stage.name) as report:
-                artifact, new = run_stage(
-                    store, step.stage, step.config, inputs, report, step.identity.as_of
-                )
-                console.finish(step.stage.name, artifact, new)
+        for step in planned:
+            artifact, made_now = _run_one(store, step)
             if name:
-                store.point(
-                    name,
-                    step.stage.output,
-                    artifact,
-                    run=f"groundup stage {step.stage.name}",
-                    made=new,
-                )
-            made.append(artifact)
-    return made
+                run = f"groundup stage {step.stage.name}"
+                store.point(name, step.stage.output, artifact, run=run, made=made_now)
+            artifacts.append(artifact)
+    return artifacts
 
 
-def parse_input(text: str) -> tuple[str, str]:
-    """("raw_documents", "demo/raw_documents") of "raw_documents=demo/raw_documents"."""
-    name, equals, reference = text.partition("=")
-    if not (name and equals and reference):
-        raise ConfigError(
-            f"input {text!r}",
-            "is not of the form ROLE=ARTIFACT",
-            "write e.g. raw_documents=demo/raw_documents",
+def _run_one(store: Store, step: PlannedStage) -> tuple[Artifact, bool]:
+    inputs = {}
+    for name, key in step.inputs.items():
+        inputs[name] = store.open(*key, verify=False)
+    with console.reporting(step.stage.name) as report:
+        artifact, made_now = run_stage(
+            store, step.stage, step.config, inputs, report, step.identity.as_of
         )
-    return name, reference
+        console.finish(step.stage.name, artifact, made_now)
+    return artifact, made_now
+
+
+def parse_inputs(texts: Iterable[str]) -> dict[str, str]:
+    """Parse inputs as they are typed: "raw_documents=demo/raw_documents".
+
+    Returns:
+        The reference of each input, by its name.
+
+    Raises:
+        ConfigError: One has another form, or an input is given twice.
+    """
+    references: dict[str, str] = {}
+    for text in texts:
+        name, equals, reference = text.partition("=")
+        if not (name and equals and reference):
+            raise ConfigError(
+                f"input {text!r}",
+                "is not of the form INPUT=ARTIFACT",
+                "write e.g. raw_documents=demo/raw_documents",
+            )
+        if name in references:
+            raise ConfigError(
+                f"input {name!r}",
+                f"is given twice: {references[name]} and {reference}",
+                "give it once",
+            )
+        references[name] = reference
+    return references

@@ -1,4 +1,4 @@
-"""Which settings a single stage runs with, when nobody wrote a whole recipe for it."""
+"""The settings of a single stage, when nobody wrote a whole recipe for it."""
 
 from __future__ import annotations
 
@@ -15,69 +15,96 @@ from flows.preview import last_settings
 from stages import Stage
 from stages.config import StageConfig
 
+WrittenChanges = Mapping[tuple[str, ...], str]  # path of keys → the change as it was written
+
 
 def settings_for(
     store: Store,
     stage: Stage,
-    name: str | None,
+    run: str | None,
     from_recipe: str | None,
     changes: Iterable[str] = (),
 ) -> StageConfig:
-    """From the recipe if there is one, else from the last run under `name`, else the defaults; then changes in their order.
+    """Resolve the settings of one stage.
 
-    changes: "key=value" or "stage.key=value".
+    They come from the recipe if there is one, else from the last time that the run made the stage's
+    output, else they are the defaults. The changes follow, in their order.
+
+    Args:
+        store: Where the settings of the run are kept.
+        stage: The stage.
+        run: The run whose settings count, if there is one.
+        from_recipe: A name of `flows/recipes`, or the path of a YAML file.
+        changes: Each "key=value" or "stage.key=value".
+
+    Raises:
+        ConfigError: A change is of another stage, or a setting is not valid.
     """
+    values: dict[str, Any] = {}
     if from_recipe:
         values = recipe.load(from_recipe).configs[stage.name].model_dump(mode="json")
-    else:
-        values = last_settings(store, name, stage) if name else {}
+    elif run:
+        values = last_settings(store, run, stage)
     written: dict[tuple[str, ...], str] = {}
     for text in changes:
-        of, path, value = recipe.parse_change(text, stage.name)
-        if of != stage.name:
+        changed_stage, path, value = recipe.parse_change(text, stage.name)
+        if changed_stage != stage.name:
             raise ConfigError(
                 f"--set {text}",
-                f"is a setting of {of}",
+                f"is a setting of {changed_stage}",
                 f"only {stage.name} runs here; use groundup run for several stages",
             )
-        recipe.put(values, path, value)
+        recipe.set_nested(values, path, value)
         written[tuple(path)] = text
     return _parsed(stage, values, written)
 
 
-def _parsed(
-    stage: Stage, values: dict[str, Any], written: Mapping[tuple[str, ...], str]
-) -> StageConfig:
-    """Raises ConfigError: of `--set`, if it was there that every mistake was written."""
+def _parsed(stage: Stage, values: dict[str, Any], written: WrittenChanges) -> StageConfig:
+    """The checked settings. Raises a ConfigError about `--set` if all mistakes are there."""
     config, mistakes = stage.config_class.check(values, stage.name)
     if config is not None:
         return config
+    messages = "; ".join(mistakes.values())
     fix = f"see every key with: groundup stage {stage.name} --keys"
-    at_fault = {_change_at(written, where) for where in mistakes}
-    if None in at_fault:
-        raise ConfigError(f"settings of {stage.name}", "; ".join(mistakes.values()), fix)
-    changes = " ".join(f"{recipe.SET} {text}" for text in sorted(filter(None, at_fault)))
-    raise ConfigError(changes, "; ".join(mistakes.values()), fix)
+    at_fault = set()
+    for path in mistakes:
+        change = _change_at(written, path)
+        if change is None:
+            raise ConfigError(f"settings of {stage.name}", messages, fix)
+        at_fault.add(f"{recipe.SET} {change}")
+    raise ConfigError(" ".join(sorted(at_fault)), messages, fix)
 
 
-def _change_at(written: Mapping[tuple[str, ...], str], where: tuple[int | str, ...]) -> str | None:
-    for path, text in written.items():
-        if where[: len(path)] == path:
+def _change_at(written: WrittenChanges, path: tuple[int | str, ...]) -> str | None:
+    """The change that set the value at `path`, if one did."""
+    for changed_path, text in written.items():
+        if path[: len(changed_path)] == changed_path:
             return text
     return None
 
 
-def filled_in(form: BaseModel, place: str) -> Iterator[str]:
-    """The fields of a form that somebody filled in, as changes: "place.key=value". An empty field is None."""
+def changes_in_form(form: BaseModel, prefix: str) -> Iterator[str]:
+    """Return the fields of a form that a person filled in, as changes such as "prefix.key=value".
+
+    Args:
+        form: The form. An empty field is None.
+        prefix: The stage; for a group of settings, its path.
+    """
     plain = form.model_dump(mode="json")
     for key in type(form).model_fields:
         value = getattr(form, key)
         if isinstance(value, BaseModel):
-            yield from filled_in(value, f"{place}.{key}")
+            yield from changes_in_form(value, f"{prefix}.{key}")
         elif value is not None:
-            yield f"{place}.{key}={json.dumps(plain[key], ensure_ascii=False)}"
+            yield f"{prefix}.{key}={json.dumps(plain[key], ensure_ascii=False)}"
 
 
-def absolute(reference: str) -> str:
-    """A recipe's name as it is; the path of a recipe file from the root, so that a worker elsewhere in the tree finds it."""
-    return reference if reference in recipe.NAMES else str(Path(reference).resolve())
+def absolute_reference(recipe_reference: str) -> str:
+    """A reference to a recipe that means the same in every folder.
+
+    Returns:
+        The name of a shipped recipe as it is, else the absolute path of the file.
+    """
+    if recipe_reference in recipe.NAMES:
+        return recipe_reference
+    return str(Path(recipe_reference).resolve())

@@ -1,11 +1,14 @@
-"""One Prefect flow per stage: started from the UI, called by the pipeline, and nothing in it but the wrapping."""
+"""One Prefect flow per stage, and nothing in it but the wrapping.
+
+`FLOWS` are started from the UI and have a form. `SUBFLOWS` are parts of a whole run.
+"""
 
 from __future__ import annotations
 
 import inspect
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from prefect import State, flow
@@ -15,102 +18,106 @@ from prefect.states import Completed
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 import stages
-from data_contracts import Artifact, Interrupted
+from data_contracts import Interrupted
 from data_contracts.credentials import nothing_secret
 from flows import preview
 from flows.cli import console
 from flows.home import open_store
 from flows.prefect_host import run_page
-from flows.settings import filled_in, settings_for
+from flows.settings import changes_in_form, settings_for
 from flows.working_folder import enter_folder
 from stages import Stage
+from stages.config import StageConfig
 from stages.run import run_stage
 
-_STRICT = ConfigDict(extra="forbid")  # a misspelt setting is an error, not ignored
+_STRICT = ConfigDict(extra="forbid")  # a misspelt setting is an error
 
 
 def changes_model(config: type[BaseModel]) -> type[BaseModel]:
-    """Settings with every field optional, groups of settings too, for the form: an empty field keeps what it was."""
+    """Make the model of a form for changes of settings.
+
+    Every field is optional, and so is every field of a group of settings. An empty field changes
+    nothing.
+    """
     fields: dict[str, Any] = {}
     for name, field in config.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            group = changes_model(field.annotation)
+        annotation: Any = field.annotation
+        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+            group = changes_model(annotation)
             fields[name] = (group, Field(group(), description=field.description))
         else:
-            annotation: Any = field.annotation
             fields[name] = (annotation | None, Field(None, description=field.description))
-    return create_model(
-        config.__name__.replace("Config", "") + "Changes", __config__=_STRICT, **fields
-    )
+    name = config.__name__.replace("Config", "") + "Changes"
+    return create_model(name, __config__=_STRICT, **fields)
 
 
 def inputs_model(stage: Stage) -> type[BaseModel]:
-    """One optional text per input of the stage."""
-    fields: dict[str, Any] = {
-        i.name: (str | None, Field(None, description=f"{i.artifact_type}; empty: NAME/{i.output}"))
-        for i in stage.consumes
-    }
-    return create_model(
-        stage.config_class.__name__.replace("Config", "Inputs"), __config__=_STRICT, **fields
-    )
+    """Make the model of a form with one optional text for each input of the stage."""
+    fields: dict[str, Any] = {}
+    for taken in stage.consumes:
+        description = f"{taken.artifact_type}; if empty, NAME/{taken.output}"
+        fields[taken.name] = (str | None, Field(None, description=description))
+    name = stage.config_class.__name__.replace("Config", "Inputs")
+    return create_model(name, __config__=_STRICT, **fields)
 
 
-def make(step: preview.Step, name: str) -> State[str]:
-    """Run one step, let the name point at the result, and fill the run's page. The state carries "artifact_type/id"."""
+def run_planned(step: preview.PlannedStage, run: str) -> State[str]:
+    """Run one planned stage, point the run's ref at the result, and fill the page of the flow run.
+
+    Returns:
+        A completed state that carries "artifact_type/id". Its name is "UpToDate" if the result
+        existed before.
+
+    Raises:
+        TerminationSignal: A person cancelled the flow run of a worker.
+        KeyboardInterrupt: A person stopped the flow run in a terminal.
+    """
     store = open_store()
-    inputs = {
-        argument: store.open(*reference, verify=False)
-        for argument, reference in step.inputs.items()
-    }
+    inputs = {}
+    for name, key in step.inputs.items():
+        inputs[name] = store.open(*key, verify=False)
     with run_page.reporting(step.stage.name) as report:
         try:
-            with nothing_secret():  # an error's whole chain goes into Prefect's database; a proxy's password may be in it
+            # Prefect keeps the whole chain of an error. A proxy's password may be in it.
+            with nothing_secret():
                 artifact, made_now = run_stage(
                     store, step.stage, step.config, inputs, report, step.identity.as_of
                 )
         except Interrupted as stop:
             report.note(f"{stop.what} {stop.why}")
-            raise _signal() from None
+            raise _prefects_interruption() from None
         console.finish(step.stage.name, artifact, made_now)
-    store.point(
-        name, step.stage.output, artifact, run=f"{flow_run.name or step.stage.name}", made=made_now
-    )
-    run_page.show_stage(artifact, f"{name}/{step.stage.output}", store)
+    output = step.stage.output
+    flow_run_name = str(flow_run.name or step.stage.name)
+    store.point(run, output, artifact, run=flow_run_name, made=made_now)
+    run_page.show_stage(artifact, f"{run}/{output}", store)
+    reference = f"{artifact.artifact_type}/{artifact.id}"
     if made_now:
-        return Completed(message=console.headline(artifact), data=reference(artifact))
-    return Completed(
-        name="UpToDate",
-        message=f"{name}/{step.stage.output} was made before",
-        data=reference(artifact),
-    )
+        return Completed(message=console.headline(artifact), data=reference)
+    return Completed(name="UpToDate", message=f"{run}/{output} is up to date", data=reference)
 
 
-def _signal() -> BaseException:
-    """The wish to stop that a stage has granted, for Prefect, which would take an error for a fault of the code.
+def _prefects_interruption() -> BaseException:
+    """The exception by which Prefect recognises a stop on request, not a fault of the code.
 
-    In a process of a worker it was a termination: the run is then cancelled, if that is what a person asked for in the UI.
+    In a process of a worker it was a termination. Prefect then marks the run as cancelled, if a
+    person asked for that in the UI.
     """
-    return (
-        TerminationSignal(signal.SIGTERM)
-        if "PREFECT__FLOW_RUN_ID" in os.environ
-        else KeyboardInterrupt()
-    )
-
-
-def reference(artifact: Artifact) -> str:
-    return f"{artifact.artifact_type}/{artifact.id}"
+    if "PREFECT__FLOW_RUN_ID" in os.environ:
+        return TerminationSignal(signal.SIGTERM)
+    return KeyboardInterrupt()
 
 
 class StageFlow(Protocol):
-    """A Prefect flow that runs one stage and returns "artifact_type/id" of what it made or found."""
+    """A Prefect flow that runs one stage and returns "artifact_type/id" of its result."""
 
     name: str
 
-    def __call__(self, *, name: str, **settings: Any) -> str: ...
+    def __call__(self, *, name: str, **parameters: Any) -> str: ...
 
 
 def _stage_flow(stage: Stage) -> StageFlow:
-    """The stage alone, with a form for all of its settings."""
+    """The flow of the stage alone, with a form for all of its settings."""
 
     def run(
         name: str,
@@ -122,85 +129,98 @@ def _stage_flow(stage: Stage) -> StageFlow:
         as_of: str,
     ) -> State[str]:
         enter_folder()
-        config = settings_for(
-            open_store(),
-            stage,
-            name,
-            recipe or None,
-            [*filled_in(settings, stage.name), *overrides],
+        store = open_store()
+        changes = [*changes_in_form(settings, stage.name), *overrides]
+        config = settings_for(store, stage, name, recipe or None, changes)
+        chosen = {key: value for key, value in inputs.model_dump().items() if value}
+        first, *later = preview.plan_stage(
+            store, name, stage, config, chosen, and_after, as_of or None
         )
-        given = {key: value for key, value in inputs.model_dump().items() if value}
-        step, *after = preview.one(
-            open_store(), name, stage, config, given, and_after, as_of or None
-        )
-        state = make(step, name)
-        for later in after:
-            SUBFLOWS[later.stage.name](
-                name=name,
-                settings=later.config.model_dump(mode="json"),
-                inputs={argument: key[1] for argument, key in later.inputs.items()},
-                as_of=as_of,
+        state = run_planned(first, name)
+        for step in later:
+            references = {name: "/".join(key) for name, key in step.inputs.items()}
+            SUBFLOWS[step.stage.name](
+                name=name, settings=step.config, inputs=references, as_of=as_of
             )
         return state
 
+    changes, inputs = changes_model(stage.config_class), inputs_model(stage)
     run.__doc__ = _form_text(stage)
-    return _as_flow(stage, _signed(run, stage))
+    parameters = {
+        "name": (str, "demo"),
+        "recipe": (str, ""),
+        "overrides": (list[str], []),
+        "settings": (changes, changes()),
+        "inputs": (inputs, inputs()),
+        "and_after": (bool, False),
+        "as_of": (str, ""),
+    }
+    return _as_flow(stage, run, parameters)
 
 
 def _subflow(stage: Stage) -> StageFlow:
-    """The stage within a whole run, which has resolved the settings of all stages before the first one starts."""
+    """The flow of the stage within a whole run.
 
-    def run(name: str, settings: dict[str, Any], inputs: dict[str, str], as_of: str) -> State[str]:
-        config = stage.config_class.parse(settings, stage.name)
-        (step,) = preview.one(open_store(), name, stage, config, inputs, as_of=as_of or None)
-        return make(step, name)
+    The run has resolved the settings of all stages before the first one starts, so the stage takes
+    its configuration as it is.
+    """
 
+    def run(name: str, settings: StageConfig, inputs: dict[str, str], as_of: str) -> State[str]:
+        store = open_store()
+        (step,) = preview.plan_stage(store, name, stage, settings, inputs, as_of=as_of or None)
+        return run_planned(step, name)
+
+    required = inspect.Parameter.empty
     run.__doc__ = f"Makes {stage.produces}, as a part of a whole run."
-    return _as_flow(stage, run)
+    parameters = {
+        "name": (str, required),
+        "settings": (stage.config_class, required),
+        "inputs": (dict[str, str], required),
+        "as_of": (str, required),
+    }
+    return _as_flow(stage, run, parameters)
 
 
-def _as_flow(stage: Stage, run: Callable[..., Any]) -> StageFlow:
-    found: Any = flow(
+def _as_flow(
+    stage: Stage, run: Callable[..., Any], parameters: Mapping[str, tuple[Any, Any]]
+) -> StageFlow:
+    """Wrap `run` for Prefect, which validates its parameters and makes the form of them.
+
+    Args:
+        stage: The stage that it runs.
+        run: The function.
+        parameters: (type, default) of each parameter. Types of settings and inputs are the stage's.
+    """
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    signature = [
+        inspect.Parameter(name, kind, default=default, annotation=annotation)
+        for name, (annotation, default) in parameters.items()
+    ]
+    function: Any = run
+    function.__signature__ = inspect.Signature(signature, return_annotation=State)
+    function.__annotations__ = {name: annotation for name, (annotation, _) in parameters.items()}
+    function.__name__ = function.__qualname__ = stage.name
+    wrapped: Any = flow(
         name=stage.name.replace("_", "-"),
         flow_run_name="{name} " + stage.name,
         validate_parameters=True,
     )(run)
-    return found
-
-
-def _signed(run: Callable[..., Any], stage: Stage) -> Callable[..., Any]:
-    """Give the function the signature that the form is made from; types of settings and inputs are the stage's own."""
-    wanted: dict[str, tuple[Any, Any]] = {
-        "name": (str, "demo"),
-        "recipe": (str, ""),
-        "overrides": (list[str], []),
-        "settings": (changes := changes_model(stage.config_class), changes()),
-        "inputs": (inputs := inputs_model(stage), inputs()),
-        "and_after": (bool, False),
-        "as_of": (str, ""),
-    }
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    parameters = [
-        inspect.Parameter(n, kind, default=default, annotation=annotation)
-        for n, (annotation, default) in wanted.items()
-    ]
-    run.__signature__ = inspect.Signature(parameters, return_annotation=State)  # type: ignore[attr-defined]
-    run.__annotations__ = {n: annotation for n, (annotation, _) in wanted.items()}
-    run.__name__ = run.__qualname__ = stage.name
-    return run
+    return wrapped
 
 
 def _form_text(stage: Stage) -> str:
-    takes = ", ".join(i.name for i in stage.consumes if not i.optional) or "what its settings name"
-    return f"""Makes {stage.produces} from {takes}.
+    required = [taken.name for taken in stage.consumes if not taken.optional]
+    sources = ", ".join(required) or "what its settings name"
+    return f"""Makes {stage.produces} from {sources}.
 
     Args:
-        name: What the result is called: NAME/{stage.output}. Inputs come from there, too.
-        recipe: Where settings come from; empty: the last run under this name.
+        name: The run. It gets the result as NAME/{stage.output}, and has the inputs.
+        recipe: Where settings come from; if empty, from the last time in this run.
         overrides: Single settings as text, e.g. key=value
-        settings: Single settings; those left empty stay as they are.
+        settings: Single settings. Those that are left empty stay as they are.
         inputs: Other artifacts to work on.
-        and_after: Rebuild everything that depends on the result, too, with the settings it had.
+        and_after: Whether to rebuild everything that depends on the result, too, with the settings
+            that it had.
         as_of: A date that makes another result, for stages that read the changing world.
     """
 
@@ -210,7 +230,7 @@ SUBFLOWS: dict[str, StageFlow] = {row.name: _subflow(row) for row in stages.STAG
 
 
 def __getattr__(name: str) -> StageFlow:
-    """Each flow under the name of its stage: deployments name them so, as flows/stage_flows.py:crawl."""
+    """Return a flow by the name of its stage, as deployments do: flows/stage_flows.py:crawl."""
     if name in FLOWS:
         return FLOWS[name]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

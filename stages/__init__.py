@@ -1,6 +1,7 @@
-"""The map: one row per stage, in the order in which a whole run takes them. Readable without importing torch or any stage.
+"""The map: one row per stage, in the order in which a whole run executes them.
 
-A stage is a folder with a `config.py`, whose class is named after the stage, and a `stage.py` with
+It can be read without importing torch or any stage. A stage is a folder with a `config.py`, whose
+class is named after the stage, and a `stage.py` with
 `run(config, *, <inputs by name>, out: Draft, report: Report) -> Facts`.
 """
 
@@ -24,10 +25,11 @@ class Input:
 
     Attributes:
         name: The argument of `run`.
-        artifact_type: The type that it takes; by default the type of the same name.
-        output: Which output of a run it takes when none is given; by default the output of the same name.
-        major: Major version of the contract that the stage reads.
-        optional: The stage also runs without it.
+        artifact_type: The type that it takes. Default: the type of the same name.
+        output: The output of a run that it takes if no artifact is given. Default: the output of
+            the same name.
+        major: The major version of the contract that the stage reads.
+        optional: Whether the stage also runs without it.
     """
 
     name: str
@@ -49,10 +51,12 @@ class Stage:
         name: The stage, and its folder.
         consumes: Its inputs.
         produces: The type of the artifact that it makes.
-        output: What a run calls that artifact; by default as its type.
+        output: What a run calls that artifact. Default: the name of its type.
         version: The stage's own version. Raise it when the same settings give another result.
-        reads_the_world: The stage reads what changes by itself, so that a logical date makes another result.
-        needs_torch: The stage works on a model. All others are held to never import torch.
+        reads_the_world: Whether the stage reads what changes by itself, so that another logical
+            date is another result.
+        needs_torch: Whether the stage works on a model. A test makes sure that no other stage
+            imports torch.
     """
 
     name: str
@@ -68,24 +72,23 @@ class Stage:
 
     @property
     def config_class(self) -> type[StageConfig]:
-        """Its settings. Imports `config.py`."""
+        """The class of its settings. Imports `config.py`."""
         camel_case = "".join(part.capitalize() for part in self.name.split("_"))
-        found: type[StageConfig] = getattr(
-            import_module(f"stages.{self.name}.config"), f"{camel_case}Config"
-        )
-        return found
+        module = import_module(f"stages.{self.name}.config")
+        config_class: type[StageConfig] = getattr(module, f"{camel_case}Config")
+        return config_class
 
     @property
     def function(self) -> Callable[..., Any]:
-        """Its `run`. Imports `stage.py`, and with it torch where the stage needs it."""
-        found: Callable[..., Any] = import_module(f"stages.{self.name}.stage").run
-        return found
+        """Its function `run`. Imports `stage.py`, and torch if the stage needs it."""
+        run: Callable[..., Any] = import_module(f"stages.{self.name}.stage").run
+        return run
 
     def input(self, name: str) -> Input | None:
-        """The input called `name`, if there is one."""
-        for wanted in self.consumes:
-            if wanted.name == name:
-                return wanted
+        """The input called `name`; None if there is none."""
+        for consumed in self.consumes:
+            if consumed.name == name:
+                return consumed
         return None
 
 
@@ -192,10 +195,17 @@ NAMES: tuple[str, ...] = tuple(row.name for row in STAGES)
 
 
 def stage(name: str) -> Stage:
-    """The row called `name`. Raises ConfigError with the nearest name."""
+    """The row called `name`.
+
+    Raises:
+        ConfigError: There is no such stage. The message has the most similar name.
+    """
     for row in STAGES:
         if row.name == name:
             return row
-    near = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
-    fix = f"did you mean {near[0]!r}?" if near else f"choose from: {', '.join(NAMES)}"
-    raise ConfigError(f"stage {name!r}", "there is none of that name", fix)
+    similar = difflib.get_close_matches(name, NAMES, n=1, cutoff=0.4)
+    if similar:
+        fix = f"did you mean {similar[0]!r}?"
+    else:
+        fix = f"choose from: {', '.join(NAMES)}"
+    raise ConfigError(f"stage {name!r}", "there is no such stage", fix)

@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Self, get_args
 
 import regex
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from data_contracts import ConfigError, InputError
 from data_contracts.credentials import ADVICE, holds_credentials, masked
@@ -35,9 +36,14 @@ _MAX_KEY_LENGTH = 100  # finding similar keys takes the square of it
 
 
 def execution(default: Any, description: str, **bounds: Any) -> Any:
-    """A field for where or how a stage runs (workers, devices, micro-batch).
+    """Declare a setting for where or how a stage runs (workers, devices, micro-batch).
 
-    It never changes the result.
+    It never changes the result, and so never enters an artifact's id.
+
+    Args:
+        default: Its default value.
+        description: What it does: the help on the command line, and the label in the form.
+        **bounds: Further arguments of pydantic's `Field`, such as `ge=1`.
     """
     return Field(default, description=description, json_schema_extra={"execution": True}, **bounds)
 
@@ -68,7 +74,11 @@ RegularExpression = Annotated[str, AfterValidator(_checked_pattern)]
 
 
 def any_found(patterns: Iterable[str], text: str) -> bool:
-    """Whether one of `patterns` is found in `text`. Each pattern has its own flags.
+    """Whether any of the patterns is found in a text.
+
+    Args:
+        patterns: Regular expressions, each with its own flags.
+        text: The text.
 
     Raises:
         InputError: A search takes longer than `MAX_SEARCH_SECONDS`.
@@ -140,12 +150,16 @@ class Settings(BaseModel):
 
     @classmethod
     def name_today(cls, path: str) -> str:
-        """The path of a setting today, for the frozen path under which it enters an artifact's id."""
-        found = name_now(cls.RENAMED, path)
-        key, dot, rest = found.partition(".")
+        """Return the present path of a setting.
+
+        Args:
+            path: The frozen path under which it enters an artifact's id.
+        """
+        new_path = name_now(cls.RENAMED, path)
+        key, dot, rest = new_path.partition(".")
         field = cls.model_fields.get(key)
         if not dot or field is None:
-            return found
+            return new_path
         number, _, inside = rest.partition(".")
         if not number.isdigit():
             number, inside = "", rest
@@ -155,12 +169,15 @@ class Settings(BaseModel):
                 today = nested.name_today(inside)
                 if today != inside:
                     return prefix + today
-        return found
+        return new_path
 
     def frozen_values(self, without: Iterable[str] = ()) -> dict[str, Any]:
-        """Settings as plain JSON values, under the keys that enter an artifact's id.
+        """Return the settings as plain JSON values, under the keys that enter an artifact's id.
 
         These keys stay the same when a setting is renamed.
+
+        Args:
+            without: Names of settings that are left out.
         """
         values = self.model_dump(mode="json", exclude=set(without))
         for name in values:
@@ -173,7 +190,11 @@ class StageConfig(Settings):
 
     @classmethod
     def parse(cls, values: dict[str, Any], stage: str) -> Self:
-        """Settings from plain values.
+        """Check plain values and return them as settings.
+
+        Args:
+            values: The values, by key.
+            stage: The stage that has the settings.
 
         Raises:
             ConfigError: It lists all mistakes, each unknown key with the most similar valid one.
@@ -189,30 +210,36 @@ class StageConfig(Settings):
 
     @classmethod
     def check(cls, values: dict[str, Any], stage: str) -> tuple[Self | None, dict[Where, str]]:
-        """The settings, or None with the message for each mistake by its path.
+        """Check plain values.
 
-        At most `MAX_MISTAKES` are returned. An address with credentials is a mistake, because
-        settings go into manifests, refs and Prefect's database.
+        An address with credentials is a mistake, because settings go into manifests, refs and
+        Prefect's database.
+
+        Args:
+            values: The values, by key.
+            stage: The stage that has the settings.
+
+        Returns:
+            The settings, or None and the message for each mistake by its path, at most
+            `MAX_MISTAKES` of them.
         """
-        secret = list(_with_credentials(values, ()))
-        if secret:
-            text = f"is an address with credentials in it: {ADVICE}"
-            return None, {
-                where: f"{_dotted(stage, where)} {text}" for where in secret[:MAX_MISTAKES]
-            }
+        mistakes: dict[Where, str] = {}
+        for where in _with_credentials(values, ()):
+            path = _dotted(stage, where)
+            mistakes[where] = f"{path} is an address with credentials in it: {ADVICE}"
+            if len(mistakes) == MAX_MISTAKES:
+                break
+        if mistakes:
+            return None, mistakes
         try:
             return cls.model_validate(values), {}
         except ValidationError as error:
-            mistakes = {}
-            for found in error.errors()[:MAX_MISTAKES]:
-                where = found["loc"]
-                mistakes[where] = _mistake(
-                    cls, stage, where, found["type"], found["msg"], found["input"]
-                )
+            for details in error.errors()[:MAX_MISTAKES]:
+                mistakes[details["loc"]] = _message(cls, stage, details)
             return None, mistakes
 
     def identity(self) -> dict[str, Any]:
-        """The settings that affect the result, as plain JSON values. They enter the artifact's id.
+        """Return the settings that affect the result, which enter the artifact's id.
 
         A stage that reads something outside the store, such as a file or the installed packages,
         overrides this method and adds a digest of it.
@@ -257,20 +284,23 @@ def _dotted(prefix: str, where: Where) -> str:
     return ".".join([prefix, *(str(part)[:_MAX_KEY_LENGTH] for part in where)])
 
 
-def _mistake(
-    cls: type[BaseModel], prefix: str, where: Where, kind: str, message: str, value: Any
-) -> str:
+def _message(cls: type[BaseModel], prefix: str, details: ErrorDetails) -> str:
+    """The message about one of pydantic's errors."""
+    where = details["loc"]
     path = _dotted(prefix, where)
-    if kind != "extra_forbidden":
-        return masked(f"{path} = {brief(value)}: {message[0].lower()}{message[1:]}")
+    if details["type"] != "extra_forbidden":
+        reason = details["msg"]
+        return masked(f"{path} = {brief(details['input'])}: {reason[0].lower()}{reason[1:]}")
     known = _keys_at(cls, where[:-1])
-    near = difflib.get_close_matches(str(where[-1])[:_MAX_KEY_LENGTH], known, n=1, cutoff=0.5)
-    return f"{path} is not a setting; " + (
-        f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}"
-    )
+    key = str(where[-1])[:_MAX_KEY_LENGTH]
+    similar = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if similar:
+        return f"{path} is not a setting; did you mean {similar[0]!r}?"
+    return f"{path} is not a setting; there are: {', '.join(known)}"
 
 
 def _keys_at(cls: type[BaseModel], where: Where) -> list[str]:
+    """The keys that settings of this class may have at a path."""
     models = [cls]
     for part in where:
         key = str(part)
@@ -281,7 +311,10 @@ def _keys_at(cls: type[BaseModel], where: Where) -> list[str]:
                 models += _models_in(field.annotation)
         elif isinstance(part, str):  # the tag of a union's member
             models = [model for model in models if _has_default(model, part)] or models
-    return list(dict.fromkeys(key for model in models for key in model.model_fields))
+    keys: dict[str, None] = {}  # in their order, each once
+    for model in models:
+        keys |= dict.fromkeys(model.model_fields)
+    return list(keys)
 
 
 def _has_default(model: type[BaseModel], value: str) -> bool:
@@ -291,4 +324,7 @@ def _has_default(model: type[BaseModel], value: str) -> bool:
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for inner in get_args(annotation) for model in _models_in(inner)]
+    models = []
+    for inner in get_args(annotation):
+        models += _models_in(inner)
+    return models

@@ -42,28 +42,38 @@ def with_new_names(renamed: Mapping[str, str], values: Any, on_old_name: OnOldNa
     """
     if not isinstance(values, Mapping):
         return values
-    found = dict(values)
+    moved = dict(values)
     for old, new in renamed.items():
-        if not _has(found, old):
+        if not _has(moved, old):
             continue
-        if _has(found, new):
+        if _has(moved, new):
             raise ValueError(f"{old} is now called {new}: give one of them")
-        _put(found, new, _take(found, old))
+        _put(moved, new, _take(moved, old))
         on_old_name(old, new)
-    return found
+    return moved
 
 
 def with_frozen_keys(renamed: Mapping[str, str], values: dict[str, Any]) -> dict[str, Any]:
-    """Plain values of settings under the keys that enter an artifact's id."""
-    found = dict(values)
+    """Move values from new keys to the old ones, which enter an artifact's id.
+
+    Args:
+        renamed: Old path → new path.
+        values: Plain values of settings.
+    """
+    moved = dict(values)
     for old, new in renamed.items():
-        if _has(found, new):
-            _put(found, old, _take(found, new))
-    return found
+        if _has(moved, new):
+            _put(moved, old, _take(moved, new))
+    return moved
 
 
 def name_now(renamed: Mapping[str, str], path: str) -> str:
-    """The path of a setting today, for a path that may begin with a frozen key."""
+    """Return the new path of a setting.
+
+    Args:
+        renamed: Old path → new path.
+        path: A path that may begin with an old one.
+    """
     for old, new in renamed.items():
         if path == old or path.startswith(f"{old}."):
             return new + path.removeprefix(old)
@@ -79,7 +89,7 @@ def _has(values: Mapping[str, Any], path: str) -> bool:
 
 
 def _take(values: dict[str, Any], path: str) -> Any:
-    """Remove a value, and the groups that are empty without it."""
+    """Remove and return a value, and remove the groups that are empty without it."""
     key, _, rest = path.partition(".")
     if not rest:
         return values.pop(key)

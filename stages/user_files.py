@@ -1,7 +1,8 @@
 """Rows of the user's own JSONL and Parquet files, one at a time, each with its number.
 
 Any file may come from a stranger. So a row of JSON has a maximum length, and Parquet, which may
-unpack to any size, is read in a separate process.
+unpack to any size, is read in a separate process. A row of JSON that gives a key twice is refused:
+nobody knows which of the values was meant, and programs differ in which one they take.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data_contracts import InputError
+from data_contracts.foreign_text import brief
 from data_contracts.regular_files import check_regular, open_regular
 from stages.execution.apart import rows_apart
 from stages.file_digests import repair_of
@@ -82,16 +84,35 @@ def _jsonl(file: Path) -> Iterator[Row]:
 
 
 def _of_line(number: int, line: bytes) -> Row:
+    text_format = "utf-8-sig" if number == 1 else "utf-8"
     try:
-        value = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+        value = json.loads(line.decode(text_format), object_pairs_hook=_with_each_key_once)
         # Half of a surrogate pair cannot be encoded, and so not be stored.
         json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except _DuplicateKeyError as error:
+        return number, _start(line), f"ambiguous: {error}"
     except UnicodeEncodeError:
         problem = "holds half of a character: one of \\ud800 to \\udfff without its other half"
         return number, _start(line), problem
     except (ValueError, RecursionError) as error:  # ValueError: also a number of too many digits
         return number, _start(line), f"not JSON: {error}"
     return number, value, None
+
+
+class _DuplicateKeyError(ValueError):
+    """An object of JSON gives a key twice."""
+
+
+def _with_each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) == len(pairs):
+        return value
+    known = set()
+    for key, _ in pairs:
+        if key in known:
+            raise _DuplicateKeyError(f"the key {brief(key)} is given twice")
+        known.add(key)
+    return value
 
 
 def _start(line: bytes) -> str:

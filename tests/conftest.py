@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -22,6 +23,7 @@ from tests.data_contracts import publishing
 REPOSITORY = Path(__file__).parents[1]
 IN_MEMORY = Path("/dev/shm")
 FREE_BYTES = 4 << 30
+SLOW_FILE = re.compile(r"^pytestmark = \[?\s*pytest\.mark\.slow\b", re.MULTILINE)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -48,6 +50,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         shutil.rmtree(os.environ.pop(prefect_database.SHARED))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files of slow tests where those do not run: their imports take seconds."""
+    if "not slow" not in config.option.markexpr or collection_path.suffix != ".py":
+        return None
+    return True if SLOW_FILE.search(collection_path.read_text("utf-8")) else None
+
+
 def _is_worker(config: pytest.Config) -> bool:
     return hasattr(config, "workerinput")
 
@@ -62,6 +71,19 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the caches of the user out of the tests."""
     os.environ["GROUNDUP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
+@pytest.fixture
+def reads_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `crawl` read files here. The process that does it elsewhere takes half a second to start.
+
+    That process is the subject of tests/security/test_source_files.py.
+    """
+
+    def rows_here(read: Callable[..., Iterator[Any]], *arguments: Any, **_: Any) -> Iterator[Any]:
+        yield from read(*arguments)
+
+    monkeypatch.setattr("stages.crawl.files_source.rows_apart", rows_here)
 
 
 @pytest.fixture

@@ -280,10 +280,24 @@ class Store:
         with disk_faults(f"{REMOVED}/{name}", self.root):
             links.delete(self.root, self.root / REMOVED / name)
 
-    def follow(self, name: str, recipe: str, changes: Iterable[str]) -> None:
-        """Remember the recipe that the whole run `name` follows, and the settings that differ."""
+    def follow(
+        self,
+        name: str,
+        recipe: str,
+        changes: Iterable[str],
+        settings: Mapping[str, dict[str, Any]] | None = None,
+    ) -> None:
+        """Remember the recipe that the whole run `name` follows.
+
+        Args:
+            name: The run.
+            recipe: The recipe.
+            changes: The settings that differ from it, each as "stage.key=value".
+            settings: All settings of each stage, as they were resolved.
+        """
+        followed = RecipeRef(recipe=recipe, changes=tuple(changes), settings=dict(settings or {}))
         with self._writing_refs(name):
-            self.refs.set_recipe(name, RecipeRef(recipe=recipe, changes=tuple(changes)))
+            self.refs.set_recipe(name, followed)
 
     def publish(
         self,

@@ -86,11 +86,14 @@ class RecipeRef(_Entry):
 
     Attributes:
         recipe: The recipe.
-        changes: The settings, each as "stage.key=value".
+        changes: The settings that differ, each as "stage.key=value".
+        settings: All settings of each stage, as they were resolved. A recipe's file may change
+            later. Empty in entries of releases that did not keep them.
     """
 
     recipe: str
     changes: tuple[str, ...] = ()
+    settings: dict[str, dict[str, Any]] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)

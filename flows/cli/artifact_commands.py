@@ -1,4 +1,4 @@
-"""Commands that look after what the store has: verify, seal, rm."""
+"""Commands that look after the artifacts of a store: verify, seal, rm."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from rich.markup import escape
 
 from data_contracts import ConfigError, GroundupError
 from flows.cli import completion, tables
-from flows.cli.console import errors, out
-from flows.cli.options import ArtifactOrRun, Json
+from flows.cli.console import errors, out, plural
+from flows.cli.options import ArtifactOrRunArgument, JsonOption
 from flows.home import open_store
 
 if TYPE_CHECKING:
@@ -18,44 +18,44 @@ if TYPE_CHECKING:
     from data_contracts.store.removal import Removal
     from data_contracts.store.verification import Verified
 
-WRONG = 2  # exit status, as of every command that says no
+WRONG = 2  # exit status, as of every command that fails
 
 
 def add_to(app: typer.Typer) -> None:
-    """Have the command line know them."""
+    """Add these commands to the command line."""
     for command in (verify, seal, rm):
         app.command()(command)
 
 
-def verify(target: ArtifactOrRun, json_: Json = False) -> None:
-    """Compare files, rows, id and manifest of an artifact, or of a whole run, with what was published."""
+def verify(target: ArtifactOrRunArgument, json_: JsonOption = False) -> None:
+    """Check that files, rows, id and manifest are as published: of an artifact, or of a run."""
     from data_contracts.store import verification
     from data_contracts.store.verification import Held
 
     store = open_store()
     if not _is_run(store, target):
-        single = verification.verify(store.find(target), Held.by(store))
+        verified = verification.verify(store.find(target), Held.by(store))
         if json_:
-            tables.as_json(_row(target, single))
+            tables.as_json(_row(target, verified))
         else:
-            _print(target, single)
-            _print_hint(target, [single])
+            _print_result(target, verified)
+            _print_hint(target, [verified])
         return
     results: dict[str, Verified | GroundupError] = dict(verification.verify_run(store, target))
+    wrong = sum(isinstance(result, GroundupError) for result in results.values())
     if json_:
-        tables.as_json([_row(reference, found) for reference, found in results.items()])
+        tables.as_json([_row(reference, result) for reference, result in results.items()])
     else:
-        for reference, found in results.items():
-            _print(reference, found)
-        wrong = sum(isinstance(found, GroundupError) for found in results.values())
-        out.print(f"{target}: {len(results)} artifacts, {wrong} wrong")
+        for reference, result in results.items():
+            _print_result(reference, result)
+        out.print(f"{target}: {plural(len(results), 'artifact')}, {wrong} wrong")
         _print_hint(target, list(results.values()))
-    if any(isinstance(found, GroundupError) for found in results.values()):
+    if wrong:
         raise typer.Exit(WRONG)
 
 
-def seal(target: ArtifactOrRun, json_: Json = False) -> None:
-    """Let the refs of a run, or one ref, hold the digest of their artifacts' manifests, once these are verified."""
+def seal(target: ArtifactOrRunArgument, json_: JsonOption = False) -> None:
+    """Verify artifacts, and record the digests of their manifests in the refs of a run."""
     from data_contracts.store import verification
     from data_contracts.store.verification import Held
 
@@ -63,13 +63,13 @@ def seal(target: ArtifactOrRun, json_: Json = False) -> None:
     name, _, output = target.partition("/")
     outputs = [output] if output else list(store.refs.require_run(name))
     held = Held.by(store)
-    done = {f"{name}/{one}": verification.seal(store, name, one, held) for one in outputs}
+    sealed_now = {f"{name}/{one}": verification.seal(store, name, one, held) for one in outputs}
     if json_:
-        tables.as_json([{"ref": ref, "sealed_now": now} for ref, now in done.items()])
-    else:
-        out.print(
-            f"{sum(done.values())} refs sealed, {len(done) - sum(done.values())} were sealed before"
-        )
+        tables.as_json([{"ref": ref, "sealed_now": now} for ref, now in sealed_now.items()])
+        return
+    newly = sum(sealed_now.values())
+    before = len(sealed_now) - newly
+    out.print(f"sealed now: {plural(newly, 'ref')}; sealed before: {plural(before, 'ref')}")
 
 
 def rm(
@@ -77,7 +77,7 @@ def rm(
         str | None,
         typer.Argument(
             metavar="ARTIFACT",
-            help="run/output, type/id, or an id.",
+            help="RUN/OUTPUT, TYPE/ID, or an id.",
             autocompletion=completion.artifacts,
         ),
     ] = None,
@@ -85,90 +85,94 @@ def rm(
         bool, typer.Option("--restore", help="Bring back what was removed last.")
     ] = False,
     list_: Annotated[
-        bool, typer.Option("--list", help="What was removed and is kept aside.")
+        bool, typer.Option("--list", help="List what was removed and is kept.")
     ] = False,
     empty: Annotated[
-        bool, typer.Option("--empty", help="Delete for good all that is kept aside.")
+        bool, typer.Option("--empty", help="Delete what was removed, for good.")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-    json_: Json = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
+    json_: JsonOption = False,
 ) -> None:
-    """Take an artifact out of the store. It is kept aside, and what depends on it is named."""
+    """Remove an artifact from the store, after naming what depends on it.
+
+    It is kept until --empty, and --restore brings it back.
+    """
     from data_contracts.store import removal
 
     store = open_store()
-    if list_ or empty:
-        _kept(store, empty, yes, json_)
+    if list_:
+        _list_removed(store, json_)
+    elif empty:
+        _delete_removed(store, yes, json_)
     elif artifact is None:
         raise ConfigError(
             "groundup rm",
-            "wants an artifact",
+            "needs an artifact",
             "name one, e.g. groundup rm demo/tokenizer; see groundup ls demo",
         )
     elif restore:
-        _say({"restored": removal.restore(store, artifact)}, json_)
-    elif aside := removal.repair_ref(store, artifact):
-        _say({"entry_kept_as": aside, "ref": artifact}, json_)
+        _print_fields({"restored": removal.restore(store, artifact)}, json_)
     else:
-        _remove(store, removal.plan(store, artifact), yes, json_)
+        damaged_entry = removal.repair_ref(store, artifact)
+        if damaged_entry:
+            _print_fields({"entry_kept_as": damaged_entry, "ref": artifact}, json_)
+        else:
+            _remove(store, removal.plan(store, artifact), yes, json_)
 
 
-def _remove(store: Store, what: Removal, yes: bool, json_: bool) -> None:
+def _remove(store: Store, planned: Removal, yes: bool, json_: bool) -> None:
     from data_contracts.store import removal
 
-    depends = {
-        "refs": what.refs,
-        "made from it": what.downstream,
-        "cannot be read, so nobody knows": what.unknown,
+    dependents = {
+        "refs": planned.refs,
+        "made from it": planned.downstream,
+        "unreadable, so it may depend on it": planned.unknown,
     }
-    for kind, found in depends.items():
-        if found:
-            errors.print(f"{kind}: {', '.join(found)}", markup=False)
-    if what.downstream and not (
-        yes or _agreed(f"Remove {what.key}, from which {len(what.downstream)} artifacts were made?")
-    ):
-        raise ConfigError(
-            f"artifact {what.key}",
-            f"{len(what.downstream)} artifacts were made from it",
-            "add --yes to remove it",
-        )
-    kept = removal.remove(store, what)
-    back = f"groundup rm --restore {what.key}"
-    _say(
-        {
-            "removed": what.key,
-            "kept": kept,
-            "to bring it back": back,
-            "to free the space": "groundup rm --empty",
-        },
-        json_,
-    )
-
-
-def _kept(store: Store, empty: bool, yes: bool, json_: bool) -> None:
-    names = store.removed()
-    if empty and names:
-        if not (yes or _agreed(f"Delete {len(names)} removed artifacts for good?")):
+    for kind, names in dependents.items():
+        if names:
+            errors.print(f"{kind}: {', '.join(names)}", markup=False)
+    if planned.downstream and not yes:
+        count = len(planned.downstream)
+        were_made = f"{plural(count, 'artifact')} {'was' if count == 1 else 'were'} made from"
+        if not _confirms(f"{were_made} {planned.key}. Remove it?"):
             raise ConfigError(
-                "groundup rm --empty",
-                f"would delete {len(names)} removed artifacts for good",
-                "add --yes",
+                f"artifact {planned.key}", f"{were_made} it", "add --yes to remove it"
             )
-        for name in names:
-            store.delete_removed(name)
-    rows = [{"deleted" if empty else "removed": name} for name in names]
-    tables.rows(rows, json_, empty="nothing is kept aside")
+    kept_at = removal.remove(store, planned)
+    fields = {
+        "removed": planned.key,
+        "kept": kept_at,
+        "to bring it back": f"groundup rm --restore {planned.key}",
+        "to free the space": "groundup rm --empty",
+    }
+    _print_fields(fields, json_)
 
 
-def _agreed(question: str) -> bool:
+def _list_removed(store: Store, json_: bool) -> None:
+    rows = [{"removed": name} for name in store.removed()]
+    tables.rows(rows, json_, empty="nothing is kept")
+
+
+def _delete_removed(store: Store, yes: bool, json_: bool) -> None:
+    names = store.removed()
+    count = plural(len(names), "removed artifact")
+    if names and not yes and not _confirms(f"Delete {count} for good?"):
+        raise ConfigError("groundup rm --empty", f"would delete {count} for good", "add --yes")
+    for name in names:
+        store.delete_removed(name)
+    tables.rows([{"deleted": name} for name in names], json_, empty="nothing is kept")
+
+
+def _confirms(question: str) -> bool:
+    """Whether a person at a terminal agrees. Where there is none, nobody does."""
     return bool(out.is_terminal and typer.confirm(question))
 
 
-def _say(what: dict[str, str], json_: bool) -> None:
+def _print_fields(fields: dict[str, str], json_: bool) -> None:
     if json_:
-        tables.as_json(what)
+        tables.as_json(fields)
         return
-    for key, value in what.items():
+    for key, value in fields.items():
         out.print(f"{key.replace('_', ' ')}: {value}", markup=False)
 
 
@@ -176,35 +180,48 @@ def _is_run(store: Store, target: str) -> bool:
     return "/" not in target and target in store.refs.runs()
 
 
-def _row(reference: str, found: Verified | GroundupError) -> dict[str, Any]:
-    if isinstance(found, GroundupError):
+def _row(reference: str, result: Verified | GroundupError) -> dict[str, Any]:
+    if isinstance(result, GroundupError):
         return {
             "artifact": reference,
             "ok": False,
-            "what": found.what,
-            "why": found.why,
-            "fix": found.fix,
+            "what": result.what,
+            "why": result.why,
+            "fix": result.fix,
         }
     return {
-        "artifact": str(found.artifact), "reference": reference, "files": found.files, "rows": found.rows,
-        "contract": found.artifact.manifest.contract, "seal": found.seal, "notes": list(found.notes), "ok": True,
-    }  # fmt: skip
+        "artifact": str(result.artifact),
+        "reference": reference,
+        "files": result.files,
+        "rows": result.rows,
+        "contract": result.artifact.manifest.contract,
+        "seal": result.seal,
+        "notes": list(result.notes),
+        "ok": True,
+    }
 
 
-def _print(reference: str, found: Verified | GroundupError) -> None:
-    if isinstance(found, GroundupError):
+def _print_result(reference: str, result: Verified | GroundupError) -> None:
+    if isinstance(result, GroundupError):
         out.print(f"[red]wrong[/]   {escape(reference)}")
-        out.print(f"  {found.what}: {found.why}\n  to repair: {found.fix}", markup=False)
+        out.print(f"  {result.what}: {result.why}\n  to repair: {result.fix}", markup=False)
         return
-    told = f"{found.files} files as in the manifest, {found.rows:,} rows keep contract {found.artifact.manifest.contract}"
-    out.print(f"[green]sound[/]   {escape(reference)}  {found.artifact}: {told}; {found.seal}")
-    for note in found.notes:
+    files, rows = plural(result.files, "file"), plural(result.rows, "row")
+    details = (
+        f"{files} as in the manifest, {rows} checked against contract"
+        f" {result.artifact.manifest.contract}; {result.seal}"
+    )
+    out.print(f"[green]sound[/]   {escape(reference)}  {result.artifact}: {details}")
+    for note in result.notes:
         out.print(f"  {note}", markup=False)
 
 
 def _print_hint(target: str, results: list[Verified | GroundupError]) -> None:
-    unsealed = sum(getattr(found, "seal", None) == "unsealed" for found in results)
+    unsealed = sum(getattr(result, "seal", None) == "unsealed" for result in results)
     if unsealed:
-        subject = f"{unsealed} artifacts are" if unsealed > 1 else "it is"
-        told = "no ref, or not every ref, holds the digest of the manifest, so a change of it may not show"
-        out.print(f"{subject} unsealed: {told}; to seal: groundup seal {target}", markup=False)
+        are = "is" if unsealed == 1 else "are"
+        out.print(
+            f"{plural(unsealed, 'artifact')} {are} unsealed: not every ref has the digest of the"
+            f" manifest, so a change of it may go unnoticed. To seal: groundup seal {target}",
+            markup=False,
+        )

@@ -1,4 +1,4 @@
-"""The command line. Every reading command also speaks JSON (`--json`)."""
+"""The command line. Every command that reads also prints JSON (`--json`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 import shlex
 import signal
 import sys
-from contextlib import nullcontext
-from typing import Annotated, Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.text import Text
@@ -19,29 +19,34 @@ from flows import private_home, recipe
 from flows.cli import artifact_commands, completion, console, failures, renamed_notes, tables
 from flows.cli.console import errors, headline, out
 from flows.cli.options import (
-    Artifact,
-    ArtifactOrRun,
-    AsOf,
-    Changes,
-    Host,
-    Inputs,
-    Json,
-    Model,
-    NewName,
-    OldName,
-    Preview,
-    Quantization,
-    Recipe,
-    RecipeOfStage,
-    Run,
-    StageName,
-    TrustHome,
-    Url,
-    Version,
-)  # fmt: skip
+    ArtifactArgument,
+    ArtifactOrRunArgument,
+    AsOfOption,
+    ChangesOption,
+    HostOption,
+    InputsArgument,
+    JsonOption,
+    ModelArgument,
+    NewRunOption,
+    OldRunOption,
+    PreviewOption,
+    PromptOption,
+    QuantizationOption,
+    RecipeOfStageOption,
+    RecipeOption,
+    RunArgument,
+    StageArgument,
+    TrustHomeOption,
+    UrlOption,
+    VersionOption,
+)
 from flows.home import home, open_store
 
-# What a command alone needs is imported in it: help, version and completion answer at once.
+if TYPE_CHECKING:
+    from data_contracts.store.refs import RecipeRef
+
+# What only one command needs is imported in that command, so that help, version and completion
+# answer at once.
 
 HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
@@ -51,7 +56,7 @@ app = typer.Typer(
     context_settings=HELP,
 )
 contracts_app = typer.Typer(
-    help="The data contracts: check, compare, document.",
+    help="Check, compare and document the data contracts.",
     no_args_is_help=True,
     context_settings=HELP,
 )
@@ -59,90 +64,100 @@ app.add_typer(contracts_app, name="contracts")
 
 
 @app.callback()
-def groundup(
-    version: Version = False,
-) -> None:
-    """Builds a language model from the ground up: raw pages in, a chatting GGUF out."""
+def groundup(version: VersionOption = False) -> None:
+    """Build a language model from the ground up: raw pages in, a chatting GGUF out."""
 
 
 @app.command()
 def run(
-    recipe_: Recipe = None,
-    name: NewName = "demo",
-    changes: Changes = None,
-    preview_: Preview = False,
-    as_of: AsOf = None,
-    json_: Json = False,
-    trust_home: TrustHome = False,
+    recipe_: RecipeOption = None,
+    name: NewRunOption = "demo",
+    changes: ChangesOption = None,
+    preview_: PreviewOption = False,
+    as_of: AsOfOption = None,
+    json_: JsonOption = False,
+    trust_home: TrustHomeOption = False,
 ) -> None:
-    """Build a model: every stage that is missing or stale, and none that is not."""
+    """Build a model. Stages whose results are up to date do not run again."""
+    from data_contracts.store.refs import RecipeRef
     from flows import preview
 
     store = open_store()
     last = None if recipe_ else store.refs.recipe(name)
-    changes = recipe.latest([*(last.changes if last else ()), *(changes or [])])
-    loaded = recipe.load(recipe_ or (last.recipe if last else "tiny"), changes)
+    followed = last or RecipeRef(recipe=recipe_ or "tiny")
+    changes = recipe.latest_changes([*followed.changes, *(changes or [])])
+    loaded = recipe.load(followed.recipe, changes)
     if last and not json_:
-        options = shlex.join(
-            ["--recipe", last.recipe, *(part for text in last.changes for part in ("--set", text))]
-        )
-        out.print(Text(f"as last time: {masked(options)}", "dim"))
-    steps = preview.whole(store, name, loaded.configs, as_of)
+        out.print(Text(f"as last time: {masked(_as_options(last))}", "dim"))
+    planned = preview.plan_run(store, name, loaded.configs, as_of)
     if preview_:
-        tables.steps(steps, name, json_)
+        tables.steps(planned, name, json_)
         return
     _open_home(trust_home)
     from flows import runs
     from flows.cli import summary
 
-    with console.only_json() if json_ else nullcontext():
-        built = runs.build(store, loaded, name, changes, as_of, steps)
+    with _output_for(json_):
+        finished = runs.build(store, loaded, name, changes, as_of, planned)
     if json_:
-        tables.as_json(built.as_json())
+        tables.as_json(finished.as_json())
     else:
-        summary.show(store, loaded, built)
+        summary.show(store, loaded, finished)
 
 
-@app.command()
-def stage(
-    verb: StageName,
-    inputs: Inputs = None,
-    name: OldName = None,
-    recipe_: RecipeOfStage = None,
-    changes: Changes = None,
+def _as_options(followed: RecipeRef) -> str:
+    """The options that a person can type to follow the same recipe again."""
+    words = ["--recipe", followed.recipe]
+    for change in followed.changes:
+        words += ["--set", change]
+    return shlex.join(words)
+
+
+def _output_for(json_: bool) -> AbstractContextManager[None]:
+    """Keep standard output for JSON, if that is what the command prints."""
+    return console.only_json() if json_ else nullcontext()
+
+
+@app.command("stage")
+def run_one_stage(
+    stage_name: StageArgument,
+    inputs: InputsArgument = None,
+    name: OldRunOption = None,
+    recipe_: RecipeOfStageOption = None,
+    changes: ChangesOption = None,
     and_after: Annotated[
         bool, typer.Option("--and-after", help="Rebuild everything that depends on it, too.")
     ] = False,
-    preview_: Preview = False,
-    as_of: AsOf = None,
-    json_: Json = False,
+    preview_: PreviewOption = False,
+    as_of: AsOfOption = None,
+    json_: JsonOption = False,
     keys: Annotated[
-        bool, typer.Option("--keys", help="List the stage's settings and inputs; run nothing.")
+        bool, typer.Option("--keys", help="List the inputs and settings of the stage. Run nothing.")
     ] = False,
-    trust_home: TrustHome = False,
+    trust_home: TrustHomeOption = False,
 ) -> None:
-    """Run one stage alone: no server, no flow, the same artifact."""
-    row = stages.stage(verb)
+    """Run one stage alone, without the Prefect server. The artifact is the same."""
+    stage = stages.stage(stage_name)
     if keys:
-        tables.keys(row, json_)
+        tables.keys(stage, json_)
         return
     from flows import preview, runs
     from flows.settings import settings_for
 
     store = open_store()
-    config = settings_for(store, row, name, recipe_, changes or [])
-    given = dict(runs.parse_input(text) for text in inputs or [])
-    steps = preview.one(store, name, row, config, given, and_after, as_of)
+    config = settings_for(store, stage, name, recipe_, changes or [])
+    references = runs.parse_inputs(inputs or [])
+    planned = preview.plan_stage(store, name, stage, config, references, and_after, as_of)
     if preview_:
-        tables.steps(steps, name, json_)
+        tables.steps(planned, name, json_)
         return
     _open_home(trust_home)
-    with console.only_json() if json_ else nullcontext():
-        made = runs.alone(store, steps, name)
+    with _output_for(json_):
+        artifacts = runs.run_stages(store, planned, name)
     if json_:
-        tables.as_json([tables.artifact(store, artifact) for artifact in made])
+        tables.as_json([tables.artifact(store, artifact) for artifact in artifacts])
     else:
-        for artifact in made:
+        for artifact in artifacts:
             out.print(str(artifact.path), markup=False)
 
 
@@ -151,20 +166,20 @@ def up(
     port: Annotated[
         int | None,
         typer.Option(
-            "--port", min=1, max=65535, help="Port of the UI on 127.0.0.1 (default 4200)."
+            "--port", min=1, max=65535, help="Port of the UI on 127.0.0.1. Default: 4200."
         ),
     ] = None,
     at_once: Annotated[
         int | None,
         typer.Option(
-            "--at-once", min=1, help="How many runs the worker does at a time (default 1)."
+            "--at-once", min=1, help="How many runs the worker executes at a time. Default: 1."
         ),
     ] = None,
-    host: Host = None,
-    url: Url = None,
-    trust_home: TrustHome = False,
+    host: HostOption = None,
+    url: UrlOption = None,
+    trust_home: TrustHomeOption = False,
 ) -> None:
-    """Start the Prefect server, the deployments and a worker; print an address that signs your browser in."""
+    """Start the Prefect server, the deployments and a worker, and print the address of the UI."""
     from flows.prefect_host import server
 
     _open_home(trust_home)
@@ -176,13 +191,14 @@ def up(
             "It signs your browser in, once, within ten minutes; for a new address: groundup up"
         )
     out.print(
-        "Start a model there: Deployments → build-llm → Run → Custom run\nStop everything with: groundup down"
+        "Start a model there: Deployments → build-llm → Run → Custom run\n"
+        "Stop everything with: groundup down"
     )
 
 
 @app.command()
 def down() -> None:
-    """Stop what `up` started. Nothing is lost: runs and artifacts stay."""
+    """Stop what `up` started. Runs and artifacts stay."""
     from flows.prefect_host import server
 
     if home().path.exists():
@@ -191,24 +207,25 @@ def down() -> None:
 
 
 @app.command()
-def ls(name: Run = None, json_: Json = False) -> None:
-    """The artifacts of a run, or all runs."""
+def ls(name: RunArgument = None, json_: JsonOption = False) -> None:
+    """List the artifacts of a run, or all runs."""
     store = open_store()
-    if name is None:
-        followed = {n: store.refs.recipe(n) for n in store.refs.runs()}
-        rows = [
-            {"name": n, "artifacts": len(store.refs.outputs(n)), "recipe": f.recipe if f else None}
-            for n, f in followed.items()
-        ]
-        tables.rows(rows, json_, empty="No runs yet. Make one: groundup run")
+    if name is not None:
+        store.refs.require_run(name)
+        tables.refs(store, name, json_)
         return
-    store.refs.require_run(name)
-    tables.refs(store, name, json_)
+    rows = []
+    for one in store.refs.runs():
+        followed = store.refs.recipe(one)
+        outputs = store.refs.outputs(one)
+        name_of_recipe = followed.recipe if followed else None
+        rows.append({"name": one, "artifacts": len(outputs), "recipe": name_of_recipe})
+    tables.rows(rows, json_, empty="No runs yet. Make one: groundup run")
 
 
 @app.command()
-def show(artifact: ArtifactOrRun, json_: Json = False) -> None:
-    """What an artifact is: settings, inputs, rows, facts, files. Of a run: its recipe and its artifacts."""
+def show(artifact: ArtifactOrRunArgument, json_: JsonOption = False) -> None:
+    """Show the settings, inputs, rows, facts and files of an artifact, or the recipe of a run."""
     store = open_store()
     if artifact in store.refs.runs():
         tables.run(store, artifact, json_)
@@ -224,15 +241,18 @@ def show(artifact: ArtifactOrRun, json_: Json = False) -> None:
 
 
 @app.command()
-def path(artifact: Artifact, json_: Json = False) -> None:
-    """The folder of an artifact, for other programs."""
-    found = open_store().find(artifact).path
-    tables.as_json(str(found)) if json_ else print(found)
+def path(artifact: ArtifactArgument, json_: JsonOption = False) -> None:
+    """Print the folder of an artifact, for other programs."""
+    folder = open_store().find(artifact).path
+    if json_:
+        tables.as_json(str(folder))
+    else:
+        print(folder)
 
 
 @app.command()
-def lineage(artifact: Artifact, json_: Json = False) -> None:
-    """What an artifact was made from, back to the first page."""
+def lineage(artifact: ArtifactArgument, json_: JsonOption = False) -> None:
+    """Show what an artifact was made from, back to the first page."""
     from flows.lineage import tree, upstream
 
     store = open_store()
@@ -243,27 +263,25 @@ def lineage(artifact: Artifact, json_: Json = False) -> None:
         out.print(tree(store, found))
 
 
-artifact_commands.add_to(app)  # here: help lists commands in the order in which they are added
+artifact_commands.add_to(app)  # here, because help lists commands in the order of their addition
 
 
 @app.command()
 def chat(
-    name: Model,
-    prompt: Annotated[
-        str | None, typer.Option("--prompt", help="Ask this and leave; none: talk.")
-    ] = None,
-    quantization: Quantization = None,
+    name: ModelArgument,
+    prompt: PromptOption = None,
+    quantization: QuantizationOption = None,
 ) -> None:
-    """Talk to a model in llama.cpp."""
+    """Chat with a model, in llama.cpp."""
     if prompt is not None and not prompt.strip():
         raise ConfigError(
-            "--prompt ''", "is empty", "write a question, or leave --prompt out to talk"
+            "--prompt ''", "is empty", "write a question, or leave --prompt out to chat"
         )
     from flows.cli.talk import talk
 
     try:
         talk(open_store(), name, prompt, quantization)
-    except KeyboardInterrupt as stop:  # how most people leave a talk
+    except KeyboardInterrupt as stop:  # how most people leave a conversation
         if prompt or getattr(stop, "number", signal.SIGINT) != signal.SIGINT:
             raise
         out.print()
@@ -272,10 +290,11 @@ def chat(
 @app.command("completion")
 def print_completion(
     shell: Annotated[
-        Literal["bash", "zsh", "fish"], typer.Argument(help="The shell that is to complete words.")
+        Literal["bash", "zsh", "fish"],
+        typer.Argument(metavar="SHELL", help="bash, zsh or fish."),
     ],
 ) -> None:
-    """Print what makes a shell complete commands, options, runs and settings at TAB."""
+    """Print the script that lets a shell complete commands, options, runs and settings at TAB."""
     print(f"# {completion.ADVICE[shell]}\n{completion.script(shell)}")
 
 
@@ -284,49 +303,53 @@ def contracts_check(
     freeze: Annotated[
         bool, typer.Option("--freeze", help="Release contracts that are not frozen yet.")
     ] = False,
-    json_: Json = False,
+    json_: JsonOption = False,
 ) -> None:
-    """Are all released contracts unchanged, compatible within their major version, and migratable across?"""
+    """Check that released contracts are unchanged, and that their versions are compatible."""
     from data_contracts import frozen
 
     added = frozen.freeze() if freeze else []
-    told = frozen.problems()
+    problems = frozen.problems()
     if json_:
-        tables.as_json({"frozen": added, "problems": told})
+        tables.as_json({"frozen": added, "problems": problems})
     else:
-        for line in [*(f"frozen: {name}" for name in added), *told]:
-            out.print(line, markup=False)
-        out.print(
-            "[red]contracts are not in order[/]" if told else "[green]contracts are in order[/]"
-        )
-    if told:
+        for name in added:
+            out.print(f"frozen: {name}", markup=False)
+        for problem in problems:
+            out.print(problem, markup=False)
+        if problems:
+            out.print("[red]contracts are not in order[/]")
+        else:
+            out.print("[green]contracts are in order[/]")
+    if problems:
         raise typer.Exit(1)
 
 
 @contracts_app.command("diff")
 def contracts_diff(
     old: Annotated[
-        str, typer.Argument(help="A contract file, e.g. v1.yaml, or artifact_type@1.0.0.")
+        str,
+        typer.Argument(metavar="OLD", help="A contract file, e.g. v1.yaml, or tokenizer@1.0.0."),
     ],
-    new: Annotated[str, typer.Argument(help="The same for the newer one.")],
-    json_: Json = False,
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The same for the newer one.")],
+    json_: JsonOption = False,
 ) -> None:
-    """What changed between two contracts, and whether it breaks readers. Exit status 1 if it does."""
+    """Show what changed between two contracts. The exit status is 1 if it breaks readers."""
     from data_contracts.compatibility import changes, find
 
-    found = changes(find(old), find(new))
-    tables.rows(
-        [{"where": c.where, "what": c.what, "breaking": c.breaking} for c in found],
-        json_,
-        empty="no difference",
-    )
-    if any(change.breaking for change in found):
+    differences = changes(find(old), find(new))
+    rows = []
+    for change in differences:
+        row = {"where": change.where, "what": change.what, "breaking": change.breaking}
+        rows.append(row)
+    tables.rows(rows, json_, empty="no difference")
+    if any(change.breaking for change in differences):
         raise typer.Exit(1)
 
 
 @contracts_app.command("docs")
 def contracts_docs() -> None:
-    """Write the README of every contract anew from its YAML."""
+    """Write the README of every contract from its YAML."""
     from data_contracts import docs
 
     for written in docs.write():
@@ -334,10 +357,12 @@ def contracts_docs() -> None:
 
 
 def main() -> None:
-    """Run the command line. Failures are told in a line, with exit status 2; a signal n ends it with status 128+n."""
-    os.environ["PYTHONSAFEPATH"] = (
-        "1"  # no process that starts here imports anything from the folder that one works in
-    )
+    """Run the command line.
+
+    A failure is a line, with exit status 2. After signal n, the exit status is 128+n.
+    """
+    # No process that starts here imports anything from the folder that a person works in.
+    os.environ["PYTHONSAFEPATH"] = "1"
     _share_cores()
     private_home.keep_private()
     renamed_notes.show_on_console()
@@ -358,10 +383,12 @@ def _say(lines: list[str]) -> None:
 
 
 def _share_cores() -> None:
-    """Let threads of GNU OpenMP that wait for each other sleep soon, as it does by itself where there are more threads than cores.
+    """Let threads of GNU OpenMP that wait for each other sleep soon.
 
-    It does not see other programs. With one beside it, a browser on the run's page for instance, a training whose threads spin in
-    front of each other falls to a third of its speed, and to half where they sleep; alone it is as fast. Inherited by all that starts here.
+    It does so by itself only if it has more threads than cores; it does not see other programs.
+    Beside one, such as a browser on the page of a run, a training whose threads spin falls to a
+    third of its speed, and one whose threads sleep to half. Alone, both are equally fast. All
+    processes that start here inherit this.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")

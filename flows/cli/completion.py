@@ -1,4 +1,7 @@
-"""What the shell offers at TAB: runs, artifacts, stages, recipes and settings. Whatever goes wrong meanwhile, it offers nothing."""
+"""What the shell offers at TAB: runs, artifacts, stages, recipes and settings.
+
+If anything goes wrong, it offers nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,39 +17,42 @@ ADVICE = {
     "fish": "groundup completion fish | source   in ~/.config/fish/config.fish",
 }
 
-ASKED = "_GROUNDUP_COMPLETE"  # the variable by which a shell's script asks
+ASKED = "_GROUNDUP_COMPLETE"  # the variable with which the script of a shell asks
 
-Offer = Callable[[str], list[str]]
+Candidates = Callable[[str], list[str]]
 
 
 def answer_shells() -> None:
-    """Have typer know the shells: it does so by itself only where it may offer to install its own script."""
+    """Let typer answer the shells. By itself it does so only if it may install its own script."""
     from typer.completion import completion_init
 
     completion_init()
 
 
 def script(shell: str) -> str:
-    """What the shell has to run once so that it asks groundup at TAB."""
+    """The script that a shell runs once, so that it asks groundup at TAB."""
     from typer.completion import get_completion_script
 
     return get_completion_script(prog_name="groundup", complete_var=ASKED, shell=shell)
 
 
-def _offer(find: Callable[[str], Iterable[str]]) -> Offer:
-    """Those found that go on from what is typed; none if the store cannot be read: a message would land in the typed line."""
+def _completing(find: Callable[[str], Iterable[str]]) -> Candidates:
+    """Keep the candidates that begin with what is typed.
+
+    There are none if the store cannot be read: a message would end up in the line that is typed.
+    """
 
     @wraps(find)
-    def offered(incomplete: str) -> list[str]:
+    def candidates(incomplete: str) -> list[str]:
         try:
             return sorted(one for one in find(incomplete) if one.startswith(incomplete))
         except Exception:
             return []
 
-    return offered
+    return candidates
 
 
-@_offer
+@_completing
 def runs(incomplete: str) -> Iterable[str]:
     """Names of runs."""
     from flows.home import open_store
@@ -54,9 +60,9 @@ def runs(incomplete: str) -> Iterable[str]:
     return open_store().refs.runs()
 
 
-@_offer
+@_completing
 def artifacts(incomplete: str) -> Iterable[str]:
-    """RUN/OUTPUT, once the run is typed; before that, runs."""
+    """RUN/OUTPUT once the run is typed; before that, runs."""
     from flows.home import open_store
 
     name, slash, _ = incomplete.partition("/")
@@ -66,40 +72,43 @@ def artifacts(incomplete: str) -> Iterable[str]:
     return [f"{run}/" for run in refs.runs()]
 
 
-@_offer
+@_completing
 def runs_and_artifacts(incomplete: str) -> Iterable[str]:
-    """For commands that take either."""
+    """Runs, and RUN/OUTPUT."""
     return [*runs(incomplete), *artifacts(incomplete)]
 
 
-@_offer
+@_completing
 def inputs(incomplete: str) -> Iterable[str]:
     """INPUT=RUN/OUTPUT of any stage."""
     name, equals, reference = incomplete.partition("=")
     if equals:
-        return [f"{name}={found}" for found in artifacts(reference)]
-    return {f"{wanted.name}=" for row in stages.STAGES for wanted in row.consumes}
+        return [f"{name}={artifact}" for artifact in artifacts(reference)]
+    names = set()
+    for stage in stages.STAGES:
+        names |= {f"{taken.name}=" for taken in stage.consumes}
+    return names
 
 
-@_offer
+@_completing
 def stage_names(incomplete: str) -> Iterable[str]:
     """Stages."""
     return stages.NAMES
 
 
-@_offer
+@_completing
 def recipes(incomplete: str) -> Iterable[str]:
-    """Shipped recipes, and YAML files of the folder that is typed."""
+    """Shipped recipes, and YAML files in the folder that is typed."""
     from pathlib import Path
 
     from flows.recipe import NAMES
 
-    folder = incomplete.rpartition("/")[0]
-    files = [*Path(folder or ".").glob("*.yaml"), *Path(folder or ".").glob("*.yml")]
+    folder = Path(incomplete.rpartition("/")[0] or ".")
+    files = [*folder.glob("*.yaml"), *folder.glob("*.yml")]
     return [*NAMES, *map(str, files)]
 
 
-@_offer
+@_completing
 def settings(incomplete: str) -> Iterable[str]:
     """STAGE.KEY= once the stage is typed; before that, stages."""
     from flows.cli import tables
@@ -107,4 +116,4 @@ def settings(incomplete: str) -> Iterable[str]:
     name, dot, _ = incomplete.partition(".")
     if not dot:
         return [f"{name}." for name in stages.NAMES]
-    return [f"{row['key']}=" for row in tables.settings_of(stages.stage(name))]
+    return [f"{setting.key}=" for setting in tables.settings_of(stages.stage(name))]

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal while stages run: one line each, with rate and time left."""
+"""What the terminal shows while stages run: a line for each, with its rate and the time left."""
 
 from __future__ import annotations
 
@@ -24,31 +24,43 @@ from stages.report import Report
 if TYPE_CHECKING:
     from data_contracts import Artifact
 
-UNBOUNDED = 100_000  # columns of output that is no terminal's: programs read lines, and so do people who copy a path
+# Columns of output that goes to no terminal. Programs read it line by line, and so do people who
+# copy a path.
+UNBOUNDED = 100_000
+HEADING_COLUMNS = 80  # of a heading in such output
+PLAIN_EVERY_S = 15.0  # without a terminal, e.g. in CI, there is a line this often
+HEADLINE_FIGURES = 3
+SUFFIXES = ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k"))  # from this number on, unit, suffix
 
 
 @dataclass(frozen=True)
 class _Shown:
-    """Something to print, with every control in its text shown; what rich itself sends to the terminal stays as it is."""
+    """Something to print, with every control character in its text made visible.
+
+    What rich itself sends to the terminal stays as it is.
+    """
 
     printed: ConsoleRenderable
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         for segment in console.render(self.printed, options):
-            yield segment if segment.control else Segment(shown(segment.text), segment.style)
+            if segment.control:
+                yield segment
+            else:
+                yield Segment(shown(segment.text), segment.style)
 
 
 class _ShowForeignText(RenderHook):
-    """All that a console prints goes through here: whatever was printed, a page or a name can steer no terminal."""
+    """Handles all that a console prints, so that no page and no name can control a terminal."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [_Shown(one) for one in renderables]
 
 
 def _console(to_errors: bool) -> Console:
-    """A console that takes text for text: no emoji codes, no colours in numbers, no controls.
+    """A console that prints text as it is: no emoji codes, no colours in numbers, no controls.
 
-    A line that is too long is left to the terminal, which breaks it for the eye alone: what is copied stays whole.
+    It does not break long lines. The terminal does, for the eye alone: what is copied stays whole.
     """
     width = _width(sys.stderr if to_errors else sys.stdout)
     console = Console(stderr=to_errors, highlight=False, emoji=False, soft_wrap=True, width=width)
@@ -57,26 +69,35 @@ def _console(to_errors: bool) -> Console:
 
 
 def _width(stream: TextIO | None) -> int | None:
-    """What the terminal has (None), or COLUMNS if somebody says so, or no bound."""
-    return None if (stream and stream.isatty()) or os.environ.get("COLUMNS") else UNBOUNDED
+    """None to use the terminal's width, or the variable COLUMNS; else no bound."""
+    is_terminal = stream is not None and stream.isatty()
+    if is_terminal or os.environ.get("COLUMNS"):
+        return None
+    return UNBOUNDED
 
 
 out = _console(to_errors=False)
 errors = _console(to_errors=True)
 
-_finished: list[Finished] | None = None  # not None while somebody watches
+_finished: list[FinishedStage] | None = None  # not None while somebody watches
 _started = 0.0
-PLAIN_EVERY_S = 15.0  # without a terminal, e.g. in CI, a line this often
 
 
 def heading(title: str = "") -> None:
-    """A line across the terminal with a title in it; where nothing bounds a line, one of 80 columns."""
-    out.print(Rule(title, style="dim"), width=80 if out.width == UNBOUNDED else None)
+    """Print a line across the terminal with a title in it; elsewhere a line of 80 columns."""
+    width = HEADING_COLUMNS if out.width == UNBOUNDED else None
+    out.print(Rule(title, style="dim"), width=width)
 
 
 @dataclass(frozen=True)
-class Finished:
-    """One stage that is done: how long it took, and whether it had to be made."""
+class FinishedStage:
+    """One stage that is done.
+
+    Attributes:
+        stage: The stage.
+        seconds: How long it took.
+        made: Whether it made its result now. If not, the result existed before.
+    """
 
     stage: str
     seconds: float
@@ -85,21 +106,28 @@ class Finished:
 
 @contextmanager
 def only_json() -> Iterator[None]:
-    """Keep standard output for JSON: progress, and whatever libraries print there, goes to standard error meanwhile."""
+    """Keep standard output for JSON.
+
+    Progress, and whatever libraries print, goes to standard error inside.
+    """
     sys.stdout.flush()
-    kept = os.dup(1)
+    standard_output = os.dup(1)
     os.dup2(2, 1)
     try:
         yield
     finally:
         sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
+        os.dup2(standard_output, 1)
+        os.close(standard_output)
 
 
 @contextmanager
-def watched() -> Iterator[list[Finished]]:
-    """While this is entered, stages that run in this process show their progress here. Gives the list of those finished."""
+def watched() -> Iterator[list[FinishedStage]]:
+    """Show the progress of the stages that run in this process.
+
+    Yields:
+        The finished stages. The list grows.
+    """
     global _finished
     before, _finished = _finished, []
     try:
@@ -110,7 +138,7 @@ def watched() -> Iterator[list[Finished]]:
 
 @contextmanager
 def reporting(stage: str) -> Iterator[Report]:
-    """A report for one stage; silent unless somebody watches."""
+    """Provide a report for one stage. It is silent unless somebody watches."""
     global _started
     _started = time.monotonic()
     if _finished is None:
@@ -123,41 +151,40 @@ def reporting(stage: str) -> Iterator[Report]:
 
 
 def say(text: str) -> None:
-    """One line for whoever watches."""
+    """Print a line, if somebody watches."""
     if _finished is not None:
         out.print(Text(shown(masked(text)), "dim"))
 
 
 def finish(stage: str, artifact: Artifact, made: bool) -> None:
-    """Say what a stage has made, and how long that took. To be called inside `reporting`."""
+    """Print what a stage made and how long that took. Call it inside `reporting`."""
     if _finished is None:
         return
     seconds = time.monotonic() - _started
-    _finished.append(Finished(stage, seconds, made))
+    _finished.append(FinishedStage(stage, seconds, made))
     if made:
-        told = Text(headline(artifact), "dim")
-        row = Text.assemble(("✓", "green"), f" {stage:<20} {clock(seconds):>6}  ", told)
+        details = Text(headline(artifact), "dim")
+        row = Text.assemble(("✓", "green"), f" {stage:<20} {clock(seconds):>6}  ", details)
         out.print(row, no_wrap=True, overflow="ellipsis", soft_wrap=False)
     else:
         out.print(f"[green]✓[/] {stage:<20} {'':>6}  [dim]up to date[/]")
 
 
 def headline(artifact: Artifact) -> str:
-    """An artifact in one line: its rows, and the first figures that its stage found beside them."""
-    counts = {table: count for table, count in artifact.manifest.rows.items() if table != "metrics"}
-    figures = [
-        (n, v)
-        for n, v in artifact.manifest.facts.get("figures", {}).items()
-        if v not in counts.values() and v != artifact.id
-    ]
-    told = [f"{count:,} {table}" for table, count in counts.items()]
-    return line(
-        ", ".join(told + [f"{name.replace('_', ' ')} {cell(value)}" for name, value in figures[:3]])
-    )
+    """Describe an artifact in one line: its rows, and the first other figures of its stage."""
+    manifest = artifact.manifest
+    counts = {table: count for table, count in manifest.rows.items() if table != "metrics"}
+    known = (*counts.values(), artifact.id)
+    parts = [f"{count:,} {table}" for table, count in counts.items()]
+    figures = manifest.facts.get("figures", {}).items()
+    others = [(name, value) for name, value in figures if value not in known]
+    for name, value in others[:HEADLINE_FIGURES]:
+        parts.append(f"{name.replace('_', ' ')} {cell(value)}")
+    return line(", ".join(parts))
 
 
 def cell(value: Any) -> str:
-    """One value as people read it, in one line: it may be of a foreign page or manifest."""
+    """Format one value for people, in one line. It may come from a foreign page or manifest."""
     if value is None:
         return "–"
     if isinstance(value, bool):
@@ -169,30 +196,36 @@ def cell(value: Any) -> str:
     return line(masked(str(value)))
 
 
+def plural(count: int, singular: str) -> str:
+    """Format a count of things: "1 stage", "1,200 stages"."""
+    return f"{count:,} {singular}" if count == 1 else f"{count:,} {singular}s"
+
+
 def accept_any_text() -> None:
-    """Let a terminal with a small character set have what it lacks as an escape; it would be an error without."""
+    """Print an escape for a character that the terminal's character set lacks, and no error."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 class _Pace(ProgressColumn):
-    """Done of total, the rate, and the time left: "140/400 steps  4.5/s  0:58 left"."""
+    """How much is done, the rate, and the time left: "140/400 steps  4.5/s  0:58 left"."""
 
     def render(self, task: Task) -> Text:
-        total = f"/{_short(task.total)}" if task.total else ""
-        told = [f"{_short(task.completed)}{total} {task.fields['unit']}"]
+        total = f"/{_abbreviated(task.total)}" if task.total else ""
+        parts = [f"{_abbreviated(task.completed)}{total} {task.fields['unit']}"]
         if task.speed:
-            told.append(f"{_short(task.speed)}/s")
-        told.append(
-            f"{clock(task.elapsed or 0)} gone"
-            if task.time_remaining is None
-            else f"{clock(task.time_remaining)} left"
-        )
-        return Text("  ".join(told), no_wrap=True)
+            parts.append(f"{_abbreviated(task.speed)}/s")
+        if task.time_remaining is None:
+            parts.append(f"{clock(task.elapsed or 0)} elapsed")
+        else:
+            parts.append(f"{clock(task.time_remaining)} left")
+        return Text("  ".join(parts), no_wrap=True)
 
 
 class _LiveReport(Report):
+    """A line in a terminal that is redrawn."""
+
     def __init__(self, stage: str):
         columns = (
             SpinnerColumn(),
@@ -216,42 +249,50 @@ class _LiveReport(Report):
 
     def metrics(self, step: int, **values: float | None) -> None:
         loss = values.get("loss")
-        self._bar.update(self._task, figure=f"loss {loss:.3f}" if loss is not None else "")
+        self._bar.update(self._task, figure="" if loss is None else f"loss {loss:.3f}")
 
     def note(self, text: str) -> None:
         self._bar.console.print(Text(f"  {shown(masked(text))}", "dim"))
 
 
 class _PlainReport(Report):
+    """A line now and then, where there is no terminal."""
+
     def __init__(self, stage: str):
-        self._stage, self._shown, self._loss = stage, time.monotonic(), ""
+        self._stage = stage
+        self._printed_at = time.monotonic()
+        self._loss = ""
 
     def progress(self, done: float, total: float | None, unit: str) -> None:
-        if time.monotonic() - self._shown > PLAIN_EVERY_S:
-            self._shown = time.monotonic()
-            of = f" of {_short(total)}" if total else ""
-            print(
-                f"  {self._stage}: {_short(done)}{of} {unit}{self._loss}",
-                file=sys.stdout,
-                flush=True,
-            )
+        if time.monotonic() - self._printed_at > PLAIN_EVERY_S:
+            self._printed_at = time.monotonic()
+            of_total = f" of {_abbreviated(total)}" if total else ""
+            self._print(f"{_abbreviated(done)}{of_total} {unit}{self._loss}")
 
     def metrics(self, step: int, **values: float | None) -> None:
-        if (loss := values.get("loss")) is not None:
+        loss = values.get("loss")
+        if loss is not None:
             self._loss = f", loss {loss:.3f}"
 
     def note(self, text: str) -> None:
-        print(f"  {self._stage}: {shown(masked(text))}", file=sys.stdout, flush=True)
+        self._print(shown(masked(text)))
+
+    def _print(self, text: str) -> None:
+        print(f"  {self._stage}: {text}", file=sys.stdout, flush=True)
 
 
-def _short(number: float | None) -> str:
+def _abbreviated(number: float | None) -> str:
+    """A number in a few characters: "1.2M", "45.0k", "310", "4.5"."""
     if number is None:
         return "?"
-    for size, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(number) >= size:
-            return f"{number / (1e3 if suffix == 'k' else size):.1f}{suffix}"
-    return f"{number:.0f}" if number >= 10 or number == int(number) else f"{number:.1f}"
+    for least, unit, suffix in SUFFIXES:
+        if abs(number) >= least:
+            return f"{number / unit:.1f}{suffix}"
+    is_whole = number == int(number)
+    return f"{number:.0f}" if is_whole or number >= 10 else f"{number:.1f}"
 
 
 def clock(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    """Format a time as minutes and seconds: "3:05"."""
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"

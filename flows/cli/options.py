@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share: what they are called, what their help says, what TAB offers."""
+"""Arguments and options that several commands share: their names, their help, what TAB offers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flows.cli import completion
 
 
 def _checked_name(name: str | None) -> str | None:
-    """Refuse what can never be a name before anything is looked up under it."""
+    """Refuse what can never be the name of a run, before anything is looked up under it."""
     from data_contracts.store.refs import checked
 
     return name if name is None else checked(name)
@@ -22,7 +22,7 @@ def _checked_name(name: str | None) -> str | None:
 def _not_empty(
     context: typer.Context, option: typer.CallbackParam, value: str | None
 ) -> str | None:
-    """Refuse what an unset variable of a script leaves: nobody means the default by it."""
+    """Refuse an empty value, which an unset variable in a script leaves. It is not the default."""
     if value is not None and not value.strip():
         raise ConfigError(
             f"{option.opts[0]} {value!r}",
@@ -40,138 +40,161 @@ def _show_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-Version = Annotated[
+VersionOption = Annotated[
     bool,
     typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True),
 ]
-Changes = Annotated[
+ChangesOption = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="A setting that differs, e.g. dedup.threshold=0.7 (repeatable).",
+        help="Change a setting, e.g. dedup.threshold=0.7. Repeat it for several settings.",
         metavar="STAGE.KEY=VALUE",
         autocompletion=completion.settings,
     ),
 ]
-Preview = Annotated[
-    bool, typer.Option("--preview", help="Say which stages would run and why; run none.")
+PreviewOption = Annotated[
+    bool, typer.Option("--preview", help="Show which stages would run, and why. Run none.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-AsOf = Annotated[
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AsOfOption = Annotated[
     str | None,
     typer.Option(
         "--as-of",
+        metavar="DATE",
         help="A date that makes crawl and evaluation new results, e.g. 2026-01-31.",
         callback=_not_empty,
     ),
 ]
-Artifact = Annotated[
+ArtifactArgument = Annotated[
     str,
     typer.Argument(
         metavar="ARTIFACT",
-        help="name/output, e.g. demo/tokenizer, or an id.",
+        help="RUN/OUTPUT, e.g. demo/tokenizer, or an id.",
         autocompletion=completion.artifacts,
     ),
 ]
-ArtifactOrRun = Annotated[
+ArtifactOrRunArgument = Annotated[
     str,
     typer.Argument(
         metavar="ARTIFACT|RUN",
-        help="name/output, e.g. demo/tokenizer, an id, or a whole run.",
+        help="RUN/OUTPUT, e.g. demo/tokenizer, an id, or the name of a run.",
         autocompletion=completion.runs_and_artifacts,
     ),
 ]
-Run = Annotated[
+RunArgument = Annotated[
     str | None,
     typer.Argument(
-        help="A run; none: all runs.", callback=_checked_name, autocompletion=completion.runs
-    ),
-]
-Model = Annotated[
-    str,
-    typer.Argument(
-        help="A run that has a gguf_model, or a GGUF file.", autocompletion=completion.runs
-    ),
-]
-NewName = Annotated[
-    str,
-    typer.Option(
-        "--name",
-        metavar="N",
-        help="What the results are called.",
+        metavar="RUN",
+        help="The name of a run. Default: list all runs.",
         callback=_checked_name,
         autocompletion=completion.runs,
     ),
 ]
-OldName = Annotated[
-    str | None,
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN|FILE",
+        help="A run that has a gguf_model, or a GGUF file.",
+        autocompletion=completion.runs,
+    ),
+]
+NewRunOption = Annotated[
+    str,
     typer.Option(
         "--name",
-        metavar="N",
-        help="Take inputs and settings from this run, and let it have the result.",
+        metavar="NAME",
+        help="The name of the run; its results are NAME/OUTPUT.",
         callback=_checked_name,
         autocompletion=completion.runs,
     ),
 ]
-Recipe = Annotated[
+OldRunOption = Annotated[
+    str | None,
+    typer.Option(
+        "--name",
+        metavar="NAME",
+        help="Take inputs and settings from this run, and add the result to it.",
+        callback=_checked_name,
+        autocompletion=completion.runs,
+    ),
+]
+RecipeOption = Annotated[
     str | None,
     typer.Option(
         "--recipe",
-        metavar="R",
-        help=f"One of {', '.join(recipe.NAMES)}, or a YAML file. "
-        "Default: as in the last run under this name, its --set included, else tiny.",
+        metavar="RECIPE",
+        help=f"One of {', '.join(recipe.NAMES)}, or a YAML file. Default: the recipe and the --set"
+        " of the last run under this name; tiny if there is none.",
         callback=_not_empty,
         autocompletion=completion.recipes,
     ),
 ]
-RecipeOfStage = Annotated[
+RecipeOfStageOption = Annotated[
     str | None,
     typer.Option(
         "--recipe",
-        metavar="R",
+        metavar="RECIPE",
         help="Take settings from this recipe, not from the last run.",
         callback=_not_empty,
         autocompletion=completion.recipes,
     ),
 ]
-Host = Annotated[
+HostOption = Annotated[
     str | None,
     typer.Option(
-        "--host", help="Listen on this address, not on 127.0.0.1; needs --url.", callback=_not_empty
+        "--host",
+        metavar="ADDRESS",
+        help="Listen on this address, not on 127.0.0.1. Needs --url.",
+        callback=_not_empty,
     ),
 ]
-TrustHome = Annotated[
+TrustHomeOption = Annotated[
     bool,
     typer.Option(
         "--trust-home",
         help="Accept the home although groundup did not make it for you, from now on.",
     ),
 ]
-Url = Annotated[
+UrlOption = Annotated[
     str | None,
     typer.Option(
         "--url",
+        metavar="URL",
         help="What browsers open where a reverse proxy adds TLS, e.g. https://HOST.",
         callback=_not_empty,
     ),
 ]
-Quantization = Annotated[
+PromptOption = Annotated[
     str | None,
     typer.Option(
-        "--quantization", help="Which file of the artifact; default Q8_0.", callback=_not_empty
+        "--prompt",
+        metavar="TEXT",
+        help="Print the answer to this and exit. Default: hold a conversation.",
     ),
 ]
-StageName = Annotated[
+QuantizationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--quantization",
+        metavar="NAME",
+        help="Which of the run's GGUF files to load. Default: Q8_0.",
+        callback=_not_empty,
+    ),
+]
+StageArgument = Annotated[
     str,
     typer.Argument(
-        help=f"One of {', '.join(stages.NAMES)}.", autocompletion=completion.stage_names
+        metavar="STAGE",
+        help=f"One of {', '.join(stages.NAMES)}.",
+        autocompletion=completion.stage_names,
     ),
 ]
-Inputs = Annotated[
+InputsArgument = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[ROLE=ARTIFACT]…",
-        help="Inputs; those not given come from --name.",
+        metavar="INPUT=ARTIFACT",
+        help="Artifacts to work on, e.g. tokenizer=demo/tokenizer. Default: those of --name.",
         autocompletion=completion.inputs,
     ),
 ]

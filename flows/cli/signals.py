@@ -1,8 +1,9 @@
-"""How a command ends when it is asked to: by Ctrl-C, by `kill`, by a terminal that is closed.
+"""How a command ends on request: Ctrl-C, `kill`, or a terminal that is closed.
 
-The first signal raises Stopped in the main thread, so that every `finally` runs; a stage that trains or crawls catches it and
-stops at its next safe point. What does not heed the first signal gets it again after GRACE_S, and after END_S the process ends
-with all its children, whatever the main thread is doing then.
+The first signal raises `Stopped` in the main thread, so that every `finally` runs. A stage that
+trains or crawls catches it and stops at its next resume checkpoint. If the process has not ended
+after GRACE_S, it gets the signal again. After END_S it ends with all its children, whatever the
+main thread is doing.
 """
 
 from __future__ import annotations
@@ -18,57 +19,70 @@ from typing import Any
 from flows.cli import early_signals
 from stages.execution.interruption import handled_signals
 
+# Seconds for a stage to reach its next resume checkpoint. Longer steps need more. A scheduler's own
+# time limit says how much there is.
 GRACE_S = float(os.environ.get("GROUNDUP_GRACE_S") or 6)
-"""Seconds for a stage to reach its safe point. Longer steps need more: a scheduler's own time limit says how much there is."""
 END_S = GRACE_S + 3
 
 INTERRUPTED = int(signal.SIGINT)
 
-_handlers: dict[signal.Signals, Any] = {}  # what was there before, while signals are caught
+_previous_handlers: dict[signal.Signals, Any] = {}  # while signals are caught
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end, by signal `number`. Whoever cleans up after Ctrl-C does so after this."""
+    """The process was asked to end. Code that cleans up after Ctrl-C cleans up after this, too.
+
+    Attributes:
+        number: The signal.
+    """
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
 
 
-class Asked:
-    """The first signal that asked this process to end, if one did."""
+class StopRequest:
+    """The first signal that asked this process to end, if one did.
+
+    Attributes:
+        over: Set when the command has ended.
+    """
 
     def __init__(self) -> None:
         self._number = 0
-        self._known = threading.Event()
+        self._is_known = threading.Event()
         self.over = threading.Event()
 
     def note(self, number: int) -> None:
+        """Record a signal. Only the first one counts."""
         self._number = self._number or number
-        self._known.set()
+        self._is_known.set()
 
     def __bool__(self) -> bool:
-        return self._known.is_set()
+        return self._is_known.is_set()
 
     @property
     def number(self) -> int:
-        """SIGINT if none is known: the terminal's Ctrl-C reaches Python in other ways, too."""
-        self._known.wait(1)  # the thread that notes it may not have run yet
+        """The signal; SIGINT if none is known, as Ctrl-C reaches Python in other ways, too."""
+        self._is_known.wait(1)  # the thread that notes it may not have run yet
         return self._number or INTERRUPTED
 
 
 @contextmanager
-def caught() -> Iterator[Asked]:
-    """While this is entered, the signals that end a process raise Stopped. Those that the process ignores stay ignored."""
-    asked = Asked()
+def caught() -> Iterator[StopRequest]:
+    """Let the signals that end a process raise Stopped inside.
+
+    Signals that the process ignores stay ignored.
+    """
+    request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
-        yield asked
+        yield request
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if asked and number == getattr(signal, "SIGHUP", None):
+        if request and number == getattr(signal, "SIGHUP", None):
             return  # kernel and shell both send it when a terminal closes
-        asked.note(number)
+        request.note(number)
         raise Stopped(number)
 
     reading, writing = os.pipe()
@@ -76,41 +90,41 @@ def caught() -> Iterator[Asked]:
     for number in handled_signals():
         handler = signal.signal(number, stop)
         is_early = handler is early_signals.end
-        _handlers[number] = early_signals.before[number] if is_early else handler
-    # libraries replace handlers, and those run only when the main thread leaves its C code; the pipe hears every signal at once
+        _previous_handlers[number] = early_signals.before[number] if is_early else handler
+    # Libraries replace handlers, and handlers run only when the main thread leaves its C code. The
+    # pipe gets every signal at once.
     wakeup = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    threading.Thread(target=_watch, args=(reading, asked), name="signals", daemon=True).start()
+    watcher = threading.Thread(target=_watch, args=(reading, request), name="signals", daemon=True)
+    watcher.start()
     try:
-        yield asked
+        yield request
     finally:
-        asked.over.set()
-        _release(wakeup)
+        request.over.set()
+        _restore_handlers(wakeup)
         os.close(writing)
 
 
-def _release(wakeup: int = -1) -> None:
-    """Let signals do what they did before; in a forked child, too, whose signals are not its parent's."""
-    if _handlers:
+def _restore_handlers(wakeup: int = -1) -> None:
+    """Let signals do what they did before. A forked child does so, too: its signals are its own."""
+    if _previous_handlers:
         signal.set_wakeup_fd(wakeup)
-    while _handlers:
-        number, handler = _handlers.popitem()
+    while _previous_handlers:
+        number, handler = _previous_handlers.popitem()
         signal.signal(number, handler)
 
 
-os.register_at_fork(after_in_child=_release)
+os.register_at_fork(after_in_child=_restore_handlers)
 
 
-def _watch(reading: int, asked: Asked) -> None:
-    endings = {int(number) for number in _handlers}
-    while number := os.read(reading, 1):
-        if number[0] in endings:  # others wake it up, too: the alarm of a time limit, for instance
-            break
-    if number:
-        asked.note(number[0])
-        if not asked.over.wait(GRACE_S):
-            os.kill(os.getpid(), _again(number[0]))
-            if not asked.over.wait(END_S - GRACE_S):
-                _end(number[0])
+def _watch(reading: int, request: StopRequest) -> None:
+    """Wait for a signal that ends the process, and make sure that the process does end."""
+    number = _next_ending_signal(reading)
+    if number is not None:
+        request.note(number)
+        if not request.over.wait(GRACE_S):
+            os.kill(os.getpid(), _again(number))
+            if not request.over.wait(END_S - GRACE_S):
+                _end_at_once(number)
     os.close(reading)
 
 
@@ -119,11 +133,22 @@ def _again(number: int) -> int:
     return int(signal.SIGTERM) if number == getattr(signal, "SIGHUP", None) else number
 
 
-def end_children() -> None:
-    """Kill what this process has started and what that has, but for what ends by itself.
+def _next_ending_signal(reading: int) -> int | None:
+    """The next signal that ends the process; None once the other end of the pipe is closed."""
+    endings = set(map(int, _previous_handlers))
+    while True:
+        received = os.read(reading, 1)
+        if not received:
+            return None
+        if received[0] in endings:  # others arrive, too, such as the alarm of a time limit
+            return received[0]
 
-    A server ends when nobody uses it any more, and others may. Python's own trackers of shared memory end with this process, and
-    they clean up after it.
+
+def end_children() -> None:
+    """Kill what this process has started, and what that has started, unless it ends by itself.
+
+    A server ends when nobody uses it any more, and others may use it. Python's own trackers of
+    shared memory end with this process, and they clean up after it.
     """
     import psutil
 
@@ -133,12 +158,12 @@ def end_children() -> None:
     left_alone = recorded(home())
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
-            own_of_python = any("from multiprocessing." in part for part in child.cmdline())
-            if child.pid not in left_alone and not own_of_python:
+            is_of_python = any("from multiprocessing." in part for part in child.cmdline())
+            if child.pid not in left_alone and not is_of_python:
                 child.kill()
 
 
-def _end(number: int) -> None:
+def _end_at_once(number: int) -> None:
     end_children()
     with suppress(OSError):  # the terminal may be gone
         os.write(2, b"interrupted; run the same command again to go on\n")

@@ -1,9 +1,11 @@
-"""Tables for people and JSON for programs: the same rows."""
+"""Tables for people and JSON for programs, from the same rows."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.padding import Padding
@@ -20,81 +22,128 @@ if TYPE_CHECKING:
     from data_contracts import Artifact, Store
     from data_contracts.store.artifact import Manifest
     from data_contracts.store.refs import Ref
-    from flows.preview import Step
+    from flows.preview import PlannedStage
 
+MAX_DEFAULT_LENGTH = 60  # characters of a default value
 _COLOURS = {"up to date": "green", "reuse": "cyan", "build": "yellow"}
 
 
+@dataclass(frozen=True)
+class Setting:
+    """One setting of a stage.
+
+    Attributes:
+        key: Its whole key, e.g. "dedup.threshold".
+        default: Its default value.
+        required: Whether it has none.
+        what: What it does.
+    """
+
+    key: str
+    default: Any
+    required: bool
+    what: str
+
+    @property
+    def default_text(self) -> str:
+        """The default value for people."""
+        if self.required:
+            return "required"
+        text = json.dumps(self.default, ensure_ascii=False)
+        if len(text) > MAX_DEFAULT_LENGTH:
+            return text[: MAX_DEFAULT_LENGTH - 1] + "…"
+        return text
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of a run.
+
+    Attributes:
+        name: The output.
+        ref: What points at its artifact.
+        manifest: The manifest of the artifact; None if the artifact is missing.
+    """
+
+    name: str
+    ref: Ref
+    manifest: Manifest | None
+
+
 def as_json(value: Any) -> None:
-    """Print a value for programs; where that is a terminal, it is as safe as a table."""
+    """Print a value for programs. On a terminal it is as safe as a table."""
     print(json_text(json.dumps(masked_values(value), indent=1, ensure_ascii=False)))
 
 
-def rows(found: Sequence[Mapping[str, Any]], json_: bool, empty: str) -> None:
-    """Any list of equal mappings."""
+def rows(mappings: Sequence[Mapping[str, Any]], json_: bool, empty: str) -> None:
+    """Print mappings with the same keys as a table.
+
+    Args:
+        mappings: The rows.
+        json_: Whether to print JSON instead.
+        empty: What to print if there are no rows.
+    """
     if json_:
-        as_json(list(found))
-    elif not found:
+        as_json(list(mappings))
+    elif not mappings:
         out.print(empty)
     else:
-        table = Table(box=None, pad_edge=False, header_style="dim")
-        for number, column in enumerate(found[0]):
-            table.add_column(
-                column, overflow="fold", no_wrap=number == 0
-            )  # a name that is cut in two cannot be copied
-        for row in found:
-            table.add_row(*(Text(cell(value)) for value in row.values()))
+        table = _table()
+        for number, column in enumerate(mappings[0]):
+            # A name that is cut in two cannot be copied.
+            table.add_column(column, overflow="fold", no_wrap=number == 0)
+        for row in mappings:
+            table.add_row(*[Text(cell(value)) for value in row.values()])
         out.print(table, soft_wrap=False)
 
 
-def steps(planned: Sequence[Step], name: str | None, json_: bool) -> None:
-    """What would run, and why."""
+def _table() -> Table:
+    return Table(box=None, pad_edge=False, header_style="dim")
+
+
+def steps(planned: Sequence[PlannedStage], run: str | None, json_: bool) -> None:
+    """Print what would run, and why."""
     if json_:
-        as_json(
-            [
-                {
-                    "stage": s.stage.name,
-                    "status": s.status,
-                    "reasons": list(s.reasons),
-                    "artifact": "/".join(s.artifact_key),
-                }
-                for s in planned
-            ]
-        )
+        as_json(list(map(_planned_row, planned)))
         return
-    table = Table(box=None, pad_edge=False, header_style="dim")
+    table = _table()
     for column in ("stage", "", "why"):
         table.add_column(column, overflow="fold", no_wrap=column != "why")
     for step in planned:
-        table.add_row(
-            step.stage.name,
-            f"[{_COLOURS[step.status]}]{step.status}[/]",
-            Text(line("; ".join(step.reasons))),
-        )
+        status = f"[{_COLOURS[step.status]}]{step.status}[/]"
+        table.add_row(step.stage.name, status, Text(line("; ".join(step.reasons))))
     out.print(table, soft_wrap=False)
-    counts = {status: sum(step.status == status for step in planned) for status in _COLOURS}
-    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
-    out.print(f"\n{name or 'these artifacts'}: {told}. Nothing was run.", markup=False)
+    counts: Counter[str] = Counter(step.status for step in planned)
+    labels = {"up to date": "up to date", "reuse": "to reuse", "build": "to build"}
+    parts = [f"{counts[status]} {labels[status]}" for status in _COLOURS if counts[status]]
+    subject = f"{run}: " if run else ""
+    out.print(f"\n{subject}{', '.join(parts)}. Nothing was run.", markup=False)
+
+
+def _planned_row(step: PlannedStage) -> dict[str, Any]:
+    return {
+        "stage": step.stage.name,
+        "status": step.status,
+        "reasons": list(step.reasons),
+        "artifact": "/".join(step.artifact_key),
+    }
 
 
 def keys(stage: Stage, json_: bool) -> None:
-    """Inputs and settings of a stage."""
+    """Print the inputs and the settings of a stage."""
     settings = settings_of(stage)
-    inputs = [
-        {
-            "input": i.name,
-            "contract": f"{i.artifact_type} {i.major}.x",
-            "default": f"NAME/{i.output}",
-        }
-        for i in stage.consumes
-    ]
+    inputs = []
+    for taken in stage.consumes:
+        contract = f"{taken.artifact_type} {taken.major}.x"
+        default = f"NAME/{taken.output}"
+        inputs.append({"input": taken.name, "contract": contract, "default": default})
     if json_:
         as_json(
             {
                 "stage": stage.name,
                 "produces": stage.produces,
                 "inputs": inputs,
-                "settings": settings,
+                "settings": list(map(asdict, settings)),
             }
         )
         return
@@ -102,88 +151,109 @@ def keys(stage: Stage, json_: bool) -> None:
     rows(inputs, False, empty="no inputs")
     for setting in settings:
         out.print()
-        out.print(Text(setting["key"], "bold"), Text(_default(setting), "cyan"), sep="  ")
-        out.print(Padding(Text(setting["what"]), (0, 0, 0, 4), expand=False), soft_wrap=False)
+        out.print(Text(setting.key, "bold"), Text(setting.default_text, "cyan"), sep="  ")
+        out.print(Padding(Text(setting.what), (0, 0, 0, 4), expand=False), soft_wrap=False)
 
 
-def settings_of(stage: Stage) -> list[dict[str, Any]]:
-    """Every setting of a stage by its whole key, with its default and what it does."""
+def settings_of(stage: Stage) -> list[Setting]:
+    """List every setting of a stage, those of groups and of items in lists, too."""
     schema = stage.config_class.model_json_schema()
-    return _settings(stage.name, schema, schema.get("$defs", {}))
+    return list(_settings(stage.name, schema, schema.get("$defs", {})))
+
+
+def _settings(
+    prefix: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]
+) -> Iterator[Setting]:
+    """The settings below `prefix` in a JSON schema."""
+    for name, field in schema.get("properties", {}).items():
+        key = f"{prefix}.{name}"
+        group = _definition(definitions, field.get("$ref", ""))
+        if "properties" in group:
+            yield from _settings(key, group, definitions)
+            continue
+        yield Setting(
+            key=key,
+            default=field.get("default"),
+            required=name in schema.get("required", []),
+            what=field.get("description", ""),
+        )
+        kinds = field.get("items", {}).get("discriminator", {}).get("mapping", {})
+        for kind, reference in kinds.items():
+            item = _definition(definitions, reference)
+            yield from _settings(f"{key}[{kind}]", item, definitions)
+
+
+def _definition(definitions: Mapping[str, Any], reference: str) -> Mapping[str, Any]:
+    """The definition of "#/$defs/NAME"; empty if there is none."""
+    definition: Mapping[str, Any] = definitions.get(reference.rpartition("/")[2], {})
+    return definition
 
 
 def run(store: Store, name: str, json_: bool) -> None:
-    """`groundup show RUN`: what it followed, and what it has."""
+    """Print the recipe of a run, and what the run has: `groundup show RUN`."""
     followed = store.refs.recipe(name)
     recipe = followed.recipe if followed else None
     changes = list(followed.changes) if followed else []
     if json_:
-        artifacts = _described(_in_order(store, name), _manifests(store, name))
-        as_json({"name": name, "recipe": recipe, "changes": changes, "artifacts": artifacts})
+        as_json(
+            {
+                "name": name,
+                "recipe": recipe,
+                "changes": changes,
+                "settings": followed.settings if followed else {},
+                "artifacts": list(map(_output_row, _outputs(store, name))),
+            }
+        )
         return
-    out.print(
-        Text(name, "bold"), Text(f"recipe {recipe}" if recipe else "made stage by stage"), sep="  "
-    )
+    about = f"recipe {recipe}" if recipe else "made stage by stage"
+    out.print(Text(name, "bold"), Text(about), sep="  ")
     for change in changes:
         out.print(Text(f"  --set {change}"))
     refs(store, name, False)
-    out.print(f"\nMore of one: groundup show {name}/OUTPUT")
+    out.print(f"\nFor details of an artifact: groundup show {name}/OUTPUT")
 
 
 def refs(store: Store, name: str, json_: bool) -> None:
-    """`groundup ls NAME`."""
-    found, made = _in_order(store, name), _manifests(store, name)
+    """Print what a run has: `groundup ls RUN`."""
+    outputs = _outputs(store, name)
     if json_:
-        as_json(_described(found, made))
+        as_json(list(map(_output_row, outputs)))
         return
-    shown = [
-        {
-            "artifact": output,
-            "id": found[output].id[:12],
-            "rows": counts(manifest)
-            if manifest
-            else f"missing: groundup stage {found[output].stage} --name {name}",
-            "MB": round(manifest.bytes / 1e6, 2) if manifest else "–",
-            "finished, UTC": manifest.finished[:16].replace("T", " ") if manifest else "–",
-        }
-        for output, manifest in made.items()
-    ]
-    rows(shown, False, empty="")
+    table = []
+    for output in outputs:
+        row: dict[str, Any] = {"artifact": output.name, "id": output.ref.id[:12]}
+        manifest = output.manifest
+        if manifest:
+            row["rows"] = counts(manifest)
+            row["MB"] = round(manifest.bytes / 1e6, 2)
+            row["finished, UTC"] = manifest.finished[:16].replace("T", " ")
+        else:
+            row["rows"] = f"missing: groundup stage {output.ref.stage} --name {name}"
+            row["MB"] = row["finished, UTC"] = "–"
+        table.append(row)
+    rows(table, False, empty="")
 
 
-def _in_order(store: Store, name: str) -> dict[str, Ref]:
-    """What a run has, in the order in which it is made."""
-    order = {row.output: number for number, row in enumerate(stages.STAGES)}
-    found = store.refs.outputs(name)
-    return {
-        output: found[output]
-        for output in sorted(found, key=lambda output: order.get(output, len(order)))
-    }
+def _outputs(store: Store, name: str) -> list[Output]:
+    """The outputs of a run, in the order in which a run makes them."""
+    order = {stage.output: number for number, stage in enumerate(stages.STAGES)}
+    refs_by_output = store.refs.outputs(name)
+    outputs = []
+    for output in sorted(refs_by_output, key=lambda output: order.get(output, len(order))):
+        ref = refs_by_output[output]
+        manifest = None
+        if store.has(*ref.key):
+            manifest = store.open(*ref.key, verify=False).manifest
+        outputs.append(Output(output, ref, manifest))
+    return outputs
 
 
-def _manifests(store: Store, name: str) -> dict[str, Manifest | None]:
-    """Of each artifact of a run; None for one that is gone."""
-    return {
-        output: store.open(p.artifact_type, p.id, verify=False).manifest
-        if store.has(p.artifact_type, p.id)
-        else None
-        for output, p in _in_order(store, name).items()
-    }
-
-
-def _described(
-    found: Mapping[str, Ref], made: Mapping[str, Manifest | None]
-) -> list[dict[str, Any]]:
-    return [
-        {"artifact": output, **p.model_dump(), **_sizes(made[output])}
-        for output, p in found.items()
-    ]
-
-
-def _sizes(manifest: Manifest | None) -> dict[str, Any]:
+def _output_row(output: Output) -> dict[str, Any]:
+    row = {"artifact": output.name, **output.ref.model_dump()}
+    manifest = output.manifest
     if manifest is None:
-        return {"missing": True}
-    return {
+        return row | {"missing": True}
+    return row | {
         "stage": manifest.stage,
         "rows": manifest.rows,
         "bytes": manifest.bytes,
@@ -193,47 +263,13 @@ def _sizes(manifest: Manifest | None) -> dict[str, Any]:
 
 
 def counts(manifest: Manifest) -> str:
-    """ "1,426 train, 66 heldout": the rows of each table."""
+    """Format the rows of each table: "1,426 train, 66 heldout"."""
     return line(", ".join(f"{count:,} {table}" for table, count in manifest.rows.items()))
 
 
-def artifact(store: Store, found: Artifact) -> dict[str, Any]:
-    """An artifact as JSON, without its list of files."""
-    return found.manifest.model_dump(mode="json", exclude={"files"}) | {
-        "path": str(found.folder),
-        "content": found.manifest.content,
+def artifact(store: Store, made: Artifact) -> dict[str, Any]:
+    """An artifact for `--json`, without its list of files."""
+    return made.manifest.model_dump(mode="json", exclude={"files"}) | {
+        "path": str(made.folder),
+        "content": made.manifest.content,
     }
-
-
-def _settings(
-    prefix: str, schema: Mapping[str, Any], defs: Mapping[str, Any]
-) -> list[dict[str, Any]]:
-    """Every key below `prefix`, those of groups and of each kind of a list's items too."""
-    found = []
-    for name, field in schema.get("properties", {}).items():
-        key = f"{prefix}.{name}"
-        if "$ref" in field and "properties" in (group := _definition(defs, field["$ref"])):
-            found += _settings(key, group, defs)
-            continue
-        required = name in schema.get("required", [])
-        found.append(
-            {
-                "key": key,
-                "default": field.get("default"),
-                "required": required,
-                "what": field.get("description", ""),
-            }
-        )
-        for kind, ref in field.get("items", {}).get("discriminator", {}).get("mapping", {}).items():
-            found += _settings(f"{key}[{kind}]", _definition(defs, ref), defs)
-    return found
-
-
-def _definition(defs: Mapping[str, Any], ref: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = defs[ref.rpartition("/")[2]]
-    return found
-
-
-def _default(setting: Mapping[str, Any]) -> str:
-    text = json.dumps(setting["default"], ensure_ascii=False)
-    return "required" if setting["required"] else text if len(text) <= 60 else text[:59] + "…"

@@ -1,4 +1,4 @@
-"""`groundup chat`: a GGUF in llama.cpp, and a person at the keyboard."""
+"""`groundup chat`: a conversation with a GGUF model in llama.cpp."""
 
 from __future__ import annotations
 
@@ -13,75 +13,101 @@ from flows.cli.console import out
 if TYPE_CHECKING:
     from stages.llama_cpp.chat import ChatModel
 
+DEFAULT_QUANTIZATION = "Q8_0"
+
 
 def talk(store: Store, model: str, prompt: str | None, quantization: str | None) -> None:
-    """Answer one prompt, or talk until the person leaves with an empty line or the end of the input.
+    """Answer one prompt, or hold a conversation until an empty line or the end of the input.
 
-    Raises ConfigError if `model` is neither a run with a gguf_model nor a GGUF file, or lacks the quantization,
-    and if a question is no text.
+    Args:
+        store: The store that has the model.
+        model: A run, a reference to its gguf_model, or the path of a GGUF file.
+        prompt: The only question; without it, a person types questions.
+        quantization: Which of the run's files to load, e.g. "Q4_0".
+
+    Raises:
+        ConfigError: There is no such model, it lacks the quantization, or a question is not text.
     """
     from stages.llama_cpp.chat import answer, loaded
 
     if prompt:
-        _check_text(prompt, "--prompt")
+        _require_text(prompt, "--prompt")
     messages: list[dict[str, str]] = []
     with loaded(find(store, model, quantization)) as llama:
         if llama.context < llama.full_context:
             out.print(
-                f"[dim]sees {llama.context:,} tokens at once of {llama.full_context:,}: the free memory holds no more[/]"
+                f"[dim]uses {llama.context:,} of {llama.full_context:,} tokens of context: the free"
+                " memory holds no more[/]"
             )
-        while question := prompt or _asked():
+        while True:
+            question = prompt or _read_question()
+            if not question:
+                return
             messages.append({"role": "user", "content": question})
-            _make_room(llama, messages)
-            said: list[str] = []
-            for piece in pieces(_kept(answer(llama, messages), said)):
+            _forget_oldest(llama, messages)
+            received: list[str] = []
+            for piece in pieces(_recorded(answer(llama, messages), received)):
                 print(piece, end="", flush=True)
             print()
             if prompt:
                 return
-            messages.append({"role": "assistant", "content": "".join(said)})
+            messages.append({"role": "assistant", "content": "".join(received)})
 
 
-def _kept(answer: Iterable[str], into: list[str]) -> Iterator[str]:
-    """What comes, as it comes: the model is to hear itself as it spoke, and the person what is safe to print."""
+def _recorded(answer: Iterable[str], received: list[str]) -> Iterator[str]:
+    """Pass an answer on, and add it to `received` as it is.
+
+    The person sees what is safe to print. The model gets its own words back unchanged.
+    """
     for piece in answer:
-        into.append(piece)
+        received.append(piece)
         yield piece
 
 
-def _asked() -> str:
+def _read_question() -> str:
+    """The question that a person types; "" to end the conversation."""
     try:
         question = out.input("[bold]> [/]").strip()
     except EOFError:
         print()
         return ""
     except UnicodeDecodeError:
-        raise _no_text("standard input") from None
-    _check_text(question, "standard input")
+        raise _not_text("standard input") from None
+    _require_text(question, "standard input")
     return question
 
 
-def _check_text(question: str, where: str) -> None:
-    """Python keeps bytes that are no UTF-8 as halves of characters, which no model reads."""
+def _require_text(question: str, where: str) -> None:
+    """Refuse bytes that are not UTF-8. Python keeps them as halves of characters."""
     try:
         question.encode()
     except UnicodeEncodeError:
-        raise _no_text(where) from None
+        raise _not_text(where) from None
 
 
-def _no_text(where: str) -> ConfigError:
-    why = "holds bytes that are no UTF-8, so it is no question that a model could read"
+def _not_text(where: str) -> ConfigError:
+    why = "holds bytes that are not UTF-8, so the model cannot read it"
     return ConfigError(where, why, "write it in UTF-8, e.g. by way of: iconv -f latin1 -t utf-8")
 
 
-def _make_room(llama: ChatModel, messages: list[dict[str, str]]) -> None:
-    """Forget the oldest turns, as far as half of the context is not free for the answer."""
+def _forget_oldest(llama: ChatModel, messages: list[dict[str, str]]) -> None:
+    """Drop the oldest turns until half of the context is free for the answer."""
     while len(messages) > 1 and len(llama.prompt(messages)) > llama.context // 2:
         del messages[:2]
 
 
 def find(store: Store, model: str, quantization: str | None = None) -> Path:
-    """The GGUF file of a run, or the file itself. Without a quantization: Q8_0 if there is one, else the first."""
+    """Find the GGUF file of a model.
+
+    Args:
+        store: The store that has the model.
+        model: A run, a reference to its gguf_model, or the path of a GGUF file.
+        quantization: Which of the files; without it Q8_0, or else the first.
+
+    Raises:
+        ConfigError: There is no such model, or it lacks the quantization.
+        ArtifactError: The model is damaged.
+    """
     if model.endswith(".gguf"):
         if not Path(model).is_file():
             raise ConfigError(
@@ -90,16 +116,17 @@ def find(store: Store, model: str, quantization: str | None = None) -> Path:
         return Path(model)
     if "/" not in model:
         store.refs.require_run(model)
-    artifact = store.find(model if "/" in model else f"{model}/gguf_model", verify=True)
-    rows = {
-        row["quantization"]: row["file"]
-        for row in artifact.read("quantizations", ["quantization", "file"]).to_pylist()
-    }
-    wanted = (quantization or ("Q8_0" if "Q8_0" in rows else next(iter(rows)))).upper()
-    if wanted not in rows:
+    reference = model if "/" in model else f"{model}/gguf_model"
+    artifact = store.find(reference, verify=True)
+    rows = artifact.read("quantizations", ["quantization", "file"]).to_pylist()
+    files = {row["quantization"]: row["file"] for row in rows}
+    chosen = quantization.upper() if quantization else DEFAULT_QUANTIZATION
+    if not quantization and chosen not in files:
+        chosen = next(iter(files))
+    if chosen not in files:
         raise ConfigError(
             f"--quantization {quantization}",
             f"{model} does not have it",
-            f"choose from: {', '.join(rows)}",
+            f"choose from: {', '.join(files)}",
         )
-    return artifact.path / rows[wanted]
+    return artifact.path / files[chosen]

@@ -78,7 +78,7 @@ def write_bucket(out: Draft, number: int) -> None:
 
     Args:
         out: The draft of the artifact.
-        bucket: Rows of clean_documents with their verdicts.
+        number: The number of the bucket.
     """
     bucket = bucket_in(_folder(out), number)
     rows = bucket.read()

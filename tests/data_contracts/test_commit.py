@@ -310,7 +310,7 @@ def test_refs_never_lose_an_update(tmp_path):
     writers = [
         subprocess.Popen([sys.executable, "-c", POINT, str(tmp_path), str(w)]) for w in range(3)
     ]
-    assert [writer.wait(60) for writer in writers] == [0, 0, 0]
+    assert [writer.wait(300) for writer in writers] == [0, 0, 0]
     history = [ref.id for ref in Refs(FolderStorage(tmp_path)).history("demo", "output")]
     assert sorted(history) == sorted(f"{w:012x}{n:012x}" for w in range(3) for n in range(40))
     for w in range(3):

@@ -1,15 +1,16 @@
-"""A real Prefect with its deployments and worker, and a real browser, in folders and on ports of their own."""
+"""A real Prefect with its deployments and worker, and a real browser, each in its own folder."""
 
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -25,15 +26,16 @@ from flows.prefect_host.server_address import Address
 from tests import prefect_database
 
 REPOSITORY = Path(__file__).parents[2]
+FINAL_STATES = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 
 
 class Groundup:
-    """The command line in `folder` with a home of its own, and the API of the Prefect that it starts."""
+    """The command line in `folder`, with its own home, and the API of the Prefect it starts."""
 
     def __init__(
         self, home: Path, port: int, folder: Path = REPOSITORY, makes_database: bool = False
     ):
-        """makes_database: Prefect's database is not given to the home: the first server makes it."""
+        """makes_database: The home gets no database of Prefect, so that its server makes one."""
         self.home, self.port, self.folder = home, port, folder
         self._makes_database = makes_database
         self.url = f"http://127.0.0.1:{port}"
@@ -47,7 +49,14 @@ class Groundup:
     def run(
         self, *arguments: str, check: bool = True, typed: str = "", timeout: float = 900
     ) -> subprocess.CompletedProcess[str]:
-        """`groundup …`; both outputs as text. typed: what the person types, and then the end of the input."""
+        """Run `groundup …` and return both outputs as text.
+
+        Args:
+            *arguments: The command and its options.
+            check: Whether to fail if the command does.
+            typed: What the person types, before the end of the input.
+            timeout: In seconds.
+        """
         done = subprocess.run(
             self._command(arguments),
             env=self.environment,
@@ -101,7 +110,8 @@ class Groundup:
     def api(self, path: str, method: str = "", **body: Any) -> Any:
         """The answer of Prefect's API; by default POST with a body, GET without."""
         credentials = tuple(self.secret.split(":", 1))
-        with httpx.Client(base_url=f"{self.url}/api", auth=credentials, trust_env=False) as client:
+        api = {"base_url": f"{self.url}/api", "auth": credentials}
+        with httpx.Client(**api, trust_env=False, timeout=120) as client:  # for a busy machine
             me = str(uuid4())
             token = (
                 client.get("/csrf-token", params={"client": me}).raise_for_status().json()["token"]
@@ -120,31 +130,22 @@ class Groundup:
     def wait_for(self, flow_run: str, seconds: float = 600) -> dict[str, Any]:
         """The flow run when it has ended; fails if it did not complete."""
         deadline = time.monotonic() + seconds
-        while (run := self.api(f"/flow_runs/{flow_run}"))["state_type"] not in (
-            "COMPLETED",
-            "FAILED",
-            "CRASHED",
-            "CANCELLED",
-        ):
-            assert time.monotonic() < deadline, (
-                f"flow run still {run['state_name']} after {seconds} s"
-            )
+        run = self.api(f"/flow_runs/{flow_run}")
+        while run["state_type"] not in FINAL_STATES:
+            assert time.monotonic() < deadline, f"still {run['state_name']} after {seconds} s"
             time.sleep(1)
-        logs = (
-            self.api("/logs/filter", logs={"flow_run_id": {"any_": [flow_run]}})
-            if run["state_type"] != "COMPLETED"
-            else []
-        )
-        assert run["state_type"] == "COMPLETED", (
-            run["state"]["message"] + "\n" + "\n".join(entry["message"] for entry in logs)
-        )
+            run = self.api(f"/flow_runs/{flow_run}")
+        if run["state_type"] != "COMPLETED":
+            logs = self.api("/logs/filter", logs={"flow_run_id": {"any_": [flow_run]}})
+            messages = [run["state"]["message"], *(entry["message"] for entry in logs)]
+            pytest.fail("\n".join(messages))
         return run
 
 
 def follow_sign_in(page: Any, address: str) -> None:
     """Open an address that signs in, and wait until the UI has begun.
 
-    Who leaves the UI while it asks for the first time whether the secret is right is signed out by it.
+    The UI first asks whether the secret is right. It signs out whoever leaves it meanwhile.
     """
     page.goto(address)
     page.wait_for_url(lambda url: sign_in.PAGE_PATH not in url)
@@ -153,36 +154,55 @@ def follow_sign_in(page: Any, address: str) -> None:
 
 @pytest.fixture
 def recorded(store: Store) -> Callable[..., Artifact]:
-    """recorded("clean_documents", "clean", raw_documents=artifact) → an artifact of which the store has the manifest alone."""
+    """Make artifacts of which the store has nothing but the manifest.
+
+    recorded("clean_documents", "clean", raw_documents=artifact) makes one from another.
+    """
 
     def make(artifact_type: str, stage: str, **inputs: Artifact) -> Artifact:
         as_of = str(len(store.ids()))
-        identity = Identity(
-            stage,
-            1,
-            f"{artifact_type} 1.0.0",
-            {},
-            {name: given.id for name, given in inputs.items()},
-            as_of,
-        )
+        ids = {name: artifact.id for name, artifact in inputs.items()}
+        refs = {
+            name: InputRef(artifact_type=artifact.artifact_type, id=artifact.id)
+            for name, artifact in inputs.items()
+        }
+        identity = Identity(stage, 1, f"{artifact_type} 1.0.0", {}, ids, as_of)
         manifest = Manifest(
-            groundup="0", id=identity.id, artifact_type=artifact_type, contract="1.0.0",
-            stage=stage, stage_version=1, as_of=as_of, config={}, settings={},
-            inputs={name: InputRef(artifact_type=given.artifact_type, id=given.id) for name, given in inputs.items()},
-            rows={}, facts={}, files=[], started="", finished="",
-        )  # fmt: skip
-        place = store.path(artifact_type, identity.id)
-        place.mkdir(parents=True)
-        (place / MANIFEST).write_text(manifest.model_dump_json())
+            groundup="0",
+            id=identity.id,
+            artifact_type=artifact_type,
+            contract="1.0.0",
+            stage=stage,
+            stage_version=1,
+            as_of=as_of,
+            config={},
+            settings={},
+            inputs=refs,
+            rows={},
+            facts={},
+            files=[],
+            started="",
+            finished="",
+        )
+        folder = store.path(artifact_type, identity.id)
+        folder.mkdir(parents=True)
+        (folder / MANIFEST).write_text(manifest.model_dump_json())
         return store.open(artifact_type, identity.id)
 
     return make
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port on which nothing listens.
+
+    It is chosen by chance, so that processes that test side by side have different ones, and below
+    those that systems give to outgoing connections, of which one could take it before the server.
+    """
+    while True:
+        port = random.SystemRandom().randrange(15_000, 32_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @pytest.fixture(scope="session")
@@ -205,17 +225,20 @@ def browser_page() -> Iterator[Any]:
         yield page
 
 
+def chromium() -> str | None:
+    """The path of Chromium or of a browser like it, if there is one."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    found = [path for path in map(shutil.which, names) if path]
+    return found[0] if found else None
+
+
 @contextmanager
 def chromium_page(*arguments: str) -> Iterator[Any]:
     """A page of a headless Chromium that gets `arguments`; skips the test where there is none."""
-    chromium = (
-        shutil.which("chromium")
-        or shutil.which("chromium-browser")
-        or shutil.which("google-chrome")
-    )
-    if chromium is None:
+    program = chromium()
+    if program is None:
         pytest.skip(
-            "no Chromium on this machine: infra/install_test_programs.sh installs it where apt may be used"
+            "no Chromium on this machine: infra/install_test_programs.sh installs it with apt"
         )
     from playwright.sync_api import sync_playwright
 
@@ -228,7 +251,7 @@ def chromium_page(*arguments: str) -> Iterator[Any]:
     ]
     quiet += ["--no-sandbox"] if os.geteuid() == 0 else []
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=[*quiet, *arguments])
+        browser = playwright.chromium.launch(executable_path=program, args=[*quiet, *arguments])
         page = browser.new_page(viewport={"width": 1400, "height": 1600}, ignore_https_errors=True)
         page.set_default_timeout(60_000)
         yield page

@@ -1,4 +1,4 @@
-"""How long a run will take: from earlier runs, from a probe, from the recipe's own figures; or left open."""
+"""How long a run will take: from earlier runs, from a probe, or from the recipe's own figures."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from stages.lm.training.config import Compute, Training
 
 
 @pytest.fixture
-def plan(store: Store) -> list[preview.Step]:
-    return preview.whole(store, "demo", recipe.load("smoke").configs)
+def plan(store: Store) -> list[preview.PlannedStage]:
+    return preview.plan_run(store, "demo", recipe.load("smoke").configs)
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def by_stage(found: list[Expected]) -> dict[str, tuple[float | None, str]]:
 
 def test_trainings_are_probed_and_the_rest_comes_from_the_recipe_scaled_by_this_machine(
     store: Store,
-    plan: list[preview.Step],
+    plan: list[preview.PlannedStage],
     probed: list[tuple[int, float]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -55,7 +55,7 @@ def test_trainings_are_probed_and_the_rest_comes_from_the_recipe_scaled_by_this_
 
 
 def test_a_training_that_cannot_be_probed_is_left_open_and_the_stage_itself_says_why(
-    store: Store, plan: list[preview.Step], monkeypatch: pytest.MonkeyPatch
+    store: Store, plan: list[preview.PlannedStage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refused(*_: Any) -> float:
         raise ConfigError(
@@ -72,7 +72,10 @@ class Earlier:
     """A store in which some stages were run before, for so many seconds each."""
 
     def __init__(
-        self, plan: list[preview.Step], seconds: Mapping[str, int], figures: Mapping[str, float]
+        self,
+        plan: list[preview.PlannedStage],
+        seconds: Mapping[str, int],
+        figures: Mapping[str, float],
     ):
         self.refs = self
         self._made = {step.stage.output: step for step in plan if step.stage.name in seconds}
@@ -98,7 +101,7 @@ class Ref:
 
 
 class Opened:
-    def __init__(self, step: preview.Step, seconds: int, figures: Mapping[str, float]):
+    def __init__(self, step: preview.PlannedStage, seconds: int, figures: Mapping[str, float]):
         self.manifest = self
         self.stage, self.config = step.stage.name, step.identity.config
         self.settings = step.config.model_dump(mode="json")
@@ -110,7 +113,7 @@ class Opened:
 
 
 def test_an_earlier_run_in_the_store_is_believed_before_all_else(
-    plan: list[preview.Step], probed: list[tuple[int, float]]
+    plan: list[preview.PlannedStage], probed: list[tuple[int, float]]
 ) -> None:
     model = ModelConfig(
         vocab_size=768, width=64, layers=2, heads=2, kv_heads=2, ffn_width=192, context=128
@@ -130,7 +133,7 @@ def test_an_earlier_run_in_the_store_is_believed_before_all_else(
 
 
 def test_a_stage_that_is_up_to_date_takes_no_time(
-    store: Store, plan: list[preview.Step], probed: list[tuple[int, float]]
+    store: Store, plan: list[preview.PlannedStage], probed: list[tuple[int, float]]
 ) -> None:
     done = [replace(step, status="up to date") for step in plan]
     assert forecast.forecast(store, done, {"crawl": 5.0}) == []
@@ -143,14 +146,13 @@ def test_the_sentence_gives_the_sum_the_longest_stages_and_what_nobody_knows() -
         Expected("crawl", 38.0, ""),
         Expected("sft", 62.0, ""),
         Expected("dpo", 2.0, ""),
-    ]
-    expected += [
         Expected("clean", 13.0, ""),
         Expected("evaluate", 25.0, ""),
         Expected("dedup", None, ""),
     ]
     assert sentence(expected) == (
-        "about 5 minutes on this machine: pretrain 3:05, sft 1:02, crawl 0:38, evaluate 0:25, 2 others 0:15; not known beforehand: dedup"
+        "about 5 minutes on this machine: pretrain 3:05, sft 1:02, crawl 0:38, evaluate 0:25,"
+        " 2 others 0:15; not known beforehand: dedup"
     )
     assert sentence([Expected("dedup", None, "")]) == ""
     assert sentence([Expected("laptop", 3 * 3600.0, "")]).startswith("about 3.0 hours")

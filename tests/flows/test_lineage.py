@@ -8,7 +8,7 @@ import pytest
 
 from data_contracts import ArtifactError
 from flows import lineage
-from flows.scheduled_eval import of_its_lineage
+from flows.scheduled_eval import inputs_for
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_an_old_model_is_scored_on_its_own_exam_whatever_its_name_holds_now(stor
             recorded(output.removeprefix("base_"), stage),
             run="a newer run, stopped before dpo",
         )
-    inputs = of_its_lineage(store, model)
+    inputs = inputs_for(store, model)
     assert inputs == {
         "eval_items": str(upstream(store, model, "collect_evals")),
         "base_checkpoint": str(upstream(store, model, "pretrain")),
@@ -67,5 +67,5 @@ def test_an_exam_that_cannot_be_told_is_an_error_and_one_that_never_was_is_left_
     corpus = upstream(store, model, "decontaminate")
     shutil.rmtree(corpus.path)
     with pytest.raises(ArtifactError, match=f"{corpus}: .* was made from it"):
-        of_its_lineage(store, model)
-    assert of_its_lineage(store, recorded("checkpoint", "dpo")) == {}
+        inputs_for(store, model)
+    assert inputs_for(store, recorded("checkpoint", "dpo")) == {}

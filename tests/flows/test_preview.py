@@ -1,3 +1,5 @@
+"""What would run and why: known before any work, with every mistake in what is given."""
+
 from __future__ import annotations
 
 import shutil
@@ -8,7 +10,6 @@ from typer.testing import CliRunner
 
 import stages
 from data_contracts import ArtifactError, ConfigError, ContractError, Store, frozen
-from data_contracts.store.refs import RecipeRef
 from flows import preview, recipe, runs
 from flows.cli import commands as cli
 from flows.settings import settings_for
@@ -39,7 +40,7 @@ def _run(store: Store, name: str, settings: dict | None = None, as_of: str | Non
     row = stages.stage(name)
     here = {"workers": 1} if "workers" in row.config_class.model_fields else {}
     config = row.config_class.parse(here | (settings or {}), name)
-    (step,) = preview.one(store, "demo", row, config, as_of=as_of)
+    (step,) = preview.plan_stage(store, "demo", row, config, as_of=as_of)
     inputs = {argument: store.open(*reference) for argument, reference in step.inputs.items()}
     store.point(
         "demo",
@@ -49,9 +50,9 @@ def _run(store: Store, name: str, settings: dict | None = None, as_of: str | Non
     )
 
 
-def _dedup(store: Store, **settings: object) -> preview.Step:
+def _dedup(store: Store, **settings: object) -> preview.PlannedStage:
     row = stages.stage("dedup")
-    return preview.one(store, "demo", row, row.config_class.parse(settings, "dedup"))[0]
+    return preview.plan_stage(store, "demo", row, row.config_class.parse(settings, "dedup"))[0]
 
 
 def test_nothing_changed_is_up_to_date(built):
@@ -71,7 +72,7 @@ def test_how_it_runs_is_no_reason(built):
 def test_what_follows_is_rebuilt_because_its_input_changes(built):
     row = stages.stage("clean")
     config = preview.last_config(built, "demo", row).model_copy(update={"normal_form": "NFKC"})
-    steps = preview.one(built, "demo", row, config, and_after=True)
+    steps = preview.plan_stage(built, "demo", row, config, and_after=True)
     assert [step.stage.name for step in steps] == ["clean", "dedup"]
     assert steps[1].reasons == ("clean_documents changes (clean)",)
 
@@ -92,28 +93,48 @@ def test_a_removed_artifact_is_missing_and_rebuilt(built):
 def test_two_dates_are_two_evaluations_and_no_date_keeps_the_last():
     row = stages.stage("evaluate")
     config = row.config_class.parse({}, "evaluate")
-    ids = {
-        identity_of(row, config, {"checkpoint": "a", "eval_items": "b"}, date).id
-        for date in ("2026-01-01", "2026-01-02", None)
-    }
+    inputs = {"checkpoint": "a", "eval_items": "b"}
+    dates = ("2026-01-01", "2026-01-02", None)
+    ids = {identity_of(row, config, inputs, date).id for date in dates}
     assert len(ids) == 3
 
 
 def test_an_unknown_input_is_refused_by_name(built):
     row = stages.stage("dedup")
-    with pytest.raises(ConfigError, match=r"stage dedup does not take it.*\n.*clean_documents"):
-        preview.one(
+    with pytest.raises(ConfigError, match=r"stage dedup has no input.*\n.*clean_documents"):
+        preview.plan_stage(
             built, "demo", row, row.config_class.parse({}, "dedup"), {"raw": "demo/raw_documents"}
         )
+
+
+def test_the_name_of_an_output_leads_to_the_input_that_takes_it(store):
+    row = stages.stage("dpo")
+    config = row.config_class.parse({}, "dpo")
+    with pytest.raises(ConfigError, match="it takes sft_checkpoint as checkpoint") as error:
+        preview.plan_stage(store, None, row, config, {"sft_checkpoint": "demo/sft_checkpoint"})
+    assert error.value.fix == "write checkpoint=demo/sft_checkpoint"
+
+
+def test_an_input_that_is_given_twice_is_refused():
+    texts = ["clean_documents=demo/clean_documents", "clean_documents=other/clean_documents"]
+    message = "is given twice: demo/clean_documents and other/clean_documents"
+    with pytest.raises(ConfigError, match=message):
+        runs.parse_inputs(texts)
+
+
+@pytest.mark.parametrize("text", ["clean_documents", "=demo/clean_documents", "clean_documents="])
+def test_an_input_of_another_form_is_refused_with_an_example(text):
+    with pytest.raises(ConfigError, match="is not of the form INPUT=ARTIFACT"):
+        runs.parse_inputs([text])
 
 
 def test_a_missing_input_is_named_with_the_command(store):
     row = stages.stage("dedup")
     with pytest.raises(ConfigError, match=r"needs clean_documents"):
-        preview.one(store, None, row, row.config_class.parse({}, "dedup"))
+        preview.plan_stage(store, None, row, row.config_class.parse({}, "dedup"))
 
 
-def test_what_changed_inside_a_list_is_told_by_its_place():
+def test_what_changed_inside_a_list_is_named_by_its_number():
     old = {"sources": [{"kind": "files", "sha256": {"a.md": "1"}}, {"kind": "web", "seeds": ["a"]}]}
     new = {
         "sources": [
@@ -121,15 +142,18 @@ def test_what_changed_inside_a_list_is_told_by_its_place():
             {"kind": "web", "seeds": ["a", "b"]},
         ]
     }
-    told = preview.setting_differences(stages.stage("crawl"), old, new)
-    assert told == ["crawl.sources.0.sha256.a.md 1 → 2", "crawl.sources.1.seeds ['a'] → ['a', 'b']"]
+    differences = preview.setting_differences(stages.stage("crawl"), old, new)
+    assert differences == [
+        "crawl.sources.0.sha256.a.md 1 → 2",
+        "crawl.sources.1.seeds ['a'] → ['a', 'b']",
+    ]
 
 
 def test_a_setting_that_is_new_or_gone_is_a_reason_even_if_it_is_unset():
-    told = preview.setting_differences(
+    differences = preview.setting_differences(
         stages.stage("dedup"), {"old": None, "same": 1}, {"new": None, "same": 1}
     )
-    assert told == ["dedup.old unset is no longer there", "dedup.new unset is new"]
+    assert differences == ["dedup.old unset is gone", "dedup.new unset is new"]
 
 
 def test_an_input_that_is_no_longer_taken_is_a_reason(built):
@@ -139,7 +163,7 @@ def test_an_input_that_is_no_longer_taken_is_a_reason(built):
         manifest.read_text().replace('"clean_documents": {', extra + '"clean_documents": {')
     )
     step = _dedup(built, threshold=0.7)
-    assert step.reasons == ("dedup.threshold 0.8 → 0.7", "lists is no longer taken")
+    assert step.reasons == ("dedup.threshold 0.8 → 0.7", "lists is no longer an input")
 
 
 def test_a_missing_artifact_is_made_again_with_the_same_settings_and_gets_the_same_id(built):
@@ -147,7 +171,7 @@ def test_a_missing_artifact_is_made_again_with_the_same_settings_and_gets_the_sa
     before = built.find("demo/unique_documents")
     shutil.rmtree(before.path)
     row = stages.stage("dedup")
-    (step,) = preview.one(built, "demo", row, preview.last_config(built, "demo", row))
+    (step,) = preview.plan_stage(built, "demo", row, preview.last_config(built, "demo", row))
     assert step.artifact_key == ("unique_documents", before.id)
 
 
@@ -163,29 +187,31 @@ def test_a_missing_crawl_is_made_again_with_its_date(store, tmp_path):
     assert before.manifest.as_of == "2026-01-31"
     shutil.rmtree(before.path)
     row = stages.stage("crawl")
-    (step,) = preview.one(store, "demo", row, preview.last_config(store, "demo", row))
+    (step,) = preview.plan_stage(store, "demo", row, preview.last_config(store, "demo", row))
     assert step.artifact_key == ("raw_documents", before.id)
 
 
-def test_only_whole_runs_set_the_recipe_of_a_name(built):
-    runs.build(built, recipe.load("smoke"), "demo", ["dedup.threshold=0.9"], None, steps=[])
-    command = [
-        "stage",
-        "dedup",
-        "--name",
-        "demo",
-        "--recipe",
-        "tiny",
-        "--set",
-        "threshold=0.6",
-        "--set",
-        "workers=1",
-    ]
-    assert (
-        CliRunner().invoke(cli.app, command, env={"GROUNDUP_STORE": str(built.root)}).exit_code == 0
-    )
+def test_only_whole_runs_set_the_recipe_of_a_run(built):
+    changes = ["dedup.threshold=0.9"]
+    runs.build(built, recipe.load("smoke", changes), "demo", changes, None, planned=[])
+    command = "stage dedup --name demo --recipe tiny --set threshold=0.6 --set workers=1"
+    done = CliRunner().invoke(cli.app, command.split(), env={"GROUNDUP_STORE": str(built.root)})
+    assert done.exit_code == 0
     assert built.find("demo/unique_documents").manifest.settings["threshold"] == 0.6
-    assert built.refs.recipe("demo") == RecipeRef(recipe="smoke", changes=("dedup.threshold=0.9",))
+    followed = built.refs.recipe("demo")
+    assert (followed.recipe, followed.changes) == ("smoke", ("dedup.threshold=0.9",))
+
+
+def test_a_run_keeps_all_settings_as_they_were_resolved(built, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("extends: smoke\nstages: {dedup: {ngram: 7}}\n")
+    resolved = recipe.load(str(path), ["dedup.threshold=0.9"])
+    runs.build(built, resolved, "demo", ["dedup.threshold=0.9"], None, planned=[])
+    path.write_text("extends: smoke\n")
+    kept = built.refs.recipe("demo").settings
+    assert kept == resolved.settings()
+    assert (kept["dedup"]["ngram"], kept["dedup"]["threshold"]) == (7, 0.9)
+    assert set(kept) == set(stages.NAMES)
 
 
 def test_a_setting_that_the_stage_no_longer_knows_is_left_out_however_deep_it_lies(built):
@@ -196,7 +222,7 @@ def test_a_setting_that_the_stage_no_longer_knows_is_left_out_however_deep_it_li
     assert preview.last_settings(built, "demo", row) == ref.settings
 
 
-def test_a_value_that_is_no_longer_allowed_is_told_unless_it_is_changed(built):
+def test_a_value_that_is_no_longer_allowed_is_reported_unless_it_is_changed(built):
     row = stages.stage("dedup")
     ref = built.refs.get("demo", row.output)
     built.refs.set(
@@ -209,13 +235,13 @@ def test_a_value_that_is_no_longer_allowed_is_told_unless_it_is_changed(built):
     assert settings_for(built, row, "demo", None, ["ngram=5"]).ngram == 5
 
 
-def test_an_input_of_another_noun_is_refused_before_any_work(built):
+def test_an_input_of_another_artifact_type_is_refused_before_any_work(built):
     row = stages.stage("dedup")
     with pytest.raises(
         ConfigError,
         match=r"stage dedup: clean_documents must be clean_documents, raw_documents/\w+ is not",
     ):
-        preview.one(
+        preview.plan_stage(
             built,
             "demo",
             row,
@@ -224,7 +250,7 @@ def test_an_input_of_another_noun_is_refused_before_any_work(built):
         )
 
 
-def test_an_input_that_is_gone_is_told_before_any_work_with_the_command_that_makes_it(built):
+def test_a_missing_input_is_reported_before_any_work_with_the_command_that_makes_it(built):
     shutil.rmtree(built.find("demo/clean_documents").path)
     with pytest.raises(
         ArtifactError, match=r"does not exist.*\n.*groundup stage STAGE --name NAME"
@@ -232,7 +258,7 @@ def test_an_input_that_is_gone_is_told_before_any_work_with_the_command_that_mak
         _dedup(built, threshold=0.7)
 
 
-def test_an_input_under_a_contract_that_cannot_be_read_is_told_before_any_work(built):
+def test_an_input_under_a_contract_that_cannot_be_read_is_reported_before_any_work(built):
     manifest = built.find("demo/clean_documents").path / "manifest.json"
     manifest.write_text(manifest.read_text().replace('"contract": "1.0.0"', '"contract": "2.0.0"'))
     with pytest.raises(ContractError, match=r"this release reads clean_documents up to 1\.x"):

@@ -1,3 +1,5 @@
+"""Recipes: what they say of all stages, and how every mistake in one is reported."""
+
 from __future__ import annotations
 
 import re
@@ -27,20 +29,20 @@ def test_a_change_overrides_the_recipe_and_leaves_its_neighbours(tmp_path):
     assert (config.training.learning_rate, config.training.batch_size) == (0.02, 4)
 
 
-def test_all_mistakes_are_told_at_once_with_line_and_nearest_key(tmp_path):
+def test_all_mistakes_are_reported_at_once_with_line_and_nearest_key(tmp_path):
     path = _write(
         tmp_path, "about: x\nstages:\n  dedup:\n    treshold: 0.7\n    ngram: -1\n  cleen: {}\n"
     )
     with pytest.raises(ConfigError) as error:
         recipe.load(path, ["pack.sede=1"])
-    told = str(error.value)
-    assert "line 4: dedup.treshold is not a setting; did you mean 'threshold'?" in told
-    assert "line 5: dedup.ngram = -1" in told
-    assert "line 6: stages.cleen is not known; did you mean 'clean'?" in told
-    assert "--set: pack.sede is not a setting; did you mean 'seed'?" in told
+    message = str(error.value)
+    assert "line 4: dedup.treshold is not a setting; did you mean 'threshold'?" in message
+    assert "line 5: dedup.ngram = -1" in message
+    assert "line 6: stages.cleen is not known; did you mean 'clean'?" in message
+    assert "--set: pack.sede is not a setting; did you mean 'seed'?" in message
 
 
-def test_a_mistake_in_a_recipe_that_is_extended_is_told_with_that_file(tmp_path):
+def test_a_mistake_in_an_extended_recipe_is_reported_with_that_file(tmp_path):
     base = _write(tmp_path, "about: base\nstages:\n  dedup: {ngram: -1}\n", "base.yaml")
     with pytest.raises(ConfigError, match=r"base\.yaml line 3: dedup\.ngram = -1"):
         recipe.load(_write(tmp_path, f"extends: {base}\nstages:\n  dedup: {{threshold: 0.5}}\n"))
@@ -54,9 +56,9 @@ def test_stages_may_be_left_empty(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
-        ("about: x\nabout: y\n", "line 2: 'about' stands twice"),
+        ("about: x\nabout: y\n", "line 2: 'about' is given twice"),
         ("about: &a x\nprompts: [*a]\n", "aliases"),
         ("about: [x\n", "is not YAML"),
         ("- a\n", "is not a mapping"),
@@ -65,14 +67,14 @@ def test_stages_may_be_left_empty(tmp_path):
         ("stages:\n  dedup: 3\n", "line 2: stages.dedup is 3"),
         ("prompts: who\n", "line 1: prompts is 'who'"),
         ("extends: tinny\n", "did you mean 'tiny'?"),
-        ("about: x\n1: x\n", "line 2: YAML does not take the key '1' for text"),
-        ("stages:\n  dedup: {3.5: 1}\n", "line 2: YAML does not take the key '3.5' for text"),
+        ("about: x\n1: x\n", "line 2: YAML does not read the key '1' as text"),
+        ("stages:\n  dedup: {3.5: 1}\n", "line 2: YAML does not read the key '3.5' as text"),
         ("about: 2026-02-30\n", "is not YAML: day is out of range"),
         ("stages: {crawl: !!python/object/apply:os.system [true]}\n", "is not YAML"),
     ],
 )
-def test_a_file_that_is_no_recipe_is_refused_with_the_reason(tmp_path, text, told):
-    with pytest.raises(ConfigError, match=re.escape(told)):
+def test_a_file_that_is_no_recipe_is_refused_with_the_reason(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
         recipe.load(_write(tmp_path, text))
 
 
@@ -100,7 +102,7 @@ def test_a_file_that_is_edited_during_a_run_changes_nothing_in_it(tmp_path):
     path = _write(tmp_path, "seed: 1\n")
     shown = recipe.load(path, ["dedup.ngram=7"])
     _write(tmp_path, "seed: 2\n")
-    with recipe.resolved(path, ["dedup.ngram=7"], shown):
+    with recipe.already_resolved(path, ["dedup.ngram=7"], shown):
         assert recipe.resolve(path, ["dedup.ngram=7"]) is shown
         assert recipe.resolve(path, []).configs["pack"].seed == 2, "another run"
     assert recipe.resolve(path, ["dedup.ngram=7"]).configs["pack"].seed == 2
@@ -112,40 +114,40 @@ def test_the_seed_of_a_recipe_reaches_every_stage_that_has_one(tmp_path):
     assert loaded.configs["dedup"].seed == 5
 
 
-def test_a_bad_seed_of_a_recipe_is_told_once_with_its_line(tmp_path):
+def test_a_bad_seed_of_a_recipe_is_reported_once_with_its_line(tmp_path):
     with pytest.raises(ConfigError) as error:
         recipe.load(_write(tmp_path, "about: x\nseed: one\nstages: {dedup: {seed: two}}\n"))
-    first, *more = error.value.why.strip().splitlines()
-    assert sorted([first.strip(), *map(str.strip, more)]) == [
-        "line 2: seed = 'one': input should be a valid integer, unable to parse string as an integer",
-        "line 3: dedup.seed = 'two': input should be a valid integer, unable to parse string as an integer",
+    lines = sorted(line.strip() for line in error.value.why.strip().splitlines())
+    reason = "input should be a valid integer, unable to parse string as an integer"
+    assert lines == [
+        f"line 2: seed = 'one': {reason}",
+        f"line 3: dedup.seed = 'two': {reason}",
     ]
 
 
-def test_a_value_that_yaml_takes_for_a_date_that_there_is_not_is_refused():
+def test_an_impossible_date_is_refused():
     with pytest.raises(ConfigError, match="the value is not YAML: day is out of range"):
         recipe.load("tiny", ["dedup.threshold=2026-02-30"])
 
 
 def test_only_true_and_false_are_booleans(tmp_path):
-    told = "stages: {clean: {language: {keep: [no]}}, pretrain: {compute: {compile: on}}, dedup: {verify: false}}\n"
-    by_file, by_change = (
-        recipe.load(_write(tmp_path, told)),
-        recipe.load("own", ["pretrain.compute.compile=off", "dedup.verify=true"]),
-    )
-    assert (by_file.configs["clean"].language.keep, by_file.configs["dedup"].verify) == (
-        ("no",),
-        False,
-    )
-    assert by_file.configs["pretrain"].compute.compile == "on"
-    assert (by_change.configs["pretrain"].compute.compile, by_change.configs["dedup"].verify) == (
-        "off",
-        True,
-    )
+    text = """stages:
+  clean: {language: {keep: [no]}}
+  pretrain: {compute: {compile: on}}
+  dedup: {verify: false}
+"""
+    by_file = recipe.load(_write(tmp_path, text)).configs
+    assert by_file["clean"].language.keep == ("no",)
+    assert by_file["pretrain"].compute.compile == "on"
+    assert by_file["dedup"].verify is False
+    changes = ["pretrain.compute.compile=off", "dedup.verify=true"]
+    by_change = recipe.load("own", changes).configs
+    assert by_change["pretrain"].compute.compile == "off"
+    assert by_change["dedup"].verify is True
 
 
 def test_of_several_changes_of_one_key_the_last_counts():
-    assert recipe.latest(["a.b=1", "a.c=2", "a.b =3"]) == ["a.c=2", "a.b =3"]
+    assert recipe.latest_changes(["a.b=1", "a.c=2", "a.b =3"]) == ["a.c=2", "a.b =3"]
 
 
 def test_the_prompts_of_a_recipe_reach_the_stages_that_ask_the_model(tmp_path):

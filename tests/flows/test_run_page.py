@@ -25,11 +25,11 @@ class Log:
 
 
 class Server:
-    """Prefect's API as far as a page needs it: what it has been told, and what it answers next."""
+    """Prefect's API as far as a page needs it: what it has received, and what it answers next."""
 
     def __init__(self, *troubles):
         self.troubles, self.shown, self.creations = list(troubles), {}, 0
-        self.heard = threading.Event()
+        self.received = threading.Event()
 
     def create_artifact(self, artifact):
         self.creations += 1
@@ -39,7 +39,7 @@ class Server:
         if self.troubles:
             raise self.troubles.pop(0)
         self._keep(identity, artifact)
-        self.heard.set()
+        self.received.set()
 
     def _keep(self, identity, artifact):
         self.shown[identity] = artifact.description
@@ -56,7 +56,10 @@ def log(monkeypatch):
 
 @pytest.fixture
 def refreshed(monkeypatch, log):
-    """refreshed(server): let a stage work until the server has heard of its progress a second time; gives the page."""
+    """refreshed(server) lets a stage work until the server has received its progress twice.
+
+    It returns the page.
+    """
 
     def go(server):
         @contextmanager
@@ -70,7 +73,7 @@ def refreshed(monkeypatch, log):
         with page:
             for done in range(1000):
                 page.progress(done, 1000, "steps")
-                if server.heard.wait(0.003):
+                if server.received.wait(0.003):
                     break
             page.progress(1000, 1000, "steps")
         return page
@@ -165,22 +168,22 @@ def made(recorded, store, monkeypatch):
 def test_a_page_draws_what_is_there_when_what_it_was_made_from_is_gone(
     made, store, monkeypatch, log
 ):
-    told, seen = {}, {}
+    texts, pictures_shown = {}, {}
     monkeypatch.setattr(
         run_page,
         "create_markdown_artifact",
-        lambda markdown, key, description: told.update({key: markdown}),
+        lambda markdown, key, description: texts.update({key: markdown}),
     )
     monkeypatch.setattr(
         run_page,
         "create_image_artifact",
-        lambda image_url, key, description: seen.update({key: image_url}),
+        lambda image_url, key, description: pictures_shown.update({key: image_url}),
     )
     run_page.show_stage(made, "demo/tokenizer", store)
     run_page.show_whole("demo", store)
-    assert ":::absent" in told["train-tokenizer"]
-    assert f"--> {made.id}" in told["train-tokenizer"]
-    assert seen == {"funnel": run_page.data_uri("<svg>1</svg>")}
+    assert ":::absent" in texts["train-tokenizer"]
+    assert f"--> {made.id}" in texts["train-tokenizer"]
+    assert pictures_shown == {"funnel": run_page.data_uri("<svg>1</svg>")}
     assert log.warnings == []
 
 
@@ -192,7 +195,5 @@ def test_a_page_that_cannot_be_sent_is_a_warning_and_the_run_goes_on(made, store
     monkeypatch.setattr(run_page, "create_image_artifact", refuse)
     run_page.show_stage(made, "demo/tokenizer", store)
     run_page.show_whole("demo", store)
-    assert log.warnings == [
-        "the stage's page cannot be drawn (RuntimeError: Failed to reach API); the run goes on",
-        "the page of the whole cannot be drawn (RuntimeError: Failed to reach API); the run goes on",
-    ]
+    reason = "cannot be drawn (RuntimeError: Failed to reach API); the run goes on"
+    assert log.warnings == [f"the stage's page {reason}", f"the page of the whole {reason}"]

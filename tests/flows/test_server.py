@@ -1,4 +1,4 @@
-"""The server of a run: shared by runs that overlap, and left to `groundup up` if that comes meanwhile."""
+"""The server of a run: shared by runs that overlap, and kept by `groundup up`."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ with running_server(home(), "prefect") as started_here:
 
 
 class Run:
-    """A process that needs the server until it is told to leave."""
+    """A process that needs the server until it is asked to leave."""
 
     def __init__(self, groundup: Groundup):
         groundup.set_up()
@@ -45,9 +45,9 @@ class Run:
 
     def leave(self) -> bool:
         """Whether the server was up until then."""
-        told, _ = self.process.communicate("\n", timeout=120)
+        output, _ = self.process.communicate("\n", timeout=120)
         assert self.process.returncode == 0
-        return told == "True\n"
+        return output == "True\n"
 
 
 @pytest.fixture

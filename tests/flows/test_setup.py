@@ -1,4 +1,4 @@
-"""infra/install.sh, with a pip and a uv that only tell what they were asked."""
+"""infra/install.sh, with a pip and a uv that only print what they were asked."""
 
 from __future__ import annotations
 
@@ -12,6 +12,16 @@ import pytest
 
 from tests.flows.conftest import REPOSITORY
 
+PIP_CONF = """[global]
+index-url = https://a/simple
+extra-index-url =
+  https://b/simple
+  https://c/simple
+find-links =
+  /x
+  /y
+"""
+
 
 @pytest.mark.slow
 def test_setup_hands_over_where_pip_finds_packages_and_keeps_its_environment(
@@ -19,9 +29,7 @@ def test_setup_hands_over_where_pip_finds_packages_and_keeps_its_environment(
 ) -> None:
     (tmp_path / "infra").mkdir()
     shutil.copy(REPOSITORY / "infra" / "install.sh", tmp_path / "infra")
-    (tmp_path / "pip.conf").write_text(
-        "[global]\nindex-url = https://a/simple\nextra-index-url =\n  https://b/simple\n  https://c/simple\nfind-links =\n  /x\n  /y\n"
-    )
+    (tmp_path / "pip.conf").write_text(PIP_CONF)
     tools = tmp_path / ".venv" / "bin"
     tools.mkdir(parents=True)
     _script(
@@ -32,10 +40,9 @@ def test_setup_hands_over_where_pip_finds_packages_and_keeps_its_environment(
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "UV_"))
     }
-    done = subprocess.run(
-        [tmp_path / "infra" / "install.sh"], env=environment | {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PYTHON": sys.executable},
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+    environment |= {"PIP_CONFIG_FILE": str(tmp_path / "pip.conf"), "PYTHON": sys.executable}
+    script = tmp_path / "infra" / "install.sh"
+    done = subprocess.run(script, env=environment, capture_output=True, text=True, check=True)
     for line in (
         "DEFAULT_INDEX=https://a/simple",
         "INDEX=https://b/simple https://c/simple",

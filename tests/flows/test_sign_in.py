@@ -139,9 +139,18 @@ def test_its_own_names_are_answered(client: TestClient, host: str) -> None:
 
 
 FOREIGN_HOSTS = [
-    "evil.example:4200", "127.0.0.1", "127.0.0.1:4201", "localhost", "", "127.0.0.1:4200.evil.example",
-    "127.0.0.1:4200@evil.example", "evil.example#127.0.0.1:4200", "models.example.org.evil.example", "0.0.0.0:4200", "[::1]:4200",
-]  # fmt: skip
+    "evil.example:4200",
+    "127.0.0.1",
+    "127.0.0.1:4201",
+    "localhost",
+    "",
+    "127.0.0.1:4200.evil.example",
+    "127.0.0.1:4200@evil.example",
+    "evil.example#127.0.0.1:4200",
+    "models.example.org.evil.example",
+    "0.0.0.0:4200",
+    "[::1]:4200",
+]
 
 
 @pytest.mark.parametrize("host", FOREIGN_HOSTS)

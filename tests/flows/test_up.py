@@ -40,7 +40,8 @@ with running_server(home(), "prefect"):
     whole()
 """
 
-# What has not changed is not written again: the worker's polls change a deployment, too, so it is the requests that count.
+# What has not changed is not written again. The worker's polls change a deployment, too, so only
+# the requests count.
 AGAIN = """
 from prefect.client.orchestration import SyncPrefectClient
 
@@ -113,9 +114,9 @@ def test_up_again_keeps_what_a_person_changed_repairs_what_the_code_determines_a
 
         nightly = groundup.deployment("scheduled-eval")
         (schedule,) = nightly["schedules"]
-        place = f"/deployments/{nightly['id']}"
-        groundup.api(f"{place}/schedules/{schedule['id']}", "PATCH", active=False)
-        groundup.api(place, "PATCH", parameters={"name": "mine"}, entrypoint="flows/gone.py:gone")
+        path = f"/deployments/{nightly['id']}"
+        groundup.api(f"{path}/schedules/{schedule['id']}", "PATCH", active=False)
+        groundup.api(path, "PATCH", parameters={"name": "mine"}, entrypoint="flows/gone.py:gone")
         groundup.run("up")
         found = groundup.deployment("scheduled-eval")
         assert found["entrypoint"] == nightly["entrypoint"]
@@ -125,9 +126,16 @@ def test_up_again_keeps_what_a_person_changed_repairs_what_the_code_determines_a
         ]
         again = subprocess.run(
             [sys.executable, "-c", AGAIN],
-            env=groundup.environment | {"PREFECT_API_URL": f"{groundup.url}/api", "PREFECT_API_AUTH_STRING": groundup.secret},
-            cwd=REPOSITORY, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            env=groundup.environment
+            | {
+                "PREFECT_API_URL": f"{groundup.url}/api",
+                "PREFECT_API_AUTH_STRING": groundup.secret,
+            },
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert (again.returncode, again.stdout) == (0, "nothing to write\n"), again.stderr
     finally:
         killed.kill()
@@ -177,13 +185,13 @@ def test_a_port_kept_for_root_is_not_called_taken(
         server.up(at, 80)
 
 
-def test_a_port_that_is_taken_is_told_with_one_that_is_free(at: Home) -> None:
+def test_a_port_that_is_taken_is_reported_with_one_that_is_free(at: Home) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
-        pytest.raises(GroundupError, match="is taken by another program") as told,
+        pytest.raises(GroundupError, match="is taken by another program") as error,
     ):
         server.up(at, listening.getsockname()[1])
-    server_address.listen(Address(port=int(told.value.fix.split()[-1])))[0].close()
+    server_address.listen(Address(port=int(error.value.fix.split()[-1])))[0].close()
 
 
 def test_a_port_that_somebody_took_in_advance_is_ours_or_refused(at: Home) -> None:
@@ -205,7 +213,7 @@ def test_a_new_server_has_a_new_secret_and_no_worker_of_the_last(
     processes.spawn(at, "server", ["this"])
     processes.spawn(at, "worker", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
     worker = processes.alive(at, "worker")
-    psutil.Process(processes.record_of(at, "server")["pid"]).wait(60)
+    psutil.Process(processes.record_of(at, "server")["pid"]).wait(300)
     asked: dict[str, str] = {}
 
     def spawn(at: Home, process: str, command: list[str], handed_over: list[int], **_: Any) -> None:
@@ -220,7 +228,7 @@ def test_a_new_server_has_a_new_secret_and_no_worker_of_the_last(
     assert asked["secret"] == api_secret.read_or_make(at) != before
 
 
-def test_a_home_that_cannot_be_made_is_told(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(
         GroundupError, match=r"the folder .*/file/home: cannot be written: Not a directory"
@@ -246,7 +254,7 @@ def test_a_record_of_a_process_that_is_damaged_is_none(written: str, at: Home) -
     assert server.down(at) == "nothing was up"
 
 
-def test_a_home_that_is_a_file_is_told(tmp_path: Path) -> None:
+def test_a_home_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "home").touch()
     with pytest.raises(GroundupError, match=r"home: is a file, and the home is a folder"):
         server.up(Home(tmp_path / "home"))
@@ -299,5 +307,5 @@ def test_the_log_of_a_server_has_what_the_terminal_of_a_run_leaves_out(at: Home)
             "import os; print(os.environ.get('PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL'))",
         ],
     )
-    psutil.Process(processes.record_of(at, "server")["pid"]).wait(60)
+    psutil.Process(processes.record_of(at, "server")["pid"]).wait(300)
     assert at.log("server").read_text().startswith("None\n")

@@ -8,16 +8,25 @@ from typing import Any
 from stages.digests import digest
 
 _PROSE = (
-    "The {0} of the valley is known to all who have lived there for a long time, and every spring it is opened to the public. "
-    "It was built by people who wanted to have a place that would last, with walls of stone and a roof of slate. "
-    "Visitors who come to see the {0} are told that the oldest part of it is more than four hundred years old. "
-    "Nobody knows the name of the person who drew the plans, but the drawings have been kept with great care."
+    "The {0} of the valley is known to all who have lived there for a long time, and every spring "
+    "it is opened to the public. It was built by people who wanted to have a place that would "
+    "last, with walls of stone and a roof of slate. Visitors who come to see the {0} are told that "
+    "the oldest part of it is more than four hundred years old. Nobody knows the name of the "
+    "person who drew the plans, but the drawings have been kept with great care."
 )
+_GERMAN = (
+    "Der Garten des Hauses ist für alle geöffnet, die ihn sehen wollen, und der Eintritt ist frei. "
+)
+
+
+def _html(title: str) -> bytes:
+    return f"<title>{title}</title><h1>{title}</h1><p>{_PROSE.format(title)}</p>".encode()
+
+
 _PAGES: list[tuple[str, bytes, str | None]] = [
-    *(
-        ("text/html", f"<title>{t}</title><h1>{t}</h1><p>{_PROSE.format(t)}</p>".encode(), "utf-8")
-        for t in ("bridge", "mill", "tower")
-    ),
+    ("text/html", _html("bridge"), "utf-8"),
+    ("text/html", _html("mill"), "utf-8"),
+    ("text/html", _html("tower"), "utf-8"),
     (
         "text/plain",
         (
@@ -26,12 +35,7 @@ _PAGES: list[tuple[str, bytes, str | None]] = [
         None,
     ),
     ("text/markdown", ("# Garden\n\n" + _PROSE.format("garden")).encode(), "utf-8"),
-    (
-        "text/plain",
-        "Der Garten des Hauses ist für alle geöffnet, die ihn sehen wollen, und der Eintritt ist frei. ".encode()
-        * 5,
-        "utf-8",
-    ),
+    ("text/plain", _GERMAN.encode() * 5, "utf-8"),
     ("text/plain", b"This text is too short.", "utf-8"),
     ("application/pdf", b"%PDF-1.7", None),
     ("text/html", b"<html>\x00\x01\x02\x03</html>", "utf-8"),
@@ -42,9 +46,18 @@ def document(number: int, media_type: str, body: bytes, charset: str | None) -> 
     """A row of raw_documents."""
     url = f"http://example.org/{number}"
     return {
-        "id": digest("golden", url), "url": url, "source": "golden", "body": body, "media_type": media_type, "charset": charset,
-        "truncated": False, "body_sha256": hashlib.sha256(body).hexdigest(), "depth": 0, "redirects": [], "robots": "not_applicable",
-    }  # fmt: skip
+        "id": digest("golden", url),
+        "url": url,
+        "source": "golden",
+        "body": body,
+        "media_type": media_type,
+        "charset": charset,
+        "truncated": False,
+        "body_sha256": hashlib.sha256(body).hexdigest(),
+        "depth": 0,
+        "redirects": [],
+        "robots": "not_applicable",
+    }
 
 
 def inputs(publish: Any) -> dict[str, Any]:

@@ -7,8 +7,12 @@ from typing import Any
 from tests.golden import sft
 
 SETTINGS: dict[str, Any] = {
-    "prompts": 12, "max_new_tokens": 40, "temperature": 1.0, "top_p": 1.0, "compute": {"threads": 1, "precision": "float32"},
-}  # fmt: skip
+    "prompts": 12,
+    "max_new_tokens": 40,
+    "temperature": 1.0,
+    "top_p": 1.0,
+    "compute": {"threads": 1, "precision": "float32"},
+}
 BAD: list[tuple[dict[str, Any], str]] = [
     ({"prompts": 0}, r"0 pairs from 0 prompts and 0 files"),
     (

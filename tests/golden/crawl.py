@@ -1,4 +1,7 @@
-"""The guides of the stages as Markdown files, and a JSON lines file made up on the spot. HTTP has its own tests: its rows hold the time."""
+"""The guides of the stages as Markdown files, and a file of JSON lines that is written here.
+
+HTTP has its own tests: its rows contain the time.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-_TEMPORARY = tempfile.TemporaryDirectory(
-    prefix="groundup-golden-crawl-"
-)  # one per process, removed when it ends
+# One per process, removed when it ends.
+_TEMPORARY = tempfile.TemporaryDirectory(prefix="groundup-golden-crawl-")
 _FOLDER = Path(_TEMPORARY.name)
+_ROWS = [{"text": f"Row {number} of a file.", "n": number} for number in range(20)]
 (_FOLDER / "rows.jsonl").write_text(
-    "".join(json.dumps({"text": f"Row {n} of a file.", "n": n}) + "\n" for n in range(20))
-    + '{"n": 21}\n'
+    "".join(json.dumps(row) + "\n" for row in _ROWS) + '{"n": 21}\n'
 )
 
 

@@ -18,9 +18,16 @@ def item(
 ) -> dict[str, Any]:
     choices = [answer, "thirteen"]
     return {
-        "id": digest(task, question, *choices), "task": task, "question": question, "choices": choices, "answer": 0,
-        "evidence": f"{question} {answer}", "origin": origin, "document": None, "url": "file://farm.jsonl",
-    }  # fmt: skip
+        "id": digest(task, question, *choices),
+        "task": task,
+        "question": question,
+        "choices": choices,
+        "answer": 0,
+        "evidence": f"{question} {answer}",
+        "origin": origin,
+        "document": None,
+        "url": "file://farm.jsonl",
+    }
 
 
 def inputs(publish: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Made-up pages with an exact copy, copies with a few words changed, and one page of its own kind."""
+"""Made-up pages with an exact copy, a copy with a few more words, and one page of its own kind."""
 
 from __future__ import annotations
 
@@ -11,9 +11,17 @@ from tests.golden import made_up
 def row(name: str, text: str) -> dict[str, Any]:
     """A row of clean_documents."""
     return {
-        "id": digest("golden", name), "url": f"http://example.org/{name}", "source": "golden", "title": name, "text": text,
-        "language": "en", "license": None, "words": len(text.split()), "removed_lines": 0, "redactions": 0,
-    }  # fmt: skip
+        "id": digest("golden", name),
+        "url": f"http://example.org/{name}",
+        "source": "golden",
+        "title": name,
+        "text": text,
+        "language": "en",
+        "license": None,
+        "words": len(text.split()),
+        "removed_lines": 0,
+        "redactions": 0,
+    }
 
 
 def inputs(publish: Any) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""A small run: eight pages fetched, one trained on, three checkpoints, scores and GGUF files; all that the stage can be given."""
+"""A small run with everything that the stage takes.
+
+Eight pages were fetched, one was trained on; there are three checkpoints, scores and GGUF files.
+"""
 
 from __future__ import annotations
 
@@ -63,17 +66,30 @@ def _refused(source: str, **more: Any) -> dict[str, Any]:
 
 SCORES = [
     {
-        "task": "heldout_description", "metric": "acc", "value": 0.40625, "stderr": 0.0217, "n": 512,
-        "baseline": 0.25, "baseline_name": "chance", "higher_is_better": True,
+        "task": "heldout_description",
+        "metric": "acc",
+        "value": 0.40625,
+        "stderr": 0.0217,
+        "n": 512,
+        "baseline": 0.25,
+        "baseline_name": "chance",
+        "higher_is_better": True,
     },
     {"task": "arc_easy", "metric": "acc", "n": 0, "higher_is_better": True},
-]  # fmt: skip
+]
 FILES = [
     {
-        "quantization": "Q8_0", "file": "m-Q8_0.gguf", "bytes": 123456, "kl_divergence": 0.00037, "top1_agreement": 0.984,
-        "same_greedy_text": True, "positions": 64, "token_mismatches": 0, "strings": 634,
+        "quantization": "Q8_0",
+        "file": "m-Q8_0.gguf",
+        "bytes": 123456,
+        "kl_divergence": 0.00037,
+        "top1_agreement": 0.984,
+        "same_greedy_text": True,
+        "positions": 64,
+        "token_mismatches": 0,
+        "strings": 634,
     }
-]  # fmt: skip
+]
 
 SETTINGS: dict[str, Any] = {"name": "Golden"}
 

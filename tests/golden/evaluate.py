@@ -11,9 +11,15 @@ from tests.checkpoints import tiny_checkpoint
 def _item(task: str, number: int) -> dict[str, Any]:
     choices = [f"the number {n}" for n in range(number, number + 2 + number % 3)]
     return {
-        "id": digest(task, str(number)), "task": task, "question": f"Which number is {number}? Answer:", "choices": choices,
-        "answer": number % 2, "evidence": f"The number {number}.", "origin": "heldout", "url": "http://localhost/numbers",
-    }  # fmt: skip
+        "id": digest(task, str(number)),
+        "task": task,
+        "question": f"Which number is {number}? Answer:",
+        "choices": choices,
+        "answer": number % 2,
+        "evidence": f"The number {number}.",
+        "origin": "heldout",
+        "url": "http://localhost/numbers",
+    }
 
 
 ITEMS = [_item("heldout_description", number) for number in range(12)] + [

@@ -1,4 +1,7 @@
-"""Made-up reference pages: signatures with descriptions in invented words, a topic per page, the same on every machine."""
+"""Made-up reference pages: signatures with descriptions in invented words, a topic for each page.
+
+They are the same on every machine.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +34,10 @@ _PLAIN = ["the", "of", "a", "with", "each", "when", "for", "that", "given", "fro
 
 @cache
 def page(number: int, functions: int = 12) -> str:
-    """Text of one page; its invented words come from a small vocabulary of its own and one shared by every fourth page."""
+    """The text of one page.
+
+    Its invented words come from a small vocabulary of its own and one shared by every fourth page.
+    """
     chance = random.Random(f"page {number}")
     own, shared = _vocabulary(f"own {number}"), _vocabulary(f"topic {number % 4}")
     lines = [

@@ -1,6 +1,7 @@
-"""Made-up pages of a small site, as a web archive: the same bytes on every machine, with something for each stage to do.
+"""Made-up pages of a small site, as a web archive, with something for each stage to do.
 
-Reference pages with signatures, articles, near copies, pages that the rules of `clean` refuse, and addresses to redact.
+There are reference pages with signatures, articles, near copies, pages that the rules of `clean`
+refuse, and addresses to redact. The bytes are the same on every machine.
 """
 
 from __future__ import annotations
@@ -55,11 +56,16 @@ _ARTICLE = [
     "Every spring it is opened to the public, and visitors come from the villages to see the {t}.",
     "Nobody knows the name of the person who drew the plans, but a {a} copy of them has been kept.",
     "It is said that the oldest part of the {t} is more than four hundred years old.",
-    "In the winter the {a} rooms are closed, and the keeper of the {t} writes down what has to be mended.",
+    "In the winter the {a} rooms are closed, and the keeper of the {t} writes down what has to be "
+    "mended.",
     "Those who have seen it once will tell you that the {t} is larger than it looks from the road.",
-    "The money for the repairs is given by a society that has looked after the {a} {t} since it was founded.",
+    "The money for the repairs is given by a society that has looked after the {a} {t} since it "
+    "was founded.",
 ]
-_PLACES = [
+_GERMAN = (
+    "Der Garten des Hauses ist für alle geöffnet, die ihn sehen wollen, und der Eintritt ist frei. "
+)
+_BUILDINGS = [
     "bridge",
     "mill",
     "tower",
@@ -102,11 +108,7 @@ def pages() -> list[tuple[str, str, bytes]]:
     found = [_reference(number) for number in range(40)]
     found += [_article(number) for number in range(40)]
     found += [_near_copy(number) for number in range(4)]
-    german = (
-        "Der Garten des Hauses ist für alle geöffnet, die ihn sehen wollen, und der Eintritt ist frei. "
-        * 5
-    )
-    found.append(("garten.txt", "text/plain; charset=utf-8", german.encode()))
+    found.append(("garten.txt", "text/plain; charset=utf-8", _GERMAN.encode() * 5))
     found.append(("short.txt", "text/plain; charset=utf-8", b"This text is too short."))
     found.append(("picture.pdf", "application/pdf", b"%PDF-1.7"))
     return found
@@ -122,7 +124,9 @@ def _reference(number: int) -> tuple[str, str, bytes]:
         "<dl>",
     ]
     for function in range(10):
-        signature = f"{chance.choice(_VERBS).lower()}_{function}({chance.choice(_THINGS)}, {chance.choice(_THINGS)}=None)"
+        verb = chance.choice(_VERBS).lower()
+        first, second = chance.choice(_THINGS), chance.choice(_THINGS)
+        signature = f"{verb}_{function}({first}, {second}=None)"
         sentences = [_description(chance) for _ in range(chance.randint(1, 3))]
         lines.append(f"<dt>{signature}</dt><dd>{' '.join(sentences)}</dd>")
     lines.append("</dl>")
@@ -130,14 +134,10 @@ def _reference(number: int) -> tuple[str, str, bytes]:
 
 
 def _description(chance: random.Random) -> str:
-    adjective, thing, other = (
-        chance.choice(_ADJECTIVES),
-        chance.choice(_THINGS),
-        chance.choice(_THINGS),
-    )
-    return (
-        f"{chance.choice(_VERBS)} the {adjective} {thing} of a {other} {chance.choice(_ENDINGS)}."
-    )
+    adjective = chance.choice(_ADJECTIVES)
+    thing, other = chance.choice(_THINGS), chance.choice(_THINGS)
+    verb, ending = chance.choice(_VERBS), chance.choice(_ENDINGS)
+    return f"{verb} the {adjective} {thing} of a {other} {ending}."
 
 
 def _article(number: int) -> tuple[str, str, bytes]:
@@ -158,14 +158,14 @@ def _near_copy(number: int) -> tuple[str, str, bytes]:
 
 
 def _article_lines(chance: random.Random) -> tuple[str, list[str]]:
-    place, quality = chance.choice(_PLACES), chance.choice(_QUALITIES)
-    title = f"The {quality} {place}"
+    building, quality = chance.choice(_BUILDINGS), chance.choice(_QUALITIES)
+    title = f"The {quality} {building}"
     lines = [f"<h1>{title}</h1>"]
     for section in ("History", "Visits", "Repairs"):
         lines.append(f"<h2>{section}</h2>")
         for _ in range(2):
             sentences = [
-                chance.choice(_ARTICLE).format(a=chance.choice(_QUALITIES), t=place)
+                chance.choice(_ARTICLE).format(a=chance.choice(_QUALITIES), t=building)
                 for _ in range(4)
             ]
             lines.append(f"<p>{' '.join(sentences)}</p>")

@@ -1,4 +1,4 @@
-"""Sums in words of digits: a text that a tiny model learns in seconds, and a tokenizer trained on it."""
+"""Sums, a text that a tiny model learns in seconds, and a tokenizer trained on it."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ END, PAD = "<|endoftext|>", "<|pad|>"
 
 
 def texts(count: int) -> list[str]:
-    return [
-        "".join(f"{n * 7 % 50} + {m} = {n * 7 % 50 + m}.\n" for m in range(n % 5, n % 5 + 12))
-        for n in range(count)
-    ]
+    """Twelve sums in each text."""
+    found = []
+    for number in range(count):
+        first = number * 7 % 50
+        seconds = range(number % 5, number % 5 + 12)
+        lines = [f"{first} + {second} = {first + second}.\n" for second in seconds]
+        found.append("".join(lines))
+    return found
 
 
 def train_tokenizer(corpus: list[str], vocab_size: int = 320) -> Tokenizer:

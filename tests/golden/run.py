@@ -1,7 +1,8 @@
 """Recipe smoke on made-up pages: what every stage makes, as ids and digests.
 
-A change of the code's shape changes none of them. `recorded.json` holds those that are the same on every machine; those of the
-stages that train and of what follows from them belong to one CPU, so write them down before a change and compare afterwards:
+A change of the code's shape changes none of them. `recorded.json` has those that are the same on
+every machine. Those of the stages that train, and of what follows from them, belong to one CPU. So
+write them to a file before a change, and compare afterwards:
 
     python -m tests.golden.run before.json
     python -m tests.golden.run after.json && diff before.json after.json
@@ -38,12 +39,8 @@ SAME_EVERYWHERE = (
     "pack",
     "collect_chats",
 )
-WRITERS = (
-    "pyarrow",
-    "tokenizers",
-    "datasketch",
-    "numpy",
-)  # another release of these may write other bytes
+# Another release of these may write other bytes.
+WRITERS = ("pyarrow", "tokenizers", "datasketch", "numpy")
 
 
 def releases() -> dict[str, str]:
@@ -52,7 +49,15 @@ def releases() -> dict[str, str]:
 
 
 def run(folder: Path, names: Iterable[str]) -> dict[str, Any]:
-    """What the stages `names` make, in the order of the map: id, digest of each file, and rows; and the ids of all stages."""
+    """Run stages on the pages.
+
+    Args:
+        folder: Where the store goes.
+        names: The stages, in the order of the map.
+
+    Returns:
+        "made": id, rows and the digest of each file, by stage. "ids": the ids of all stages.
+    """
     archive = folder / "pages.warc.gz"
     pages.write(archive)
     store = Store(folder / "store")
@@ -70,21 +75,16 @@ def run(folder: Path, names: Iterable[str]) -> dict[str, Any]:
     for name in names:
         row = stages.stage(name)
         inputs = {
-            wanted.name: outputs[wanted.output]
-            for wanted in row.consumes
-            if wanted.output in outputs
+            taken.name: outputs[taken.output] for taken in row.consumes if taken.output in outputs
         }
         artifact, _ = run_stage(store, row, configs[name], inputs)
         made[name] = {"id": artifact.id, "rows": artifact.manifest.rows, "files": digests(artifact)}
         outputs[row.output] = artifact
-        if (
-            name == "crawl"
-        ):  # its id holds the path of the archive, which is another one in each folder
-            config = (
-                canonical(artifact.manifest.config)
-                .replace(str(archive.resolve()), "pages.warc.gz")
-                .replace(str(archive), "pages.warc.gz")
-            )
+        if name == "crawl":
+            # The path of the archive is a part of the id, and it is another one in each folder.
+            config = canonical(artifact.manifest.config)
+            for path in (archive.resolve(), archive):
+                config = config.replace(str(path), archive.name)
             made[name]["id"] = hashlib.sha256(config.encode()).hexdigest()
             tables = {table: artifact.read(table).to_pylist() for table in artifact.manifest.rows}
             outputs[row.output] = publisher(store)("raw_documents", **tables)
@@ -92,17 +92,14 @@ def run(folder: Path, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _ids(configs: dict[str, Any], raw_documents: Artifact) -> dict[str, str]:
-    """The ids of what all stages would make: they follow from settings and inputs alone."""
+    """The ids of what all stages would make. They follow from settings and inputs alone."""
     ids = {"raw_documents": raw_documents.id}
-    found = {}
+    by_stage = {}
     for row in stages.STAGES[1:]:
-        inputs = {
-            wanted.name: ids[wanted.output] for wanted in row.consumes if wanted.output in ids
-        }
-        found[row.name] = ids[row.output] = identity_of(
-            row, configs[row.name], inputs, "2026-01-31"
-        ).id
-    return found
+        inputs = {taken.name: ids[taken.output] for taken in row.consumes if taken.output in ids}
+        identity = identity_of(row, configs[row.name], inputs, "2026-01-31")
+        by_stage[row.name] = ids[row.output] = identity.id
+    return by_stage
 
 
 def digests(artifact: Artifact) -> dict[str, str]:
@@ -114,11 +111,10 @@ def main(arguments: list[str]) -> None:
     """Write what all stages make to a file, or record what is the same everywhere."""
     record = arguments == ["--record"]
     with tempfile.TemporaryDirectory() as folder:
-        found = run(Path(folder), SAME_EVERYWHERE if record else stages.NAMES)
+        results = run(Path(folder), SAME_EVERYWHERE if record else stages.NAMES)
     target = RECORDED if record else Path(arguments[0])
-    target.write_text(
-        json.dumps({"releases": releases(), **found}, indent=1, sort_keys=True) + "\n", "utf-8"
-    )
+    text = json.dumps({"releases": releases(), **results}, indent=1, sort_keys=True)
+    target.write_text(f"{text}\n", "utf-8")
 
 
 if __name__ == "__main__":

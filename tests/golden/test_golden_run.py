@@ -1,4 +1,4 @@
-"""Recipe smoke on made-up pages makes what it made when `recorded.json` was written: the same ids, and the same bytes."""
+"""Recipe smoke on made-up pages makes what `recorded.json` has: the same ids, the same bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import pytest
 from tests.golden import run
 
 RECORDED: dict[str, Any] = json.loads(run.RECORDED.read_text("utf-8"))
-HOW = "if results were meant to change: raise the stage's version, then python -m tests.golden.run --record"
+HOW = (
+    "if results were meant to change: raise the stage's version, then"
+    " python -m tests.golden.run --record"
+)
 
 
 @pytest.fixture(scope="module")

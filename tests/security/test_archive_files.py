@@ -29,7 +29,7 @@ def record(
 
 
 @pytest.fixture
-def read(run, tmp_path):
+def read(run, tmp_path, reads_in_this_process):
     """read(bytes) → (documents by name, failures as (address, detail))."""
 
     def go(data: bytes, **settings):

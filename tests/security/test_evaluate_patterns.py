@@ -44,7 +44,7 @@ USES = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("use", USES)
 def test_a_pattern_that_never_ends_is_one_error_that_names_file_and_pattern(soon, use):
     with pytest.raises(InputError) as error, patterns.bounded("a/task.yaml"):
@@ -53,6 +53,7 @@ def test_a_pattern_that_never_ends_is_one_error_that_names_file_and_pattern(soon
     assert extraction.re is metrics.re is re
 
 
+@pytest.mark.slow
 def test_a_thousand_slow_searches_share_one_bound(soon):
     began = time.monotonic()
     with pytest.raises(InputError, match="takes too long"), patterns.bounded("task.yaml"):
@@ -74,7 +75,13 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("way", WRONG)
+def wrong_patterns():
+    for way in WRONG:
+        is_slow = way in ("more than memory", "long to compile")  # they reach the limit of time
+        yield pytest.param(way, marks=[pytest.mark.slow] if is_slow else [])
+
+
+@pytest.mark.parametrize("way", list(wrong_patterns()))
 def test_a_pattern_that_cannot_be_used_is_one_error(soon, way):
     pattern, text, said = WRONG[way]
     with pytest.raises(InputError, match=said) as error, patterns.bounded("task.yaml"):
@@ -134,7 +141,7 @@ def evaluate(publish, run, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_a_task_file_whose_pattern_never_ends_costs_its_own_score(folder, evaluate, soon):
     (folder / "rows.jsonl").write_text('{"question": "one?", "answer": "' + TEXT + '"}\n')
     metric = {

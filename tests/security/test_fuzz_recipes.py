@@ -201,5 +201,5 @@ def test_a_value_on_the_command_line_keeps_the_same_bounds(value: str) -> None:
 
 def test_the_recipes_that_groundup_ships_are_far_from_the_bounds() -> None:
     counted: list[Any] = [list(yaml.parse(text)) for text in SHIPPED]
-    assert max(map(len, counted)) < recipe_file.MOST_VALUES / 20
-    assert max(map(len, SHIPPED)) < recipe_file.MOST_BYTES / 20
+    assert max(map(len, counted)) < recipe_file.MAX_VALUES / 20
+    assert max(map(len, SHIPPED)) < recipe_file.MAX_BYTES / 20

@@ -102,6 +102,7 @@ def as_read(page: str) -> str:
     return "".join(child.content for child in inline.children or [])
 
 
+@pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
 @given(syntax)
 def test_a_reader_sees_foreign_text_as_it_was_written(text: str) -> None:

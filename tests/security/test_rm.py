@@ -74,7 +74,7 @@ def test_what_depends_on_it_is_named_and_it_goes_only_when_that_is_accepted(
 ) -> None:
     raw, clean = filled.find(f"demo/{RAW}"), filled.find(f"demo/{CLEAN}")
     filled.point("other", RAW, raw, "test")
-    with pytest.raises(ConfigError, match="1 artifacts were made from it") as error:
+    with pytest.raises(ConfigError, match="1 artifact was made from it") as error:
         artifact_commands.rm(raw.id)
     assert "--yes" in error.value.fix
     stderr = capsys.readouterr().err
@@ -100,7 +100,7 @@ def test_what_cannot_be_read_is_named_among_what_may_depend_on_it(filled: Store)
 def test_only_what_was_removed_is_ever_deleted_and_only_when_asked(filled: Store, rm: Rm) -> None:
     clean = filled.find(f"demo/{CLEAN}")
     rm(f"demo/{CLEAN}")
-    with pytest.raises(ConfigError, match="would delete 1 removed artifacts for good"):
+    with pytest.raises(ConfigError, match="would delete 1 removed artifact for good"):
         rm(empty=True)
     assert len(rm(list_=True)) == 1
     assert len(rm(empty=True, yes=True)) == 1

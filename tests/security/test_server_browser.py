@@ -18,7 +18,7 @@ from flows.prefect_host.server_address import Address
 from flows.prefect_host.sign_in import USED_UP, new_address
 from tests.flows.conftest import Groundup, chromium_page, follow_sign_in
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("attacked")]
 
 PAGES = [
     "dashboard",
@@ -131,7 +131,7 @@ def _sign_in(groundup: Groundup, page: Any) -> str:
 
 
 def _wait_until(happened: Callable[[], bool], page: Any) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not happened():
         assert time.monotonic() < deadline
         page.wait_for_timeout(50)  # lets the browser's events in

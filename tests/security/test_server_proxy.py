@@ -25,7 +25,7 @@ from tests.flows.conftest import REPOSITORY, Groundup, chromium_page, free_port
 NAME = "models.example.org"
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("prefect"),
+    pytest.mark.xdist_group("proxied"),
     pytest.mark.skipif(
         not shutil.which("nginx"),
         reason="no nginx: infra/install_test_programs.sh installs it where apt may be used",
@@ -94,7 +94,7 @@ def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxied]:
         yield Proxied(groundup, port, ssl.create_default_context(cafile=str(certificate)))
     finally:
         nginx.terminate()
-        nginx.wait(30)
+        nginx.wait(300)
         groundup.run("down", check=False)
 
 
@@ -109,7 +109,7 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
 
 
 def _wait_for_port(port: int) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while True:
         try:
             socket.create_connection(("127.0.0.1", port)).close()
@@ -162,7 +162,7 @@ def test_websockets_pass_the_proxy_for_the_owner_and_for_our_pages_only(proxied:
         }
         with connect(address, sock=connection, **settings) as opened:
             opened.send(json.dumps({"type": "auth", "token": token}))
-            return json.loads(opened.recv(30))["type"] == "auth_success"
+            return json.loads(opened.recv(300))["type"] == "auth_success"
 
     assert opens(proxied.groundup.secret, None)
     assert opens(proxied.groundup.secret, proxied.url)

@@ -247,7 +247,7 @@ def _say(monkeypatch: pytest.MonkeyPatch, requests: list[object]) -> None:
     monkeypatch.setattr("stages.llama_cpp.chat.answer", answer)
     for module in (talk, summary):
         monkeypatch.setattr(module, "find", lambda *_: Path("x.gguf"))
-    monkeypatch.setattr(talk, "_make_room", lambda *_: None)
+    monkeypatch.setattr(talk, "_forget_oldest", lambda *_: None)
 
 
 def test_the_answers_of_a_model_are_safe_and_the_model_hears_itself_as_it_spoke(
@@ -256,7 +256,7 @@ def test_the_answers_of_a_model_are_safe_and_the_model_hears_itself_as_it_spoke(
     requests: list[object] = []
     _say(monkeypatch, requests)
     asked = iter(["one", "two", ""])
-    monkeypatch.setattr(talk, "_asked", lambda: next(asked))
+    monkeypatch.setattr(talk, "_read_question", lambda: next(asked))
     talk.talk(store, "demo", None, None)
     output = capsys.readouterr().out
     assert output.count("owned") == 4

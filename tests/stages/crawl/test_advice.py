@@ -9,6 +9,8 @@ import pytest
 from data_contracts import InputError
 from tests.stages.crawl.warc_records import warc_record
 
+pytestmark = pytest.mark.usefixtures("reads_in_this_process")
+
 ADVICE = {
     "a record that cannot be read": ("a.warc", warc_record(b"http://["), "replace the archive"),
     "a page of the built-in server": (

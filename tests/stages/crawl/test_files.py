@@ -17,6 +17,8 @@ import stages
 from data_contracts import InputError
 from tests.stages.crawl.tables import documents
 
+pytestmark = pytest.mark.usefixtures("reads_in_this_process")
+
 
 def test_whole_files_are_kept_byte_for_byte_with_their_media_type(read, folder):
     bodies = {

@@ -230,7 +230,7 @@ asyncio.run(wait())
 def test_a_server_that_hangs_ends_when_the_crawl_is_killed(tmp_path, monkeypatch, servers):
     (tmp_path / "hangs.py").write_text("import time\ntime.sleep(1000)\n")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    up, until = tmp_path / "up", time.monotonic() + 60
+    up, until = tmp_path / "up", time.monotonic() + 300
     process = subprocess.Popen([sys.executable, "-c", WAIT, str(up)])
     while not up.exists() and time.monotonic() < until:
         time.sleep(0.02)

@@ -10,6 +10,8 @@ import pytest
 from data_contracts import InputError
 from tests.stages.crawl.warc_records import warc_record
 
+pytestmark = pytest.mark.usefixtures("reads_in_this_process")
+
 
 def test_an_archive_that_a_crawl_wrote_gives_the_same_documents_back(site, crawl, read, folder):
     site.page("/", "/a", "/a?x=1", head="<link rel=license href=/l>", headers={"ETag": "e"})

@@ -206,7 +206,7 @@ stages.stage = lambda name: SimpleNamespace(name=name, config_class=config_class
 
 
 @pytest.mark.parametrize("fails", [0, 1])
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 def test_an_error_of_one_rank_is_raised_at_once_while_the_others_wait_for_it(
     fails: int, store: Store, publish: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
