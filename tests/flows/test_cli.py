@@ -111,8 +111,9 @@ def test_a_whole_run_parses_each_configuration_once(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-c", COUNT_PARSING, *command], env=environment, cwd=REPOSITORY, check=True
     )
+    parsed = json.loads(counts.read_text())
     names = [stage.config_class.__name__ for stage in stages.STAGES]
-    assert json.loads(counts.read_text()) == dict.fromkeys(names, 1)
+    assert {name: parsed.get(name) for name in names} == dict.fromkeys(names, 1)
 
 
 def test_the_keys_of_a_stage_are_all_that_a_person_can_set(
