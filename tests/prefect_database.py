@@ -13,6 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from flows import private_home
+from flows.home import Home
+
 REPOSITORY = Path(__file__).parents[1]
 SHARED = "GROUNDUP_TEST_SHARED"  # names the folder that the processes of a session share
 FILES = ("prefect.db", "prefect.db-wal", "memo_store.toml")
@@ -29,8 +32,7 @@ def copy_into(home: Path) -> None:
     target = home / "prefect"
     if (target / FILES[0]).exists():
         return
-    for folder in (home, target):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_home.prepare(Home(home))  # or it would be a home that somebody else has filled
     for file in _made().iterdir():
         shutil.copy(file, target)
 

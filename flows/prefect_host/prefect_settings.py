@@ -68,8 +68,9 @@ def import_prefect(at: Home, module: str) -> None:
     """Import Prefect, then `module`, which uses it, without settings of the current folder."""
     with writing(at):
         private_home.prepare(at)
-    prefect_files.ignore_those_of_folders()
     with chdir(prefect_files.package()):
+        # Whatever is imported of Prefect first builds its settings, so this stands in here, too.
+        prefect_files.ignore_those_of_folders()
         import_module("prefect.main")
         import_module(module)
 

@@ -274,7 +274,7 @@ def test_no_command_starts_anything_from_a_planted_home(plant: Plant, tmp_path: 
     (home / "prefect").mkdir(parents=True)
     plant(home, ran)
     (folder / "page.txt").write_text("A page of text.")
-    groundup = Groundup(home, free_port(), folder)
+    groundup = Groundup(home, free_port(), folder, makes_database=True)
     del groundup.environment["GROUNDUP_HOME"]
     sources = "crawl.sources=[{kind: files, paths: ['*.txt']}]"
     for command in (
