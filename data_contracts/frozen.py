@@ -12,7 +12,7 @@ from data_contracts.compatibility import changes
 from data_contracts.contract import SHIPPED, Contract, Contracts
 from data_contracts.errors import ContractError
 from data_contracts.files import sha256
-from data_contracts.migrations import reaches
+from data_contracts.upgrades import reaches
 
 _FILE = "FROZEN"
 

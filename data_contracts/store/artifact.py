@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_contracts import bundles, check, migrations
+from data_contracts import bundles, check, upgrades
 from data_contracts.contract import SHIPPED, Contract, Contracts, Version
 from data_contracts.errors import ArtifactError, ContractError, make_again, refusal
 from data_contracts.files import batches, is_file, listing, read_bounded, sha256, shown
@@ -158,7 +158,7 @@ class Artifact:
         """
         wanted = self._schema(table, columns)
         is_older = self.version < self.contract.version
-        stored = migrations.stored_as(self.contracts, self.artifact_type, table, self.version)
+        stored = upgrades.stored_as(self.contracts, self.artifact_type, table, self.version)
         for path in self.table_paths(stored):
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 lost = set(wanted.names) - set(file.schema_arrow.names)
@@ -170,7 +170,7 @@ class Artifact:
                     )
                 for batch in batches(file, batch_size, None if is_older else wanted.names):
                     if is_older:
-                        batch = migrations.upgrade(
+                        batch = upgrades.upgrade(
                             self.contracts, self.artifact_type, table, batch, self.version
                         )
                     arrays = list(map(batch.column, wanted.names))
@@ -310,7 +310,7 @@ class Artifact:
             )
             raise ContractError(what, why, "install a newer groundup")
         current = self.contract.version
-        if self.version.major < accepts and not migrations.reaches(
+        if self.version.major < accepts and not upgrades.reaches(
             self.contracts, self.artifact_type, self.version, current
         ):
             why = f"was written under contract {self.version} and no migration leads to {accepts}.x"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from data_contracts import Draft
-from data_contracts.store.draft import TableWriter
 from stages.digests import digest
+
+if TYPE_CHECKING:
+    from data_contracts.store.writer import TableWriter
 
 SHARD_BYTES = 32 << 20  # of bodies: later stages work on one shard at a time
 

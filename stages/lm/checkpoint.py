@@ -19,8 +19,8 @@ from torch import Tensor
 from data_contracts import Artifact, ArtifactError, Draft
 from data_contracts.bundles import weights_problems
 from data_contracts.checkpoint_config import CheckpointConfig
+from data_contracts.files import sha256
 from data_contracts.json_files import read_json
-from data_contracts.store.artifact import sha256
 from stages.lm.config import ModelConfig
 from stages.lm.model import LanguageModel
 from stages.lm.parallel import collectives, fsdp

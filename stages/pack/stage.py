@@ -13,7 +13,7 @@ from functools import partial
 import pyarrow as pa
 
 from data_contracts import Artifact, ArtifactKey, ConfigError, Draft, InputError
-from data_contracts.store.artifact import sha256
+from data_contracts.files import sha256
 from stages.execution.processes import local
 from stages.execution.shards import map_shards
 from stages.pack import rows, shuffle

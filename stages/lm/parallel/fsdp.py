@@ -5,15 +5,19 @@ With replicas of the sharded model, this is HSDP.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
 from stages.lm import precision
-from stages.lm.model import LanguageModel
 from stages.lm.parallel.collectives import is_main_process, world_size
 from stages.lm.training.config import Compute
+
+if TYPE_CHECKING:
+    from stages.lm.model import LanguageModel
 
 
 def shard_model(model: LanguageModel, compute: Compute) -> LanguageModel:

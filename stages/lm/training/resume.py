@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from data_contracts.store.artifact import sha256
+from data_contracts.files import sha256
 from stages.lm.parallel import collectives, storage
 
 KEPT = 2
