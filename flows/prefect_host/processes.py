@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -66,6 +67,21 @@ def spawn(
             umask=private_home.umask(),
         )
         write_record(at, process, {"pid": child.pid, "command": command, **record})
+    _wait_for_command_line(child)
+
+
+def _wait_for_command_line(child: subprocess.Popen[bytes]) -> None:
+    """Wait for the kernel to show the command of a new process, by which `alive` knows it.
+
+    On a busy machine that takes a moment longer than the start itself.
+    """
+    while child.poll() is None:
+        try:
+            if psutil.Process(child.pid).cmdline():
+                return
+        except psutil.Error:
+            return
+        time.sleep(0.001)
 
 
 def write_record(at: Home, process: str, record: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 from stages.crawl.archive import Archive, ArchivePosition
 from stages.crawl.crawler import MAX_HOPS, Crawler
@@ -34,29 +35,36 @@ def write_rows(name: str, crawler: Crawler, journal: Journal, archive: Archive, 
         else:
             failed[url] = entry
     fetched = {url for _, url, _ in pages}
-    hops = {url: known.hops for url, known in crawler.known.items() if known.hops}
-    ways = _ways(moved, {url: count for url, count in hops.items() if url in fetched})
+    hops = {}
+    for url in fetched:
+        if crawler.known[url].hops:
+            hops[url] = crawler.known[url].hops
+    ways = _ways(moved, hops)
     for _, url, offset in sorted(pages):
         entry = journal.at(offset)
         record = ArchivePosition(*entry["record"])
-        fetch = entry["fetch"] | {
-            "fetched_at": datetime.fromisoformat(entry["fetch"]["fetched_at"]),
-            "warc_file": f"warc/{archive.path(record.file).name}",
-            "warc_offset": record.offset,
-        }
         rows.document(
             name,
             url,
             archive.body(record),
             depth=crawler.known[url].depth,
             redirects=ways.get(url, ()),
-            fetch=fetch,
+            fetch=_fetch(entry, record, archive),
             **entry["row"],
         )
     for url in sorted(failed.keys() | moved.keys()):
-        end = _end(url, moved)
+        end = _end_of_redirects(url, moved)
         if end not in fetched:
             _write_failure(name, url, end, failed.get(end), crawler, moved, rows)
+
+
+def _fetch(entry: Entry, record: ArchivePosition, archive: Archive) -> dict[str, Any]:
+    """The columns of `fetches` for a page, with its position in the archive."""
+    fetch = dict(entry["fetch"])
+    fetch["fetched_at"] = datetime.fromisoformat(fetch["fetched_at"])
+    fetch["warc_file"] = f"warc/{archive.path(record.file).name}"
+    fetch["warc_offset"] = record.offset
+    return fetch
 
 
 def _write_failure(
@@ -68,11 +76,24 @@ def _write_failure(
     moved: dict[str, str],
     rows: Rows,
 ) -> None:
-    """Write the failure of `url`, whose redirects lead to `end`; cause is the failure of `end`."""
+    """Write the failure of an address.
+
+    Args:
+        name: Name of the source.
+        url: The address.
+        end: Where its redirects lead.
+        cause: The failure of `end`, if it was asked for.
+        crawler: The finished crawl.
+        moved: For each address that redirects, where it leads.
+        rows: Receives the failure.
+    """
     depth = crawler.known[url].depth
     if cause is not None:
-        detail = cause["detail"] if end == url else f"leads to {end}: {cause['detail']}"
-        rows.failure(name, url, cause["reason"], detail, depth=depth, status=cause.get("status"))
+        detail = cause["detail"]
+        if end != url:
+            detail = f"leads to {end}: {detail}"
+        status = cause.get("status")
+        rows.failure(name, url, cause["reason"], detail, depth=depth, status=status)
     elif end in crawler.known and end not in moved:
         detail = f"leads to {end}, which was not asked: {crawler.limits}"
         rows.failure(name, url, "redirect_refused", detail, depth=depth)
@@ -93,7 +114,8 @@ def _ways(moved: dict[str, str], hops: dict[str, int]) -> dict[str, tuple[str, .
     """
     ways: dict[str, tuple[str, ...]] = {}
     for start in sorted(moved):
-        way, url = [start], moved[start]
+        way = [start]
+        url = moved[start]
         while url in moved and len(way) < MAX_HOPS:
             way.append(url)
             url = moved[url]
@@ -102,7 +124,7 @@ def _ways(moved: dict[str, str], hops: dict[str, int]) -> dict[str, tuple[str, .
     return ways
 
 
-def _end(url: str, moved: dict[str, str]) -> str:
+def _end_of_redirects(url: str, moved: dict[str, str]) -> str:
     """Where the redirects from `url` end; some address of the circle if they do not."""
     seen = set()
     while url in moved and url not in seen:

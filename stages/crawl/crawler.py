@@ -9,15 +9,13 @@ shorter way is found.
 from __future__ import annotations
 
 import asyncio
-import heapq
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from datetime import UTC, datetime
 
 from data_contracts import Interrupted
-from stages.crawl import page, robots
+from stages.crawl import entries, page, robots
 from stages.crawl.archive import Archive, ArchivePosition
 from stages.crawl.crawl_rules import CrawlRules, Distance
 from stages.crawl.fetch import (
@@ -26,10 +24,9 @@ from stages.crawl.fetch import (
     Fetcher,
     FetchError,
     HttpResponse,
-    redirect_target,
     retry_after,
 )
-from stages.crawl.hosts import Host
+from stages.crawl.hosts import Host, Hosts
 from stages.crawl.journal import Entry, Journal
 from stages.crawl.urls import origin
 from stages.report import Report
@@ -38,6 +35,7 @@ MAX_HOPS = 5
 TRIES = 3
 NO_ANSWER = frozenset({"host_skipped", "connection", "timeout"})  # why a host is given up
 _POLL = 0.2  # seconds between checks for a request to stop
+_SHORTEST_PAUSE = 0.001  # seconds
 
 
 class Crawler:
@@ -55,18 +53,32 @@ class Crawler:
         report: Report,
         stop: Callable[[], bool],
     ):
-        self.rules, self._fetcher, self._journal, self._archive = rules, fetcher, journal, archive
-        self._report, self._stop = report, stop
+        """Prepares a crawl.
+
+        Args:
+            rules: What bounds it.
+            fetcher: Where pages come from.
+            journal: What became of each address, in this run and in those before.
+            archive: The pages.
+            report: Receives the progress.
+            stop: Whether a signal asked to stop.
+        """
+        self.rules = rules
+        self._fetcher = fetcher
+        self._journal = journal
+        self._archive = archive
+        self._report = report
+        self._stop = stop
         self.known: dict[str, Distance] = {}
         self.settled: dict[str, int] = {}  # address → offset in the journal
-        self.asked = self.pages = self.resumed = 0
+        self.asked = 0
+        self.pages = 0
         self.bytes = 0
+        self.resumed = 0  # addresses that an earlier run had settled
         # By host that was given up: the number of addresses that were therefore not asked.
         self.lost: Counter[str] = Counter()
         self.cut_short = ""
-        self._hosts: dict[str, Host] = {}
-        # Heap of the hosts with something to do, by the time from which they may be asked.
-        self._ready: list[tuple[float, str]] = []
+        self._hosts = Hosts(rules)
         self._under_way: dict[asyncio.Task[None], Host] = {}
         self._taken: set[str] = set()
         self._writing = asyncio.Lock()
@@ -98,25 +110,23 @@ class Crawler:
         """The limits that cut the crawl short, for the reader; empty if none did."""
         limits = [self.cut_short] if self.cut_short else []
         most = self.rules.max_pages_per_host
-        full = [
-            host
-            for host in self._hosts.values()
-            if host.asked >= most and any(url not in self._taken for *_, url in host.waiting)
-        ]
+        full = self._hosts.full(self._taken)
         if full and most < self.rules.max_pages:  # else it is the limit of the whole crawl
-            others = f" and {len(full) - 1:,} other hosts" if len(full) > 1 else ""
-            first = min(host.origin for host in full)
-            limits.append(f"the limit of {most:,} pages per host at {first}{others}")
+            others = ""
+            if len(full) > 1:
+                others = f" and {len(full) - 1:,} other hosts"
+            limits.append(f"the limit of {most:,} pages per host at {min(full)}{others}")
         return " and ".join(limits)
 
     def _resume(self) -> None:
         last: ArchivePosition | None = None
         end = 0
         for offset, following, entry in self._journal.replay():
-            record = ArchivePosition(*entry["record"]) if "record" in entry else None
-            if record is not None and not self._archive.holds(record):
-                break
-            last = record or last
+            if "record" in entry:
+                record = ArchivePosition(*entry["record"])
+                if not self._archive.holds(record):
+                    break
+                last = record
             self._settle(entry, offset)
             end = following
         self._journal.cut(end)
@@ -128,11 +138,19 @@ class Crawler:
             )
 
     def _discover(self, url: str, depth: int, hops: int) -> None:
-        """Record an address, or a shorter way to a known one."""
+        """Record an address, or a shorter way to a known one.
+
+        Args:
+            url: The address.
+            depth: Links from a seed.
+            hops: Redirects since the last link.
+        """
         pending = [(url, depth, hops)]
         while pending:
             url, depth, hops = pending.pop()
-            if depth > self.rules.max_depth or hops > MAX_HOPS or not self.rules.within(url):
+            if depth > self.rules.max_depth or hops > MAX_HOPS:
+                continue
+            if not self.rules.within(url):
                 continue
             known = self.known.get(url)
             if known is None:
@@ -141,10 +159,16 @@ class Crawler:
             elif depth < known.depth or hops < known.hops:
                 known.depth = min(depth, known.depth)
                 known.hops = min(hops, known.hops)
-                if url in self.settled:
-                    pending += self._onward(self._journal.at(self.settled[url]), known)
-                elif url not in self._taken:
-                    self._queue(url, known.depth)
+                pending += self._moved_closer(url, known)
+
+    def _moved_closer(self, url: str, known: Distance) -> list[tuple[str, int, int]]:
+        """The addresses that a known one leads to and that are closer now, too."""
+        if url in self.settled:
+            entry = self._journal.at(self.settled[url])
+            return self._onward(entry, known)
+        if url not in self._taken:
+            self._queue(url, known.depth)
+        return []
 
     def _onward(self, entry: Entry, distance: Distance) -> list[tuple[str, int, int]]:
         """The addresses that an entry leads to, each with depth and hops."""
@@ -153,28 +177,9 @@ class Crawler:
         return [(link, distance.depth + 1, 0) for link in entry.get("links", ())]
 
     def _queue(self, url: str, depth: int) -> None:
-        host = self._host(url)
+        host = self._hosts.of(url)
         host.put(depth, len(self.known), url)
-        self._schedule(host)
-
-    def _schedule(self, host: Host) -> None:
-        while host.waiting and host.waiting[0][2] in self._taken:
-            host.take()
-        if (
-            host.waiting
-            and not host.scheduled
-            and not host.reading_rules
-            and host.active < host.at_once
-        ):
-            host.scheduled = True
-            heapq.heappush(self._ready, (host.ready_at, host.origin))
-
-    def _host(self, url: str) -> Host:
-        name = origin(url)
-        if name not in self._hosts:
-            rules_until = 0.0 if self.rules.respect_robots else math.inf
-            self._hosts[name] = Host(name, self.rules.delay, self.rules.at_once, rules_until)
-        return self._hosts[name]
+        self._hosts.schedule(host, self._taken)
 
     def _settle(self, entry: Entry, offset: int) -> None:
         """Update all counts with an entry of the journal."""
@@ -187,7 +192,7 @@ class Crawler:
             self.bytes += entry["bytes"]
         if entry.get("asked", True):
             self.asked += 1
-            self._host(url).asked += 1
+            self._hosts.of(url).asked += 1
         elif entry["reason"] in NO_ANSWER:
             self.lost[origin(url)] += 1
         for way in self._onward(entry, distance):
@@ -200,30 +205,34 @@ class Crawler:
             Whether requests are left that may be started later.
         """
         now = time.monotonic()
-        soonest = now
-        if self._ready and not self._under_way:
-            soonest = max(now, self._ready[0][0])  # a Crawl-delay may outlast the crawl
-        if soonest > self._end and self._ready:
-            self.cut_short = f"the time limit of {self.rules.seconds / 60:g} minutes"
-        elif self.asked >= self.rules.max_pages and self._ready:
-            self.cut_short = f"the limit of {self.rules.max_pages:,} pages"
-        while self._ready and self._ready[0][0] <= now and self._may_start_more():
-            host = self._hosts[heapq.heappop(self._ready)[1]]
-            host.scheduled = False
+        if self._hosts.scheduled:
+            self._check_limits(now)
+        while self._hosts.soonest <= now and self._may_start_more():
+            host = self._hosts.next()
             if host.asked + host.active >= self.rules.max_pages_per_host:
                 continue
             if host.ready_at <= now and host.waiting:
                 self._start(host, now)
-            self._schedule(host)
-        return bool(self._ready) and not self.cut_short
+            self._hosts.schedule(host, self._taken)
+        return self._hosts.scheduled and not self.cut_short
+
+    def _check_limits(self, now: float) -> None:
+        """End the crawl if a limit is reached while hosts have something to do."""
+        soonest = now
+        if not self._under_way:
+            soonest = max(now, self._hosts.soonest)  # a Crawl-delay may outlast the crawl
+        if soonest > self._end:
+            self.cut_short = f"the time limit of {self.rules.seconds / 60:g} minutes"
+        elif self.asked >= self.rules.max_pages:
+            self.cut_short = f"the limit of {self.rules.max_pages:,} pages"
 
     def _may_start_more(self) -> bool:
+        if self.cut_short:
+            return False
         under_way = len(self._under_way)
-        return (
-            not self.cut_short
-            and under_way < self.rules.connections
-            and self.asked + under_way < self.rules.max_pages
-        )
+        if under_way >= self.rules.connections:
+            return False
+        return self.asked + under_way < self.rules.max_pages
 
     def _start(self, host: Host, now: float) -> None:
         """Start the next step at a host: its robots.txt if that is due, else an address.
@@ -248,26 +257,28 @@ class Crawler:
     async def _wait(self) -> None:
         """Wait until a request ends, may be started, or a signal asks to stop."""
         if self._stop():
-            fix = "run the same command again: it continues from there"
             raise Interrupted(
                 "crawl",
                 f"stopped by a signal after {self.pages:,} pages; all of them are kept",
-                fix,
+                "run the same command again: it continues from there",
             )
         pause = _POLL
-        if self._ready and self._may_start_more():
-            pause = min(_POLL, max(0.001, self._ready[0][0] - time.monotonic()))
+        if self._hosts.scheduled and self._may_start_more():
+            until_ready = self._hosts.soonest - time.monotonic()
+            pause = min(_POLL, max(_SHORTEST_PAUSE, until_ready))
         if not self._under_way:
             await asyncio.sleep(pause)
             return
         done, _ = await asyncio.wait(
-            self._under_way, timeout=pause, return_when=asyncio.FIRST_COMPLETED
+            self._under_way,
+            timeout=pause,
+            return_when=asyncio.FIRST_COMPLETED,
         )
         for task in done:
             host = self._under_way.pop(task)
             host.active -= 1
             task.result()
-            self._schedule(host)
+            self._hosts.schedule(host, self._taken)
 
     async def _abandon(self) -> None:
         for task in self._under_way:
@@ -275,10 +286,12 @@ class Crawler:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _read_rules(self, host: Host) -> None:
-        """robots.txt of the host, read once a day, with as many tries as a page."""
-        host.rules, responses = await robots.read(
-            lambda url: self._get(url, host, robots.MAX_BYTES, None), host.origin
-        )
+        """Read the robots.txt of a host: once a day, with as many tries as a page."""
+
+        async def get(url: str) -> HttpResponse:
+            return await self._get(url, host, robots.MAX_BYTES, None)
+
+        host.rules, responses = await robots.read(get, host.origin)
         now = time.monotonic()
         host.rules_until = now + robots.MAX_AGE
         if host.rules.refusal is None:
@@ -292,24 +305,38 @@ class Crawler:
     async def _visit(self, url: str, host: Host, refusal: FetchError | None) -> None:
         """Settle one address as a page, a redirect or a failure.
 
-        If there is a refusal, no request is made.
+        Args:
+            url: The address.
+            host: Its host.
+            refusal: Why no request is made, if none is.
         """
         if refusal is not None:
-            entry = _failed(url, refusal) | {"asked": False}
+            entry = entries.failed(url, refusal) | {"asked": False}
         else:
             try:
                 response = await self._get(url, host, self.rules.page_bytes, page.WANTED)
                 entry = await self._judge(response, host.rules)
             except FetchError as error:
-                entry = _failed(url, error)
+                entry = entries.failed(url, error)
         self._settle(entry, self._journal.append(entry))
 
     async def _get(
-        self, url: str, host: Host, limit: int, wanted: Container[str] | None
+        self,
+        url: str,
+        host: Host,
+        limit: int,
+        wanted: Container[str] | None,
     ) -> HttpResponse:
         """Try up to three times, each when the host may be asked again.
 
-        If the server is busy every time, its last answer is returned.
+        Args:
+            url: The address.
+            host: Its host.
+            limit: Bytes of the body after which it is cut.
+            wanted: Media types whose bodies are read; None for all.
+
+        Returns:
+            The response. If the server is busy every time, its last one.
         """
         for attempt in range(1, TRIES + 1):
             try:
@@ -323,7 +350,8 @@ class Crawler:
                 if response.status not in TRY_LATER:
                     host.answered()
                     return response
-                host.failed(time.monotonic(), retry_after(response, datetime.now(UTC)))
+                wait = retry_after(response, datetime.now(UTC))
+                host.failed(time.monotonic(), wait)
                 if not self._may_try_again(host, attempt):
                     return response
             await host.turn()
@@ -334,60 +362,22 @@ class Crawler:
     def _may_try_again(self, host: Host, attempt: int) -> bool:
         return attempt < TRIES and not host.skipped and host.ready_at <= self._end
 
-    async def _judge(self, response: HttpResponse, rules: robots.RobotsRules) -> Entry:
-        if response.status in REDIRECTS:
-            return {"kind": "moved", "url": response.url, "to": self._target(response)}
-        if response.status != 200:
-            raise FetchError(
-                "http_status", f"{response.status} {response.phrase}".strip(), response.status
-            )
-        if response.media_type not in page.WANTED:
-            raise FetchError("media_type", response.media_type[:100], 200)
-        if not response.body.strip():
-            raise FetchError("empty", "the body is empty", 200)
-        refusal = self.rules.refused(response)
-        if refusal:
-            raise FetchError("empty", refusal, 200)
-        facts = page.read(response)
-        links = [link for link in facts.links if self.rules.within(link)]
-        if facts.opt_out and self.rules.honour_opt_out:
-            error = FetchError("robots", f"the page asks not to be used: {facts.opt_out}", 200)
-            return _failed(response.url, error) | {"links": links}
-        record = await self._store(response)
-        row = response.evidence(facts.meta_robots, facts.license) | {"robots": rules.verdict}
-        fetch = response.fetch | {"fetched_at": response.began.isoformat()}
-        size = len(response.body)
-        return {
-            "kind": "page",
-            "url": response.url,
-            "row": row,
-            "fetch": fetch,
-            "record": list(record),
-            "links": links,
-            "bytes": size,
-        }
-
-    def _target(self, response: HttpResponse) -> str:
-        """Where a redirect leads.
+    async def _judge(self, response: HttpResponse, robots_rules: robots.RobotsRules) -> Entry:
+        """What becomes of an address, by the response; a page is written to the archive.
 
         Raises:
-            FetchError: It may not be followed.
+            FetchError: It gives no document.
         """
-        to = redirect_target(response)
-        if not self.rules.within(to):
-            raise FetchError("redirect_refused", f"to {to}, which is out of scope", response.status)
-        return to
+        if response.status in REDIRECTS:
+            return entries.moved(response, self.rules)
+        entries.check(response, self.rules)
+        facts = page.read(response)
+        links = list(filter(self.rules.within, facts.links))
+        if facts.opt_out and self.rules.honour_opt_out:
+            return entries.opted_out(response, facts.opt_out, links)
+        record = await self._store(response)
+        return entries.of_page(response, facts, robots_rules.verdict, record, links)
 
     async def _store(self, response: HttpResponse) -> ArchivePosition:
         async with self._writing:
             return await asyncio.to_thread(self._archive.write, response)
-
-
-def _failed(url: str, error: FetchError) -> Entry:
-    return {
-        "kind": "failed",
-        "url": url,
-        "reason": error.reason,
-        "detail": error.detail,
-        "status": error.status,
-    }

@@ -1,6 +1,6 @@
-"""One request and its answer, under a total deadline and a size limit.
+"""One request and its response, under a total deadline and a size limit.
 
-A redirect is an answer: the crawl decides whether to follow it.
+A redirect is a response: the crawl decides whether to follow it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,15 @@ _CHUNK = 1 << 16
 class HttpResponse:
     """A response.
 
-    body: The bytes after transfer and content decoding, cut at the limit. Empty if not wanted.
+    Attributes:
+        url: The canonical address that was asked for.
+        status: The HTTP status.
+        phrase: The words of the status line.
+        headers: Names and values, in order.
+        asked_with: The headers of the request.
+        body: The bytes after transfer and content decoding, cut at the limit. Empty if not wanted.
+        truncated: Whether the body was cut.
+        began: When the request was made.
     """
 
     url: str
@@ -89,11 +97,14 @@ class HttpResponse:
 
 
 class FetchError(Exception):
-    """There is no answer that can be used.
+    """There is no response that can be used.
 
-    reason: One of the contract's reasons.
-    again: A later try may succeed.
-    of_page: The page is at fault, not the host.
+    Attributes:
+        reason: One of the contract's reasons.
+        detail: What exactly is wrong.
+        status: The HTTP status, if there was a response.
+        again: A later try may succeed.
+        of_page: The page is at fault, not the host.
     """
 
     def __init__(
@@ -117,7 +128,7 @@ class Fetcher(Protocol):
     """Where pages come from."""
 
     async def get(self, url: str, limit: int, wanted: Container[str] | None) -> HttpResponse:
-        """The answer to GET `url`.
+        """The response to GET `url`.
 
         Args:
             url: A canonical address.
@@ -125,7 +136,7 @@ class Fetcher(Protocol):
             wanted: Media types whose bodies are read; None for all.
 
         Raises:
-            FetchError: There is no answer that can be used.
+            FetchError: There is no response that can be used.
         """
 
 

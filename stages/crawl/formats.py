@@ -99,37 +99,58 @@ def _bounded(path: Path, items: Iterator[Item]) -> Iterator[Item]:
         elif isinstance(item, Document):
             documents += 1
         if reasons.total() > max(MAX_FAILURES, documents):
-            counts = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
-            raise InputError(
-                str(path),
-                f"{reasons.total():,} rows give no document ({counts}) and {documents:,} rows"
-                f" give one, so the rest is not read; the first of them is {example}",
-                "check text_field, or leave the file out of crawl.sources",
-            )
+            raise _mostly_unusable(path, reasons, documents, example)
         yield item
+
+
+def _mostly_unusable(path: Path, reasons: Counter[str], documents: int, example: str) -> InputError:
+    counts = ", ".join(f"{reason} {count:,}" for reason, count in reasons.items())
+    return InputError(
+        str(path),
+        f"{reasons.total():,} rows give no document ({counts}) and {documents:,} rows"
+        f" give one, so the rest is not read; the first of them is {example}",
+        "check text_field, or leave the file out of crawl.sources",
+    )
 
 
 def is_small(files: list[Path], most: int = 4 << 20) -> bool:
     """Whether the files are small, and of kinds that take little memory to read."""
-    plain = all(kind(path) in _GROW_LITTLE and path.suffix.lower() != ".gz" for path in files)
-    return plain and sum(path.stat().st_size for path in files) <= most
+    total = 0
+    for path in files:
+        if _is_packed(path) or kind(path) not in _GROW_LITTLE:
+            return False
+        total += path.stat().st_size
+    return total <= most
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() == ".gz"
 
 
 def kind(path: Path) -> str:
     """The suffix that states what a file holds; of a packed file the one before .gz."""
-    return (Path(path.stem).suffix if path.suffix.lower() == ".gz" else path.suffix).lower()
+    suffix = path.suffix
+    if _is_packed(path):
+        suffix = Path(path.stem).suffix
+    return suffix.lower()
 
 
 def _reader(path: Path) -> Reader:
+    """The function that reads files of this kind.
+
+    Raises:
+        InputError: The kind is not known.
+    """
     ending = kind(path)
-    if ending not in _READERS or (ending == ".parquet" and path.suffix.lower() == ".gz"):
-        why = f"files ending in {ending or 'nothing'} are not known"
-        raise InputError(
-            str(path),
-            why,
-            f"name only files ending in {', '.join(_READERS)} (or, parquet apart, those with .gz)",
-        )
-    return _READERS[ending]
+    is_packed_parquet = ending == ".parquet" and _is_packed(path)
+    if ending in _READERS and not is_packed_parquet:
+        return _READERS[ending]
+    known = ", ".join(_READERS)
+    raise InputError(
+        str(path),
+        f"files ending in {ending or 'nothing'} are not known",
+        f"name only files ending in {known} (or, parquet apart, those with .gz)",
+    )
 
 
 def _damaged(path: Path, error: Exception) -> InputError:
@@ -144,7 +165,9 @@ def _taking(source: FilesSource) -> Taking:
 def _read_whole(source: FilesSource, path: Path) -> Iterator[Item]:
     with opened(path) as file:
         body = file.read(source.limits.max_page_bytes + 1)
-    yield _taking(source).whole(path.as_uri(), body, WHOLE[kind(path)], source.charset or None)
+    media_type = WHOLE[kind(path)]
+    charset = source.charset or None
+    yield _taking(source).whole(path.as_uri(), body, media_type, charset)
 
 
 def _read_jsonl(source: FilesSource, path: Path) -> Iterator[Item]:
@@ -185,11 +208,15 @@ def _json_row(source: FilesSource, url: str, line: bytes) -> Item:
 
 def _count_of_key(line: bytes, key: str) -> int:
     """How often the object in `line` has the key. Few lines need the second look at their JSON."""
-    spellings = {json.dumps(key).encode(), json.dumps(key, ensure_ascii=False).encode()}
-    if sum(line.count(spelling) for spelling in spellings) < 2:
+    spellings = {
+        json.dumps(key).encode(),
+        json.dumps(key, ensure_ascii=False).encode(),
+    }
+    if sum(map(line.count, spellings)) < 2:
         return 1
     pairs = json.loads(line, object_pairs_hook=list)
-    return sum(name == key for name, _ in pairs)
+    names = [name for name, _ in pairs]
+    return names.count(key)
 
 
 def _read_csv(source: FilesSource, path: Path) -> Iterator[Item]:
@@ -198,14 +225,16 @@ def _read_csv(source: FilesSource, path: Path) -> Iterator[Item]:
     max_bytes = LINE_TIMES * source.limits.max_page_bytes
     csv.field_size_limit(max_bytes)
     with opened(path) as file:
-        table = csv.reader(_text_lines(file, max_bytes), delimiter=_DELIMITERS[kind(path)])
+        text_lines = _text_lines(file, max_bytes)
+        table = csv.reader(text_lines, delimiter=_DELIMITERS[kind(path)])
         names = next(table, [])
         if names == [_END]:
             names = []
         column = _column(source, path, names)
         line = table.line_num
         for number, row in enumerate(table, 1):
-            first_line, line = line + 1, table.line_num
+            first_line = line + 1
+            line = table.line_num
             if row == [_END]:
                 return
             url = f"{path.as_uri()}#{number}"
@@ -216,7 +245,8 @@ def _read_csv(source: FilesSource, path: Path) -> Iterator[Item]:
                 )
                 yield Failure(url, "unreadable_row", detail, fix=_CLOSE_THE_QUOTE)
             elif len(row) > column:
-                yield taking.row(url, row[column].encode("utf-8", "surrogateescape"))
+                body = row[column].encode("utf-8", "surrogateescape")
+                yield taking.row(url, body)
             elif row:
                 detail = f"has {len(row)} fields, {source.text_field!r} is field {column + 1}"
                 yield Failure(url, "unreadable_row", detail, fix=_ALL_FIELDS)
@@ -227,7 +257,8 @@ def _text_lines(file: Any, max_bytes: int) -> Iterator[str]:
     for number, line in enumerate(lines(file, max_bytes), 1):
         if line is None:
             raise csv.Error(f"line {number} has more than {max_bytes:,} bytes")
-        yield line.decode("utf-8-sig" if number == 1 else "utf-8", "surrogateescape")
+        encoding = "utf-8-sig" if number == 1 else "utf-8"
+        yield line.decode(encoding, "surrogateescape")
     yield _END
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import time
+from collections.abc import Set
 from dataclasses import dataclass, field
 
+from stages.crawl.crawl_rules import CrawlRules
 from stages.crawl.fetch import FetchError
 from stages.crawl.robots import NO_RULES, RobotsRules
+from stages.crawl.urls import origin
 
 FAILURES_TO_SKIP = 8  # in a row
 FIRST_WAIT = 1.0  # seconds, doubled with every failure
@@ -102,3 +106,72 @@ class Host:
             self.ready_at = now
         else:
             self.ready_at = max(self.ready_at, now + seconds)
+
+
+class Hosts:
+    """The hosts of a crawl, and which of them may be asked next."""
+
+    def __init__(self, rules: CrawlRules):
+        self._rules = rules
+        self._by_origin: dict[str, Host] = {}
+        # Heap of the hosts with something to do, by the time from which they may be asked.
+        self._ready: list[tuple[float, str]] = []
+
+    def of(self, url: str) -> Host:
+        """Returns the host of an address."""
+        name = origin(url)
+        if name not in self._by_origin:
+            rules_until = 0.0 if self._rules.respect_robots else math.inf
+            self._by_origin[name] = Host(
+                name,
+                self._rules.delay,
+                self._rules.at_once,
+                rules_until,
+            )
+        return self._by_origin[name]
+
+    @property
+    def scheduled(self) -> bool:
+        """Whether any host has something to do."""
+        return bool(self._ready)
+
+    @property
+    def soonest(self) -> float:
+        """The monotonic time from which a host may be asked; infinity if none is scheduled."""
+        return self._ready[0][0] if self._ready else math.inf
+
+    def next(self) -> Host:
+        """Takes the host that may be asked first."""
+        _, name = heapq.heappop(self._ready)
+        host = self._by_origin[name]
+        host.scheduled = False
+        return host
+
+    def schedule(self, host: Host, taken: Set[str]) -> None:
+        """Puts a host among those with something to do, if it may be asked.
+
+        Args:
+            host: The host.
+            taken: Addresses that were asked for, or are being asked for.
+        """
+        while host.waiting and host.waiting[0][2] in taken:
+            host.take()
+        is_busy = host.scheduled or host.reading_rules or host.active >= host.at_once
+        if host.waiting and not is_busy:
+            host.scheduled = True
+            heapq.heappush(self._ready, (host.ready_at, host.origin))
+
+    def full(self, taken: Set[str]) -> list[str]:
+        """Hosts that have addresses left and may not be asked for more pages.
+
+        Args:
+            taken: Addresses that were asked for.
+        """
+        full = []
+        for host in self._by_origin.values():
+            if host.asked < self._rules.max_pages_per_host:
+                continue
+            left = {url for _, _, url in host.waiting} - taken
+            if left:
+                full.append(host.origin)
+        return full

@@ -14,8 +14,11 @@ MediaType = Literal["text/plain", "text/markdown", "text/html"]
 class Document:
     """A row of `documents`.
 
-    columns: The columns other than url and body.
-    fetch: The columns of its row of `fetches`, if it was fetched.
+    Attributes:
+        url: Its address.
+        body: Its bytes.
+        columns: The other columns.
+        fetch: The columns of its row of `fetches`, if it was fetched.
     """
 
     url: str
@@ -28,8 +31,13 @@ class Document:
 class Failure:
     """A row of `failures`.
 
-    claims: A later record of the same address counts as a repetition of this one.
-    fix: What repairs it, if that does not follow from the reason.
+    Attributes:
+        url: The address.
+        reason: One of the contract's reasons.
+        detail: What exactly is wrong.
+        status: The HTTP status, if there was a response.
+        claims: A later record of the same address counts as a repetition of this one.
+        fix: What repairs it, if that does not follow from the reason.
     """
 
     url: str

@@ -16,10 +16,20 @@ from typing import Any, Literal, NotRequired, TypedDict, cast
 class Entry(TypedDict):
     """What became of one address.
 
-    kind: page: it was fetched; the entry has the columns of its rows in documents and fetches, its
-        position in the archive, and its links. moved: it redirects to `to`. failed: it gave no
-        document; a page that opts out may have links all the same.
-    asked: False if no request was made, because of robots.txt or because the host was given up.
+    Attributes:
+        kind: `page`: it was fetched. `moved`: it redirects. `failed`: it gave no document; a page
+            that opts out may have links all the same.
+        url: The address.
+        to: Where it redirects to.
+        row: The columns of its row in documents.
+        fetch: The columns of its row in fetches.
+        record: Its position in the archive.
+        links: Its links within the scope of the crawl.
+        bytes: Size of its body.
+        reason: Why it gave no document, as a short name.
+        detail: What exactly is wrong.
+        status: The HTTP status, if there was a response.
+        asked: False if no request was made, because of robots.txt or because the host was given up.
     """
 
     kind: Literal["page", "moved", "failed"]
@@ -75,7 +85,9 @@ class Journal:
         """Drop entries, so that a rerun asks for their addresses again. All offsets change."""
         kept = self._path.with_suffix(".kept")
         with kept.open("wb") as file:
-            file.writelines(_line(entry) for _, _, entry in self.replay() if not unwanted(entry))
+            for _, _, entry in self.replay():
+                if not unwanted(entry):
+                    file.write(_line(entry))
         self._file.close()
         kept.replace(self._path)
         self._file = self._path.open("a+b")
@@ -93,4 +105,5 @@ class Journal:
 
 
 def _line(entry: Entry) -> bytes:
-    return json.dumps(entry, ensure_ascii=True, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps(entry, ensure_ascii=True, separators=(",", ":"))
+    return text.encode() + b"\n"

@@ -15,6 +15,8 @@ from pathlib import Path
 from data_contracts import InputError
 from data_contracts.regular_files import check_regular
 
+MAX_LINKS_SHOWN = 3
+
 _MAGIC = re.compile(r"[*?[]")
 _STARS = re.compile(r"\*{2,}")
 
@@ -23,8 +25,9 @@ _STARS = re.compile(r"\*{2,}")
 class Found:
     """What a path leads to.
 
-    files: Sorted, each once, by the name that leads to it.
-    left_out: Links that lead elsewhere, and were not followed.
+    Attributes:
+        files: Sorted, each once, by the name that leads to it.
+        left_out: Links that lead elsewhere, and were not followed.
     """
 
     files: tuple[Path, ...]
@@ -34,12 +37,13 @@ class Found:
         """A sentence about the links that were not followed, if there are any."""
         if not self.left_out:
             return []
-        shown = ", ".join(str(link) for link in self.left_out[:3])
-        more = f" and {len(self.left_out) - 3:,} more" if len(self.left_out) > 3 else ""
-        why = "lead out of the folder that was given and were not followed"
+        count = len(self.left_out)
+        shown = ", ".join(map(str, self.left_out[:MAX_LINKS_SHOWN]))
+        if count > MAX_LINKS_SHOWN:
+            shown += f" and {count - MAX_LINKS_SHOWN:,} more"
         return [
-            f"{source}: {len(self.left_out):,} links {why}: {shown}{more}"
-            " (a link that is named itself is followed)"
+            f"{source}: {count:,} links lead out of the folder that was given and were not"
+            f" followed: {shown} (a link that is named itself is followed)"
         ]
 
 
@@ -56,12 +60,7 @@ def found(source: str, patterns: Sequence[str]) -> Found:
     named: set[Path] = set()
     left_out: set[Path] = set()
     for pattern in patterns:
-        try:
-            hits = list(_hits(pattern))
-        except PermissionError as error:
-            raise unreadable(Path(error.filename or pattern), error) from None
-        inside = {_by_its_name(path) for path, is_inside in hits if is_inside}
-        outside = {_by_its_name(path) for path, is_inside in hits if not is_inside}
+        inside, outside = _inside_and_outside(pattern)
         if not inside:
             raise _nothing(source, pattern, len(outside))
         named |= inside
@@ -71,6 +70,23 @@ def found(source: str, patterns: Sequence[str]) -> Found:
         # A link keeps its own name, because the name of its target may not show its kind.
         once.setdefault(_real(file), file)
     return Found(tuple(once.values()), tuple(sorted(left_out - named)))
+
+
+def _inside_and_outside(pattern: str) -> tuple[set[Path], set[Path]]:
+    """The files that a pattern leads to, and the links that lead out of its folder.
+
+    Raises:
+        InputError: A file or folder may not be read.
+    """
+    inside: set[Path] = set()
+    outside: set[Path] = set()
+    try:
+        for path, is_inside in _hits(pattern):
+            found_here = inside if is_inside else outside
+            found_here.add(_by_its_name(path))
+    except PermissionError as error:
+        raise unreadable(Path(error.filename or pattern), error) from None
+    return inside, outside
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
@@ -118,9 +134,9 @@ def _hits(pattern: str) -> Iterator[tuple[Path, bool]]:
     if path.is_file():
         yield path, True
         return
-    if path.is_dir():
-        root, hits = path, iter([path])
-    else:
+    root = path
+    hits = iter([path])
+    if not path.is_dir():
         root, hits = _matching(path)
     base = _real(root)
     for hit in hits:
@@ -146,28 +162,42 @@ def _matching(pattern: Path) -> tuple[Path, Iterator[Path]]:
     `**` does not follow links: two links that lead upward would never end.
     """
     parts = pattern.parts
-    fixed = next((n for n, part in enumerate(parts) if _MAGIC.search(part)), len(parts))
+    fixed = 0
+    while fixed < len(parts) and not _MAGIC.search(parts[fixed]):
+        fixed += 1
     root = Path(*parts[:fixed])
-    rest = [part if part == "**" else _STARS.sub("*", part) for part in parts[fixed:]]
-    if not rest or not root.is_dir():
+    if fixed == len(parts) or not root.is_dir():
         return root, iter(())
-    wants_hidden = any(part.startswith(".") for part in rest)
+    rest = []
+    for part in parts[fixed:]:
+        if part != "**":
+            part = _STARS.sub("*", part)
+        rest.append(part)
     hits = root.glob("/".join(rest))
-    return root, (hit for hit in hits if wants_hidden or not _hidden(hit.relative_to(root)))
+    if any(map(_is_hidden, rest)):
+        return root, hits
+    return root, (hit for hit in hits if not _lies_hidden(hit.relative_to(root)))
 
 
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
+def _lies_hidden(path: Path) -> bool:
+    return any(map(_is_hidden, path.parts))
 
 
 def _visible(folder: Path) -> Iterator[Path]:
     """All files and links below a folder, except hidden ones (.DS_Store, .git)."""
     for parent, folders, files in os.walk(folder, onerror=_raised):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-        for name in (*files, *links):
-            if not name.startswith("."):
+        folders[:] = sorted(name for name in folders if not _is_hidden(name))
+        for name in files:
+            if not _is_hidden(name):
                 yield Path(parent, name)
+        for name in folders:
+            folder_or_link = Path(parent, name)
+            if folder_or_link.is_symlink():
+                yield folder_or_link
 
 
 def _raised(error: OSError) -> None:

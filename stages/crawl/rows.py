@@ -23,9 +23,11 @@ class Rows:
 
     def __init__(self, out: Draft):
         self._out = out
-        self._failures, self._fetches = out.writer("failures"), out.writer("fetches")
+        self._failures = out.writer("failures")
+        self._fetches = out.writer("fetches")
         self._documents: TableWriter | None = None
-        self._shard, self._shard_bytes = -1, 0
+        self._shard = -1
+        self._shard_bytes = 0
         self.documents: Counter[str] = Counter()  # by source
         self.failed: dict[str, Counter[str]] = {}  # by source, then reason
         self.fixes: dict[tuple[str, str], Counter[str]] = {}  # by source and reason
@@ -54,13 +56,16 @@ class Rows:
     ) -> None:
         """Write a row of `documents` and, if the document was fetched, of `fetches`.
 
-        `evidence` holds the other columns.
+        Args:
+            source: Name of the source.
+            url: The address of the document.
+            body: Its bytes.
+            depth: Links from a seed.
+            redirects: Addresses that redirect to it.
+            fetch: The columns of `fetches`, if it was fetched.
+            evidence: The other columns of `documents`.
         """
-        if self._documents is None or self._shard_bytes > SHARD_BYTES:
-            if self._documents is not None:
-                self._documents.close()
-            self._shard, self._shard_bytes = self._shard + 1, 0
-            self._documents = self._out.writer("documents", self._shard)
+        documents = self._writer()
         row = {
             "id": document_id(source, url),
             "url": url,
@@ -72,13 +77,24 @@ class Rows:
             "truncated": False,
             "robots": "not_applicable",
         }
-        self._documents.write([row | evidence])
+        documents.write([row | evidence])
         if fetch is not None:
             self._fetches.write([{"id": row["id"]} | fetch])
         self._shard_bytes += len(body)
         self.documents[source] += 1
         self.bytes += len(body)
         self.truncated += bool(evidence.get("truncated"))
+
+    def _writer(self) -> TableWriter:
+        """The writer of documents; of a new shard if the one before is full."""
+        if self._documents is not None:
+            if self._shard_bytes <= SHARD_BYTES:
+                return self._documents
+            self._documents.close()
+        self._shard += 1
+        self._shard_bytes = 0
+        self._documents = self._out.writer("documents", self._shard)
+        return self._documents
 
     def failure(
         self,
@@ -93,11 +109,19 @@ class Rows:
     ) -> None:
         """Write a row of `failures`.
 
-        `detail` and `status` may be what a server or a file made up: half a surrogate pair, 999.
-        `fix` is what repairs it, if that does not follow from the reason.
+        Args:
+            source: Name of the source.
+            url: The address.
+            reason: One of the contract's reasons.
+            detail: What exactly is wrong. A server or a file may have made it up: half a surrogate
+                pair.
+            depth: Links from a seed.
+            status: The HTTP status, if there was a response. It may be made up, too: 999.
+            fix: What repairs it, if that does not follow from the reason.
         """
         detail = detail[:500].encode("utf-8", "replace").decode()
-        status = status if status is None or 100 <= status <= 599 else None
+        if status is not None and not 100 <= status <= 599:
+            status = None
         row = {
             "url": url,
             "source": source,

@@ -33,39 +33,43 @@ def run(config: CrawlConfig, *, out: Draft, report: Report) -> Facts:
                 source_notes = web_source.collect(source, out, rows, report, stop)
             _refuse_nothing(source, rows, source_notes)
             notes += source_notes
-    seconds = time.monotonic() - began
+    return _facts(rows, time.monotonic() - began, notes)
+
+
+def _facts(rows: Rows, seconds: float, notes: list[str]) -> Facts:
     rejected: dict[str, int] = {}
     for reasons in rows.failed.values():
         for reason, count in sorted(reasons.items()):
             rejected[reason] = rejected.get(reason, 0) + count
     documents = rows.documents.total()
-    by_source = {f"documents_{name}": count for name, count in rows.documents.items()}
-    return Facts(
-        figures={
-            "documents": documents,
-            **by_source,
-            "megabytes": round(rows.bytes / 1e6, 2),
-            "truncated": rows.truncated,
-            "seconds": round(seconds, 1),
-            "documents_per_second": round(documents / seconds, 1),
-        },
-        rejected=rejected,
-        notes=notes,
-    )
+    figures: dict[str, float | int | str | bool | None] = {"documents": documents}
+    for name, count in rows.documents.items():
+        figures[f"documents_{name}"] = count
+    figures["megabytes"] = round(rows.bytes / 1e6, 2)
+    figures["truncated"] = rows.truncated
+    figures["seconds"] = round(seconds, 1)
+    figures["documents_per_second"] = round(documents / seconds, 1)
+    return Facts(figures=figures, rejected=rejected, notes=notes)
 
 
 def _refuse_nothing(source: Source, rows: Rows, notes: list[str]) -> None:
+    """Checks that a source gave a document.
+
+    Raises:
+        InputError: It gave none. The message says why, and what repairs it.
+    """
     if rows.documents[source.name]:
         return
-    where, failed = f"crawl source {source.name}", rows.failed.get(source.name, Counter())
+    where = f"crawl source {source.name}"
+    failed = rows.failed.get(source.name, Counter())
     if notes and not failed:  # a limit was reached before anything was asked
-        raise InputError(
-            where, f"0 documents ({'; '.join(notes)})", "raise that limit; then run it again"
-        )
+        why = f"0 documents ({'; '.join(notes)})"
+        raise InputError(where, why, "raise that limit; then run it again")
     if not failed:
-        is_table = isinstance(source, FilesSource | DatasetSource)
-        none = "it holds no rows and no pages" if is_table else "nothing was found to ask for"
-        raise InputError(where, f"0 documents ({none})", f"{advice(source, '')}; then run it again")
+        why = "0 documents (nothing was found to ask for)"
+        if isinstance(source, FilesSource | DatasetSource):
+            why = "0 documents (it holds no rows and no pages)"
+        raise InputError(where, why, f"{advice(source, '')}; then run it again")
     counts = ", ".join(f"{reason} {count}" for reason, count in failed.items())
     reason, _ = failed.most_common(1)[0]
     fix, _ = rows.fixes[source.name, reason].most_common(1)[0]

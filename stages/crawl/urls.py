@@ -35,15 +35,23 @@ def canonical(address: str, base: str | None = None) -> str:
     if parts.username is not None or parts.password is not None:
         raise ValueError("has a user name or password in it")
     host = _host(parts)
-    port = "" if parts.port in (None, _PORTS[scheme]) else f":{parts.port}"
+    port = ""
+    if parts.port not in (None, _PORTS[scheme]):
+        port = f":{parts.port}"
     path = _without_dots(_encoded(parts.path, _PATH) or "/")
-    query = "&".join(sorted(part for part in _encoded(parts.query, _QUERY).split("&") if part))
-    whole = f"{scheme}://{host}{port}{path}" + (f"?{query}" if query else "")
+    query = _sorted_query(_encoded(parts.query, _QUERY))
+    whole = f"{scheme}://{host}{port}{path}{query}"
     if len(whole) > MAX_CHARACTERS:
         raise ValueError(
             f"has {len(whole)} characters; more than {MAX_CHARACTERS} are not followed"
         )
     return whole
+
+
+def _sorted_query(query: str) -> str:
+    """The parts of a query in order, after a question mark; "" if there are none."""
+    parts = sorted(filter(None, query.split("&")))
+    return f"?{'&'.join(parts)}" if parts else ""
 
 
 def origin(address: str) -> str:
@@ -84,10 +92,12 @@ def _encoded(text: str, allowed: frozenset[str]) -> str:
     text = _PERCENT.sub(shortest, text)
     out = []
     for position, character in enumerate(text):
-        if character in allowed or (character == "%" and _PERCENT.match(text, position)):
+        is_encoded = character == "%" and _PERCENT.match(text, position)
+        if character in allowed or is_encoded:
             out.append(character)
-        else:
-            out += [f"%{byte:02X}" for byte in character.encode("utf-8", "surrogatepass")]
+            continue
+        for byte in character.encode("utf-8", "surrogatepass"):
+            out.append(f"%{byte:02X}")  # noqa: PERF401 -- the loop around it appends, too
     return "".join(out)
 
 

@@ -26,7 +26,12 @@ _SWALLOWED = "the Content-Length of the record is wrong: the record includes the
 
 
 def read(source: FilesSource, path: Path) -> Iterator[Item]:
-    """One item per response except those of robots.txt, and one per sign of damage."""
+    """One item per response except those of robots.txt, and one per sign of damage.
+
+    Args:
+        source: The settings.
+        path: The archive.
+    """
     with opened_by_content(path) as file:
         for record in read_records(file):
             if record.type is None:
@@ -41,11 +46,13 @@ def read(source: FilesSource, path: Path) -> Iterator[Item]:
 def _read_response(source: FilesSource, path: Path, record: WarcRecord) -> Iterator[Item]:
     """The item of a response; none for robots.txt."""
     address = record.header("WARC-Target-URI") or ""
-    if address.split("?")[0].endswith("/robots.txt"):
+    path_of_address, _, _ = address.partition("?")
+    if path_of_address.endswith("/robots.txt"):
         return
     try:
         url = canonical(address)
-        began = datetime.fromisoformat(record.header("WARC-Date") or "").astimezone(UTC)
+        date = record.header("WARC-Date") or ""
+        began = datetime.fromisoformat(date).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         detail = f"WARC-Target-URI or WARC-Date: {error}"[:300]
         yield Failure(address or path.as_uri(), "unreadable_row", detail)
@@ -67,12 +74,9 @@ def _response(source: FilesSource, url: str, began: datetime, record: WarcRecord
     record.finish()
     if record.holds_next_record:
         return Failure(url, "unreadable_row", _SWALLOWED, status)
-    is_cut = (
-        len(body) > source.limits.max_page_bytes
-        or record.header("WARC-Truncated") is not None
-        or record.is_short
-        or record.is_misaligned
-    )
+    is_damaged = record.is_short or record.is_misaligned
+    is_marked = record.header("WARC-Truncated") is not None
+    is_too_long = len(body) > source.limits.max_page_bytes
     response = HttpResponse(
         url=url,
         status=status,
@@ -80,14 +84,20 @@ def _response(source: FilesSource, url: str, began: datetime, record: WarcRecord
         headers=tuple(record.http_headers.headers),
         asked_with=(),
         body=body[: source.limits.max_page_bytes],
-        truncated=is_cut,
+        truncated=is_too_long or is_marked or is_damaged,
         began=began,
     )
+    return _item(response, is_empty=not body.strip())
+
+
+def _item(response: HttpResponse, is_empty: bool) -> Item:
+    """A document, or why the response is none."""
+    url, status = response.url, response.status
     if status != 200:
         return Failure(url, "http_status", str(status), status)
     if response.media_type not in WANTED:
         return Failure(url, "media_type", response.media_type[:100], status)
-    if not body.strip():
+    if is_empty:
         return Failure(url, "empty", "the body is empty", status)
     return _page(response)
 

@@ -16,8 +16,7 @@ import pytest
 
 import data_contracts
 from data_contracts import ArtifactError, GroundupError, Store
-from data_contracts.store import refs as names
-from data_contracts.store import removal
+from data_contracts.store import entries, removal
 from data_contracts.store.verification import Held, verify
 from flows import lineage
 from flows.cli import artifact_commands
@@ -112,7 +111,7 @@ def test_a_ref_that_the_system_does_not_give_is_not_taken_for_damaged(
     def refuse(*_: Any) -> bytes:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(names, "read_bounded", refuse)
+    monkeypatch.setattr(entries, "read_bounded", refuse)
     with pytest.raises(ArtifactError, match="its entry 1 cannot be read") as error:
         removal.repair_ref(store, f"demo/{RAW}")
     assert "groundup rm" not in error.value.fix

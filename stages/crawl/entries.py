@@ -1,0 +1,90 @@
+"""Entries of the journal: what becomes of an address, by the response or the error that it gave."""
+
+from __future__ import annotations
+
+from stages.crawl.archive import ArchivePosition
+from stages.crawl.crawl_rules import CrawlRules
+from stages.crawl.fetch import FetchError, HttpResponse, redirect_target
+from stages.crawl.journal import Entry
+from stages.crawl.page import WANTED, PageFacts
+
+
+def check(response: HttpResponse, rules: CrawlRules) -> None:
+    """Accepts a response as a page.
+
+    Raises:
+        FetchError: It gives no document.
+    """
+    if response.status != 200:
+        detail = f"{response.status} {response.phrase}".strip()
+        raise FetchError("http_status", detail, response.status)
+    if response.media_type not in WANTED:
+        raise FetchError("media_type", response.media_type[:100], 200)
+    if not response.body.strip():
+        raise FetchError("empty", "the body is empty", 200)
+    refusal = rules.refused(response)
+    if refusal:
+        raise FetchError("empty", refusal, 200)
+
+
+def moved(response: HttpResponse, rules: CrawlRules) -> Entry:
+    """The entry of an address that redirects.
+
+    Raises:
+        FetchError: The redirect may not be followed.
+    """
+    to = redirect_target(response)
+    if not rules.within(to):
+        detail = f"to {to}, which is out of scope"
+        raise FetchError("redirect_refused", detail, response.status)
+    return {"kind": "moved", "url": response.url, "to": to}
+
+
+def of_page(
+    response: HttpResponse,
+    facts: PageFacts,
+    robots: str,
+    record: ArchivePosition,
+    links: list[str],
+) -> Entry:
+    """The entry of a page.
+
+    Args:
+        response: The page.
+        facts: What it states.
+        robots: What robots.txt says of it.
+        record: Where it is in the archive.
+        links: Its links within the scope of the crawl.
+    """
+    row = response.evidence(facts.meta_robots, facts.license)
+    row["robots"] = robots
+    fetch = response.fetch
+    fetch["fetched_at"] = response.began.isoformat()
+    return {
+        "kind": "page",
+        "url": response.url,
+        "row": row,
+        "fetch": fetch,
+        "record": list(record),
+        "links": links,
+        "bytes": len(response.body),
+    }
+
+
+def opted_out(response: HttpResponse, words: str, links: list[str]) -> Entry:
+    """The entry of a page that asks, in these words, not to be used. Its links are followed."""
+    error = FetchError("robots", f"the page asks not to be used: {words}", 200)
+    entry = failed(response.url, error)
+    entry["links"] = links
+    return entry
+
+
+def failed(url: str, error: FetchError) -> Entry:
+    """The entry of an address that gave no document."""
+    return {
+        "kind": "failed",
+        "url": url,
+        "reason": error.reason,
+        "detail": error.detail,
+        "status": error.status,
+    }
