@@ -13,6 +13,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from flows import known_homes
+from flows.home import Home
+
 REPOSITORY = Path(__file__).parents[1]
 SHARED = "GROUNDUP_TEST_SHARED"  # names the folder that the processes of a session share
 FILES = ("prefect.db", "prefect.db-wal", "memo_store.toml")
@@ -25,12 +28,17 @@ with running_server(home(), "prefect"):
 
 
 def copy_into(home: Path) -> None:
-    """Put the database into a home that has none."""
+    """Put the database into a home that has none.
+
+    A new home is recorded as one that groundup made, as `make setup` does.
+    """
     target = home / "prefect"
     if (target / FILES[0]).exists():
         return
-    for folder in (home, target):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not any(home.iterdir()):
+        known_homes.admit(Home(home))
+    target.mkdir(mode=0o700, exist_ok=True)
     for file in _made().iterdir():
         shutil.copy(file, target)
 
