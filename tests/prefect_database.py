@@ -13,6 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from data_contracts import GroundupError
+from flows import known_homes
+from flows.home import Home
+
 REPOSITORY = Path(__file__).parents[1]
 SHARED = "GROUNDUP_TEST_SHARED"  # names the folder that the processes of a session share
 FILES = ("prefect.db", "prefect.db-wal", "memo_store.toml")
@@ -25,14 +29,18 @@ with running_server(home(), "prefect"):
 
 
 def copy_into(home: Path) -> None:
-    """Put the database into a home that has none."""
-    target = home / "prefect"
-    if (target / FILES[0]).exists():
+    """Put the database into a home that has none and that this user made, or makes here."""
+    at = Home(home)
+    if (at.prefect / FILES[0]).exists():
         return
-    for folder in (home, target):
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        known_homes.admit(at)
+    except GroundupError:
+        return  # a test has filled it, and groundup will refuse it
+    at.prefect.mkdir(mode=0o700, exist_ok=True)
     for file in _made().iterdir():
-        shutil.copy(file, target)
+        shutil.copy(file, at.prefect)
 
 
 def _made() -> Path:

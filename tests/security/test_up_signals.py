@@ -71,7 +71,7 @@ if Path(sys.argv[0]).name == "groundup":
 
 def interrupted_up(folder: Path, customized: str) -> tuple[Groundup, int, str]:
     """Run `groundup up` with code that sends it signals; return its status and its output."""
-    groundup = Groundup(folder / "home", free_port(), folder)
+    groundup = Groundup(folder / "home", free_port(), folder, makes_database=True)
     (folder / "custom").mkdir()
     (folder / "custom" / "sitecustomize.py").write_text(customized)
     paths = os.pathsep.join([str(folder / "custom"), str(REPOSITORY)])
@@ -160,7 +160,7 @@ def test_signals_after_all_is_up_and_while_it_is_stopped_leave_nothing(
 def test_a_terminal_that_closes_at_any_time_leaves_nothing_or_all(
     seconds: float, tmp_path: Path
 ) -> None:
-    groundup = Groundup(tmp_path / "home", free_port(), tmp_path)
+    groundup = Groundup(tmp_path / "home", free_port(), tmp_path, makes_database=True)
     with groundup.started("up") as up:
         time.sleep(seconds)
         up.send_signal(signal.SIGHUP)
