@@ -1,4 +1,4 @@
-"""What is wrong with a contract: rules that nothing checks, unknown types, names that are not plain."""
+"""What is wrong with a contract: rules that nothing checks, unknown types, unsafe names."""
 
 from __future__ import annotations
 

@@ -3,6 +3,8 @@
 from data_contracts.credentials import masked
 from data_contracts.foreign_text import line, shown
 
+CORRECT = "nothing was published; correct the stage or its settings and run it again"
+
 
 def make_again(stage: str | None = None) -> str:
     """How to repair an artifact that is damaged or gone.
@@ -59,3 +61,21 @@ class ArtifactError(GroundupError):
 
 class Interrupted(GroundupError):  # noqa: N818  an expected end, not a fault
     """Stopped by a signal at a resume checkpoint; a rerun continues from there."""
+
+
+def refusal(
+    what: str, problems: list[str], fix: str = CORRECT, max_shown: int = 20
+) -> ContractError:
+    """One error that lists violations of a contract, the first `max_shown` of them.
+
+    Args:
+        what: The artifact or file that breaks its contract.
+        problems: The violations.
+        fix: What to do.
+        max_shown: How many violations are listed.
+    """
+    lines = problems[:max_shown]
+    if len(problems) > max_shown:
+        lines.append(f"… and {len(problems) - max_shown} more")
+    listed = "\n  ".join(lines)
+    return ContractError(what, f"the contract does not allow what is there:\n  {listed}", fix)

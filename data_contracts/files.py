@@ -13,10 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data_contracts.errors import ContractError
 from data_contracts.regular_files import open_regular
 
-CORRECT = "nothing was published; correct the stage or its settings and run it again"
 BATCH_BYTES = 64 << 20  # that a batch should take in memory at most, however long the rows are
 MAX_NAME_BYTES = 255  # of one part of a path
 
@@ -131,21 +129,3 @@ def read_bounded(path: Path, max_bytes: int) -> bytes:
     if len(data) > max_bytes:
         raise ValueError(f"it has more than {max_bytes:,} bytes")
     return data
-
-
-def refusal(
-    what: str, problems: list[str], fix: str = CORRECT, max_shown: int = 20
-) -> ContractError:
-    """One error that lists violations of a contract, the first `max_shown` of them.
-
-    Args:
-        what: The artifact or file that breaks its contract.
-        problems: The violations.
-        fix: What to do.
-        max_shown: How many violations are listed.
-    """
-    lines = problems[:max_shown]
-    if len(problems) > max_shown:
-        lines.append(f"… and {len(problems) - max_shown} more")
-    listed = "\n  ".join(lines)
-    return ContractError(what, f"the contract does not allow what is there:\n  {listed}", fix)

@@ -171,8 +171,7 @@ def _seconds_as_earlier(
         if is_training and earlier.config != step.identity.config:
             return None
         return seconds
-    model = step.config.model_dump(mode="json").get("model")
-    if earlier.settings.get("model") != model:
+    if earlier.config.get("model") != step.identity.config.get("model"):
         return None  # another size runs at another rate
     figures = earlier.facts.get("figures", {})
     rate, training_seconds = figures.get("gflops_per_second"), figures.get("training_seconds")

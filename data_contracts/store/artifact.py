@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 
 from data_contracts import bundles, check, migrations
 from data_contracts.contract import SHIPPED, Contract, Contracts, Version
-from data_contracts.errors import ArtifactError, ContractError, make_again
-from data_contracts.files import batches, is_file, listing, read_bounded, refusal, sha256, shown
+from data_contracts.errors import ArtifactError, ContractError, make_again, refusal
+from data_contracts.files import batches, is_file, listing, read_bounded, sha256, shown
 from data_contracts.store import repair
 from data_contracts.store.address import ArtifactKey, StoreAddress
 from data_contracts.store.manifest import MANIFEST, MAX_BYTES, FileEntry, InputRef, Manifest

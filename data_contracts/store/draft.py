@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from data_contracts import bundles, check
 from data_contracts.contract import SHIPPED, Contract, Contracts
-from data_contracts.errors import ContractError
-from data_contracts.files import CORRECT, flush, is_plain, listing, refusal, sha256
+from data_contracts.errors import CORRECT, ContractError, refusal
+from data_contracts.files import flush, is_plain, listing, sha256
 from data_contracts.store.address import StoreKey, in_folder
 from data_contracts.store.artifact import MANIFEST, Artifact, FileEntry
 from data_contracts.store.writer import TableWriter

@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
 
-from data_contracts.errors import ContractError
-from data_contracts.files import CORRECT
+from data_contracts.errors import CORRECT, ContractError
 from data_contracts.store.artifact import Artifact, InputRef, Manifest
 from data_contracts.store.draft import Draft, checked_files
 from data_contracts.store.entries import MAX_ENTRY_BYTES

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_contracts.errors import ArtifactError, ConfigError, GroundupError
+from data_contracts.store.held import Held
 from data_contracts.store.identity import is_key
 from data_contracts.store.local import Store
 from data_contracts.store.refs import is_name
 from data_contracts.store.removed import absent, kept, parse_removed
-from data_contracts.store.verification import Held
 
 
 @dataclass(frozen=True)

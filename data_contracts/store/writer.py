@@ -13,8 +13,7 @@ import pyarrow.parquet as pq
 
 from data_contracts.check import TableCheck
 from data_contracts.contract import Contract
-from data_contracts.errors import ContractError
-from data_contracts.files import refusal
+from data_contracts.errors import ContractError, refusal
 
 ROW_GROUP_BYTES = 32 << 20
 _BUFFERED_BYTES = 4 << 20  # of dicts that are gathered before they become Arrow

@@ -30,7 +30,7 @@ def add_to(app: typer.Typer) -> None:
 def verify(target: ArtifactOrRunArgument, json_: JsonOption = False) -> None:
     """Check that files, rows, id and manifest are as published: of an artifact, or of a run."""
     from data_contracts.store import verification
-    from data_contracts.store.verification import Held
+    from data_contracts.store.held import Held
 
     store = open_store()
     if not _is_run(store, target):
@@ -57,7 +57,7 @@ def verify(target: ArtifactOrRunArgument, json_: JsonOption = False) -> None:
 def seal(target: ArtifactOrRunArgument, json_: JsonOption = False) -> None:
     """Verify artifacts, and record the digests of their manifests in the refs of a run."""
     from data_contracts.store import verification
-    from data_contracts.store.verification import Held
+    from data_contracts.store.held import Held
 
     store = open_store()
     name, _, output = target.partition("/")

@@ -373,7 +373,7 @@ def main() -> None:
 
 
 def _open_home(trust: bool) -> None:
-    """Refuse a home that somebody else may have filled, unless it is trusted; close it to others."""
+    """Refuse a home that somebody else may have filled, unless it is trusted. Make it private."""
     _say(private_home.prepare(home(), trust=trust))
 
 

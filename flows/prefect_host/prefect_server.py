@@ -20,7 +20,8 @@ import gc
 import os
 import socket
 import sys
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from data_contracts import ConfigError
@@ -84,14 +85,22 @@ def _parse_arguments() -> tuple[Address, socket.socket]:
 
 
 def _begin_transactions_as_writer() -> None:
+    from prefect.server.database.configurations import SQLITE_BEGIN_MODE
     from prefect.server.database.configurations import AioSqliteConfiguration as SQLite
 
-    begin = SQLite.begin_transaction
-
-    def begin_as_writer(
+    @asynccontextmanager
+    async def begin_as_writer(
         configuration: Any, session: Any, with_for_update: bool = True
-    ) -> AbstractAsyncContextManager[Any]:
-        return begin(configuration, session, with_for_update=True)
+    ) -> AsyncIterator[Any]:
+        async with session.begin() as transaction:
+            mode = SQLITE_BEGIN_MODE.set("IMMEDIATE")
+            try:
+                await session.connection()  # sends the BEGIN, which otherwise waits for a statement
+            finally:
+                # A session that Prefect opens before this one ends would take over the mode, and
+                # wait for a lock that this one holds: pausing a work queue failed after a minute.
+                SQLITE_BEGIN_MODE.reset(mode)
+            yield transaction
 
     SQLite.begin_transaction = begin_as_writer  # type: ignore[assignment, method-assign]
 

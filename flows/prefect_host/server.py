@@ -36,7 +36,10 @@ from flows.prefect_host.work_pool import POOL, WORKER
 START_TIMEOUT_S = 120
 DEPLOYMENTS = "flows.prefect_host.deployments"
 RESTART = "groundup down, then groundup up again"
-FOREIGN_SERVER = "our secret is not sent there, and whoever may use that server decides what the worker here runs"
+FOREIGN_SERVER = (
+    "our secret is not sent there, and whoever may use that server decides what the worker here"
+    " runs"
+)
 
 
 def sign_in_address(at: Home) -> str:

@@ -1,4 +1,4 @@
-"""The work pools of a server: ours is as the worker needs it, and none takes commands from requests.
+"""The work pools of a server: ours fits the worker, and none takes commands from requests.
 
 Whoever may use the server can pause a pool, empty its template or delete it, by mistake, too. Each
 `groundup up` restores ours and says so. The worker heeds no template that lets a request choose a

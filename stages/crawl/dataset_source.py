@@ -7,9 +7,9 @@ from collections.abc import Callable
 from data_contracts import Interrupted
 from stages.crawl import dataset_rows
 from stages.crawl.config import DatasetSource
-from stages.crawl.files_source import Taken, memory
 from stages.crawl.items import Items, Note
 from stages.crawl.rows import Rows
+from stages.crawl.taken import Taken, memory
 from stages.execution.apart import rows_apart
 from stages.report import Report
 

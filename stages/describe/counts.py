@@ -15,7 +15,7 @@ MAX_ROWS = 20  # of a table in a card
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceCounts:
     """What one source of the crawl contributed: pages, bytes of their bodies, declared licences."""
 
     pages: int
@@ -42,7 +42,7 @@ class Texts:
     bytes: int = 0
 
 
-def sources(raw_documents: Artifact) -> dict[str, Source]:
+def sources(raw_documents: Artifact) -> dict[str, SourceCounts]:
     """Count the pages of each source. Reads every body once, for its length.
 
     Args:
@@ -63,9 +63,9 @@ def sources(raw_documents: Artifact) -> dict[str, Source]:
             pages[name] += 1
             sizes[name] += length
             licensed[name] += licence is not None
-    found: dict[str, Source] = {}
+    found: dict[str, SourceCounts] = {}
     for name in sorted(pages):
-        found[name] = Source(pages[name], sizes[name], licensed[name])
+        found[name] = SourceCounts(pages[name], sizes[name], licensed[name])
     return found
 
 

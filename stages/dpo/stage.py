@@ -21,6 +21,7 @@ from stages.lm.parallel.launch import distributed
 from stages.lm.tokenizer import ModelTokenizer
 from stages.lm.training.loop import fit
 from stages.report import Facts, Report
+from stages.text.heldout import first_by_id
 
 ROWS_AT_ONCE = 16  # pairs of one forward pass, for the reference and for held-out pairs
 ROUNDING = 0.02  # nats by which 16-bit matrix products may move the first loss away from ln 2
@@ -105,8 +106,8 @@ def _batches(
         raise _nothing_left(preferences, rejected, len(found["heldout"]), context)
     pad = chat.tokenizer.pad_id
     train = PairBatches(found["train"], config.training.batch_size, config.seed, pad)
-    by_name = sorted(found["heldout"], key=lambda pair: pair.name)
-    heldout = PairBatches(by_name[: config.heldout_pairs], 1, config.seed, pad)
+    chosen = first_by_id(found["heldout"], config.heldout_pairs, lambda pair: pair.name)
+    heldout = PairBatches(chosen, 1, config.seed, pad)
     return train, heldout
 
 

@@ -28,7 +28,7 @@ from stages.tokenizer_files import UNREADABLE
 
 
 @dataclass(frozen=True)
-class Source:
+class TensorSource:
     """One GGUF tensor and where it comes from.
 
     Attributes:
@@ -85,28 +85,28 @@ def check(config: CheckpointConfig) -> None:
         )
 
 
-def sources(config: CheckpointConfig) -> Iterator[Source]:
+def sources(config: CheckpointConfig) -> Iterator[TensorSource]:
     """Every tensor of the GGUF file, in file order.
 
     Args:
         config: The config.json of the checkpoint.
     """
     is_tied = config.tie_word_embeddings
-    yield Source(EMBEDDING.gguf, (EMBEDDING.name,), table=is_tied)
+    yield TensorSource(EMBEDDING.gguf, (EMBEDDING.name,), table=is_tied)
     for layer in range(config.num_hidden_layers):
         for row in config.family.layer:
             yield _in_layer(row, layer, config)
-    yield Source(FINAL_NORM.gguf, (FINAL_NORM.name,), full=True)
+    yield TensorSource(FINAL_NORM.gguf, (FINAL_NORM.name,), full=True)
     if not is_tied:
-        yield Source(OUTPUT_TABLE.gguf, (OUTPUT_TABLE.name,), table=True)
+        yield TensorSource(OUTPUT_TABLE.gguf, (OUTPUT_TABLE.name,), table=True)
 
 
-def _in_layer(row: TensorRow, layer: int, config: CheckpointConfig) -> Source:
+def _in_layer(row: TensorRow, layer: int, config: CheckpointConfig) -> TensorSource:
     prefix = LAYER.format(layer=layer)
     heads = 0
     if row.heads and config.family.rotates_pairs_in_gguf:
         heads = getattr(config, row.heads)
-    return Source(
+    return TensorSource(
         GGUF_LAYER.format(layer=layer) + row.gguf,
         tuple(prefix + name for name in tensor_names(row, config)),
         permute=heads,

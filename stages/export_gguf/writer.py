@@ -18,7 +18,7 @@ from safetensors import safe_open
 
 from data_contracts import ArtifactError, ContractError
 from data_contracts.checkpoint_config import CheckpointConfig
-from stages.export_gguf.architecture import Source, permute, sources, write_sizes
+from stages.export_gguf.architecture import TensorSource, permute, sources, write_sizes
 from stages.export_gguf.vocabulary import Vocabulary
 
 MAX_F16 = 65504.0
@@ -33,7 +33,7 @@ class Weights:
             file = safe_open(path, framework="pt")  # NumPy has no bfloat16
             self._files |= dict.fromkeys(file.keys(), file)
 
-    def read(self, source: Source, kind: GGMLQuantizationType) -> np.ndarray:
+    def read(self, source: TensorSource, kind: GGMLQuantizationType) -> np.ndarray:
         """A tensor in float32, ready to be packed as `kind`.
 
         Args:
@@ -51,7 +51,7 @@ class Weights:
         array = tensor.float().numpy()
         return permute(array, source.permute) if source.permute else array
 
-    def shape(self, source: Source) -> list[int]:
+    def shape(self, source: TensorSource) -> list[int]:
         """The shape of a tensor, without reading it."""
         first = source.tensors[0]
         shape = list(self._files[first].get_slice(first).get_shape())
@@ -128,7 +128,7 @@ def write(
 
 
 def tensor_type(
-    source: Source, shape: list[int], wanted: GGMLQuantizationType
+    source: TensorSource, shape: list[int], wanted: GGMLQuantizationType
 ) -> GGMLQuantizationType:
     """The type of one tensor.
 

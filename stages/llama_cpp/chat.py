@@ -201,7 +201,7 @@ def affordable_context(gguf: Path, header: GgufHeader, free: int) -> int:
 
 
 def repair(gguf: Path) -> str:
-    """How to replace a file that cannot be used: only an artifact can be verified and made again."""
+    """How to replace a file that cannot be used. Only an artifact can be verified and rebuilt."""
     is_artifact = (gguf.parent / "manifest.json").is_file()
     return EXPORT_AGAIN if is_artifact else FETCH_AGAIN
 

@@ -101,7 +101,11 @@ def run(
 
 
 def _pack(
-    split: _Split, tokenizer: ArtifactKey, config: PackConfig, out: Draft, report: Report
+    split: _Split,
+    tokenizer: ArtifactKey,
+    config: PackConfig,
+    out: Draft,
+    report: Report,
 ) -> dict[str, Counts]:
     """Encodes and shuffles a split into its table of the draft.
 

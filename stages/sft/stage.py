@@ -26,6 +26,7 @@ from stages.sft.config import SftConfig
 from stages.sft.examples import ExampleSets
 from stages.sft.packing import Example, PackedChats
 from stages.sft.replay import WithReplay, replayed_rows, windows
+from stages.text.heldout import first_by_id
 
 ROWS_AT_ONCE = 32  # of a held-out evaluation
 SAMPLES = 3
@@ -96,8 +97,7 @@ def run(
 
 def _chosen_heldout(found: ExampleSets, limit: int) -> list[tuple[Example, Messages]]:
     """The first held-out examples, by name."""
-    by_name = sorted(found.heldout, key=lambda row: row[0].name)
-    return by_name[:limit]
+    return first_by_id(found.heldout, limit, lambda row: row[0].name)
 
 
 def _guard(

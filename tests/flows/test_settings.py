@@ -29,9 +29,13 @@ def test_fields_of_a_form_are_changes_that_give_the_same_values_again(store):
     )
     changes = list(changes_in_form(typed, "pretrain"))
     assert sorted(text.partition("=")[0] for text in changes) == [
-        "pretrain.model.heads", "pretrain.model.kv_heads", "pretrain.model.width",
-        "pretrain.seed", "pretrain.training.learning_rate", "pretrain.training.lr_schedule.warmup_share",
-    ]  # fmt: skip
+        "pretrain.model.heads",
+        "pretrain.model.kv_heads",
+        "pretrain.model.width",
+        "pretrain.seed",
+        "pretrain.training.learning_rate",
+        "pretrain.training.lr_schedule.warmup_share",
+    ]
     config = settings_for(store, stages.stage("pretrain"), None, "tiny", changes)
     assert recipe.load("tiny", changes).configs["pretrain"] == config
     assert (config.seed, config.training.learning_rate, config.model.width) == (6, 1e-05, 64)

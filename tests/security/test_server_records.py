@@ -24,7 +24,7 @@ NOT_A_RECORD = "was not a record of groundup"
 
 
 def sleeper(home: Path | None = None) -> subprocess.Popen[bytes]:
-    """An unrelated program of this user; with a home, as if a shell exports GROUNDUP_HOME."""
+    """An unrelated program of this user. With a home, its environment has GROUNDUP_HOME."""
     environment = {"GROUNDUP_HOME": str(home)} if home else {}
     command = [sys.executable, "-c", "import time; time.sleep(600)"]
     return subprocess.Popen(command, env=os.environ | environment)

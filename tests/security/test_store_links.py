@@ -12,7 +12,8 @@ import pytest
 
 import data_contracts
 from data_contracts import ArtifactError, Store
-from data_contracts.store.verification import Held, verify
+from data_contracts.store.held import Held
+from data_contracts.store.verification import verify
 from flows.cli import artifact_commands
 from tests.security import stores
 from tests.security.stores import CLEAN, RAW

@@ -13,8 +13,9 @@ import pytest
 import typer
 
 from data_contracts import ArtifactError, ConfigError, ContractError, GroundupError, Store
+from data_contracts.store.held import Held
 from data_contracts.store.manifest import FileEntry, InputRef, Manifest
-from data_contracts.store.verification import Held, Verified, seal, verify, verify_run
+from data_contracts.store.verification import Verified, seal, verify, verify_run
 from flows.cli import artifact_commands
 from tests.security import stores
 from tests.security.stores import CLEAN, RAW, Entries, manifest_key

@@ -338,7 +338,7 @@ class TrainingRun:
         return Fitted(self.log.metrics, figures, self.log.notes)
 
     def _update_weights(self, scale: float, norm: float) -> None:
-        """Scale the summed gradients, clip them to `training.stability.grad_clip`, and step the optimizers."""
+        """Scale the summed gradients, clip them to `grad_clip`, and step the optimizers."""
         factor = scale * min(1.0, self.training.stability.grad_clip / max(norm, 1e-12))
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         torch._foreach_mul_(gradients, factor)

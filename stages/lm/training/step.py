@@ -95,7 +95,7 @@ class StepParts:
 
 
 class AccumulatedStep:
-    """Micro-batches one after another, each forward and backward, with all layers in one process."""
+    """Micro-batches one after another, forward and backward, with all layers in one process."""
 
     def __init__(self, parts: StepParts):
         self.parts = parts

@@ -1,4 +1,4 @@
-"""Adds a row to the table of families before anything reads it, then trains and exports its model.
+"""Adds a row to the table of families before anything reads it; trains and exports such a model.
 
     python -m tests.stages.lm.a_new_family FOLDER
 
