@@ -68,7 +68,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Keep the caches of the user out of the tests."""
+    """Keep the home and the caches of the user out of the tests."""
+    os.environ["GROUNDUP_HOME"] = str(tmp_path_factory.mktemp("home") / "home")
     os.environ["GROUNDUP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
     os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
 

@@ -69,9 +69,11 @@ if Path(sys.argv[0]).name == "groundup":
 """
 
 
-def interrupted_up(folder: Path, customized: str) -> tuple[Groundup, int, str]:
+def interrupted_up(
+    folder: Path, customized: str, makes_home: bool = False
+) -> tuple[Groundup, int, str]:
     """Run `groundup up` with code that sends it signals; return its status and its output."""
-    groundup = Groundup(folder / "home", free_port(), folder)
+    groundup = Groundup(folder / "home", free_port(), folder, makes_database=makes_home)
     (folder / "custom").mkdir()
     (folder / "custom" / "sitecustomize.py").write_text(customized)
     paths = os.pathsep.join([str(folder / "custom"), str(REPOSITORY)])
@@ -103,9 +105,8 @@ def assert_nothing_is_left(groundup: Groundup) -> None:
 def test_a_signal_before_the_command_begins_ends_it_in_a_line(
     module: str, number: signal.Signals, tmp_path: Path
 ) -> None:
-    groundup, status, output = interrupted_up(
-        tmp_path, EARLY.format(module=module, number=int(number))
-    )
+    customized = EARLY.format(module=module, number=int(number))
+    groundup, status, output = interrupted_up(tmp_path, customized, makes_home=True)
     assert (status, output) == (128 + number, f"{GO_ON}\n")
     assert not groundup.home.exists()
 
