@@ -27,7 +27,6 @@ VARIABLE = "GROUNDUP_TRUST_HOME"
 OPTION = "--trust-home"
 TOKEN_FILE = "home-token"
 TOKEN_CHARS = 32
-PARTS = ("prefect", "store")  # the folders of a home from which something is read
 MAX_EMPTY_FOLDERS = 100
 MAX_RECORD_BYTES = 16 << 20
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
@@ -73,9 +72,12 @@ def record_file() -> Path:
     base = os.environ.get("XDG_STATE_HOME", "")
     if not os.path.isabs(base):  # the XDG specification ignores relative paths
         try:
-            base = str(Path.home() / ".local" / "state")
+            user_home = Path.home()
         except RuntimeError:
             raise OSError("this user has no home directory; set HOME or XDG_STATE_HOME") from None
+        if not user_home.is_absolute() or os.environ.get("HOME") == "":
+            raise OSError("HOME is not an absolute path; set it, or XDG_STATE_HOME")
+        base = str(user_home / ".local" / "state")
     return Path(base) / "groundup" / "known_homes"
 
 
@@ -231,11 +233,13 @@ def _require_private(descriptor: int, path: Path) -> None:
 
 
 def _holds_something(home: Path) -> bool:
-    """Return whether anything but empty folders is in the parts of a home that are read."""
-    parts = [home / name for name in PARTS]
-    left = [part for part in parts if os.path.lexists(part)]
+    """Return whether anything but empty folders is in a home.
+
+    A folder with files of another kind is no home either: all in it would become private.
+    """
     looked_at = 0
     try:
+        left = list(home.iterdir())
         while left:
             found = left.pop()
             looked_at += 1

@@ -23,6 +23,7 @@ from flows.home import Home
 
 GROUP = "GROUNDUP_STORE_GROUP"
 PRIVATE, OTHERS, ALL_BUT_OWNER = 0o700, 0o007, 0o077
+STORE_FOLDERS = {"objects", "refs", "names", "drafts"}
 OWNER_TO_GROUP = 3  # bits by which the owner's permissions are shifted to be the group's
 
 
@@ -55,7 +56,12 @@ def prepare(at: Home, starts: bool = True, trust: bool = False) -> list[str]:
         ConfigError: The store cannot be shared with the group of GROUNDUP_STORE_GROUP.
     """
     _make(at)
-    lines: list[str] = known_homes.admit(at, trust) if starts else []
+    if starts:
+        lines = known_homes.admit(at, trust)
+    elif known_homes.is_known(at):
+        lines = []
+    else:  # it may be any folder, to which a link in a cloned folder leads
+        return []
     _make_prefect_folder(at)
     folders = {at.path: "", **_folders_elsewhere(at)}
     for folder, advice in folders.items():
@@ -74,8 +80,7 @@ def _make(at: Home) -> None:
         raise GroundupError(
             f"the folder {at.path}",
             f"belongs to {_user_name(owner)}, who could plant in it what groundup would run",
-            "name another folder: GROUNDUP_HOME=FOLDER groundup …, "
-            f"or take it over: chown -R {os.geteuid()} {at.path}",
+            "name another folder: GROUNDUP_HOME=FOLDER groundup …",
         )
 
 
@@ -115,10 +120,18 @@ def _folders_elsewhere(at: Home) -> dict[Path, str]:
         return {}
     else:
         folder, advice = store, f" (to share it with a group, set {GROUP})"
+        if folder.is_dir() and not _is_store(folder):
+            return {}
     is_ours = folder.is_dir() and folder.stat().st_uid == os.geteuid()
     if is_ours and not folder.is_relative_to(at.path):
         return {folder: advice}
     return {}
+
+
+def _is_store(folder: Path) -> bool:
+    """Return whether a folder is a store, or empty. The permissions of others stay as they are."""
+    names = {path.name for path in folder.iterdir()}
+    return not names or not names.isdisjoint(STORE_FOLDERS)
 
 
 def _local_store(at: Home) -> Path | None:

@@ -8,6 +8,7 @@ import select
 import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -15,6 +16,7 @@ import typer
 from data_contracts.credentials import masked
 from data_contracts.errors import ConfigError, GroundupError, Interrupted
 from data_contracts.foreign_text import shown
+from data_contracts.store import repair
 from flows.cli import console, signals, tables
 from flows.cli.console import errors
 
@@ -160,7 +162,7 @@ def _failure_of_system(error: OSError) -> GroundupError:
     if error.filename is not None:
         advice = _ADVICE.get(error.errno or 0, "repair that, then run the same command again")
         what = str(error.filename)
-        return GroundupError(what, sentence, advice.format(what))
+        return GroundupError(what, sentence, advice.format(repair.quoted(Path(what))))
     if not (_can_flush(sys.stdout) and _can_write(sys.stdout)):
         advice = "send the output elsewhere, or free some space there"
         return GroundupError("standard output", f"cannot be written: {why}", advice)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from data_contracts import GroundupError
+from data_contracts.store import repair
 from flows import private_home
 from flows.home import Home, writing
 
@@ -51,7 +52,7 @@ def forget(at: Home) -> None:
 def is_known(at: Home, text: str) -> bool:
     """Return whether `text` is the secret that the home holds now."""
     try:
-        return hmac.compare_digest(_read(at).encode(), text.encode())
+        return hmac.compare_digest(_read(at).encode(), text.strip().encode())
     except (OSError, GroundupError):  # there is none that could be used
         return False
 
@@ -105,5 +106,7 @@ def _is_well_formed(secret: str) -> bool:
 
 
 def _unusable(at: Home, why: str) -> GroundupError:
-    fix = f"groundup down; rm {path(at)}; groundup up makes a new one"
+    unusable = path(at).with_name(f"{path(at).name}.unusable")
+    move = f"mv {repair.quoted(path(at))} {repair.quoted(unusable)}"
+    fix = f"groundup down; {move}; groundup up makes a new one"
     return GroundupError(f"the API secret {path(at)}", why, fix)

@@ -43,7 +43,8 @@ def test_one_that_others_may_know_or_choose_is_not_used(at: Home, mode: int) -> 
     api_secret.read_or_make(at)
     api_secret.path(at).chmod(mode)
     with pytest.raises(
-        GroundupError, match=r"is open to others .*\n.*rm .*/api-secret; groundup up"
+        GroundupError,
+        match=r"is open to others .*\n.*mv .*/api-secret .*/api-secret.unusable; groundup up",
     ):
         api_secret.read_or_make(at)
 

@@ -107,7 +107,8 @@ def test_a_store_elsewhere_is_closed_too_and_how_to_share_it_is_said(
     store = public / "store"
     store.mkdir()
     store.chmod(0o755)  # whatever the umask is that an earlier test has set
-    (store / "pages").write_text("mine")
+    (store / "objects").mkdir()
+    (store / "objects" / "pages").write_text("mine")
     monkeypatch.setenv("GROUNDUP_STORE", str(store))
     _, line = private_home.prepare(open_home)
     assert line.startswith(f"{store} was open")

@@ -17,6 +17,7 @@ import pytest
 from data_contracts import ConfigError, GroundupError
 from flows import known_homes, private_home
 from flows.home import Home
+from flows.prefect_host import server
 from tests.flows.conftest import REPOSITORY, Groundup, free_port
 from tests.security.test_foreign_folder import LOGGING
 
@@ -328,3 +329,40 @@ def test_the_option_starts_a_home_of_an_earlier_version_and_keeps_what_is_in_it(
         groundup.run("up")
     finally:
         groundup.run("down", check=False)
+
+
+def test_a_folder_of_other_files_is_neither_taken_as_a_home_nor_closed(tmp_path: Path) -> None:
+    website = tmp_path / "www"
+    website.mkdir(mode=0o755)
+    page = website / "index.html"
+    page.write_text("hello")
+    page.chmod(0o644)
+    link = tmp_path / "clone"
+    link.symlink_to(website)
+    with pytest.raises(GroundupError, match="is not one that groundup made for you"):
+        private_home.prepare(Home(link))
+    assert private_home.prepare(Home(link), starts=False) == []
+    assert server.down(Home(link)) == "nothing was up"
+    assert stat.S_IMODE(page.stat().st_mode) == 0o644
+    assert [path.name for path in website.iterdir()] == ["index.html"]
+
+
+def test_a_store_that_is_a_folder_of_other_files_is_not_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = tmp_path / "www" / "index.html"
+    page.parent.mkdir()
+    page.touch(0o644)
+    monkeypatch.setenv("GROUNDUP_STORE", str(page.parent))
+    private_home.prepare(Home(tmp_path / "home"))
+    assert stat.S_IMODE(page.stat().st_mode) == 0o644
+
+
+@pytest.mark.parametrize("home", ["", "."])
+def test_a_home_directory_without_an_absolute_path_gives_no_record(
+    home: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", home)
+    with pytest.raises(OSError, match="not an absolute path"):
+        known_homes.record_file()
