@@ -258,7 +258,7 @@ class Contracts:
         if not contracts:
             raise ContractError(
                 f"contract {artifact_type!r}",
-                "there is none of that name",
+                "does not exist",
                 f"choose one of: {', '.join(self.artifact_types)}",
             )
         return sorted(contracts, key=lambda contract: contract.version)

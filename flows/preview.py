@@ -64,7 +64,7 @@ def plan_run(
         as_of: The logical date, in ISO 8601.
 
     Raises:
-        ConfigError: The date is none.
+        ConfigError: `as_of` is not a date.
     """
     return _plan(store, run, stages.STAGES, configs, bound={}, as_of=as_of)
 

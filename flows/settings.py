@@ -1,4 +1,4 @@
-"""The settings of a single stage, when nobody wrote a whole recipe for it."""
+"""The settings of a stage that is started alone."""
 
 from __future__ import annotations
 

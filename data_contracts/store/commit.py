@@ -42,7 +42,7 @@ def prepare(root: Path, files: Path, objects: Path) -> None:
         raise ArtifactError(
             f"store {root}",
             f"{objects} and {files} are on two filesystems",
-            "have the whole store on one, or give another with GROUNDUP_STORE",
+            "keep the whole store on one filesystem: set GROUNDUP_STORE to a folder that is",
         )
 
 

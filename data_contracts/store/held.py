@@ -61,7 +61,7 @@ class Held:
         return seals.judge(artifact, self.refs(artifact), lambda: made_from)
 
     def is_made_again(self, artifact: Artifact) -> bool:
-        """Whether a ref says that another making of the artifact is as good as the first."""
+        """Whether a ref allows an artifact that was rebuilt."""
         entries = self.refs(artifact).values()
         return any(entry.removed or entry.manifest_sha256 == artifact.digest for entry in entries)
 
@@ -72,5 +72,5 @@ class Held:
         for kind, names in kinds.items():
             if names:
                 shown = ", ".join(names[:_MAX_SHOWN])
-                notes.append(f"{len(names)} {kind} cannot be read and were not asked: {shown}")
+                notes.append(f"{len(names)} {kind} cannot be read and were skipped: {shown}")
         return notes

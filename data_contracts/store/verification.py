@@ -1,8 +1,8 @@
-"""Is what the store holds what was published? For one artifact, or for everything of a run.
+"""Checks that stored artifacts are unchanged since they were published: one, or those of a run.
 
 Files are compared with the manifest, rows with the contract and the manifest, and the id with the
 settings and inputs that it is a hash of. The manifest is compared with the digests that refs and
-manifests downstream hold of it. So nothing proves itself.
+manifests downstream hold of it.
 """
 
 from __future__ import annotations

@@ -164,7 +164,7 @@ def _delete_removed(store: Store, yes: bool, json_: bool) -> None:
 
 
 def _confirms(question: str) -> bool:
-    """Whether a person at a terminal agrees. Where there is none, nobody does."""
+    """Whether a person at a terminal agrees. Returns False without a terminal."""
     return bool(out.is_terminal and typer.confirm(question))
 
 

@@ -87,7 +87,7 @@ def _require_text(question: str, where: str) -> None:
 
 def _not_text(where: str) -> ConfigError:
     why = "holds bytes that are not UTF-8, so the model cannot read it"
-    return ConfigError(where, why, "write it in UTF-8, e.g. by way of: iconv -f latin1 -t utf-8")
+    return ConfigError(where, why, "convert it to UTF-8, e.g. with iconv -f latin1 -t utf-8")
 
 
 def _forget_oldest(llama: ChatModel, messages: list[dict[str, str]]) -> None:

@@ -35,9 +35,9 @@ _BUILDERS = frozenset({"arrow", "csv", "json", "parquet", "text"})
 class WebLimits(Settings):
     """Where a crawl of web sites ends, and what it takes of a page."""
 
-    max_pages: int = Field(1000, ge=1, le=100_000_000, description="Addresses to ask for at most")
+    max_pages: int = Field(1000, ge=1, le=100_000_000, description="Most addresses to request")
     max_pages_per_host: int = Field(
-        1_000_000, ge=1, le=100_000_000, description="The same for each host"
+        1_000_000, ge=1, le=100_000_000, description="Most addresses to request from one host"
     )
     max_depth: int = Field(10, ge=0, le=1000, description="Links to follow from a seed at most")
     max_page_bytes: int = Field(
@@ -71,7 +71,7 @@ class FilesLimits(Settings):
     """How much is taken of local files."""
 
     max_page_bytes: int = Field(
-        16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here"
+        16 << 20, ge=1024, le=1 << 30, description="Bytes after which a document is cut"
     )
     max_documents: int = Field(
         1_000_000_000, ge=1, le=1_000_000_000_000, description="Documents to take at most"
@@ -82,7 +82,7 @@ class DatasetLimits(Settings):
     """How much is taken of a data set."""
 
     max_page_bytes: int = Field(
-        16 << 20, ge=1024, le=1 << 30, description="Longer documents are cut here"
+        16 << 20, ge=1024, le=1 << 30, description="Bytes after which a document is cut"
     )
     max_documents: int = Field(
         100_000, ge=1, le=1_000_000_000_000, description="Rows to take at most"

@@ -70,7 +70,7 @@ async def read(
                 return _judge(response), responses
             url = redirect_target(response)
         except FetchError as error:
-            detail = f"robots.txt cannot be had, so nothing may be fetched: {error.detail}"
+            detail = f"robots.txt could not be fetched, so nothing may be fetched: {error.detail}"
             return RobotsRules(
                 "absent", refusal=Refusal(error.reason, detail, error.status)
             ), responses

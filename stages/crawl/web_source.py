@@ -171,7 +171,7 @@ def _judge_seeds(
         if any(detail.startswith("address_refused") for detail in failed.values()):
             allowed = f"allow_origins: [{origin(seeds[0])}]"
             fix += f", or if that machine is meant, allow it by name: {allowed}"
-        raise InputError(f"crawl source {name}", f"none of its seeds can be had: {why}", fix)
+        raise InputError(f"crawl source {name}", f"no seed could be fetched: {why}", fix)
     notes = [f"{name}: the seed {seed} failed, {detail}" for seed, detail in failed.items()]
     for note in notes:
         report.note(note)

@@ -134,7 +134,7 @@ class Harness:
             ConfigError: Another task already has a score of the same name.
         """
         self._claim(name, [name])
-        why, fix = "it or its data cannot be had", f"{LEAVE_OUT}, or go online and {AGAIN}"
+        why, fix = "it or its data could not be loaded", f"{LEAVE_OUT}, or go online and {AGAIN}"
         with self._quiet(), errors_as_input(name, why, fix), self._metrics(name):
             loaded = self._library.load([str(task_file(name) or name)])
         if any(getattr(task, "UNSAFE_CODE", False) for task in loaded["tasks"].values()):

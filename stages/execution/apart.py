@@ -104,7 +104,7 @@ def too_large(what: str, why: str) -> InputError:
     """Return the error for a file that cannot be read within its bounds."""
     return InputError(
         what,
-        f"cannot be read: it {why}; what unpacks to so much is damaged or made to do harm",
+        f"cannot be read: it {why}; a file that expands this much is damaged or malicious",
         "split it into smaller rows or files, or leave it out",
     )
 

@@ -15,10 +15,10 @@ Quantization = Literal["F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4
 class MaxDivergence(Settings):
     """The largest mean KL(torch || llama.cpp) in nats per position, by bits of a weight."""
 
-    bits_16: float = Field(0.002, gt=0, le=100, description="Of F32 and F16")
-    bits_8: float = Field(0.02, gt=0, le=100, description="Of BF16 and Q8_0")
-    bits_5: float = Field(0.15, gt=0, le=100, description="Of Q5_0 and Q5_1")
-    bits_4: float = Field(0.4, gt=0, le=100, description="Of Q4_0 and Q4_1")
+    bits_16: float = Field(0.002, gt=0, le=100, description="Limit for F32 and F16")
+    bits_8: float = Field(0.02, gt=0, le=100, description="Limit for BF16 and Q8_0")
+    bits_5: float = Field(0.15, gt=0, le=100, description="Limit for Q5_0 and Q5_1")
+    bits_4: float = Field(0.4, gt=0, le=100, description="Limit for Q4_0 and Q4_1")
 
 
 class ExportGgufConfig(StageConfig):

@@ -144,7 +144,7 @@ def answer(
             "the prompt",
             f"has {len(prompt)} tokens with the chat template, "
             f"the model's context is {model.context}",
-            "shorten it or start anew",
+            "shorten it, or start a new chat",
         )
     max_tokens = min(max_tokens, model.context - len(prompt))
     try:
@@ -152,7 +152,7 @@ def answer(
             if piece:
                 yield piece
     except Refused as error:
-        raise InputError("the answer", f"{error}", "say it otherwise or start anew") from None
+        raise InputError("the answer", f"{error}", "rephrase it, or start a new chat") from None
 
 
 def affordable_context(gguf: Path, header: GgufHeader, free: int) -> int:

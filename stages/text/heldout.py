@@ -1,7 +1,7 @@
 """The draw by hash that decides what is held out.
 
-It depends on the seed and on the key of the document alone, so more documents, other workers or
-another order change nothing for the others.
+It depends only on the seed and on the key of the document. Adding documents, or changing the
+workers or the order, does not change which of the others are held out.
 """
 
 from __future__ import annotations

@@ -44,6 +44,6 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"sources": [{"kind": "web", "name": "w", "seeds": ["http://127.0.0.1:9/"]}]},
-        r"none of its seeds can be had.*address_refused",
+        r"no seed could be fetched.*address_refused",
     ),
 ]

@@ -48,7 +48,7 @@ def test_robots_txt_that_leads_to_loopback_in_another_spelling_is_refused(site, 
     site.redirect("/robots.txt", f"http://2130706433:{site.port}/rules")
     with pytest.raises(
         InputError,
-        match=r"address_refused: robots\.txt cannot be had.*neither a name nor an address",
+        match=r"address_refused: robots\.txt could not be fetched.*neither a name nor an address",
     ):
         crawl()
     assert [path for path, _ in site.log] == ["/robots.txt"]

@@ -147,12 +147,12 @@ def test_tasks_that_fail_cost_their_own_score_and_no_other(evaluate, tmp_path):
         if note.startswith("lm-eval task") and "were limited to" not in note
     }
     assert set(notes) == set(failing)
-    assert "it or its data cannot be had: FileNotFoundError: " in notes["absent"]
+    assert "it or its data could not be loaded: FileNotFoundError: " in notes["absent"]
     assert (
-        "it or its data cannot be had: RuntimeError: Dataset scripts are no longer supported"
+        "it or its data could not be loaded: RuntimeError: Dataset scripts are no longer supported"
         in notes["script"]
     )
-    assert "it or its data cannot be had: ValueError: " in notes["odd"]
+    assert "it or its data could not be loaded: ValueError: " in notes["odd"]
     assert "it cannot be evaluated: UndefinedError: " in notes["undefined"]
     assert "it cannot be evaluated: ValueError: " in notes["endless"]
     assert "runs the code that the model writes" in notes["unsafe"]
