@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from data_contracts.credentials import masked
 from data_contracts.errors import ConfigError, GroundupError, Interrupted
@@ -37,6 +38,27 @@ _ADVICE = {
 }
 
 
+class _BrokenPipe(Exception):  # noqa: N818  carries an error
+    """Carries a BrokenPipeError past typer."""
+
+    def __init__(self, error: BrokenPipeError):
+        super().__init__(error)
+        self.error = error
+
+
+class CommandGroup(TyperGroup):
+    """A group of commands whose broken pipes reach `status_of`.
+
+    typer would end the program with status 1 and without a word, whichever pipe it was.
+    """
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _BrokenPipe(error) from error
+
+
 def status_of(command: Callable[[], object], as_json: bool) -> int:
     """Run a command, and report its failure if it fails.
 
@@ -57,6 +79,8 @@ def status_of(command: Callable[[], object], as_json: bool) -> int:
             if status == 128 + signals.INTERRUPTED:  # typer's answer to Ctrl-C, and to Stopped
                 raise KeyboardInterrupt
             sys.stdout.flush()
+        except _BrokenPipe as carrier:
+            status = _report(carrier.error, request, as_json)
         except BaseException as error:
             status = _report(error, request, as_json)
         if request:

@@ -106,7 +106,6 @@ def loaded(gguf: Path, threads: int = 0) -> Iterator[ChatModel]:
             llama = LlamaCpp(*_address(child, gguf, log))
             template = _template(gguf, header, llama)
             yield ChatModel(llama, template, context)
-            llama.close()
         except Refused as error:
             raise ArtifactError(f"{gguf}", f"{error}; its log: {_end(log)}", repair(gguf)) from None
         except (OSError, HTTPException) as error:

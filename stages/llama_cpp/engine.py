@@ -59,12 +59,8 @@ class LlamaCpp:
     def __init__(self, address: str, key: str):
         """address, key: as `serving` returns them."""
         self._address, self._key = address, key
-        self._http = http.client.HTTPConnection(address)
         models = self._call("GET", "/v1/models")["data"]
         self.context: int = models[0]["meta"]["n_ctx_train"]
-
-    def close(self) -> None:
-        self._http.close()
 
     def special_tokens(self) -> dict[str, str]:
         """The texts of "bos_token" and "eos_token", if the file names them."""
@@ -154,9 +150,15 @@ class LlamaCpp:
 
     def _call(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
         data = json.dumps(body) if body is not None else None
-        self._http.request(method, path, data, self._headers())
-        response = self._http.getresponse()
-        return self._reply(response.status, response.read(), path)
+        # Each request has its own connection: the server closes one that is idle for five seconds,
+        # and a person may think longer than that.
+        connection = http.client.HTTPConnection(self._address)
+        try:
+            connection.request(method, path, data, self._headers())
+            response = connection.getresponse()
+            return self._reply(response.status, response.read(), path)
+        finally:
+            connection.close()
 
     @staticmethod
     def _reply(status: int, data: bytes, path: str) -> dict[str, Any]:
@@ -245,11 +247,7 @@ def loaded(gguf: Path, threads: int) -> Iterator[LlamaCpp]:
         RuntimeError: llama.cpp cannot load the file. It may also end the process instead.
     """
     with serving(gguf, threads) as (address, key):
-        model = LlamaCpp(address, key)
-        try:
-            yield model
-        finally:
-            model.close()
+        yield LlamaCpp(address, key)
 
 
 def reply(questions: dict[str, Any], model: LlamaCpp) -> dict[str, np.ndarray]:

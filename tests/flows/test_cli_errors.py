@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import completion
+from flows.cli import commands, completion, talk
 from tests.flows.conftest import REPOSITORY
 
 GROUNDUP = str(Path(sys.executable).with_name("groundup"))
@@ -101,6 +101,20 @@ sys.exit(failures.status_of(command, False))
     assert done.returncode == 2
     message = "error a process that does a part of the work: ended or did not start: broken pipe\n"
     assert done.stderr.startswith(message)
+
+
+def test_a_pipe_that_breaks_in_a_command_is_reported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def break_pipe(*_: object) -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(talk, "talk", break_pipe)
+    monkeypatch.setattr(sys, "argv", ["groundup", "chat", "demo"])
+    with pytest.raises(SystemExit) as end:
+        commands.main()
+    assert end.value.code == 2
+    assert "ended or did not start: broken pipe" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-", "<&-"])
