@@ -141,6 +141,7 @@ def test_a_folder_that_is_empty_becomes_a_home(folders: list[str], tmp_path: Pat
 def test_a_home_of_an_earlier_version_is_accepted_once_and_nothing_is_lost(tmp_path: Path) -> None:
     at = Home(tmp_path / "home")
     at.prefect.mkdir(parents=True)
+    at.path.chmod(0o755)  # whatever the umask: a folder that others may write is refused for that
     (at.prefect / "prefect.db").write_text("mine")
     with pytest.raises(GroundupError, match="versions before this record did not"):
         private_home.prepare(at)
@@ -352,7 +353,8 @@ def test_a_store_that_is_a_folder_of_other_files_is_not_closed(
 ) -> None:
     page = tmp_path / "www" / "index.html"
     page.parent.mkdir()
-    page.touch(0o644)
+    page.touch()
+    page.chmod(0o644)  # whatever the umask
     monkeypatch.setenv("GROUNDUP_STORE", str(page.parent))
     private_home.prepare(Home(tmp_path / "home"))
     assert stat.S_IMODE(page.stat().st_mode) == 0o644
