@@ -18,7 +18,7 @@ from flows import known_homes
 from flows.home import Home
 
 REPOSITORY = Path(__file__).parents[1]
-SHARED = "GROUNDUP_TEST_SHARED"  # names the folder that the processes of a session share
+SHARED = "TESTS_SHARED"  # names the folder that the processes of a session share
 FILES = ("prefect.db", "prefect.db-wal", "memo_store.toml")
 SET_UP = """
 from flows.home import home

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Workers start in the folder in which this was first imported: not that of Prefect (see below).
+import multiprocessing.process  # noqa: F401
 import os
 import urllib.request
 from contextlib import chdir

@@ -100,7 +100,7 @@ HOSTILE = [
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("make", HOSTILE, ids=[make.__name__ for make in HOSTILE])
 def test_a_hostile_page_takes_less_than_half_a_gigabyte_and_the_others_are_had(
     site, tmp_path, make
