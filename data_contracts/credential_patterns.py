@@ -72,7 +72,7 @@ _PARAMETER = re.compile(rf"({_SEPARATED}{_NAMES}{_EQUALS}){_VALUE}", re.IGNORECA
 _KEY = re.compile(rf"({_SEPARATED}key{_EQUALS})(?!\*\*\*)[\w.~+/%-]{{20,}}", re.IGNORECASE)
 # Libraries take the beginning of a password with a "/" for a port, and quote it.
 _QUOTED_PORT = re.compile(
-    r"(\bport\b[^'\"\n]{0,40}[ :])(?:'(?!\d*')[^\n]*'|\"(?!\d*\")[^\n]*\")", re.IGNORECASE
+    r"(\bport\b[^'\"\n]{0,40}(?:\bas|:) ?)(?:'(?!\d*')[^\n]*'|\"(?!\d*\")[^\n]*\")", re.IGNORECASE
 )
 
 

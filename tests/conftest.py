@@ -71,7 +71,8 @@ def _cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Keep the home and the caches of the user out of the tests."""
     os.environ["GROUNDUP_HOME"] = str(tmp_path_factory.mktemp("home") / "home")
     os.environ["GROUNDUP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
-    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+    # One record of known homes: the home in which the shared database is made is everybody's.
+    os.environ["XDG_STATE_HOME"] = os.path.join(os.environ[prefect_database.SHARED], "state")
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ HARMLESS = [
     "// TODO(someone@example.org): later",
     "C:/data/a@b",
     "Invalid port: '99999'",
+    'up(at, {"--port": port, "--host": host, "--url": url})',
 ]
 
 
