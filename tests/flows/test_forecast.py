@@ -170,6 +170,23 @@ def test_a_probe_takes_the_time_of_a_few_steps_and_scales_it_by_work() -> None:
     assert many == pytest.approx(100 * few), "the same model is probed once"
 
 
+@pytest.mark.parametrize(
+    ("seconds", "wanted"),
+    [
+        ([0.2, 0.2, 0.2], False),  # too few
+        ([0.01] * 10, False),  # too short
+        ([0.2, 0.2, 0.2, 0.2], True),
+        ([0.4, 0.3, 0.2, 0.3, 0.2], False),  # other work slowed all but two
+        ([0.4, 0.3, 0.2, 0.3, 0.2, 0.205], True),
+        ([0.4, 0.8] * 4, True),  # four seconds are enough
+    ],
+)
+def test_a_probe_goes_on_until_other_work_no_longer_slows_its_steps(
+    seconds: list[float], wanted: bool
+) -> None:
+    assert probe._are_enough(seconds) is wanted
+
+
 def test_a_large_model_is_probed_with_fewer_rows_and_layers() -> None:
     model = ModelConfig(
         vocab_size=32768, width=768, layers=12, heads=12, kv_heads=4, ffn_width=2048, context=1024

@@ -6,6 +6,7 @@ Shapes: B rows, T tokens.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +23,11 @@ PROBE_FLOPS = {"cpu": 4e10, "cuda": 4e13}
 WARM_UP = 2  # steps that allocate memory and make plans; they are not timed
 MIN_STEPS = 4  # to time
 MIN_SECONDS = 0.5  # for which steps are timed
+MAX_SECONDS = 4.0
+# Other work, such as a server that starts, slows some steps. Once the three fastest take the same
+# time, nothing slowed them.
+STEADY_STEPS = 3
+STEADY_RATIO = 1.05
 MEAN_OVER_FASTEST = 1.1  # of the steps of a long training on a machine that does little else
 COMPILED_OVER_PLAIN = 0.8  # time of a step with compiled blocks, over one without
 COMPILE_SECONDS = 25.0
@@ -32,7 +38,7 @@ _seconds_per_token: dict[tuple[ModelConfig, str, Compute], float] = {}
 def training_seconds(
     model: ModelConfig, training: Training, compute: Compute, steps: int, tokens_per_step: float
 ) -> float:
-    """Estimate the seconds that a training takes here. The estimate itself takes about a second.
+    """Estimate the seconds that a training takes here. The estimate itself takes one to five seconds.
 
     A model or batch too large for that is probed with fewer layers and rows, and the time is scaled
     by the ratio of FLOPs. Held-out evaluations are not included.
@@ -74,10 +80,7 @@ def _probed_size(
 
 
 def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows: int) -> float:
-    """Seconds of an average optimizer step, estimated from the fastest of a few.
-
-    The fastest, because a run probes while its server starts, which slows some of the steps.
-    """
+    """Seconds of an average optimizer step, estimated from the fastest of a few."""
     device = precision.device_of()
     dtype = precision.choose(compute, device).dtype
     precision.set_threads(compute)
@@ -94,7 +97,7 @@ def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows
         return token_loss(hidden_BTD, weight_VD, labels_BT)
 
     times: list[float] = []
-    while len(times) < WARM_UP + MIN_STEPS or sum(times[WARM_UP:]) < MIN_SECONDS:
+    while not _are_enough(times[WARM_UP:]):
         started = time.perf_counter()
         with precision.autocast(dtype, device):
             total, _ = probed(ids_BT, head)
@@ -106,3 +109,11 @@ def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
     return MEAN_OVER_FASTEST * min(times[WARM_UP:])
+
+
+def _are_enough(times: Sequence[float]) -> bool:
+    """Whether these times of steps tell how long an undisturbed step takes."""
+    if len(times) < MIN_STEPS or sum(times) < MIN_SECONDS:
+        return False
+    fastest = sorted(times)[:STEADY_STEPS]
+    return fastest[-1] <= STEADY_RATIO * fastest[0] or sum(times) >= MAX_SECONDS
