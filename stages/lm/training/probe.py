@@ -38,7 +38,7 @@ _seconds_per_token: dict[tuple[ModelConfig, str, Compute], float] = {}
 def training_seconds(
     model: ModelConfig, training: Training, compute: Compute, steps: int, tokens_per_step: float
 ) -> float:
-    """Estimate the seconds that a training takes here. The estimate itself takes one to five seconds.
+    """Estimate the seconds that a training takes here. It needs one to five seconds itself.
 
     A model or batch too large for that is probed with fewer layers and rows, and the time is scaled
     by the ratio of FLOPs. Held-out evaluations are not included.
