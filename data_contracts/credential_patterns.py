@@ -19,9 +19,11 @@ from collections.abc import Iterator
 MASK = "***"
 MAX_QUOTED_CHARS = 4096
 
-# A character as it is, or percent-encoded once or more often (%40, %2540).
+# A character as it is, or percent-encoded once or more often (%40, %2540), or as HTML and JSON
+# may write it.
 _PERCENT = r"%(?:25){0,3}"
-_AT = rf"(?:@|{_PERCENT}40)"
+_AT_OF_HTML = r"&(?:#0{0,5}64|#x0{0,5}40|commat);"
+_AT = rf"(?:@|{_PERCENT}40|{_AT_OF_HTML}|\\u0040)"
 _COLON = rf"(?::|{_PERCENT}3A)"
 _SLASH = rf"(?:/|{_PERCENT}2F)"
 # JSON may write "\/", and people write "\\" for "//"; a repr doubles it.
@@ -42,24 +44,25 @@ _WITHOUT_SCHEME = re.compile(
     re.IGNORECASE,
 )
 _EACH_AT = re.compile(_AT, re.IGNORECASE)
+EACH_AT_OF_HTML = re.compile(_AT_OF_HTML, re.IGNORECASE)
 _EACH_BLANK = re.compile(r"\s")
-# A user and the colon behind it. The length is bounded, because a backslash may begin an address.
-_USER = re.compile(
-    rf"(?P<name>(?:(?!{_COLON}|{_AT}|{_SLASH})[^/?#\s\[]){{0,128}}){_COLON}", re.IGNORECASE
-)
+# What ends a user: the colon in front of the password, or what cannot be in a user.
+_EACH_END_OF_USER = re.compile(rf"(?P<colon>{_COLON})|{_AT}|{_SLASH}|[?#\s\[]", re.IGNORECASE)
+_EACH_END_OF_WORD = re.compile(r"[\s'\"`<>,;]")
 _PORT = re.compile(
     rf"\d{{1,5}}(?:$|[/?#\s'\"`,;)\]}}>|\\]|[:.](?:[\s'\"]|$)|{_SLASH})", re.IGNORECASE
 )
 _HOST = re.compile(r"(?:localhost|[\w-]+(?:\.[\w-]+)+)\Z")
 # A token in front of the host, without a colon. A quote belongs to it unless it ends something.
 _TOKEN = re.compile(
-    rf"(?:(?!{_SLASH})[^/?#\s\\'\"`<>,;]|['\"`](?=[^\s,;:)\]}}>'\"`]))*", re.IGNORECASE
+    rf"(?:{_AT}|(?!{_SLASH})[^/?#\s\\'\"`<>,;]|['\"`](?=[^\s,;:)\]}}>'\"`]))*", re.IGNORECASE
 )
 
 _NAMES = (
-    r"(?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|signature|credential"
-    r"|apikey|api[_-]key|access[_-]?key(?:[_-]?id)?)"
-    r"|pwd|sig|jwt|auth)"
+    r"(?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|passcode|signature|credentials?"
+    r"|authorization|access[_-]?key[_-]?id"
+    r"|(?:api|access|account|auth|private|secret|shared|storage|subscription)[_-]?key)"
+    r"|(?:[\w.-]*[_.-])?(?:pass|pw|pwd|pat|sas|sig|jwt|auth))"
 )
 _SEPARATED = r"(?:[?&#;]|\\u0026|%(?:25){0,3}(?:3F|26|23|3B))"
 _EQUALS = r"(?:=|%(?:25){0,3}3D)"
@@ -115,6 +118,10 @@ class _Line:
         self.text = text
         self._ends_of_at = [found.end() for found in _EACH_AT.finditer(text)]
         self._blanks = [found.start() for found in _EACH_BLANK.finditer(text)]
+        self._ends_of_words = [found.start() for found in _EACH_END_OF_WORD.finditer(text)]
+        ends_of_users = list(_EACH_END_OF_USER.finditer(text))
+        self._ends_of_users = [found.start() for found in ends_of_users]
+        self._passwords = [found.end() if found["colon"] else None for found in ends_of_users]
 
     def starts(self) -> Iterator[re.Match[str]]:
         """Yield where an address may begin, as long as an `@` follows."""
@@ -125,7 +132,14 @@ class _Line:
         """Return the end of the `@` behind the credentials of an address; None if it has none."""
         begin = start.end()
         quoted_end = self._closing_quote(start)
-        if self._has_user_and_colon(begin):
+        password = self._password(begin)
+        if password is not None and _PORT.match(self.text, password):
+            # A host with a dot in it is one, and its path may hold an "@".
+            if start["slashes"] is None and not self._is_host(begin, password):
+                found = self._last_at(begin, self._end_of_word(begin))
+                if found is not None:
+                    return found
+        elif password is not None and not self._ends_clause(begin, password):
             # Without a scheme it may be something else, such as a comment, so blanks end it.
             may_hold_blanks = start["scheme"] is not None
             end = len(self.text) if may_hold_blanks else self._next_blank(begin)
@@ -138,13 +152,20 @@ class _Line:
         token = _TOKEN.match(self.text, begin, quoted_end or len(self.text))
         return self._last_at(begin, token.end()) if token else None
 
-    def _has_user_and_colon(self, begin: int) -> bool:
-        """Return whether something that is no port follows a colon there."""
-        user = _USER.match(self.text, begin)
-        if user is None or _PORT.match(self.text, user.end()):
-            return False
-        is_end_of_clause = user.end() in (len(self.text), self._next_blank(user.end()))
-        return not (is_end_of_clause and _HOST.match(user["name"]))
+    def _password(self, begin: int) -> int | None:
+        """Return where a password, or a port, begins behind a user and a colon."""
+        index = bisect_right(self._ends_of_users, begin - 1)
+        return self._passwords[index] if index < len(self._passwords) else None
+
+    def _is_host(self, begin: int, password: int) -> bool:
+        """Return whether what looks like a user is rather the name of a host."""
+        index = bisect_right(self._ends_of_users, password - 1) - 1
+        return _HOST.match(self.text, begin, self._ends_of_users[index]) is not None
+
+    def _ends_clause(self, begin: int, password: int) -> bool:
+        """Return whether the colon rather ends a clause: `https://example.org: no answer`."""
+        is_end = password in (len(self.text), self._next_blank(password))
+        return is_end and self._is_host(begin, password)
 
     def _closing_quote(self, start: re.Match[str]) -> int | None:
         """Return where a quotation ends that begins right before the address."""
@@ -162,6 +183,13 @@ class _Line:
         index = bisect_right(self._ends_of_at, end) - 1
         is_there = index >= 0 and self._ends_of_at[index] > begin
         return self._ends_of_at[index] if is_there else None
+
+    def _end_of_word(self, begin: int) -> int:
+        """Return the end of what may be one address in a text. `&#64;` may end it."""
+        index = bisect_right(self._ends_of_words, begin - 1)
+        if index < len(self._ends_of_words):
+            return self._ends_of_words[index] + 1
+        return len(self.text)
 
     def _next_blank(self, begin: int) -> int:
         index = bisect_right(self._blanks, begin - 1)

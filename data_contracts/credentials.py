@@ -83,7 +83,7 @@ def _one_address(text: str) -> str | None:
     Returns:
         None if `text` is no address, or one whose credentials are masked already.
     """
-    stripped = text.strip()
+    stripped = credential_patterns.EACH_AT_OF_HTML.sub("@", text.strip())
     begin = credential_patterns.start_of_address(stripped)
     if begin is None or f"//{MASK}@" in stripped or re.search(r"\s", stripped[:begin]):
         return None

@@ -29,6 +29,8 @@ TOKEN_FILE = "home-token"
 TOKEN_CHARS = 32
 MAX_EMPTY_FOLDERS = 100
 MAX_RECORD_BYTES = 16 << 20
+# The folders of a home whose content decides what runs; "" is the home itself.
+DECIDING = ("", "prefect", "store", "store/refs", "store/names", "store/objects")
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 # Homes that this process has admitted. A record that cannot be written would otherwise refuse the
@@ -108,13 +110,13 @@ def admit(at: Home, trust: bool = False) -> list[str]:
 def is_known(at: Home) -> bool:
     """Return whether the home is recorded, or was admitted by this process.
 
-    A home to which others may write is not: they may have filled it since. A home that was moved is
-    recorded under its new path.
+    A home to which others may write is not, nor one with such a folder in it: they may have filled
+    it since. A home that was moved is recorded under its new path.
     """
     here = _here(at)
     if here.folder in _admitted:
         return True
-    if _is_open_to_writers(at):
+    if open_to_writers(at):
         return False
     try:
         matching = [entry for entry in _entries() if here.token and entry.is_at(here)]
@@ -252,8 +254,19 @@ def _holds_something(home: Path) -> bool:
     return False
 
 
-def _is_open_to_writers(at: Home) -> bool:
-    return bool(at.path.stat().st_mode & OTHERS_WRITE)
+def open_to_writers(at: Home) -> list[Path]:
+    """Return the folders to which others may write: the home, or those in it that decide."""
+    found = []
+    for name in DECIDING:
+        folder = at.path / name
+        try:
+            state = folder.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        is_theirs = state.st_uid != os.geteuid() or bool(state.st_mode & OTHERS_WRITE)
+        if is_theirs and not stat.S_ISLNK(state.st_mode):
+            found.append(folder)
+    return found
 
 
 def _refusal(at: Home) -> GroundupError:
@@ -268,8 +281,10 @@ def _refusal(at: Home) -> GroundupError:
 
 
 def _why_unknown(at: Home) -> str:
-    if _is_open_to_writers(at):
-        return "other users of this machine may write to it"
+    opened = open_to_writers(at)
+    if opened:
+        what = "it" if at.path in opened else str(opened[0])
+        return f"other users of this machine may write to {what}"
     here = _here(at)
     try:
         path = record_file()

@@ -2,8 +2,9 @@
 
 A home holds the database, logs, the API secret and artifacts made of pages that may be private.
 The umask closes new files to other users. A home that an older groundup left open is closed when
-the next command works in it. GROUNDUP_STORE_GROUP names a group that shares a store outside of the
-home.
+the next command works in it. A store or a cache elsewhere may share its folder with files that are
+none of groundup's, such as those of a web site: only what groundup made there is closed.
+GROUNDUP_STORE_GROUP names a group that shares a store outside of the home.
 """
 
 from __future__ import annotations
@@ -11,19 +12,23 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from data_contracts import ConfigError, GroundupError
+from data_contracts.store import repair
 from data_contracts.store.address import cache_base
 from flows import known_homes
 from flows.home import Home
 
 GROUP = "GROUNDUP_STORE_GROUP"
 PRIVATE, OTHERS, ALL_BUT_OWNER = 0o700, 0o007, 0o077
-STORE_FOLDERS = {"objects", "refs", "names", "drafts"}
+# What groundup makes in the folder of a store, and in that of caches.
+STORE_ENTRY = re.compile("objects|refs|names|drafts|locks|removed")
+CACHE_ENTRY = re.compile(r"[0-9a-f]{16}|sha256\.sqlite(-.*)?")
 OWNER_TO_GROUP = 3  # bits by which the owner's permissions are shifted to be the group's
 
 
@@ -62,10 +67,12 @@ def prepare(at: Home, starts: bool = True, trust: bool = False) -> list[str]:
         lines = []
     else:  # it may be any folder, to which a link in a cloned folder leads
         return []
+    _refuse_links(at)
     _make_prefect_folder(at)
-    folders = {at.path: "", **_folders_elsewhere(at)}
-    for folder, advice in folders.items():
-        lines += _close(folder, advice)
+    lines += _close(at.path)
+    for folder in known_homes.open_to_writers(at):  # although the home was closed
+        lines += _close(folder)
+    lines += _close_elsewhere(at)
     group = os.environ.get(GROUP)
     if group:
         lines += _share_store(at, group)
@@ -108,30 +115,45 @@ def _explained(at: Home) -> Iterator[None]:
         ) from None
 
 
-def _folders_elsewhere(at: Home) -> dict[Path, str]:
-    """Map our folders outside of the home to advice on sharing them.
+def _refuse_links(at: Home) -> None:
+    """Require that the folders of the home are in it: what a link leads to may be anybody's.
 
-    This is the store or, for a store behind a URL, its cache.
+    Raises:
+        GroundupError: One of them is a link.
     """
+    folders = [at.prefect]
+    if not os.environ.get("GROUNDUP_STORE"):
+        folders.append(at.path / "store")
+    for folder in folders:
+        if folder.is_symlink():
+            to = folder.readlink()
+            fix = f"move it away: {repair.move_aside(folder)}"
+            if folder.name == "store":
+                fix += f"   (a store elsewhere is named: GROUNDUP_STORE={repair.quoted(to)})"
+            raise GroundupError(f"the folder {folder}", f"is a link to {to}, out of the home", fix)
+
+
+def _close_elsewhere(at: Home) -> Iterator[str]:
+    """Close our files outside of the home: the store or, for one behind a URL, its cache."""
     store = _local_store(at)
     if store is None:
-        folder, advice = cache_base(), ""
+        folder, entry, advice = cache_base(), CACHE_ENTRY, ""
     elif os.environ.get(GROUP):
-        return {}
+        return
     else:
-        folder, advice = store, f" (to share it with a group, set {GROUP})"
-        if folder.is_dir() and not _is_store(folder):
-            return {}
-    is_ours = folder.is_dir() and folder.stat().st_uid == os.geteuid()
-    if is_ours and not folder.is_relative_to(at.path):
-        return {folder: advice}
-    return {}
+        folder, entry, advice = store, STORE_ENTRY, f" (to share it with a group, set {GROUP})"
+    if folder.is_relative_to(at.path) or not folder.is_dir():
+        return
+    if folder.stat().st_uid == os.geteuid():
+        for ours in _ours(folder, entry):
+            yield from _close(ours, advice)
 
 
-def _is_store(folder: Path) -> bool:
-    """Return whether a folder is a store, or empty. The permissions of others stay as they are."""
-    names = {path.name for path in folder.iterdir()}
-    return not names or not names.isdisjoint(STORE_FOLDERS)
+def _ours(folder: Path, entry: re.Pattern[str]) -> list[Path]:
+    """Return the folder if nothing but what groundup makes is in it, or else only that."""
+    inside = sorted(path for path in folder.iterdir() if path.name != "lost+found")
+    ours = [path for path in inside if entry.fullmatch(path.name) and not path.is_symlink()]
+    return [folder] if ours == inside else ours
 
 
 def _local_store(at: Home) -> Path | None:
@@ -140,12 +162,13 @@ def _local_store(at: Home) -> Path | None:
     return None if "://" in location else Path(location)
 
 
-def _close(folder: Path, advice: str) -> Iterator[str]:
+def _close(folder: Path, advice: str = "") -> Iterator[str]:
     """Remove other users' access to an open folder and its content, and yield a line about it."""
-    if not folder.stat().st_mode & ALL_BUT_OWNER:
+    found = folder.stat()
+    if not found.st_mode & ALL_BUT_OWNER or found.st_uid != os.geteuid():
         return
     # The folder itself comes first: from then on nobody else gets in.
-    folder.chmod(folder.stat().st_mode & ~ALL_BUT_OWNER)
+    folder.chmod(stat.S_IMODE(found.st_mode) & ~ALL_BUT_OWNER)
     changed, left = 1, 0
     for path, mode in _content(folder):
         if not mode & ALL_BUT_OWNER:
@@ -189,6 +212,12 @@ def _share_store(at: Home, group_name: str) -> Iterator[str]:
     is_shared = state.st_gid == group and bool(state.st_mode & stat.S_ISGID)
     if is_shared or state.st_uid != os.geteuid():
         return
+    if _ours(store, STORE_ENTRY) != [store]:
+        raise ConfigError(
+            f"{GROUP}={group_name}",
+            f"{store} holds other files than those of a store, and the group would get them, too",
+            f"name a folder of its own: GROUNDUP_STORE={repair.quoted(store / 'groundup')}",
+        )
     try:
         for path, mode in [*_content(store), (store, stat.S_IMODE(state.st_mode))]:
             os.chown(path, -1, group)

@@ -75,18 +75,29 @@ def status_of(command: Callable[[], object], as_json: bool) -> int:
     console.accept_any_text()
     with signals.caught() as request:
         try:
-            status = command()
-            if status == 128 + signals.INTERRUPTED:  # typer's answer to Ctrl-C, and to Stopped
-                raise KeyboardInterrupt
-            sys.stdout.flush()
-        except _BrokenPipe as carrier:
-            status = _report(carrier.error, request, as_json)
-        except BaseException as error:
+            status = _outcome(command, request, as_json)
+        except signals.Stopped as error:  # a second signal, before the first was answered
+            request.answered = True
             status = _report(error, request, as_json)
         if request:
             signals.end_children()
         _discard_unwritten()
         return status if isinstance(status, int) else 0
+
+
+def _outcome(command: Callable[[], object], request: signals.StopRequest, as_json: bool) -> object:
+    """Run a command, and return the status that it gives or that reports its failure."""
+    try:
+        status = command()
+        if status == 128 + signals.INTERRUPTED:  # typer's answer to Ctrl-C, and to Stopped
+            raise KeyboardInterrupt
+        sys.stdout.flush()
+        request.answered = True
+        return status
+    except BaseException as error:
+        request.answered = True
+        cause = error.error if isinstance(error, _BrokenPipe) else error
+        return _report(cause, request, as_json)
 
 
 def _open_streams() -> None:

@@ -3,7 +3,8 @@
 The first signal raises `Stopped` in the main thread, so that every `finally` runs. A stage that
 trains or crawls catches it and stops at its next resume checkpoint. If the process has not ended
 after GRACE_S, it gets the signal again. After END_S it ends with all its children, whatever the
-main thread is doing.
+main thread is doing. The first signal decides the exit status: a shell that closes, or a system
+that shuts down, sends several in a row.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -45,34 +47,42 @@ class StopRequest:
     """The first signal that asked this process to end, if one did.
 
     Attributes:
-        over: Set when the command has ended.
+        answered: Whether the command has ended, so that there is nothing left to stop.
+        over: Set when its outcome has been reported.
     """
 
     def __init__(self) -> None:
-        self._number = 0
-        self._is_known = threading.Event()
+        self._first = 0
+        self._handled = 0
+        self._is_first_known = threading.Event()
+        self.answered = False
         self.over = threading.Event()
 
-    def note(self, number: int) -> None:
-        """Record a signal. Only the first one counts."""
-        self._number = self._number or number
-        self._is_known.set()
+    def note_handled(self, number: int) -> None:
+        """Record a signal that a handler got. Python handles two of them in any order."""
+        self._handled = self._handled or number
+
+    def note_first(self, number: int) -> None:
+        """Record the signal that came first."""
+        self._first = number
+        self._is_first_known.set()
 
     def __bool__(self) -> bool:
-        return self._is_known.is_set()
+        return bool(self._handled or self._first)
 
     @property
     def number(self) -> int:
         """The signal; SIGINT if none is known, as Ctrl-C reaches Python in other ways, too."""
-        self._is_known.wait(1)  # the thread that notes it may not have run yet
-        return self._number or INTERRUPTED
+        self._is_first_known.wait(1)  # the thread that notes it may not have run yet
+        return self._first or self._handled or INTERRUPTED
 
 
 @contextmanager
 def caught() -> Iterator[StopRequest]:
     """Let the signals that end a process raise Stopped inside.
 
-    Signals that the process ignores stay ignored.
+    Signals that the process ignores stay ignored. If one has come, the others are ignored
+    afterwards: the process only has to end, and the first one has decided how.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
@@ -80,9 +90,9 @@ def caught() -> Iterator[StopRequest]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if request and number == getattr(signal, "SIGHUP", None):
-            return  # kernel and shell both send it when a terminal closes
-        request.note(number)
+        if request.answered or (request and number == getattr(signal, "SIGHUP", None)):
+            return  # kernel and shell both send SIGHUP when a terminal closes
+        request.note_handled(number)
         raise Stopped(number)
 
     reading, writing = os.pipe()
@@ -99,18 +109,26 @@ def caught() -> Iterator[StopRequest]:
     try:
         yield request
     finally:
+        request.answered = True
         request.over.set()
-        _restore_handlers(wakeup)
+        # The interpreter takes up to a second to end. It gives handlers up at once, but what is
+        # ignored stays ignored.
+        _restore_handlers(wakeup, is_ending=bool(request))
         os.close(writing)
 
 
-def _restore_handlers(wakeup: int = -1) -> None:
-    """Let signals do what they did before. A forked child does so, too: its signals are its own."""
+def _restore_handlers(wakeup: int = -1, is_ending: bool = False) -> None:
+    """Let signals do what they did before. A forked child does so, too: its signals are its own.
+
+    Args:
+        wakeup: The descriptor that got every signal before.
+        is_ending: Whether this process is ending because of a signal; others are ignored then.
+    """
     if _previous_handlers:
         signal.set_wakeup_fd(wakeup)
     while _previous_handlers:
         number, handler = _previous_handlers.popitem()
-        signal.signal(number, handler)
+        signal.signal(number, signal.SIG_IGN if is_ending else handler)
 
 
 os.register_at_fork(after_in_child=_restore_handlers)
@@ -120,11 +138,15 @@ def _watch(reading: int, request: StopRequest) -> None:
     """Wait for a signal that ends the process, and make sure that the process does end."""
     number = _next_ending_signal(reading)
     if number is not None:
-        request.note(number)
+        request.note_first(number)
         if not request.over.wait(GRACE_S):
             os.kill(os.getpid(), _again(number))
             if not request.over.wait(END_S - GRACE_S):
                 _end_at_once(number)
+        # Signals are ignored from now on, so nobody else ends an interpreter that waits for a
+        # thread.
+        time.sleep(GRACE_S)
+        os._exit(128 + number)
     os.close(reading)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from data_contracts import ConfigError
+from data_contracts.credentials import masked
 from flows import private_home
 from flows.home import Home, writing
 from flows.prefect_host import api_secret, prefect_files, processes, server_address
@@ -101,14 +102,21 @@ def _refuse_our_secret(at: Home, users_api_url: str) -> None:
     """Keep the secret of our server from a server that the environment names.
 
     Raises:
-        ConfigError: PREFECT_API_AUTH_STRING is our secret, and PREFECT_API_URL is not our server.
+        ConfigError: A variable that Prefect sends holds our secret, such as PREFECT_API_AUTH_STRING
+            or PREFECT_CLIENT_CUSTOM_HEADERS, and PREFECT_API_URL is not our server.
     """
-    given = os.environ.get("PREFECT_API_AUTH_STRING")
-    if given and not is_own_server(at, users_api_url) and api_secret.is_known(at, given):
+    sent = {
+        name: value
+        for name, value in os.environ.items()
+        if name.upper().startswith("PREFECT_") and not name.upper().startswith("PREFECT_SERVER_")
+    }
+    holding = sorted(name for name, value in sent.items() if api_secret.is_held_by(at, value))
+    if holding and not is_own_server(at, users_api_url):
+        names = " and ".join(holding)
         raise ConfigError(
-            f"PREFECT_API_URL={users_api_url}",
-            "is not the server of this home, and PREFECT_API_AUTH_STRING would send it our secret",
-            "unset PREFECT_API_AUTH_STRING, or PREFECT_API_URL as well to use our own server",
+            f"PREFECT_API_URL={masked(users_api_url)}",
+            f"is not the server of this home, and {names} would send it our secret",
+            f"unset {names}, or PREFECT_API_URL as well to use our own server",
         )
 
 

@@ -16,6 +16,8 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.html import HTMLTree
 
 from stages.clean.decoding import decode
+from stages.clean.refusal import Rejection
+from stages.html_tags import WideTagError, require_narrow_tags
 
 INDENT = "    "
 MAX_DEPTH = 6  # deeper descriptions are not indented further
@@ -61,7 +63,14 @@ def extract(html: str, precision: bool = False) -> tuple[str, str | None]:
         html: The decoded page.
         precision: Use trafilatura, which is slower and drops more of what surrounds an article.
             Pages with a known layout are always read with resiliparse.
+
+    Raises:
+        Rejection: `too_many_attributes`, on which a parser would spend minutes.
     """
+    try:
+        require_narrow_tags(html)
+    except WideTagError as error:
+        raise Rejection("too_many_attributes", str(error)) from None
     layout = _layout_of(html)
     if precision and layout is None:
         return _extract_article(html)

@@ -371,7 +371,7 @@ class Crawler:
         if response.status in REDIRECTS:
             return entries.moved(response, self.rules)
         entries.check(response, self.rules)
-        facts = page.read(response)
+        facts = entries.facts_of(response)
         links = list(filter(self.rules.within, facts.links))
         if facts.opt_out and self.rules.honour_opt_out:
             return entries.opted_out(response, facts.opt_out, links)

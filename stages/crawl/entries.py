@@ -6,7 +6,8 @@ from stages.crawl.archive import ArchivePosition
 from stages.crawl.crawl_rules import CrawlRules
 from stages.crawl.fetch import FetchError, HttpResponse, redirect_target
 from stages.crawl.journal import Entry
-from stages.crawl.page import WANTED, PageFacts
+from stages.crawl.page import WANTED, PageFacts, UnreadablePageError
+from stages.crawl.page import read as read_page
 
 
 def check(response: HttpResponse, rules: CrawlRules) -> None:
@@ -25,6 +26,18 @@ def check(response: HttpResponse, rules: CrawlRules) -> None:
     refusal = rules.refused(response)
     if refusal:
         raise FetchError("empty", refusal, 200)
+
+
+def facts_of(response: HttpResponse) -> PageFacts:
+    """What a page states.
+
+    Raises:
+        FetchError: It cannot be parsed.
+    """
+    try:
+        return read_page(response)
+    except UnreadablePageError as error:
+        raise FetchError("unreadable_row", str(error), 200) from None
 
 
 def moved(response: HttpResponse, rules: CrawlRules) -> Entry:

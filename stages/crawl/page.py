@@ -14,6 +14,7 @@ from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
 from stages.crawl.fetch import HttpResponse
 from stages.crawl.robots import AGENT
 from stages.crawl.urls import canonical
+from stages.html_tags import WideTagError, require_narrow_tags
 
 HTML = frozenset({"text/html", "application/xhtml+xml"})
 WANTED = HTML | {"text/plain", "text/markdown"}
@@ -46,8 +47,16 @@ class PageFacts:
     opt_out: str | None = None
 
 
+class UnreadablePageError(Exception):
+    """A page cannot be parsed; the others are not affected."""
+
+
 def read(response: HttpResponse) -> PageFacts:
-    """What the page of a response states. A page that is not HTML has only its headers."""
+    """What the page of a response states. A page that is not HTML has only its headers.
+
+    Raises:
+        UnreadablePageError: The page cannot be parsed in reasonable time and memory.
+    """
     directives: set[str] = set()
     for name, value in response.headers:
         if name.lower() == "x-robots-tag":
@@ -55,7 +64,11 @@ def read(response: HttpResponse) -> PageFacts:
     reserved = response.header("tdm-reservation") == "1"
     if response.media_type not in HTML:
         return PageFacts(opt_out=_opt_out(directives, reserved))
-    elements = _elements(response)
+    try:
+        elements = _elements(response)
+    except (MemoryError, etree.LxmlError, WideTagError) as error:
+        why = f"a page of {len(response.body):,} bytes that cannot be read: {error}"
+        raise UnreadablePageError(f"{why} ({type(error).__name__})") from None
     metas: list[str] = []
     for meta in elements["meta"]:
         name = _attribute(meta, "name").strip().lower()
@@ -80,6 +93,7 @@ def _elements(response: HttpResponse) -> dict[str, list[Any]]:
     """The relevant elements by tag, in one pass; of a broken page as many as can be parsed."""
     text = response.body.decode(_encoding(response), "replace")
     text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    require_narrow_tags(text)
     parser = etree.HTMLParser(encoding="utf-8")
     root = etree.fromstring(text.encode("utf-8", "replace"), parser)
     found: dict[str, list[Any]] = {"meta": [], "base": [], "link": [], "a": []}

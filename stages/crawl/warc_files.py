@@ -7,22 +7,22 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from lxml import etree
-
 from stages.crawl.config import FilesSource
 from stages.crawl.fetch import HttpResponse
 from stages.crawl.items import Document, Failure, Item
-from stages.crawl.page import WANTED
+from stages.crawl.packed_bodies import Body, UnreadableBodyError
+from stages.crawl.page import WANTED, UnreadablePageError
 from stages.crawl.page import read as read_page
 from stages.crawl.unpacking import opened_by_content
 from stages.crawl.urls import canonical
-from stages.crawl.warc_reader import UnreadableBodyError, WarcRecord, read_records
+from stages.crawl.warc_reader import WarcRecord, read_records
 from stages.documentation_server import is_documentation_server
 
 _RESERVED = "the address belongs to the built-in documentation server, which did not send this page"
 _NO_TYPE = "a record that does not state its type (WARC-Type)"
 _SHORT = "a record ends before its Content-Length: the archive was cut, or that length is wrong"
 _SWALLOWED = "the Content-Length of the record is wrong: the record includes the one behind it"
+_CUT_BODY = "the packed body ends before its end, and nothing marks the record as cut"
 
 
 def read(source: FilesSource, path: Path) -> Iterator[Item]:
@@ -67,36 +67,45 @@ def _response(source: FilesSource, url: str, began: datetime, record: WarcRecord
     status = int(code)
     if is_documentation_server(url):
         return Failure(url, "address_refused", _RESERVED, status)
-    try:
-        body = record.read_body(source.limits.max_page_bytes + 1)
-    except UnreadableBodyError as error:
-        return Failure(url, "unreadable_row", str(error), status)
+    body, problem = _body(record, source.limits.max_page_bytes + 1)
     record.finish()
     if record.holds_next_record:
         return Failure(url, "unreadable_row", _SWALLOWED, status)
-    is_damaged = record.is_short or record.is_misaligned
     is_marked = record.header("WARC-Truncated") is not None
-    is_too_long = len(body) > source.limits.max_page_bytes
+    is_cut = is_marked or record.is_short or record.is_misaligned
+    if body.is_cut and not is_cut:
+        problem = _CUT_BODY
+    is_too_long = len(body.bytes) > source.limits.max_page_bytes
     response = HttpResponse(
         url=url,
         status=status,
         phrase="",
         headers=tuple(record.http_headers.headers),
         asked_with=(),
-        body=body[: source.limits.max_page_bytes],
-        truncated=is_too_long or is_marked or is_damaged,
+        body=body.bytes[: source.limits.max_page_bytes],
+        truncated=is_too_long or is_cut,
         began=began,
     )
-    return _item(response, is_empty=not body.strip())
+    return _item(response, problem, is_empty=not body.bytes.strip())
 
 
-def _item(response: HttpResponse, is_empty: bool) -> Item:
+def _body(record: WarcRecord, limit: int) -> tuple[Body, str]:
+    """The body of a response, and why it cannot be read, if so."""
+    try:
+        return record.read_body(limit), ""
+    except UnreadableBodyError as error:
+        return Body(b""), str(error)
+
+
+def _item(response: HttpResponse, problem: str, is_empty: bool) -> Item:
     """A document, or why the response is none."""
     url, status = response.url, response.status
     if status != 200:
         return Failure(url, "http_status", str(status), status)
     if response.media_type not in WANTED:
         return Failure(url, "media_type", response.media_type[:100], status)
+    if problem:
+        return Failure(url, "unreadable_row", problem, status)
     if is_empty:
         return Failure(url, "empty", "the body is empty", status)
     return _page(response)
@@ -105,12 +114,8 @@ def _item(response: HttpResponse, is_empty: bool) -> Item:
 def _page(response: HttpResponse) -> Item:
     try:
         page = read_page(response)
-    except (MemoryError, etree.LxmlError) as error:
-        detail = (
-            f"a page of {len(response.body):,} bytes that cannot be read:"
-            f" {type(error).__name__} {error}"
-        )
-        return Failure(response.url, "unreadable_row", detail, 200, claims=True)
+    except UnreadablePageError as error:
+        return Failure(response.url, "unreadable_row", str(error), 200, claims=True)
     if page.opt_out:
         detail = f"the page asks not to be used: {page.opt_out}"
         return Failure(response.url, "robots", detail, 200, claims=True)

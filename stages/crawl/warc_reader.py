@@ -17,6 +17,8 @@ from warcio.bufferedreaders import ChunkedDataReader, DecompressingBufferedReade
 from warcio.exceptions import ArchiveLoadFailed
 from warcio.recordloader import ArcWarcRecord
 
+from stages.crawl.packed_bodies import Body, unpacked
+
 MAX_LINE_BYTES = 1 << 20
 _BLOCK = 1 << 16  # bytes read at a time
 _TYPES = frozenset(
@@ -34,11 +36,6 @@ _TYPES = frozenset(
 )
 _WARCIO_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 _NEXT_RECORD = b"\r\n\r\nWARC/1."
-_PACKINGS = frozenset({"br", "zstd", "compress", "x-compress", "x-gzip"})
-
-
-class UnreadableBodyError(Exception):
-    """The body of one record cannot be unpacked; the other records are not affected."""
 
 
 class WarcRecord:
@@ -60,25 +57,19 @@ class WarcRecord:
         value: str | None = self._record.rec_headers.get_header(name)
         return value
 
-    def read_body(self, limit: int) -> bytes:
+    def read_body(self, limit: int) -> Body:
         """At most `limit` bytes of the HTTP body, unpacked.
 
         Raises:
             UnreadableBodyError: The body is packed in a way that is not supported, or damaged.
             ArchiveLoadFailed: The record cannot be parsed.
         """
-        encodings = (self.http_headers.get_header("content-encoding") or "").lower()
-        packings = {part.strip() for part in encodings.split(",")} & _PACKINGS
+        encodings = self.http_headers.get_header("content-encoding") or ""
         with parsing():
-            if not packings:
-                body: bytes = self._record.content_stream().read(limit)
-                return body
-            if encodings != "br":
-                raise UnreadableBodyError(f"Content-Encoding {encodings[:80]} is not supported")
             stream = self._block
             if self.http_headers.get_header("transfer-encoding") == "chunked":
                 stream = ChunkedDataReader(self._block)
-            return _unpack_brotli(stream, limit)
+            return unpacked(stream, encodings, limit)
 
     def finish(self) -> None:
         """Read the record to its end, and look at what follows."""
@@ -181,35 +172,3 @@ def parsing() -> Iterator[None]:
         raise ArchiveLoadFailed(
             f"it has a record that cannot be parsed ({type(error).__name__}: {error})"
         ) from None
-
-
-def _unpack_brotli(stream: Any, limit: int) -> bytes:
-    """At most `limit` bytes (RFC 7932), in bounded pieces; as it is if it is not packed after all.
-
-    warcio's own support sets an attribute that the decompressor of `brotli` does not have.
-
-    Raises:
-        UnreadableBodyError: The body is damaged, or the installed `brotli` cannot bound its output.
-    """
-    try:
-        import brotli
-    except ImportError:
-        raise UnreadableBodyError("Content-Encoding br needs the package brotli") from None
-    if not hasattr(brotli.Decompressor, "can_accept_more_data"):
-        raise UnreadableBodyError("Content-Encoding br needs brotli 1.2 or later")
-    decompressor = brotli.Decompressor()
-    body = bytearray()
-    while len(body) < limit and not decompressor.is_finished():
-        piece = b""
-        if decompressor.can_accept_more_data():
-            piece = stream.read(_BLOCK)
-        try:
-            unpacked = decompressor.process(piece, output_buffer_limit=_BLOCK)
-        except brotli.error as error:
-            if body:
-                raise UnreadableBodyError(f"the body, packed with brotli: {error}") from None
-            return bytes(piece + stream.read(limit))[:limit]  # archived unpacked
-        if not piece and not unpacked and not decompressor.is_finished():
-            raise UnreadableBodyError("the body, packed with brotli, ends before its end")
-        body += unpacked
-    return bytes(body[:limit])

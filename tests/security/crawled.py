@@ -34,7 +34,7 @@ class Crawled(NamedTuple):
 def crawled(store: Path, **source: Any) -> Crawled:
     """Crawl one source in a separate process."""
     command = [sys.executable, "-m", "tests.security.crawled", str(store), json.dumps(source)]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=1200)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=300)
     return Crawled(**json.loads(done.stdout.splitlines()[-1]))
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 
 import pytest
 
+from tests.flows.conftest import Groundup
 from tests.security.crawled import crawled
 
 PAGE = b"<p>a page of some words</p>"
@@ -56,6 +58,80 @@ def brotli(data: bytes) -> bytes:
 
 
 BR = b"Content-Encoding: br\r\n"
+GZIP = b"Content-Encoding: gzip\r\n"
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+CUT = "the packed body ends before its end, and nothing marks the record as cut"
+WORDS = b"<p>" + b" ".join(b"word %d" % (number * 7919) for number in range(40_000))
+
+
+def deflated(data: bytes, window: int) -> bytes:
+    packer = zlib.compressobj(wbits=window)
+    return packer.compress(data) + packer.flush()
+
+
+def chunked(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)
+
+
+@pytest.mark.parametrize("frame", [bytes, chunked])
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [
+        ("gzip", gzip.compress(WORDS)),
+        ("GZIP", gzip.compress(WORDS)),
+        ("x-gzip", gzip.compress(WORDS)),
+        ("gzip", gzip.compress(WORDS[:1000]) + gzip.compress(WORDS[1000:])),
+        ("gzip", gzip.compress(WORDS) + b"\0" * 100),
+        ("deflate", deflated(WORDS, zlib.MAX_WBITS)),
+        ("deflate", deflated(WORDS, -zlib.MAX_WBITS)),
+        ("gzip", WORDS),
+        ("deflate", WORDS),
+        ("utf-8", WORDS),
+    ],
+)
+def test_a_body_is_unpacked_to_its_end_or_taken_as_it_is(read, encoding, packed, frame):
+    headers = b"Content-Encoding: %s\r\n" % encoding.encode()
+    headers += CHUNKED if frame is chunked else b""
+    documents, failures = read(record("a", frame(packed), headers) + record("b"))
+    assert documents == {"a": (WORDS, False), "b": (PAGE, False)}
+    assert failures == []
+
+
+@pytest.mark.parametrize("at", [12, 1000, 0.5, 0.99])
+@pytest.mark.parametrize("frame", [bytes, chunked])
+def test_a_body_whose_packing_is_damaged_is_one_failure_wherever_the_damage_is(read, at, frame):
+    """warcio would end it there, or take the packed bytes for a page, and say nothing."""
+    packed = bytearray(gzip.compress(WORDS))
+    place = at if isinstance(at, int) else int(at * len(packed))
+    packed[place : place + 8] = b"\xff" * 8
+    headers = GZIP + (CHUNKED if frame is chunked else b"")
+    documents, failures = read(record("a", frame(bytes(packed)), headers) + record("b"))
+    assert documents == {"b": (PAGE, False)}
+    ((address, detail),) = failures
+    assert address == "a"
+    assert detail.startswith("the body, packed with gzip: Error -3 while decompressing data")
+
+
+def test_a_packed_body_that_ends_too_early_is_a_failure_unless_it_is_marked_as_cut(read):
+    cut = gzip.compress(WORDS)[:-5000]
+    documents, failures = read(record("a", cut, GZIP) + record("b"))
+    assert (documents, failures) == ({"b": (PAGE, False)}, [("a", CUT)])
+    marked = record("a", cut, GZIP).replace(b"WARC/1.0", b"WARC/1.0\r\nWARC-Truncated: length", 1)
+    documents, failures = read(marked + record("b"))
+    assert failures == []
+    body, is_marked = documents["a"]
+    assert is_marked
+    assert len(body) > 1000
+    assert WORDS.startswith(body)
+
+
+def test_what_cannot_be_unpacked_is_counted_and_said_on_the_console(tmp_path):
+    (tmp_path / "a.warc").write_bytes(record("a", gzip.compress(WORDS)[:-9], GZIP) + record("b"))
+    groundup = Groundup(tmp_path / "home", 0, tmp_path)
+    source = "[{kind: files, name: mine, paths: [a.warc]}]"
+    done = groundup.run("stage", "crawl", "--name", "x", "--set", f"sources={source}")
+    told = " ".join((done.stdout + done.stderr).split())
+    assert "1 failures" in told
 
 
 def test_a_body_packed_with_brotli_is_read(read):
@@ -70,9 +146,7 @@ def test_a_body_packed_with_brotli_is_read(read):
 
 
 def test_a_body_packed_with_brotli_in_chunks_is_read(read):
-    packed = brotli(PAGE)
-    chunked = b"%x\r\n%s\r\n0\r\n\r\n" % (len(packed), packed)
-    documents, _ = read(record("a", chunked, BR + b"Transfer-Encoding: chunked\r\n"))
+    documents, _ = read(record("a", chunked(brotli(PAGE)), BR + CHUNKED))
     assert documents == {"a": (PAGE, False)}
 
 
@@ -82,7 +156,7 @@ def test_a_body_that_cannot_be_unpacked_is_one_failure(read):
     documents, failures = read(cut + zstd + record("b"))
     assert documents == {"b": (PAGE, False)}
     assert failures == [
-        ("cut", "the body, packed with brotli, ends before its end"),
+        ("cut", CUT),
         ("zstd", "Content-Encoding zstd is not supported"),
     ]
 

@@ -92,6 +92,41 @@ def test_our_secret_in_the_environment_is_not_sent_to_a_foreign_server(
     assert foreign.received == []
 
 
+@pytest.mark.parametrize(
+    "headers",
+    ['{{"Authorization": "Basic {basic}"}}', '{{"X-Any": "{secret}"}}', '{{"X": "{password}"}}'],
+    ids=["basic", "as it is", "password"],
+)
+def test_headers_of_the_environment_that_hold_our_secret_are_not_sent_to_a_foreign_server(
+    headers: str, foreign: Foreign, groundup: Groundup
+) -> None:
+    forms = {
+        "basic": basic(groundup.secret),
+        "secret": groundup.secret,
+        "password": groundup.secret.split(":")[1],
+    }
+    groundup.environment |= {
+        "PREFECT_API_URL": foreign.api_url,
+        "PREFECT_CLIENT_CUSTOM_HEADERS": headers.format(**forms),
+    }
+    done = groundup.run("up", check=False)
+    assert done.returncode == 2
+    assert "PREFECT_CLIENT_CUSTOM_HEADERS would send it our secret" in done.stderr
+    assert not [form for form in forms.values() if form in done.stdout + done.stderr]
+    assert foreign.received == []
+
+
+def test_headers_of_the_environment_without_our_secret_are_the_users_own(
+    foreign: Foreign, groundup: Groundup
+) -> None:
+    groundup.environment |= {
+        "PREFECT_API_URL": foreign.api_url,
+        "PREFECT_CLIENT_CUSTOM_HEADERS": '{"X-Mine": "a token of theirs"}',
+    }
+    groundup.run("up", check=False)
+    assert any("X-Mine: a token of theirs" in request for request in foreign.received)
+
+
 @pytest.mark.slow
 def test_our_own_server_may_be_named_with_our_secret(groundup: Groundup) -> None:
     """infra/README.md says how, for other programs."""

@@ -122,11 +122,51 @@ def test_the_cache_of_a_store_behind_a_url_is_closed_too(
     cache = public / "cache"
     cache.mkdir()
     cache.chmod(0o755)
-    (cache / "pages").write_text("mine")
+    (cache / "0123456789abcdef").mkdir()
+    (cache / "0123456789abcdef" / "pages").write_text("mine")
     monkeypatch.setenv("GROUNDUP_STORE", "s3://bucket/prefix")
     monkeypatch.setenv("GROUNDUP_CACHE", str(cache))
     private_home.prepare(open_home)
     assert readable(cache) == []
+
+
+SHARED_FOLDERS = {
+    "GROUNDUP_STORE": ("{folder}", "objects"),
+    "GROUNDUP_CACHE": ("s3://bucket/prefix", "0123456789abcdef"),
+}
+
+
+@pytest.mark.parametrize("variable", SHARED_FOLDERS)
+def test_a_folder_of_other_files_stays_open_and_what_groundup_makes_there_is_closed(
+    variable: str, public: Path, open_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A web site does not vanish because somebody named its folder."""
+    site = public / "site"
+    store, made_by_us = SHARED_FOLDERS[variable]
+    for name in (f"{made_by_us}/pages", "index.html", "images/logo.svg"):
+        path = site / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("text")
+    for path in [site, *site.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    monkeypatch.setenv("GROUNDUP_STORE", store.format(folder=site))
+    monkeypatch.setenv("GROUNDUP_CACHE", str(site))
+    _, line = private_home.prepare(open_home)
+    assert line.startswith(f"{site / made_by_us} was open")
+    others = [str(site / "images" / "logo.svg"), str(site / "index.html")]
+    assert sorted(readable(site)) == others
+    assert open_to_others(site / made_by_us) == []
+
+
+def test_a_store_in_a_folder_of_other_files_is_given_to_no_group(
+    public: Path, open_home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (public / "index.html").write_text("text")
+    monkeypatch.setenv("GROUNDUP_STORE", str(public))
+    monkeypatch.setenv("GROUNDUP_STORE_GROUP", "nogroup")
+    with pytest.raises(ConfigError, match="holds other files than those of a store"):
+        private_home.prepare(open_home)
+    assert stat.S_IMODE(public.stat().st_mode) == 0o755
 
 
 WORK = """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 import psutil
@@ -62,6 +63,22 @@ import subprocess
 def command():
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
     print(child.pid, flush=True)
+    time.sleep(600)
+"""
+BUSY = """
+import itertools
+
+def command():
+    print("begun", flush=True)
+    sum(itertools.repeat(1, 300_000_000))  # one step of Python: no handler runs meanwhile
+    time.sleep(600)
+"""
+SLOW_TO_END = """
+import atexit
+
+def command():
+    atexit.register(time.sleep, 1)
+    print("begun", flush=True)
     time.sleep(600)
 """
 RANKS = """
@@ -151,6 +168,37 @@ def test_a_child_that_nobody_ended_is_ended(number: signal.Signals, tmp_path: Pa
         stderr = command.communicate(timeout=TIMEOUT_S)[1]
     assert (command.returncode, stderr) == (128 + number, f"{GO_ON}\n")
     assert_gone([child])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_the_first_of_several_signals_decides_the_status(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """A system that shuts down sends SIGTERM, and a terminal that it closes SIGHUP."""
+    with own_command(tmp_path, SLOW_TO_END) as command:
+        assert command.stdout
+        assert command.stdout.readline() == "begun\n"
+        command.send_signal(number)
+        deadline = time.monotonic() + TIMEOUT_S
+        while command.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+            command.send_signal(signal.SIGHUP)
+        stderr = command.communicate(timeout=TIMEOUT_S)[1]
+    assert (command.returncode, stderr) == (128 + number, f"{GO_ON}\n")
+
+
+@pytest.mark.slow
+def test_the_first_signal_decides_if_several_come_before_any_is_handled(tmp_path: Path) -> None:
+    """Python handles those that have come meanwhile in the order of their numbers."""
+    with own_command(tmp_path, BUSY) as command:
+        assert command.stdout
+        assert command.stdout.readline() == "begun\n"
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            command.send_signal(number)
+            time.sleep(0.1)
+        stderr = command.communicate(timeout=TIMEOUT_S)[1]
+    assert (command.returncode, stderr) == (143, f"{GO_ON}\n")
 
 
 @pytest.mark.slow
