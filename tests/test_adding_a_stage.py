@@ -115,9 +115,8 @@ Counts words of at least `min_length` characters.
     groundup stage count_words --name demo
 """
 
-ROW = """    Stage(
-        "count_words", consumes=(Input("training_documents"),), produces="word_counts"
-    ),
+ROW = """\
+    Stage("count_words", consumes=(Input("training_documents"),), produces="word_counts"),
 """
 LINE = '    run("count_words", training_documents=corpus)\n'
 CHECKS = [
