@@ -23,7 +23,7 @@ class EntryStorage(Protocol):
         """Last parts of the keys directly below `key`, in order; empty if there are none."""
 
     def read(self, key: str) -> bytes:
-        """The entry. Raises OSError or ArtifactError if it cannot be read."""
+        """Return the entry. Raises OSError or ArtifactError if it cannot be read."""
 
     def create(self, key: str, data: bytes) -> bool:
         """Write the whole entry; or nothing, and return False, if there is one already."""
@@ -72,7 +72,7 @@ class FolderStorage:
         return True
 
     def _path(self, key: str) -> Path:
-        """The file of the entry. A link is never opened, but it can be set aside."""
+        """Return the file of the entry. A link is never opened, but it can be set aside."""
         links.within(self.root.parent, (self.root / key).parent)
         return self.root / key
 

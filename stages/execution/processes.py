@@ -27,7 +27,7 @@ AHEAD = 2  # shards in flight per worker: enough to keep it busy, few enough to 
 
 
 def local(workers: int = 0) -> Executor:
-    """The executor for `workers` processes of this machine.
+    """Return the executor for `workers` processes of this machine.
 
     Args:
         workers: The number of processes; 0 for one per core, 1 to work in this process.
@@ -42,7 +42,7 @@ class InProcess:
 
     @contextmanager
     def start(self, work: Callable[[Any], Any]) -> Iterator[_Here]:
-        """As `Executor.start`. Nothing is pickled."""
+        """Do what `Executor.start` does. Nothing is pickled."""
         yield _Here(work)
 
 
@@ -72,7 +72,7 @@ class Processes:
 
     @contextmanager
     def start(self, work: Callable[[Any], Any]) -> Iterator[_Pool]:
-        """As `Executor.start`."""
+        """Do what `Executor.start` does."""
         _require_processes()
         with _starting():
             context = multiprocessing.get_context(METHOD)

@@ -134,7 +134,7 @@ def _submitted(workers: Workers, shard: Any, done: int) -> Pending:
 
 
 def _result(pending: Pending, number: int) -> Any:
-    """The result of a shard; `number` is for messages."""
+    """Return the result of a shard; `number` is for messages."""
     try:
         return pending.result()
     except WorkerLost as lost:

@@ -116,5 +116,5 @@ class TrainingLog:
 
 
 def finite_or_none(value: float) -> float | None:
-    """The value as a table can hold it: None for infinities and NaN."""
+    """Return the value as a table can hold it: None for infinities and NaN."""
     return value if math.isfinite(value) else None
