@@ -168,7 +168,7 @@ def differences(contract: Contract, table: str, found: pa.Schema) -> list[str]:
 
 
 class TableCheck:
-    """Checks the values of one table, batch after batch.
+    """The check of the values of one table, batch after batch.
 
     It remembers 8 bytes per row of each unique column, to find duplicates.
     """

@@ -60,7 +60,7 @@ class ArtifactError(GroundupError):
 
 
 class Interrupted(GroundupError):  # noqa: N818  an expected end, not a fault
-    """Stopped by a signal at a resume checkpoint; a rerun continues from there."""
+    """A stop by a signal at a resume checkpoint; a rerun continues from there."""
 
 
 def refusal(

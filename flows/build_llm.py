@@ -67,7 +67,7 @@ def build_llm(
 
 
 class _WholeRun:
-    """Runs stages one after another, with settings that are resolved before the first one starts.
+    """A runner of stages, one after another, with settings resolved before the first one starts.
 
     Attributes:
         outputs: "artifact_type/id" of everything that was made so far, by output.

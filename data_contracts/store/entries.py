@@ -17,7 +17,7 @@ MAX_ENTRY_BYTES = 16 << 20
 
 
 class EntryStorage(Protocol):
-    """Keeps entries under keys with slashes: a folder here, a bucket in `remote.py`."""
+    """A keeper of entries under keys with slashes: a folder here, a bucket in `remote.py`."""
 
     def children(self, key: str) -> list[str]:
         """Last parts of the keys directly below `key`, in order; empty if there are none."""

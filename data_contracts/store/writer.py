@@ -23,7 +23,7 @@ _WRONG_VALUE = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 
 class TableWriter:
-    """Appends rows to one Parquet file. Use it as a context manager.
+    """A writer that appends rows to one Parquet file. Use it as a context manager.
 
     Rows may be dicts (missing keys become null), record batches or tables. They are gathered into
     row groups of about 32 MB. Rows that the schema of the contract cannot hold raise ContractError

@@ -51,7 +51,7 @@ class _Shown:
 
 
 class _ShowForeignText(RenderHook):
-    """Handles all that a console prints, so that no page and no name can control a terminal."""
+    """A hook for all that a console prints, so that no page and no name can control a terminal."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [_Shown(one) for one in renderables]

@@ -39,7 +39,7 @@ _ADVICE = {
 
 
 class _BrokenPipe(Exception):  # noqa: N818  carries an error
-    """Carries a BrokenPipeError past typer."""
+    """A BrokenPipeError that passes typer."""
 
     def __init__(self, error: BrokenPipeError):
         super().__init__(error)

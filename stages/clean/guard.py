@@ -27,7 +27,7 @@ START_SECONDS = 120  # for the imports and the language model, on a busy machine
 
 
 class CleaningProcess:
-    """Cleans pages one after another, each within config.max_seconds.
+    """A process that cleans pages one after another, each within config.max_seconds.
 
     The process starts with the first page, and again with the page after one that killed it.
     """

@@ -14,7 +14,7 @@ MAX_SAMPLES = 6
 
 
 class ConversationWriter:
-    """Writes and counts conversations and rejects. A question that was asked before is rejected.
+    """A writer of conversations and rejects, and their counts. Repeated questions are rejected.
 
     Memory: about 100 bytes per conversation.
 

@@ -13,7 +13,7 @@ MAX_SAMPLES = 3
 
 
 class PairWriter:
-    """Writes and counts pairs and rejects.
+    """A writer and counter of pairs and rejects.
 
     A pair is rejected if its answers are too alike, if one is empty, or if the pair is known.
 

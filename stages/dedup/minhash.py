@@ -46,7 +46,7 @@ class Signed:
 
 
 class Signer:
-    """Computes signatures. They depend on ngram, permutations and seed, and on nothing else."""
+    """A maker of signatures, which depend on ngram, permutations and seed alone."""
 
     def __init__(self, ngram: int, permutations: int, seed: int):
         """Draw the permutations.

@@ -31,7 +31,7 @@ ASK_AGAIN = "ask again: groundup stage evaluate --name NAME --as-of DATE"
 
 
 class Harness:
-    """Evaluates one model on the rendered tasks of a folder and on further tasks.
+    """lm-eval for one model, on the rendered tasks of a folder and on further tasks.
 
     Attributes:
         loaded: The further tasks that were loaded, by the name in `evaluate.tasks`.

@@ -38,7 +38,7 @@ def local(workers: int = 0) -> Executor:
 
 @dataclass(frozen=True)
 class InProcess:
-    """Runs shards in this process, each when its result is wanted."""
+    """An executor that runs shards in this process, each when its result is wanted."""
 
     @contextmanager
     def start(self, work: Callable[[Any], Any]) -> Iterator[_Here]:
@@ -66,7 +66,7 @@ class _Unbegun:
 
 @dataclass(frozen=True)
 class Processes:
-    """Runs shards in `workers` processes, which end with this process."""
+    """An executor that runs shards in `workers` processes, which end with this process."""
 
     workers: int
 

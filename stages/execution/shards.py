@@ -49,7 +49,7 @@ class Workers(Protocol):
 
 
 class Executor(Protocol):
-    """Runs shards: in processes of this machine, or on a cluster.
+    """What runs shards: processes of this machine, or a cluster.
 
     What is sent. The work and each shard are pickled. They hold settings, rows, and keys of the
     store: a `Draft` to write to, an `ArtifactKey` to read from. They hold no path of the machine

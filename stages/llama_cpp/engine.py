@@ -44,7 +44,7 @@ def useful_threads(gguf: Path, max_threads: int) -> int:
 
 
 class Refused(RuntimeError):  # noqa: N818  an answer, not a fault
-    """llama.cpp refuses a request, or its answer cannot be understood."""
+    """A request that llama.cpp refuses, or an answer that cannot be understood."""
 
 
 class LlamaCpp:

@@ -44,7 +44,7 @@ class EncodedChat:
 
 
 class ChatFormat:
-    """Encodes conversations as apply_chat_template of transformers would.
+    """The encoding of conversations, as apply_chat_template of transformers does it.
 
     The template runs in a child process within limits. Each method raises ArtifactError if the
     template exceeds them.

@@ -170,7 +170,7 @@ class Decoder(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Predicts the next token.
+    """A decoder with an output layer, which predicts the next token.
 
     The weights are on the meta device until `initialize` or `load_state_dict(assign=True)`.
 

@@ -64,7 +64,7 @@ def _as_bytes(ids: list[int]) -> bytes:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encodes documents with one tokenizer.
+    """An encoder of documents with one tokenizer.
 
     Attributes:
         tokenizer: The tokenizer, which treats the text of special tokens as text.

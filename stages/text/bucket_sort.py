@@ -83,7 +83,7 @@ def pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 class BucketWriter:
-    """Scatters rows to buckets. Use as a context manager.
+    """A writer that scatters rows to buckets. Use it as a context manager.
 
     A scratch file is opened when its first row arrives. The files are Arrow streams: unlike Parquet
     files, those keep nothing in memory of what was written.

@@ -12,7 +12,7 @@ NOT_REPORTED = ("step", "skipped")  # columns that the report does not take as m
 
 
 class TrainingLog:
-    """Collects the metrics table row by row.
+    """The metrics table, collected row by row.
 
     Attributes:
         metrics: The finished rows.

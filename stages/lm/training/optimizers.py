@@ -133,7 +133,7 @@ def gradient_norm(model: nn.Module) -> Tensor:
 
 
 class SpikeGuard:
-    """Decides whether a step is bad.
+    """The rule by which a step is bad.
 
     A step is bad if its loss or gradient is not finite, or if its gradient norm is more than
     `factor` times the median of the last good steps.
