@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -353,6 +354,8 @@ def test_a_name_keeps_what_it_meant_before(publish, store):
         (other.id, "run-3"),
         (one.id, "run-4"),
     ]
+    entry = json.loads((store.root / "refs" / "demo" / "chats" / "00000001.json").read_text())
+    assert entry["run"] == "run-1", "the key that 0.1 wrote and reads"
     assert store.refs.runs() == ["demo"]
     assert {output: p.id for output, p in store.refs.outputs("demo").items()} == {"chats": one.id}
 
