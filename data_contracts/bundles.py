@@ -18,7 +18,7 @@ from data_contracts.checkpoint_shapes import checkpoint_shapes
 from data_contracts.files import is_file, is_plain, listing, matches
 from data_contracts.json_files import read_json
 from data_contracts.tensor_files import gguf_problem, safetensors_header
-from data_contracts.tokenizer_files import LLAMA3_SPLIT
+from data_contracts.tokenizer_rules import LLAMA3_SPLIT
 
 if TYPE_CHECKING:
     from data_contracts.contract import Contract
@@ -33,7 +33,7 @@ _TOO_BROKEN = (LookupError, ValueError, TypeError, AttributeError, ArithmeticErr
 def problems(
     contract: Contract, folder: Path, ignore: str | None = None, reads_tables: bool = True
 ) -> list[str]:
-    """Required files that are missing, files that no rule allows, and broken rules.
+    """Return required files that are missing, files that no rule allows, and broken rules.
 
     Args:
         contract: The contract.
@@ -78,7 +78,7 @@ def _file_problems(contract: Contract, folder: Path, present: list[str]) -> list
 
 
 def tokenizer_is_byte_level_bpe(folder: Path) -> list[str]:
-    """The tokenizer is byte-level BPE with the split pattern of Llama 3 and ids from 0."""
+    """Check for byte-level BPE with the split pattern of Llama 3 and ids from 0."""
     tokenizer = read_json(folder / "tokenizer.json")
     model = tokenizer["model"]
     found = []
@@ -98,7 +98,7 @@ def tokenizer_is_byte_level_bpe(folder: Path) -> list[str]:
 
 
 def tokenizer_has_special_tokens(folder: Path) -> list[str]:
-    """The tokens that begin, end and pad a text are special tokens of the tokenizer."""
+    """Check that the tokens that begin, end and pad a text are special tokens of the tokenizer."""
     tokenizer = read_json(folder / "tokenizer.json")
     settings = read_json(folder / "tokenizer_config.json")
     special = {token["content"] for token in tokenizer["added_tokens"] if token["special"]}
@@ -111,7 +111,7 @@ def tokenizer_has_special_tokens(folder: Path) -> list[str]:
 
 
 def tokens_below_vocabulary(folder: Path) -> list[str]:
-    """Every token id in every table is smaller than the size of the vocabulary."""
+    """Check that every token id in every table is smaller than the size of the vocabulary."""
     words = (folder / "tokenizer.sha256").read_text("utf-8").split()
     if len(words) != 2 or len(words[0]) != 64 or not words[1].isdecimal():
         return ["tokenizer.sha256: wanted '<sha256 of tokenizer.json> <vocabulary size>'"]
@@ -131,14 +131,14 @@ def tokens_below_vocabulary(folder: Path) -> list[str]:
 
 
 def _largest_token(file: pq.ParquetFile, group: int) -> int:
-    """The largest token id in a row group, or 0 if it has none."""
+    """Return the largest token id in a row group, or 0 if it has none."""
     tokens = file.read_row_group(group, ["tokens"]).column("tokens")
     largest = [pc.max(chunk.flatten()).as_py() or 0 for chunk in tokens.chunks]
     return max(largest, default=0)
 
 
 def checkpoint_tensors_follow_config(folder: Path) -> list[str]:
-    """Names and shapes in the safetensors headers are those that config.json calls for.
+    """Check that the safetensors headers have the names and shapes of config.json.
 
     Sharded files have an index.
     """
@@ -186,7 +186,7 @@ def _index_problems(folder: Path, file_of: dict[str, str]) -> list[str]:
 
 
 def weights_problems(folder: Path) -> list[str]:
-    """As `checkpoint_tensors_follow_config`, for a folder that may hold anything.
+    """Do what `checkpoint_tensors_follow_config` does, for a folder that may hold anything.
 
     Raises:
         OSError: A file cannot be read.
@@ -198,7 +198,7 @@ def weights_problems(folder: Path) -> list[str]:
 
 
 def checkpoint_vocabulary_matches_tokenizer(folder: Path) -> list[str]:
-    """Every token of the tokenizer has a row in the embedding of the model."""
+    """Check that every token of the tokenizer has a row in the embedding of the model."""
     try:
         size = CheckpointConfig.read(folder).vocab_size
     except ValueError:
@@ -260,7 +260,7 @@ def _texts(value: Any) -> set[str]:
 
 
 def _byte_alphabet() -> list[str]:
-    """The 256 characters that stand for bytes in byte-level BPE, as in GPT-2.
+    """Return the 256 characters that stand for bytes in byte-level BPE, as in GPT-2.
 
     Printable characters stand for themselves, and those from U+0100 for the other bytes.
     """

@@ -105,7 +105,7 @@ def _check_values(check: TableCheck, file: pq.ParquetFile, name: str) -> int:
 
 
 def keys(columns: Iterable[pa.Array]) -> np.ndarray:
-    """A 64-bit key of every value, for comparison.
+    """Return a 64-bit key of every value, for comparison.
 
     Among n values, two different ones have the same key with a probability of n²/2⁶⁵.
     """
@@ -129,7 +129,7 @@ def column(folder: Path, table: str, name: str) -> Iterator[pa.Array]:
 def _schema_differences(
     contract: Contract, table: str, found: pa.Schema, is_newer: bool
 ) -> list[str]:
-    """As `differences`. Of a newer minor version, columns that the contract lacks are ignored."""
+    """Return `differences`, without columns that only a newer minor version has."""
     if is_newer:
         known = contract.arrow_schema(table).names
         found = pa.schema([field for field in found if field.name in known])
@@ -137,7 +137,7 @@ def _schema_differences(
 
 
 def differences(contract: Contract, table: str, found: pa.Schema) -> list[str]:
-    """Every way in which `found` differs from the schema of the contract.
+    """Return every way in which `found` differs from the schema of the contract.
 
     Args:
         contract: The contract.
@@ -168,7 +168,7 @@ def differences(contract: Contract, table: str, found: pa.Schema) -> list[str]:
 
 
 class TableCheck:
-    """Checks the values of one table, batch after batch.
+    """The check of the values of one table, batch after batch.
 
     It remembers 8 bytes per row of each unique column, to find duplicates.
     """
@@ -249,7 +249,7 @@ class TableCheck:
             yield Violation(self.table, name, "unique", detail, file, row, len(repeats))
 
     def _locate(self, row: int) -> tuple[str, int]:
-        """The file of a row of the table, and the row within that file."""
+        """Return the file of a row of the table, and the row within that file."""
         number = bisect_right(self._batches, row, key=lambda batch: batch[0]) - 1
         rows_before, file, first_row = self._batches[number]
         return file, first_row + row - rows_before
@@ -273,7 +273,7 @@ class _Values:
 
 
 def _nested(values: _Values) -> Iterator[_Values]:
-    """`values`, and the items of lists and fields of structs inside. A null has nothing inside."""
+    """Yield `values`, and the items of lists and fields of structs inside."""
     yield values
     prop, array = values.prop, values.array
     if not (pa.types.is_list(array.type) or pa.types.is_struct(array.type)):
@@ -301,7 +301,7 @@ def _nested(values: _Values) -> Iterator[_Values]:
 
 
 def _keys(column: pa.Array, rows_before: int = 0) -> np.ndarray:
-    """64-bit keys of the values of a column.
+    """Return 64-bit keys of the values of a column.
 
     Each null gets a different key: it breaks `required`, and is not a duplicate.
     """

@@ -95,7 +95,7 @@ class CheckpointConfig:
 
     @classmethod
     def parse(cls, values: Mapping[str, Any]) -> CheckpointConfig:
-        """The typed value of a config.json.
+        """Return the typed value of a config.json.
 
         Raises:
             ValueError: The family is not known, or a value is missing, of another type or out of
@@ -132,7 +132,7 @@ class CheckpointConfig:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """The config.json that transformers and vLLM load."""
+        """Return the config.json that transformers and vLLM load."""
         config: dict[str, Any] = {
             "architectures": [self.family.transformers_class],
             "model_type": self.family.name,
@@ -182,7 +182,7 @@ def _rope(values: Mapping[str, Any]) -> Mapping[str, Any]:
 def _unsupported(
     family: ModelFamily, values: Mapping[str, Any], rope: Mapping[str, Any]
 ) -> list[str]:
-    """What the file asks for that groundup does not have, as phrases."""
+    """Return what the file asks for that groundup does not have, as phrases."""
     activation = values.get("hidden_act", "silu")
     rope_type = rope.get("rope_type", "default")
     reasons = []

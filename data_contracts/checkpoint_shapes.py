@@ -14,7 +14,7 @@ from data_contracts.model_families import (
 
 
 def checkpoint_shapes(config: CheckpointConfig) -> dict[str, list[int]]:
-    """Names and shapes of all tensors of a checkpoint.
+    """Return the names and shapes of all tensors of a checkpoint.
 
     Args:
         config: The content of its config.json.
@@ -35,7 +35,7 @@ def checkpoint_shapes(config: CheckpointConfig) -> dict[str, list[int]]:
 
 
 def tensor_names(row: TensorRow, config: CheckpointConfig) -> list[str]:
-    """The names that a row of the table stands for: one, or one for each expert."""
+    """Return the names that a row of the table stands for: one, or one for each expert."""
     if EXPERT not in row.name:
         return [row.name]
     return [row.name.format(expert=expert) for expert in range(config.num_experts)]

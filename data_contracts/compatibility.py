@@ -43,7 +43,7 @@ class Change:
 
 
 def find(reference: str, contracts: Contracts = SHIPPED) -> Contract:
-    """A contract by its file, or as `artifact_type` (the newest) or `artifact_type@1.0.0`.
+    """Return a contract by its file, or as `artifact_type` (the newest) or `artifact_type@1.0.0`.
 
     Args:
         reference: The path of a file, a type, or a type and a version.
@@ -68,7 +68,7 @@ def find(reference: str, contracts: Contracts = SHIPPED) -> Contract:
 
 
 def changes(old: Contract, new: Contract) -> list[Change]:
-    """All differences that matter to data, sorted by where they are.
+    """Return all differences that matter to data, sorted by where they are.
 
     Args:
         old: The version that readers know.

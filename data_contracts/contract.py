@@ -75,7 +75,7 @@ class FileRule:
     description: str
 
     def matches(self, path: str) -> bool:
-        """Whether a relative path falls under the rule."""
+        """Return whether a relative path falls under the rule."""
         return matches(path, self.glob)
 
 
@@ -117,7 +117,7 @@ class Contract:
     path: Path
 
     def arrow_schema(self, table: str) -> pa.Schema:
-        """The Arrow schema that writers of `table` must use.
+        """Return the Arrow schema that writers of `table` must use.
 
         It is stamped with artifact type, table and version.
         """
@@ -126,11 +126,11 @@ class Contract:
         return pa.schema(fields, metadata={STAMP: stamp.encode()})
 
     def columns(self, table: str) -> list[SchemaProperty]:
-        """What the contract says of each column of `table`, in order."""
+        """Return what the contract says of each column of `table`, in order."""
         return self.tables[table].properties or []
 
     def primary_key(self, table: str) -> str | None:
-        """The column that identifies the rows of `table`, if there is one."""
+        """Return the column that identifies the rows of `table`, if there is one."""
         for prop in self.columns(table):
             if prop.primaryKey:
                 return str(prop.name)
@@ -249,7 +249,7 @@ class Contracts:
         return sorted({path.parent.name for path in self.root.glob("*/v*.yaml")})
 
     def versions(self, artifact_type: str) -> list[Contract]:
-        """Every released version of `artifact_type`, oldest first.
+        """Return every released version of `artifact_type`, oldest first.
 
         Raises:
             ContractError: There is no contract of that name.
@@ -264,7 +264,7 @@ class Contracts:
         return sorted(contracts, key=lambda contract: contract.version)
 
     def current(self, artifact_type: str) -> Contract:
-        """The newest released version: the one that writers use."""
+        """Return the newest released version: the one that writers use."""
         return self.versions(artifact_type)[-1]
 
 
@@ -273,7 +273,7 @@ SHIPPED = Contracts()
 
 @cache  # worker processes ask for the same contract at every shard
 def _released(path: Path) -> Contract:
-    """A contract whose path agrees with its artifact type and version.
+    """Return a contract whose path agrees with its artifact type and version.
 
     Raises:
         ContractError: They do not agree.
@@ -291,7 +291,7 @@ def _released(path: Path) -> Contract:
 
 @cache
 def current(artifact_type: str) -> Contract:
-    """The newest contract of `artifact_type` that this release of groundup ships."""
+    """Return the newest contract of `artifact_type` that this release of groundup ships."""
     return SHIPPED.current(artifact_type)
 
 

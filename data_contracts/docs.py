@@ -21,7 +21,7 @@ _SIGNS = {
 
 
 def markdown(contract: Contract) -> str:
-    """The page of one contract: every table, column, file and rule."""
+    """Return the page of one contract: every table, column, file and rule."""
     lines = [
         f"# {contract.artifact_type} {contract.version}",
         "",
@@ -72,7 +72,10 @@ def index(contracts: Contracts = SHIPPED) -> str:
 
 
 def pages(contracts: Contracts = SHIPPED) -> dict[Path, str]:
-    """What every page should hold. The page of the folder keeps the text around its index."""
+    """Return what every page should hold.
+
+    The page of the folder keeps the text around its index.
+    """
     made = {}
     for artifact_type in contracts.artifact_types:
         page = contracts.root / artifact_type / "README.md"
@@ -93,7 +96,7 @@ def write(contracts: Contracts = SHIPPED) -> list[Path]:
 
 
 def stale(contracts: Contracts = SHIPPED) -> list[Path]:
-    """Pages that differ from what the contracts say."""
+    """Return the pages that differ from what the contracts say."""
     found = []
     for path, text in pages(contracts).items():
         if not path.exists() or path.read_text("utf-8") != text:
@@ -102,7 +105,7 @@ def stale(contracts: Contracts = SHIPPED) -> list[Path]:
 
 
 def _inside(name: str, prop: SchemaProperty) -> list[tuple[str, SchemaProperty]]:
-    """The column, and the items and fields inside it that have a rule or a description."""
+    """Return the column, and the items and fields inside it that have a rule or a description."""
     rows = [(name, prop)]
     items = prop.items
     if items is not None and items.properties:
@@ -130,12 +133,12 @@ def _row(name: str, prop: SchemaProperty) -> str:
 
 
 def _line(cells: list[str]) -> str:
-    """A line of a Markdown table."""
+    """Return a line of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
 def _rules(prop: SchemaProperty) -> str:
-    """The rules of a column, as a reader would write them."""
+    """Return the rules of a column, as a reader would write them."""
     rules = ["unique"] if prop.unique or prop.primaryKey else []
     if prop.logicalType == "number":
         rules.append("finite")

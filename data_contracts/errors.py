@@ -6,8 +6,8 @@ from data_contracts.foreign_text import line, shown
 CORRECT = "nothing was published; correct the stage or its settings and run it again"
 
 
-def make_again(stage: str | None = None) -> str:
-    """How to repair an artifact that is damaged or gone.
+def how_to_rebuild(stage: str | None = None) -> str:
+    """Return how to repair an artifact that is damaged or gone.
 
     A run knows the settings and the date with which its artifacts were made.
     """
@@ -38,7 +38,7 @@ class GroundupError(Exception):
 
 
 def _without_empty_lines(text: str) -> str:
-    """`text`, safe to print. Messages of libraries that it quotes may end in a line break."""
+    """Return `text` safe to print. Messages of libraries in it may end in a line break."""
     lines = shown(masked(text)).split("\n")
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
@@ -60,7 +60,7 @@ class ArtifactError(GroundupError):
 
 
 class Interrupted(GroundupError):  # noqa: N818  an expected end, not a fault
-    """Stopped by a signal at a resume checkpoint; a rerun continues from there."""
+    """A stop by a signal at a resume checkpoint; a rerun continues from there."""
 
 
 def refusal(

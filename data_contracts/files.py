@@ -20,7 +20,7 @@ MAX_NAME_BYTES = 255  # of one part of a path
 
 
 def is_plain(path: str) -> bool:
-    """Whether a path is relative, with forward slashes, and stays inside its folder.
+    """Return whether a path is relative, with forward slashes, and stays inside its folder.
 
     It has no invisible characters either.
     """
@@ -34,12 +34,14 @@ def _is_plain_name(name: str) -> bool:
 
 
 def shown(path: str) -> str:
-    """A path for a message: in quotes and escapes if a terminal could obey it."""
+    """Return a path for a message: in quotes and escapes if a terminal could obey it."""
     return path if path.isprintable() else repr(path)
 
 
 def matches(path: str, glob: str) -> bool:
-    """Whether a relative path falls under a glob. Unlike fnmatch's, `*` does not cross a slash.
+    """Return whether a relative path falls under a glob.
+
+    Unlike fnmatch's, `*` does not cross a slash.
 
     Args:
         path: A path with forward slashes.
@@ -71,12 +73,12 @@ def _raised(error: OSError) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether `path` is a regular file, and not a link to one."""
+    """Return whether `path` is a regular file, and not a link to one."""
     return path.is_file() and not path.is_symlink()
 
 
 def sha256(path: Path) -> str:
-    """The sha256 of a file, in hex."""
+    """Return the sha256 of a file, in hex."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -93,7 +95,7 @@ def flush(path: Path) -> None:
 def batches(
     file: pq.ParquetFile, rows: int, columns: list[str] | None = None
 ) -> Iterator[pa.RecordBatch]:
-    """Batches of at most `rows` rows, and fewer if a batch would take more than 64 MB.
+    """Yield batches of at most `rows` rows, and fewer if a batch would take more than 64 MB.
 
     No batch crosses a row group. A writer limits row groups to 32 MB of memory. Their size in the
     file does not show this: a text that is repeated is stored once.
@@ -111,7 +113,7 @@ def batches(
 
 
 def read_bounded(path: Path, max_bytes: int) -> bytes:
-    """The bytes of a regular file.
+    """Return the bytes of a regular file.
 
     A link, a pipe or a device is never opened: reading one may not end.
 

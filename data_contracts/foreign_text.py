@@ -31,17 +31,17 @@ _UNFINISHED = re.compile(r"[\r\ud800-\udbff]\Z")
 
 
 def shown(text: str) -> str:
-    """`text` for a terminal, a log or an error. Every control but newline and tab is escaped."""
+    """Escape every control but newline and tab, for a terminal, a log or an error."""
     return _IN_TEXT.sub(_escape, _joined(text).replace("\r\n", "\n"))
 
 
 def line(text: str) -> str:
-    """As `shown`, in one line: for the cell of a table or the name of a file."""
+    """Do what `shown` does, in one line: for the cell of a table or the name of a file."""
     return _IN_A_LINE.sub(_escape, _joined(text))
 
 
 def pieces(stream: Iterable[str]) -> Iterator[str]:
-    """As `shown`, for text that comes in pieces. Characters may be split between two pieces."""
+    """Do what `shown` does, for text in pieces. A character may be split between two."""
     kept = ""
     for piece in stream:
         text = kept + piece
@@ -60,7 +60,9 @@ def json_text(text: str) -> str:
 
 
 def brief(value: object, max_length: int = 120) -> str:
-    """The repr of a value that somebody gave, cut if it is long. It may be a number of any size.
+    """Return the repr of a value that somebody gave, cut if it is long.
+
+    It may be a number of any size.
 
     Args:
         value: Any value that YAML or JSON can hold.
@@ -76,7 +78,7 @@ def brief(value: object, max_length: int = 120) -> str:
 
 
 def listed(names: Iterable[object], max_names: int = 20) -> str:
-    """The first of the columns or fields that a file has. Long names are cut."""
+    """Return the first of the columns or fields that a file has. Long names are cut."""
     names = list(names)
     first = ", ".join(_cut(str(name)) for name in names[:max_names])
     return first + (f" and {len(names) - max_names:,} more" if len(names) > max_names else "")
@@ -87,7 +89,7 @@ def _cut(name: str, max_length: int = 60) -> str:
 
 
 def _joined(text: str) -> str:
-    """`text` with each surrogate pair replaced by the character that it stands for."""
+    """Replace each surrogate pair by the character that it stands for."""
     return _PAIR.sub(_character_of, text)
 
 
@@ -112,6 +114,6 @@ def _json_escape(match: re.Match[str]) -> str:
 
 
 def _units(character: str) -> list[int]:
-    """The UTF-16 code units of a character."""
+    """Return the UTF-16 code units of a character."""
     data = character.encode("utf-16-be", "surrogatepass")
     return [int.from_bytes(data[start : start + 2], "big") for start in range(0, len(data), 2)]

@@ -79,7 +79,7 @@ def freeze(contracts: Contracts = SHIPPED) -> list[str]:
 
 
 def _released(contracts: Contracts) -> dict[str, Path]:
-    """The files of all contracts, by their paths below the folder of contracts."""
+    """Return the files of all contracts, by their paths below the folder of contracts."""
     files = sorted(contracts.root.glob("*/v*.yaml"))
     return {file.relative_to(contracts.root).as_posix(): file for file in files}
 

@@ -173,5 +173,5 @@ FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (LLAMA, QW
 
 
 def names() -> str:
-    """The names of all families, for a message."""
+    """Return the names of all families, for a message."""
     return ", ".join(FAMILIES)

@@ -179,7 +179,7 @@ def _is_size(number: Any) -> bool:
 
 
 def _json_type(value: Any) -> str:
-    """What JSON calls the type of a value, with its article."""
+    """Return what JSON calls the type of a value, with its article."""
     names = {dict: "an object", list: "an array", str: "a string", bool: "a boolean"}
     return names.get(type(value), "null" if value is None else "a number")
 
@@ -187,7 +187,7 @@ def _json_type(value: Any) -> str:
 def _layout_problem(
     entries: Mapping[str, _SafetensorsEntry], data_start: int, size: int
 ) -> str | None:
-    """The first tensor that does not lie where the one before ends, or a file of another length."""
+    """Return the first tensor that does not follow the one before, or a file of another length."""
     expected = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
         length = prod(entry.shape) * entry.element_bytes
@@ -202,7 +202,7 @@ def _layout_problem(
 
 
 def gguf_problem(path: Path) -> str | None:
-    """The first thing that is wrong with a GGUF file's header, tensor table or length, if any."""
+    """Return the first fault of a GGUF file's header, tensor table or length, if any."""
     return gguf_header(path).problem
 
 
@@ -247,7 +247,7 @@ def _read_gguf(file: BinaryIO, size: int, header: GgufHeader) -> None:
 
 
 def _check_gguf_tensors(table: list[_GgufTensor], alignment: Any, end: int, size: int) -> None:
-    """Raises ValueError unless tensors lie one after the other, aligned, within the file."""
+    """Raise ValueError unless tensors lie one after the other, aligned, within the file."""
     if type(alignment) is not int or not 0 < alignment <= _MAX_GGUF_ALIGNMENT:
         raise ValueError(f"an alignment of {alignment!r}")
     data = -(-end // alignment) * alignment
@@ -280,7 +280,10 @@ def _gguf_settings(file: BinaryIO, pairs: int, size: int) -> dict[str, int | flo
 
 
 def _gguf_setting(file: BinaryIO, size: int) -> tuple[str, int | float | str | None]:
-    """A key and its value. The value is None for an array or a long text, which are skipped."""
+    """Return a key and its value.
+
+    The value is None for an array or a long text, which are skipped.
+    """
     key = _gguf_text(file)
     (kind,) = struct.unpack("<I", file.read(4))
     if kind in _GGUF_NUMBERS:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def reaches(contracts: Contracts, artifact_type: str, old: Version, new: Version) -> bool:
-    """Whether the tables of `artifact_type` can be migrated from version `old` to `new`.
+    """Return whether the tables of `artifact_type` can be migrated from version `old` to `new`.
 
     Each table needs a migration for each major step before which it existed.
 
@@ -43,7 +43,7 @@ def reaches(contracts: Contracts, artifact_type: str, old: Version, new: Version
 
 
 def stored_as(contracts: Contracts, artifact_type: str, table: str, old: Version) -> str:
-    """The table of version `old` that `table` of the current version is made from.
+    """Return the table of version `old` that `table` of the current version is made from.
 
     Args:
         contracts: The contracts and migrations.
@@ -94,7 +94,7 @@ def upgrade(
 
 
 def _filled(batch: pa.RecordBatch, contract: Contract, table: str) -> pa.RecordBatch:
-    """`batch` with the columns of `contract`, in its order. Missing nullable ones become null."""
+    """Return `batch` with the columns of `contract`; missing nullable ones become null."""
     wanted = contract.arrow_schema(table).remove_metadata()
     columns, problems = [], []
     for field in wanted:

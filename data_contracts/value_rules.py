@@ -40,7 +40,7 @@ def broken_rules(prop: SchemaProperty, array: pa.Array) -> Iterator[BrokenRule]:
 
 
 def _broken_bounds(prop: SchemaProperty, array: pa.Array) -> Iterator[BrokenRule]:
-    """The bounds on a number, on the length of a text, or on the number of items of a list."""
+    """Yield the bounds on a number, on the length of a text, or on the items of a list."""
     options = prop.logicalTypeOptions or {}
     if pa.types.is_list(array.type):
         measured = pc.list_value_length(array)
@@ -63,7 +63,7 @@ def _broken_bounds(prop: SchemaProperty, array: pa.Array) -> Iterator[BrokenRule
 
 
 def _lengths(prop: SchemaProperty, array: pa.Array) -> pa.Array:
-    """Lengths in characters; in bytes for binary data.
+    """Return the lengths in characters; in bytes for binary data.
 
     If the rule is only "not empty", bytes give the same answer without decoding the text.
     """

@@ -67,16 +67,22 @@ def build_llm(
 
 
 class _WholeRun:
-    """Runs stages one after another, with settings that are resolved before the first one starts.
+    """A runner of stages, one after another, with settings resolved before the first one starts.
 
     Attributes:
         outputs: "artifact_type/id" of everything that was made so far, by output.
     """
 
     def __init__(self, recipe: str, name: str, overrides: list[str], as_of: str):
+        # Started from the shell, a run uses the recipe that its preview has shown, even if the
+        # file has changed since: flows/runs.py hands it over with `recipes.already_resolved`, and
+        # `resolve` finds it there. That is a ContextVar and no parameter, because the parameters
+        # of the flow are its form in the UI. Started from the UI, a run reads the recipe here.
         resolved = recipes.resolve(absolute_reference(recipe), overrides)
         store = open_store()
-        store.follow(name, absolute_reference(resolved.name), overrides, resolved.settings())
+        store.remember_recipe(
+            name, absolute_reference(resolved.name), overrides, resolved.settings()
+        )
         recipe_page.show(name, resolved)
         planned = preview.plan_run(store, name, resolved.configs, as_of or None)
         expected = forecast.sentence(forecast.forecast(store, planned, resolved.seconds))

@@ -78,30 +78,33 @@ def forecast(
         planned: The plan. Stages that are not built take no time and are left out.
         reference: Seconds of stages on the reference machine, from the recipe.
     """
-    to_build = [step for step in planned if step.status == "build"]
+    to_build = [planned_stage for planned_stage in planned if planned_stage.status == "build"]
     earlier = _earlier_manifests(store)
     slowness = 1.0
-    if any(step.stage.name in reference for step in to_build):
+    if any(planned_stage.stage.name in reference for planned_stage in to_build):
         slowness = _slowness()
-    return [_expected(step, planned, earlier, reference, slowness) for step in to_build]
+    return [
+        _expected(planned_stage, planned, earlier, reference, slowness)
+        for planned_stage in to_build
+    ]
 
 
 def _expected(
-    step: PlannedStage,
+    planned_stage: PlannedStage,
     planned: Sequence[PlannedStage],
     earlier: Mapping[str, Manifest],
     reference: Mapping[str, float],
     slowness: float,
 ) -> Expected:
-    """The time of one stage by the best source that has one."""
-    name = step.stage.name
-    work = _training_work(step, planned)
+    """Return the time of one stage by the best source that has one."""
+    name = planned_stage.stage.name
+    work = _training_work(planned_stage, planned)
     if name in earlier:
-        seconds = _seconds_as_earlier(earlier[name], step, work)
+        seconds = _seconds_as_earlier(earlier[name], planned_stage, work)
         if seconds is not None:
             return Expected(name, seconds, "an earlier run")
     if work:
-        seconds = _probed_seconds(step, work)
+        seconds = _probed_seconds(planned_stage, work)
         if seconds is not None:
             return Expected(name, seconds, "a few steps of it")
     if name in reference:
@@ -146,7 +149,7 @@ def _duration(seconds: float) -> str:
 
 
 def _earlier_manifests(store: Store) -> dict[str, Manifest]:
-    """The newest artifact of each stage that any run of the store points at."""
+    """Return the newest artifact of each stage that any run of the store points at."""
     newest: dict[str, Manifest] = {}
     for name in store.refs.runs():
         for ref in store.refs.outputs(name).values():
@@ -160,18 +163,18 @@ def _earlier_manifests(store: Store) -> dict[str, Manifest]:
 
 
 def _seconds_as_earlier(
-    earlier: Manifest, step: PlannedStage, work: TrainingWork | None
+    earlier: Manifest, planned_stage: PlannedStage, work: TrainingWork | None
 ) -> float | None:
-    """How long the stage will take, judged by an earlier run; None if that was other work."""
+    """Return the time that an earlier run predicts; None if that was other work."""
     started = datetime.fromisoformat(earlier.started)
     finished = datetime.fromisoformat(earlier.finished)
     seconds = (finished - started).total_seconds()
     if work is None:
-        is_training = step.stage.name in TRAININGS
-        if is_training and earlier.config != step.identity.config:
+        is_training = planned_stage.stage.name in TRAININGS
+        if is_training and earlier.config != planned_stage.identity.config:
             return None
         return seconds
-    if earlier.config.get("model") != step.identity.config.get("model"):
+    if earlier.config.get("model") != planned_stage.identity.config.get("model"):
         return None  # another size runs at another rate
     figures = earlier.facts.get("figures", {})
     rate, training_seconds = figures.get("gflops_per_second"), figures.get("training_seconds")
@@ -180,14 +183,16 @@ def _seconds_as_earlier(
     return work.flops / (rate * 1e9) + max(0.0, seconds - training_seconds)
 
 
-def _training_work(step: PlannedStage, planned: Sequence[PlannedStage]) -> TrainingWork | None:
-    """The work of a training; None for other stages, and if it is not known beforehand."""
-    if step.stage.name not in TRAININGS:
+def _training_work(
+    planned_stage: PlannedStage, planned: Sequence[PlannedStage]
+) -> TrainingWork | None:
+    """Return the work of a training; None for other stages, and if it is not known beforehand."""
+    if planned_stage.stage.name not in TRAININGS:
         return None
     configs: dict[str, Any] = {one.stage.name: one.config for one in planned}
     if not {"pretrain", "train_tokenizer"} <= configs.keys():
         return None
-    training = configs[step.stage.name].training
+    training = configs[planned_stage.stage.name].training
     if training.duration_in == "epochs":
         return None
     sizes = configs["pretrain"].model.model_dump()
@@ -199,12 +204,12 @@ def _training_work(step: PlannedStage, planned: Sequence[PlannedStage]) -> Train
     )
 
 
-def _probed_seconds(step: PlannedStage, work: TrainingWork) -> float | None:
-    """How long a training will take, judged by a few of its steps, which run here and now."""
+def _probed_seconds(planned_stage: PlannedStage, work: TrainingWork) -> float | None:
+    """Return how long a training will take, by a few of its steps, which run here and now."""
     # Imports torch, which takes two seconds. The training needs it anyway.
     from stages.lm.training.probe import training_seconds
 
-    config: Any = step.config
+    config: Any = planned_stage.config
     try:
         return training_seconds(
             work.model, config.training, config.compute, work.steps, work.step_tokens
@@ -214,14 +219,14 @@ def _probed_seconds(step: PlannedStage, work: TrainingWork) -> float | None:
 
 
 def _slowness() -> float:
-    """How many times longer data stages take on this machine than on the reference machine."""
+    """Return how many times slower data stages are here than on the reference machine."""
     count = min(cores(), MAX_CORES)
     parallel = PARALLEL_SHARE * REFERENCE_CORES / count + 1 - PARALLEL_SHARE
     return parallel * _probe_python() / REFERENCE_PROBE
 
 
 def _probe_python() -> float:
-    """Seconds that a fixed piece of work takes, as data stages do it: the best of eight times."""
+    """Return the seconds of a fixed piece of work, as data stages do it: the best of eight."""
     text = " ".join(
         f"<p class='n{number}'>Return the value of item {number * 7919 % 1000}.</p>"
         for number in range(20000)

@@ -50,11 +50,11 @@ class Home:
         return self.path / "prefect"
 
     def pid_file(self, process: str) -> Path:
-        """The file that records which process is our `process` ("server" or "worker")."""
+        """Return the file that records which process is our `process` ("server" or "worker")."""
         return self.prefect / f"{process}.json"
 
     def log(self, process: str) -> Path:
-        """The log file of our `process` ("server" or "worker")."""
+        """Return the log file of our `process` ("server" or "worker")."""
         return self.prefect / f"{process}.log"
 
 

@@ -8,7 +8,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from data_contracts import Artifact, ArtifactError, Store
-from data_contracts.errors import make_again
+from data_contracts.errors import how_to_rebuild
 from data_contracts.foreign_text import line
 from stages.reporting import lineage
 
@@ -31,7 +31,7 @@ def present(store: Store, artifact: Artifact) -> list[Artifact]:
 
 
 def _inputs(store: Store, artifact: Artifact) -> Iterator[Artifact]:
-    """The inputs of an artifact that the store still has."""
+    """Yield the inputs of an artifact that the store still has."""
     for ref in artifact.manifest.inputs.values():
         if store.has(ref.artifact_type, ref.id):
             yield store.open(ref.artifact_type, ref.id, verify=False)
@@ -52,7 +52,7 @@ def upstream(store: Store, artifact: Artifact) -> list[Artifact]:
                 raise ArtifactError(
                     reference,
                     f"{consumer} was made from it ({name}), it is not in the store",
-                    make_again(),
+                    how_to_rebuild(),
                 )
     return found
 

@@ -134,7 +134,7 @@ def _input_called(stage: Stage, name: str, reference: str) -> Input:
 
 
 def _stages_after(stage: Stage, bound: Mapping[str, ArtifactKey]) -> Iterator[Stage]:
-    """The later stages that depend on `stage`, if the run already has their outputs."""
+    """Yield the later stages that depend on `stage`, if the run already has their outputs."""
     changed = {stage.output}
     for later in stages.STAGES[stages.STAGES.index(stage) + 1 :]:
         depends = any(taken.output in changed for taken in later.consumes)
@@ -144,7 +144,7 @@ def _stages_after(stage: Stage, bound: Mapping[str, ArtifactKey]) -> Iterator[St
 
 
 def last_config(store: Store, run: str, stage: Stage) -> StageConfig:
-    """The settings with which `run` last made the output of a stage, or else the defaults.
+    """Return the settings with which `run` last made the output of a stage, or else the defaults.
 
     Raises:
         ConfigError: One of them is no longer allowed.
@@ -153,7 +153,7 @@ def last_config(store: Store, run: str, stage: Stage) -> StageConfig:
 
 
 def last_settings(store: Store, run: str, stage: Stage) -> dict[str, Any]:
-    """The same as plain values, without keys that the stage no longer knows."""
+    """Return the same as plain values, without keys that the stage no longer knows."""
     ref = store.refs.get(run, stage.output)
     if ref is None or ref.stage != stage.name:
         return {}
@@ -167,7 +167,7 @@ def last_settings(store: Store, run: str, stage: Stage) -> dict[str, Any]:
 
 
 def _last_date(store: Store, run: str | None, stage: Stage) -> str | None:
-    """The logical date of the run's output: a run without a date keeps the one before it."""
+    """Return the logical date of the run's output: a run without a date keeps the one before it."""
     ref = store.refs.get(run, stage.output) if run else None
     return ref.as_of if ref else None
 
@@ -206,9 +206,9 @@ def _plan(
         config = configs[stage.name]
         ids = {name: artifact_id for name, (_, artifact_id) in inputs.items()}
         identity = identity_of(stage, config, ids, date)
-        step = PlannedStage(stage, config, inputs, identity, "build", ())
-        planned[stage.output] = _with_status(store, run, step, planned)
-        bound[stage.output] = step.artifact_key
+        planned_stage = PlannedStage(stage, config, inputs, identity, "build", ())
+        planned[stage.output] = _with_status(store, run, planned_stage, planned)
+        bound[stage.output] = planned_stage.artifact_key
     return list(planned.values())
 
 
@@ -244,16 +244,16 @@ def _check_input(
 
 
 def _with_status(
-    store: Store, run: str | None, step: PlannedStage, planned: Mapping[str, PlannedStage]
+    store: Store, run: str | None, planned_stage: PlannedStage, planned: Mapping[str, PlannedStage]
 ) -> PlannedStage:
-    """`step` with its status and, unless it is up to date, with the reasons."""
-    output = step.stage.output
-    exists = store.has(*step.artifact_key)
+    """Return the stage with its status and, unless it is up to date, with the reasons."""
+    output = planned_stage.stage.output
+    exists = store.has(*planned_stage.artifact_key)
     ref = store.refs.get(run, output) if run else None
-    if ref and ref.key == step.artifact_key:
+    if ref and ref.key == planned_stage.artifact_key:
         if exists:
-            return replace(step, status="up to date")
-        return replace(step, reasons=(f"{run}/{output} is missing from the store",))
+            return replace(planned_stage, status="up to date")
+        return replace(planned_stage, reasons=(f"{run}/{output} is missing from the store",))
     if ref is None:
         if run:
             reasons = [f"{run}/{output} does not exist yet"]
@@ -263,15 +263,15 @@ def _with_status(
         reasons = [f"{run}/{output} is missing from the store"]
     else:
         manifest = store.open(*ref.key, verify=False).manifest
-        reasons = _differences(step, manifest, planned)
-    return replace(step, status="reuse" if exists else "build", reasons=tuple(reasons))
+        reasons = _differences(planned_stage, manifest, planned)
+    return replace(planned_stage, status="reuse" if exists else "build", reasons=tuple(reasons))
 
 
 def _differences(
-    step: PlannedStage, old: Manifest, planned: Mapping[str, PlannedStage]
+    planned_stage: PlannedStage, old: Manifest, planned: Mapping[str, PlannedStage]
 ) -> list[str]:
-    """Why the stage makes another artifact than the run has now, one sentence for each reason."""
-    stage, new = step.stage, step.identity
+    """Return why the stage makes another artifact than the run has, one sentence a reason."""
+    stage, new = planned_stage.stage, planned_stage.identity
     if old.stage != stage.name:
         return [f"was made by stage {old.stage}"]
     reasons = []
@@ -283,7 +283,7 @@ def _differences(
         reasons.append(f"as of {old.as_of} → {new.as_of}")
     reasons += setting_differences(stage, old.config, new.config)
     for taken in stage.consumes:
-        old_ref, new_key = old.inputs.get(taken.name), step.inputs.get(taken.name)
+        old_ref, new_key = old.inputs.get(taken.name), planned_stage.inputs.get(taken.name)
         old_id = old_ref.id if old_ref else None
         new_id = new_key[1] if new_key else None
         if old_id != new_id:
@@ -308,7 +308,7 @@ def setting_differences(stage: Stage, old: Mapping[str, Any], new: Mapping[str, 
 
 
 def _changes(old: Any, new: Any, path: tuple[str, ...]) -> Iterator[tuple[str, str]]:
-    """(path, what happened to the value) for every value that differs."""
+    """Yield (path, what happened to the value) for every value that differs."""
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _changes(before, after, (*path, str(index)))

@@ -60,7 +60,7 @@ class Recipe:
     seconds: dict[str, float]
 
     def settings(self) -> dict[str, dict[str, Any]]:
-        """All settings of each stage as plain JSON values."""
+        """Return all settings of each stage as plain JSON values."""
         return {stage: config.model_dump(mode="json") for stage, config in self.configs.items()}
 
 
@@ -109,7 +109,7 @@ def load(reference: str, changes: Iterable[str] = ()) -> Recipe:
 def _check_stage(
     stage: str, settings: Mapping[str, Any], written: Written
 ) -> tuple[StageConfig | None, list[str]]:
-    """The settings of one stage, or None and what is wrong with them."""
+    """Return the settings of one stage, or None and what is wrong with them."""
     shared = {
         key: written.values[key]
         for key in _shared_keys(stage)
@@ -127,6 +127,7 @@ def _check_stage(
     return config, mistakes
 
 
+# Set by `already_resolved`, read by `resolve`: arguments, and what they were resolved to.
 _RESOLVED: ContextVar[tuple[str, list[str], Recipe] | None] = ContextVar("resolved", default=None)
 
 
@@ -145,7 +146,7 @@ def already_resolved(reference: str, changes: Iterable[str], recipe: Recipe) -> 
 
 
 def resolve(reference: str, changes: Iterable[str]) -> Recipe:
-    """The recipe that a whole run follows.
+    """Return the recipe that a whole run follows.
 
     Raises:
         ConfigError: As by `load`.
@@ -158,7 +159,7 @@ def resolve(reference: str, changes: Iterable[str]) -> Recipe:
 
 
 def _mistaken(reference: str, mistakes: list[str]) -> ConfigError:
-    """An error about the recipe; or about `--set`, if all mistakes were made there."""
+    """Return an error about the recipe; or about `--set`, if all mistakes were made there."""
     fix = "correct these; groundup stage STAGE --keys shows every key"
     prefix = f"{SET}: "
     if not all(mistake.startswith(prefix) for mistake in mistakes):
@@ -172,7 +173,7 @@ def _listed(messages: Iterable[str]) -> str:
 
 
 def _shared_keys(stage: str) -> list[str]:
-    """The settings of a stage that a recipe may give once for all stages."""
+    """Return the settings of a stage that a recipe may give once for all stages."""
     keys = []
     if "seed" in stages.stage(stage).config_class.model_fields:
         keys.append("seed")
@@ -213,7 +214,7 @@ def parse_change(text: str, stage: str | None = None) -> tuple[str, list[str], A
 
 
 def _present_keys(stage: stages.Stage, keys: list[str]) -> list[str]:
-    """The keys of a setting, where an old name was written."""
+    """Return the keys of a setting, where an old name was written."""
     old = ".".join(keys)
     new = stage.config_class.name_today(old)
     if new == old:

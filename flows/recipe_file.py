@@ -44,7 +44,7 @@ class _Loader(_FAST_LOADER):  # type: ignore[misc, valid-type]
 
 
 def _without_other_booleans(resolvers: dict[str, Any]) -> dict[str, Any]:
-    """The table by which PyYAML recognises values: first letter → [(tag, pattern)]."""
+    """Return the table by which PyYAML recognises values: first letter → [(tag, pattern)]."""
     kept: dict[str, Any] = {}
     for letter, known in resolvers.items():
         is_true_or_false = letter in "tTfF"
@@ -82,7 +82,7 @@ class Written:
 
 
 def is_file(path: Path) -> bool:
-    """Whether there is a regular file at `path`.
+    """Return whether there is a regular file at `path`.
 
     There is none if the system does not accept the name, or does not allow to look it up.
     """
@@ -184,12 +184,12 @@ def _read_text(path: Path) -> str:
 
 
 def _resembles_a_key(key: Any) -> bool:
-    """Whether a key is one of a recipe's, or a misspelling of one."""
+    """Return whether a key is one of a recipe's, or a misspelling of one."""
     return bool(difflib.get_close_matches(str(key)[:_MAX_KEY_LENGTH], KEYS, n=1, cutoff=0.75))
 
 
 def _reason(error: Exception) -> str:
-    """Why the text is not YAML, and in which line, without the text itself."""
+    """Return why the text is not YAML, and in which line, without the text itself."""
     if isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         problem = error.problem or error.context or ""

@@ -89,7 +89,7 @@ def _require_known_keys(reference: str, written: Written) -> None:
 
 
 def _on_top_of(below: Written, below_name: str, above: Written) -> Written:
-    """The values of `above` over those of `below`, and where each of them is written."""
+    """Return the values of `above` over those of `below`, and where each of them is written."""
     lines = {path: f"{below_name} {line}" for path, line in below.lines.items()}
     # Mappings are merged, everything else is replaced.
     replacing = {
@@ -100,7 +100,7 @@ def _on_top_of(below: Written, below_name: str, above: Written) -> Written:
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """`above` over `below`: mappings are merged key by key, lists and scalars are replaced."""
+    """Return `above` over `below`: mappings are merged, lists and scalars are replaced."""
     both = dict(below)
     for key, value in above.items():
         inner = both.get(key)
@@ -168,7 +168,10 @@ def _mapping(
 
 
 def _seconds(value: Any, lines: Mapping[KeyPath, str], path: Path) -> dict[str, float]:
-    """How long each stage takes. Raises ConfigError unless it is a mapping of stages to numbers."""
+    """Return how long each stage takes.
+
+    Raises ConfigError unless it is a mapping of stages to numbers.
+    """
     seconds = value or {}
     if isinstance(seconds, dict) and all(_is_duration(*item) for item in seconds.items()):
         return {stage: float(number) for stage, number in seconds.items()}
@@ -193,7 +196,7 @@ def line_prefix(lines: Mapping[KeyPath, str], path: KeyPath) -> str:
 
 
 def unknown_key(path: KeyPath, known: Iterable[str], lines: Mapping[KeyPath, str]) -> str:
-    """The message about a key that there is not, with the most similar one or all of them."""
+    """Return the message about an unknown key, with the most similar one or all of them."""
     known = list(known)
     key = str(path[-1])[:_MAX_KEY_LENGTH]
     similar = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
@@ -206,7 +209,7 @@ def unknown_key(path: KeyPath, known: Iterable[str], lines: Mapping[KeyPath, str
 
 
 def first_mistakes(mistakes: list[str]) -> list[str]:
-    """As many mistakes as a person reads, and how many more there are."""
+    """Return as many mistakes as a person reads, and how many more there are."""
     more = len(mistakes) - MAX_MISTAKES
     if more <= 0:
         return mistakes

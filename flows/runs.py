@@ -46,7 +46,7 @@ class FinishedRun:
         return 1 - self.stage_seconds / self.seconds
 
     def as_json(self) -> dict[str, Any]:
-        """The run for `--json`."""
+        """Return the run for `--json`."""
         return {
             "name": self.name,
             "artifacts": self.artifacts,
@@ -78,11 +78,11 @@ def build(
     """
     started = time.monotonic()
     finished: list[console.FinishedStage] = []
-    if any(step.status != "up to date" for step in planned):
+    if any(planned_stage.status != "up to date" for planned_stage in planned):
         with console.watched() as finished:
             _run_flow(recipe, name, overrides, as_of)
     else:
-        store.follow(name, absolute_reference(recipe.name), overrides, recipe.settings())
+        store.remember_recipe(name, absolute_reference(recipe.name), overrides, recipe.settings())
     return FinishedRun(
         name=name,
         artifacts={
@@ -141,24 +141,31 @@ def run_stages(store: Store, planned: Sequence[PlannedStage], name: str | None) 
     """
     artifacts = []
     with console.watched():
-        for step in planned:
-            artifact, made_now = _run_one(store, step)
+        for planned_stage in planned:
+            artifact, made_now = _run_one(store, planned_stage)
             if name:
-                run = f"groundup stage {step.stage.name}"
-                store.point(name, step.stage.output, artifact, run=run, made=made_now)
+                made_by = f"groundup stage {planned_stage.stage.name}"
+                store.point(
+                    name, planned_stage.stage.output, artifact, made_by=made_by, made=made_now
+                )
             artifacts.append(artifact)
     return artifacts
 
 
-def _run_one(store: Store, step: PlannedStage) -> tuple[Artifact, bool]:
+def _run_one(store: Store, planned_stage: PlannedStage) -> tuple[Artifact, bool]:
     inputs = {}
-    for name, key in step.inputs.items():
+    for name, key in planned_stage.inputs.items():
         inputs[name] = store.open(*key, verify=False)
-    with console.reporting(step.stage.name) as report:
+    with console.reporting(planned_stage.stage.name) as report:
         artifact, made_now = run_stage(
-            store, step.stage, step.config, inputs, report, step.identity.as_of
+            store,
+            planned_stage.stage,
+            planned_stage.config,
+            inputs,
+            report,
+            planned_stage.identity.as_of,
         )
-        console.finish(step.stage.name, artifact, made_now)
+        console.finish(planned_stage.stage.name, artifact, made_now)
     return artifact, made_now
 
 

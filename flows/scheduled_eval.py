@@ -46,7 +46,7 @@ def scheduled_eval(
 
 
 def inputs_for(store: Store, model: Artifact) -> dict[str, str]:
-    """The inputs that belong to a model: what it was made from says which they are.
+    """Return the inputs that belong to a model: what it was made from says which they are.
 
     These may differ from what the run has now. While a run is under way, or stopped, its eval_items
     may come from a newer corpus, and the model may have been trained on their pages.
@@ -69,7 +69,7 @@ def inputs_for(store: Store, model: Artifact) -> dict[str, str]:
 
 
 def logical_date() -> str:
-    """The time for which this run was scheduled, to the second, in UTC.
+    """Return the time for which this run was scheduled, to the second, in UTC.
 
     It stays the same however late the run starts, and however often it is tried again.
     """

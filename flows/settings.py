@@ -60,7 +60,7 @@ def settings_for(
 
 
 def _parsed(stage: Stage, values: dict[str, Any], written: WrittenChanges) -> StageConfig:
-    """The checked settings. Raises a ConfigError about `--set` if all mistakes are there."""
+    """Return the checked settings. Raises a ConfigError about `--set` if all mistakes are there."""
     config, mistakes = stage.config_class.check(values, stage.name)
     if config is not None:
         return config
@@ -76,7 +76,7 @@ def _parsed(stage: Stage, values: dict[str, Any], written: WrittenChanges) -> St
 
 
 def _change_at(written: WrittenChanges, path: tuple[int | str, ...]) -> str | None:
-    """The change that set the value at `path`, if one did."""
+    """Return the change that set the value at `path`, if one did."""
     for changed_path, text in written.items():
         if path[: len(changed_path)] == changed_path:
             return text
@@ -100,7 +100,7 @@ def changes_in_form(form: BaseModel, prefix: str) -> Iterator[str]:
 
 
 def absolute_reference(recipe_reference: str) -> str:
-    """A reference to a recipe that means the same in every folder.
+    """Return a reference to a recipe that means the same in every folder.
 
     Returns:
         The name of a shipped recipe as it is, else the absolute path of the file.

@@ -61,7 +61,7 @@ def inputs_model(stage: Stage) -> type[BaseModel]:
     return create_model(name, __config__=_STRICT, **fields)
 
 
-def run_planned(step: preview.PlannedStage, run: str) -> State[str]:
+def run_planned(planned_stage: preview.PlannedStage, run: str) -> State[str]:
     """Run one planned stage, point the run's ref at the result, and fill the page of the flow run.
 
     Returns:
@@ -74,22 +74,27 @@ def run_planned(step: preview.PlannedStage, run: str) -> State[str]:
     """
     store = open_store()
     inputs = {}
-    for name, key in step.inputs.items():
+    for name, key in planned_stage.inputs.items():
         inputs[name] = store.open(*key, verify=False)
-    with run_page.reporting(step.stage.name) as report:
+    with run_page.reporting(planned_stage.stage.name) as report:
         try:
             # Prefect keeps the whole chain of an error. A proxy's password may be in it.
             with nothing_secret():
                 artifact, made_now = run_stage(
-                    store, step.stage, step.config, inputs, report, step.identity.as_of
+                    store,
+                    planned_stage.stage,
+                    planned_stage.config,
+                    inputs,
+                    report,
+                    planned_stage.identity.as_of,
                 )
         except Interrupted as stop:
             report.note(f"{stop.what} {stop.why}")
             raise _prefects_interruption() from None
-        console.finish(step.stage.name, artifact, made_now)
-    output = step.stage.output
-    flow_run_name = str(flow_run.name or step.stage.name)
-    store.point(run, output, artifact, run=flow_run_name, made=made_now)
+        console.finish(planned_stage.stage.name, artifact, made_now)
+    output = planned_stage.stage.output
+    flow_run_name = str(flow_run.name or planned_stage.stage.name)
+    store.point(run, output, artifact, made_by=flow_run_name, made=made_now)
     run_page.show_stage(artifact, f"{run}/{output}", store)
     reference = f"{artifact.artifact_type}/{artifact.id}"
     if made_now:
@@ -98,7 +103,7 @@ def run_planned(step: preview.PlannedStage, run: str) -> State[str]:
 
 
 def _prefects_interruption() -> BaseException:
-    """The exception by which Prefect recognises a stop on request, not a fault of the code.
+    """Return the exception by which Prefect recognises a stop on request, not a fault of the code.
 
     In a process of a worker it was a termination. Prefect then marks the run as cancelled, if a
     person asked for that in the UI.
@@ -117,7 +122,7 @@ class StageFlow(Protocol):
 
 
 def _stage_flow(stage: Stage) -> StageFlow:
-    """The flow of the stage alone, with a form for all of its settings."""
+    """Return the flow of the stage alone, with a form for all of its settings."""
 
     def run(
         name: str,
@@ -137,10 +142,10 @@ def _stage_flow(stage: Stage) -> StageFlow:
             store, name, stage, config, chosen, and_after, as_of or None
         )
         state = run_planned(first, name)
-        for step in later:
-            references = {name: "/".join(key) for name, key in step.inputs.items()}
-            SUBFLOWS[step.stage.name](
-                name=name, settings=step.config, inputs=references, as_of=as_of
+        for planned_stage in later:
+            references = {name: "/".join(key) for name, key in planned_stage.inputs.items()}
+            SUBFLOWS[planned_stage.stage.name](
+                name=name, settings=planned_stage.config, inputs=references, as_of=as_of
             )
         return state
 
@@ -159,7 +164,7 @@ def _stage_flow(stage: Stage) -> StageFlow:
 
 
 def _subflow(stage: Stage) -> StageFlow:
-    """The flow of the stage within a whole run.
+    """Return the flow of the stage within a whole run.
 
     The run has resolved the settings of all stages before the first one starts, so the stage takes
     its configuration as it is.
@@ -167,8 +172,10 @@ def _subflow(stage: Stage) -> StageFlow:
 
     def run(name: str, settings: StageConfig, inputs: dict[str, str], as_of: str) -> State[str]:
         store = open_store()
-        (step,) = preview.plan_stage(store, name, stage, settings, inputs, as_of=as_of or None)
-        return run_planned(step, name)
+        (planned_stage,) = preview.plan_stage(
+            store, name, stage, settings, inputs, as_of=as_of or None
+        )
+        return run_planned(planned_stage, name)
 
     required = inspect.Parameter.empty
     run.__doc__ = f"Makes {stage.produces}, as a part of a whole run."

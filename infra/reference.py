@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,12 @@ from textwrap import dedent, indent
 
 REPOSITORY = Path(__file__).parents[1]
 FOLDER = REPOSITORY / "docs" / "reference"
-ROOTS = ("data_contracts", "stages", "flows")
+ROOTS = {  # each with its subject, from the bottom up
+    "data_contracts": "what crosses between stages",
+    "stages": "how artifacts are made",
+    "flows": "when things run",
+}
+HEAD = "| package | what is in it |\n|---|---|"
 COLUMNS = 88
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises")
 LISTS = {"Args", "Attributes", "Raises"}  # sections that consist of entries `name: text`
@@ -26,7 +32,8 @@ INTRODUCTION = """\
 
 What each package offers to others, and to programs of your own. These pages are generated from the
 docstrings: change those, and run `make reference`. `groundup stage NAME --keys` lists the settings
-of a stage. The README in its folder describes its input and its output.
+of a stage. The README in its folder describes its input and its output. Terms are defined in the
+[glossary](../glossary.md).
 """
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
@@ -59,7 +66,7 @@ class Module:
         return {node.name: node for node in found if not node.name.startswith("_")}
 
     def is_flow(self, name: str) -> bool:
-        """Returns whether a definition is a flow of Prefect."""
+        """Return whether a definition is a flow of Prefect."""
         decorators = [ast.unparse(one) for one in self.definitions[name].decorator_list]
         return any(decorator.startswith("flow(") for decorator in decorators)
 
@@ -96,7 +103,7 @@ class Docstring:
 
 
 def modules() -> dict[str, Module]:
-    """Returns every source file of the packages by its dotted name."""
+    """Return every source file of the packages by its dotted name."""
     found = {}
     for root in ROOTS:
         for path in sorted((REPOSITORY / root).rglob("*.py")):
@@ -108,7 +115,7 @@ def modules() -> dict[str, Module]:
 
 
 def offered(every: dict[str, Module]) -> set[tuple[str, str]]:
-    """Returns (module, name) of each function and class that another package may use."""
+    """Return (module, name) of each function and class that another package may use."""
     found = set()
     for module in every.values():
         for dotted, local in module.imports:
@@ -123,7 +130,7 @@ def offered(every: dict[str, Module]) -> set[tuple[str, str]]:
 def _meant(
     every: dict[str, Module], module: Module, dotted: str, local: str
 ) -> Iterator[tuple[str, str]]:
-    """The definitions that one import makes available.
+    """Yield the definitions that one import makes available.
 
     These are the name itself, or what the module uses of another one.
     """
@@ -137,7 +144,7 @@ def _meant(
 
 
 def parse_docstring(node: Definition | ast.Module) -> Docstring:
-    """Splits the docstring of a definition at the titles of its sections."""
+    """Split the docstring of a definition at the titles of its sections."""
     whole = ast.get_docstring(node) or ""
     titles = re.compile(rf"^({'|'.join(SECTIONS)}):[ \t]*$\n", re.MULTILINE)
     text, *rest = titles.split(whole)
@@ -146,7 +153,7 @@ def parse_docstring(node: Definition | ast.Module) -> Docstring:
 
 
 def entries(section: str) -> list[str]:
-    """Returns the entries of a section as list items in Markdown."""
+    """Return the entries of a section as list items in Markdown."""
     items: list[str] = []
     for line in section.splitlines():
         name, colon, text = line.partition(":")
@@ -160,7 +167,7 @@ def entries(section: str) -> list[str]:
 
 
 def described(docstring: Docstring) -> str:
-    """Returns a docstring as Markdown."""
+    """Return a docstring as Markdown."""
     parts = [docstring.text]
     for title, body in docstring.sections.items():
         content = "\n".join(entries(body)) if title in LISTS else " ".join(body.split())
@@ -170,7 +177,7 @@ def described(docstring: Docstring) -> str:
 
 
 def _without_tags(text: str) -> str:
-    """The text with `<` escaped outside of code, where Markdown would take it for HTML."""
+    """Return the text with `<` escaped outside of code, where Markdown would take it for HTML."""
     pieces = re.split(r"(`[^`]*`)", text)
     return "".join(
         piece if piece.startswith("`") else piece.replace("<", "\\<") for piece in pieces
@@ -178,7 +185,7 @@ def _without_tags(text: str) -> str:
 
 
 def signature(node: Definition) -> str:
-    """Returns how a function or class is called; the fields of a class that has no `__init__`."""
+    """Return how a function or class is called; the fields of a class that has no `__init__`."""
     if isinstance(node, ast.ClassDef):
         parameters = _constructor(node)
         returned = ""
@@ -206,7 +213,7 @@ def _constructor(node: ast.ClassDef) -> list[str]:
 
 
 def _parameters(arguments: ast.arguments) -> list[str]:
-    """The parameters one by one, as they are written, but for `self` and `cls`."""
+    """Return the parameters one by one, as they are written, but for `self` and `cls`."""
     positional = [*arguments.posonlyargs, *arguments.args]
     padding: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults))
     found = [
@@ -234,7 +241,7 @@ def _parameter(one: ast.arg, default: ast.expr | None) -> str:
 
 
 def methods(node: ast.ClassDef) -> Iterator[Function]:
-    """Yields the public methods and properties that have a docstring."""
+    """Yield the public methods and properties that have a docstring."""
     for inner in node.body:
         is_public = isinstance(inner, Function) and not inner.name.startswith("_")
         if is_public and ast.get_docstring(inner):
@@ -242,13 +249,13 @@ def methods(node: ast.ClassDef) -> Iterator[Function]:
 
 
 def is_property(node: Function) -> bool:
-    """Returns whether a method is used like an attribute."""
+    """Return whether a method is used like an attribute."""
     names = [ast.unparse(decorator) for decorator in node.decorator_list]
     return any(name.endswith("property") for name in names)
 
 
 def definition(module: str, node: Definition) -> str:
-    """Returns the part of the page about one function or class."""
+    """Return the part of the page about one function or class."""
     kind = "class " if isinstance(node, ast.ClassDef) else ""
     code = f"```python\n{kind}{signature(node)}\n```"
     parts = [f"## {module}.{node.name}", code, described(parse_docstring(node))]
@@ -264,28 +271,46 @@ def _method(node: Function) -> str:
 
 
 def pages() -> dict[str, str]:
-    """Returns the text of each page by its file name."""
+    """Return the text of each page by its file name."""
     every = modules()
     by_package: dict[str, list[tuple[str, Definition]]] = {}
     for home, name in sorted(offered(every)):
         node = every[home].definitions[name]
         by_package.setdefault(every[home].package, []).append((home, node))
     written = {}
-    index = [INTRODUCTION.strip()]
-    for package in sorted(by_package, key=lambda name: (ROOTS.index(name.split(".")[0]), name)):
+    rooms: dict[str, list[str]] = {root: [] for root in ROOTS}
+    for package in sorted(by_package):
         about = described(parse_docstring(every[package].tree))
+        offers = _contents(package, by_package[package])
         parts = [definition(home, node) for home, node in by_package[package]]
-        written[f"{package}.md"] = "\n\n".join([f"# {package}", about, *parts]) + "\n"
-        names = [
-            f"`{home}.{node.name}`".replace(f"{package}.", "", 1)
-            for home, node in by_package[package]
-        ]
-        index.append(f"## [{package}]({package}.md)\n\n{about}\n\n{', '.join(names)}")
+        written[f"{package}.md"] = "\n\n".join([f"# {package}", about, offers, *parts]) + "\n"
+        first_sentence = " ".join(about.partition("\n\n")[0].split())
+        rooms[package.split(".")[0]].append(f"| [{package}]({package}.md) | {first_sentence} |")
+    index = [INTRODUCTION.strip()]
+    for root, rows in rooms.items():
+        index.append(f"## {root}: {ROOTS[root]}\n\n" + "\n".join([HEAD, *rows]))
     return {"README.md": "\n\n".join(index) + "\n"} | written
 
 
+def _contents(package: str, definitions: list[tuple[str, Definition]]) -> str:
+    """Return a list of the modules of a page, each with links to what it offers."""
+    links: dict[str, list[str]] = {}
+    anchors: Counter[str] = Counter()
+    for home, node in definitions:
+        anchor = f"{home}.{node.name}".lower().replace(".", "")
+        anchors[anchor] += 1
+        if anchors[anchor] > 1:  # as GitHub tells equal headings apart
+            anchor += f"-{anchors[anchor] - 1}"
+        links.setdefault(home, []).append(f"[{node.name}](#{anchor})")
+    lines = []
+    for home, found in links.items():
+        module = home.removeprefix(f"{package}.")
+        lines.append(f"- `{module}`: {', '.join(found)}")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Writes the pages, and removes those of packages that are gone."""
+    """Write the pages, and remove those of packages that are gone."""
     written = pages()
     FOLDER.mkdir(exist_ok=True)
     for path in FOLDER.glob("*.md"):

@@ -85,7 +85,7 @@ class Stage:
         return run
 
     def input(self, name: str) -> Input | None:
-        """The input called `name`; None if there is none."""
+        """Return the input called `name`; None if there is none."""
         for consumed in self.consumes:
             if consumed.name == name:
                 return consumed
@@ -174,7 +174,7 @@ _BUILD: tuple[Stage, ...] = (
 
 
 def _all_outputs(rows: Iterable[Stage], majors: dict[str, int]) -> tuple[Input, ...]:
-    """Every output of these stages as an optional input of the same name."""
+    """Return every output of these stages as an optional input of the same name."""
     return tuple(
         Input(row.output, row.produces, major=majors.get(row.produces, 1), optional=True)
         for row in rows
@@ -195,7 +195,7 @@ NAMES: tuple[str, ...] = tuple(row.name for row in STAGES)
 
 
 def stage(name: str) -> Stage:
-    """The row called `name`.
+    """Return the row called `name`.
 
     Raises:
         ConfigError: There is no such stage. The message has the most similar name.

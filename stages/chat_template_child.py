@@ -72,20 +72,20 @@ def limit(kind: int, value: int) -> None:
 
 
 def address_space() -> int:
-    """Bytes that this process has mapped already."""
+    """Return the bytes that this process has mapped already."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def refuse(event: str, arguments: tuple) -> None:
-    """The audit hook. It stops what reaches beyond the process."""
+    """Stop what reaches beyond the process. This is the audit hook."""
     for prefix, action in REFUSED.items():
         if event.startswith(prefix):
             raise PermissionError(f"{culprit()} {action}, which a chat template may not do")
 
 
 def culprit() -> str:
-    """The filter that the template is applying, or the template as a whole.
+    """Return the filter that the template is applying, or the template as a whole.
 
     Some filters and functions of Jinja load a library when they are used, which opens a file.
     The message must name what the author of the template wrote, not what Python did for it.
@@ -101,7 +101,7 @@ def culprit() -> str:
 
 
 def answer(renderer: Any, request: dict[str, Any], limits: dict[str, Any]) -> dict[str, Any]:
-    """The reply to a request."""
+    """Return the reply to a request."""
     rendered = []
     for number, chat in enumerate(request["chats"]):
         allow(limits["seconds"])
@@ -118,7 +118,7 @@ def answer(renderer: Any, request: dict[str, Any], limits: dict[str, Any]) -> di
 
 
 def printable(error: Exception) -> str:
-    """The beginning of an error, without characters that a terminal would obey."""
+    """Return the beginning of an error, without characters that a terminal would obey."""
     text = f"{type(error).__name__}: {error}"[:SHOWN]
     return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 

@@ -97,7 +97,7 @@ class ChatTemplate:
 
     @classmethod
     def of_folder(cls, folder: Path, what: str, variables: Mapping[str, str]) -> ChatTemplate:
-        """The chat_template.jinja of a checkpoint or tokenizer.
+        """Return the chat_template.jinja of a checkpoint or tokenizer.
 
         Raises:
             ArtifactError: There is no such file, or it is not text, or it is too long.
@@ -115,7 +115,7 @@ class ChatTemplate:
     def render(
         self, chats: Sequence[Messages], *, marks: bool = False, prompt: bool = False
     ) -> list[Rendered]:
-        """The text of each conversation.
+        """Return the text of each conversation.
 
         Args:
             chats: The conversations.
@@ -182,7 +182,7 @@ class _SharedChild:
         return cls._shared.setdefault((os.getpid(), limits), cls(limits))
 
     def render(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The reply of the child, or {"error": how it ended}."""
+        """Return the reply of the child, or {"error": how it ended}."""
         with self._lock:
             child = self._started()
             seconds = len(request["chats"]) * self._limits.seconds + SECONDS_TO_START

@@ -1,6 +1,7 @@
 """The base of all settings: frozen, described, checked, and clear about what affects the result.
 
-The description of each field is its help on the command line and its label in the UI form.
+The description of each field is its help on the command line and its label in the UI form: one
+phrase, without a full stop at the end.
 """
 
 from __future__ import annotations
@@ -19,14 +20,18 @@ from data_contracts import ConfigError, InputError
 from data_contracts.credentials import ADVICE, holds_credentials, masked
 from data_contracts.foreign_text import brief
 from stages.renamed_settings import (
+    GivenTwiceError,
     OnOldName,
+    given_twice,
     name_now,
+    warn,
     with_frozen_keys,
     with_new_names,
 )
 
 Where = tuple[int | str, ...]
 
+KIND = "kind"  # the setting that says which class of a union is meant
 MAX_MISTAKES = 20  # reported at once; a file that is not a recipe may have thousands
 MAX_SEARCH_SECONDS = 1.0  # of processor time, for one pattern in one text
 
@@ -59,7 +64,7 @@ def _checked_pattern(value: str) -> str:
 
 @lru_cache(maxsize=1024)
 def _compiled(pattern: str) -> Any:
-    """`pattern`, in the syntax of `re`, for the package `regex`, whose searches have a time limit.
+    """Compile a pattern of `re` with the package `regex`, whose searches have a time limit.
 
     A brace without a repetition is a literal in `re`; `regex` reads {e} as an approximate match.
     """
@@ -74,7 +79,7 @@ RegularExpression = Annotated[str, AfterValidator(_checked_pattern)]
 
 
 def any_found(patterns: Iterable[str], text: str) -> bool:
-    """Whether any of the patterns is found in a text.
+    """Return whether any of the patterns is found in a text.
 
     Args:
         patterns: Regular expressions, each with its own flags.
@@ -128,25 +133,17 @@ class Settings(BaseModel):
 
         try:
             found = with_new_names(cls.RENAMED, values, on_old)
-        except ValueError:
+        except GivenTwiceError:
             return values
         if not isinstance(found, Mapping):
             return found
         named = dict(found)
         for key, value in found.items():
-            nested = cls._nested(key)
-            if nested is not None:
-                named[key] = nested.with_names_of_today(value, on_old_name, f"{prefix}{key}.")
+            field = cls.model_fields.get(key)
+            if field is not None:
+                classes = _models_in(field.annotation)
+                named[key] = _with_names_of_today(classes, value, on_old_name, f"{prefix}{key}.")
         return named
-
-    @classmethod
-    def _nested(cls, key: str) -> type[Settings] | None:
-        """The class of a group of settings; None for a single setting."""
-        field = cls.model_fields.get(key)
-        nested = field.annotation if field is not None else None
-        if isinstance(nested, type) and issubclass(nested, Settings):
-            return nested
-        return None
 
     @classmethod
     def name_today(cls, path: str) -> str:
@@ -213,7 +210,7 @@ class StageConfig(Settings):
         """Check plain values.
 
         An address with credentials is a mistake, because settings go into manifests, refs and
-        Prefect's database.
+        Prefect's database. A setting that has its old name gives a warning.
 
         Args:
             values: The values, by key.
@@ -232,7 +229,8 @@ class StageConfig(Settings):
         if mistakes:
             return None, mistakes
         try:
-            return cls.model_validate(values), {}
+            named = cls.with_names_of_today(values, warn, f"{stage}.")
+            return cls.model_validate(named), {}
         except ValidationError as error:
             for details in error.errors()[:MAX_MISTAKES]:
                 mistakes[details["loc"]] = _message(cls, stage, details)
@@ -252,8 +250,33 @@ class StageConfig(Settings):
         return isinstance(extra, dict) and bool(extra.get("execution"))
 
 
+def _with_names_of_today(
+    classes: list[type[BaseModel]], value: Any, on_old_name: OnOldName, prefix: str
+) -> Any:
+    """Return the value of a setting, in which each group of settings has the names of today.
+
+    Args:
+        classes: The classes that a group may have.
+        value: A group, or a list of groups; anything else is returned as it is.
+        on_old_name: Called for each old path that was given.
+        prefix: Begins the paths for `on_old_name`.
+    """
+    if isinstance(value, list | tuple):
+        return [
+            _with_names_of_today(classes, inner, on_old_name, f"{prefix}{number}.")
+            for number, inner in enumerate(value)
+        ]
+    if not isinstance(value, Mapping):
+        return value
+    for one in classes:
+        is_meant = len(classes) == 1 or _is_of_kind(one, value.get(KIND))
+        if is_meant and issubclass(one, Settings):
+            return one.with_names_of_today(value, on_old_name, prefix)
+    return value
+
+
 def _frozen(value: Any, dumped: Any) -> Any:
-    """`dumped`, which is `value` as plain JSON, with frozen keys for the settings in it."""
+    """Return `dumped`, which is `value` as plain JSON, with frozen keys for its settings."""
     if isinstance(value, Settings):
         return value.frozen_values()
     if isinstance(value, list | tuple):
@@ -267,7 +290,7 @@ def _frozen(value: Any, dumped: Any) -> Any:
 
 
 def _with_credentials(value: Any, where: Where) -> Iterator[Where]:
-    """The paths of all addresses with credentials in plain values."""
+    """Yield the paths of all addresses with credentials in plain values."""
     if isinstance(value, str):
         if holds_credentials(value):
             yield where
@@ -285,13 +308,20 @@ def _dotted(prefix: str, where: Where) -> str:
 
 
 def _message(cls: type[BaseModel], prefix: str, details: ErrorDetails) -> str:
-    """The message about one of pydantic's errors."""
+    """Return the message about one of pydantic's errors."""
     where = details["loc"]
     path = _dotted(prefix, where)
+    error = details.get("ctx", {}).get("error")
+    if isinstance(error, GivenTwiceError):
+        group = _dotted(prefix, _models_at(cls, where)[1])
+        return given_twice(f"{group}.{error.old}", f"{group}.{error.new}")
     if details["type"] != "extra_forbidden":
         reason = details["msg"]
         return masked(f"{path} = {brief(details['input'])}: {reason[0].lower()}{reason[1:]}")
-    known = _keys_at(cls, where[:-1])
+    models, _ = _models_at(cls, where[:-1])
+    known: dict[str, None] = {}  # in their order, each once
+    for model in models:
+        known |= dict.fromkeys(model.model_fields)
     key = str(where[-1])[:_MAX_KEY_LENGTH]
     similar = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     if similar:
@@ -299,26 +329,32 @@ def _message(cls: type[BaseModel], prefix: str, details: ErrorDetails) -> str:
     return f"{path} is not a setting; there are: {', '.join(known)}"
 
 
-def _keys_at(cls: type[BaseModel], where: Where) -> list[str]:
-    """The keys that settings of this class may have at a path."""
+def _models_at(cls: type[BaseModel], where: Where) -> tuple[list[type[BaseModel]], Where]:
+    """Return the classes at a path of pydantic, and the path as a person writes it.
+
+    Pydantic's has the kind of each member of a union, which no person writes there.
+    """
     models = [cls]
+    written: list[int | str] = []
     for part in where:
+        of_kind = [model for model in models if _is_of_kind(model, part)]
+        if len(models) > 1 and of_kind:
+            models = of_kind
+            continue
+        written.append(part)
         key = str(part)
         fields = [model.model_fields[key] for model in models if key in model.model_fields]
         if fields:
             models = []
             for field in fields:
                 models += _models_in(field.annotation)
-        elif isinstance(part, str):  # the tag of a union's member
-            models = [model for model in models if _has_default(model, part)] or models
-    keys: dict[str, None] = {}  # in their order, each once
-    for model in models:
-        keys |= dict.fromkeys(model.model_fields)
-    return list(keys)
+    return models, tuple(written)
 
 
-def _has_default(model: type[BaseModel], value: str) -> bool:
-    return any(field.default == value for field in model.model_fields.values())
+def _is_of_kind(model: type[BaseModel], kind: Any) -> bool:
+    """Return whether a member of a union is meant by the setting `kind`."""
+    field = model.model_fields.get(KIND)
+    return field is not None and field.default == kind
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:

@@ -49,7 +49,7 @@ def file_digests(paths: Iterable[Path], setting: str) -> dict[Path, str]:
 
 
 def repair_of(error: OSError) -> str:
-    """What to do about a path that cannot be read as a plain file."""
+    """Return what to do about a path that cannot be read as a plain file."""
     if isinstance(error, IsADirectoryError):
         return "name the files in that folder"
     if isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -92,7 +92,7 @@ def _digests(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def _state(path: Path) -> tuple[str, int]:
-    """What changes with the file, and when it last changed, in nanoseconds."""
+    """Return what changes with the file, and when it last changed, in nanoseconds."""
     check_regular(path)
     found = path.stat()
     state = f"{found.st_dev} {found.st_ino} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
@@ -112,7 +112,7 @@ def _set_at_the_end(stopped: threading.Event) -> Iterator[None]:
 
 
 def _sha256(path: Path, stopped: threading.Event) -> str:
-    """The digest of the file; of a part of it, which nobody uses, once `stopped` is set."""
+    """Return the digest of the file; of a part of it, which nobody uses, once `stopped` is set."""
     digest = hashlib.sha256()
     try:
         with open_regular(path) as file:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 
 MAX_ATTRIBUTES = 1024  # of one tag; pages have some dozens
+MIN_WIDE_CHARS = 2 * MAX_ATTRIBUTES  # of so many attributes: a blank and a letter each
 
 _BLANK = r"\t\n\f\r "
 _ATTRIBUTE = (
@@ -19,6 +20,7 @@ _ATTRIBUTE = (
     rf"(?:[{_BLANK}]*+=[{_BLANK}]*+(?:\"[^\"]*+\"?+|'[^']*+'?+|[^{_BLANK}>]*+))?+"
 )
 _EACH_ATTRIBUTE = re.compile(_ATTRIBUTE)
+_QUOTED_CLOSE = re.compile(r"=\s*+(?:\"[^\">]*+>|'[^'>]*+>)")
 _TAG = re.compile(
     rf"<(?P<end>/?)(?P<name>[A-Za-z][^{_BLANK}/>]*+)(?P<attributes>(?:{_ATTRIBUTE})*+)"
     rf"(?P<close>[{_BLANK}/]*+>?+)"
@@ -51,6 +53,8 @@ def require_narrow_tags(html: str) -> None:
     Raises:
         WideTagError: One has.
     """
+    if not _may_hold_long_tag(html):
+        return
     position = 0
     while tag := _TAG.search(html, position):
         position = tag.end()
@@ -58,13 +62,22 @@ def require_narrow_tags(html: str) -> None:
         if name is None:
             continue
         begin, end = tag.span("attributes")
-        if end - begin >= 2 * MAX_ATTRIBUTES:  # each takes two characters
+        if end - begin >= MIN_WIDE_CHARS:
             count = sum(1 for _ in _EACH_ATTRIBUTE.finditer(html, begin, end))
             if count > MAX_ATTRIBUTES:
                 raise WideTagError(name, count)
         # To libxml2, <script/> is the whole element.
         if not tag["end"] and not tag["close"].endswith("/>"):
             position = _end_of_text(html, position, name.lower())
+
+
+def _may_hold_long_tag(html: str) -> bool:
+    """Return whether a page may hold a long tag. Most pages hold none, and this is soon seen.
+
+    A tag ends at the first `>` outside of a quoted value.
+    """
+    longest = max(map(len, html.split(">")))
+    return longest >= MIN_WIDE_CHARS or _QUOTED_CLOSE.search(html) is not None
 
 
 def _end_of_text(html: str, begin: int, name: str) -> int:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from typing import Any
 
 OnOldName = Callable[[str, str], None]  # gets the old path and the path now
@@ -19,9 +20,34 @@ class RenamedSettingWarning(UserWarning):
     """A setting was given under its old name."""
 
 
+class GivenTwiceError(ValueError):
+    """A setting is given under both of its names.
+
+    Attributes:
+        old: Its old path.
+        new: Its new path.
+    """
+
+    def __init__(self, old: str, new: str):
+        super().__init__(given_twice(old, new))
+        self.old, self.new = old, new
+
+
+def given_twice(old: str, new: str) -> str:
+    """Return the message about a setting that is given under both of its names."""
+    return f"{old} is now called {new}, and both are given: keep {new}"
+
+
+def next_minor_version() -> str:
+    """Return the version of groundup that reads no names that are old today, such as "0.2"."""
+    major, minor, *_ = version("groundup").split(".")
+    return f"{major}.{int(minor) + 1}"
+
+
 def warn(old: str, new: str) -> None:
     """Warn that a setting was given under its old path."""
-    text = f"setting {old} is now called {new}; the old name is read until the next minor version"
+    until = f"the old name is read until groundup {next_minor_version()}"
+    text = f"setting {old} is now called {new}; {until}"
     warnings.warn(text, RenamedSettingWarning, 3)
 
 
@@ -38,7 +64,7 @@ def with_new_names(renamed: Mapping[str, str], values: Any, on_old_name: OnOldNa
         on_old_name: Called for each old path that was given.
 
     Raises:
-        ValueError: A setting is given under both of its names.
+        GivenTwiceError: A setting is given under both of its names.
     """
     if not isinstance(values, Mapping):
         return values
@@ -47,7 +73,7 @@ def with_new_names(renamed: Mapping[str, str], values: Any, on_old_name: OnOldNa
         if not _has(moved, old):
             continue
         if _has(moved, new):
-            raise ValueError(f"{old} is now called {new}: give one of them")
+            raise GivenTwiceError(old, new)
         _put(moved, new, _take(moved, old))
         on_old_name(old, new)
     return moved

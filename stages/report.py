@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Report:
-    """Receives the progress of a stage.
+    """A receiver of the progress of a stage.
 
     This one does nothing. `flows` has one for the console and one for the Prefect UI.
     """

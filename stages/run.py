@@ -26,7 +26,7 @@ EXAMPLE_DATE = "2026-01-31"
 def identity_of(
     stage: Stage, config: StageConfig, inputs: Mapping[str, str], as_of: str | None = None
 ) -> Identity:
-    """What the id of a stage's result is made of. None of the inputs has to exist.
+    """Return what the id of a stage's result is made of. None of the inputs has to exist.
 
     Args:
         stage: The stage.

@@ -10,16 +10,16 @@ from tokenizers import Tokenizer
 from data_contracts import ArtifactError
 from data_contracts.foreign_text import brief
 from data_contracts.json_files import read_json
-from data_contracts.tokenizer_files import surprises
+from data_contracts.tokenizer_rules import surprises
 
-AGAIN = "make the tokenizer again: groundup stage train_tokenizer"
+REBUILD = "make the tokenizer again: groundup stage train_tokenizer"
 MAX_SETTINGS_BYTES = 16 << 20  # of a tokenizer_config.json
 UNREADABLE = (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError)
 SHOWN_ERROR = 300  # characters
 
 
 def load(path: Path, what: str) -> Tokenizer:
-    """The tokenizer of a tokenizer.json. It never pads or truncates, whatever the file says.
+    """Return the tokenizer of a tokenizer.json. It never pads or truncates, whatever the file says.
 
     Args:
         path: The file.
@@ -34,7 +34,7 @@ def load(path: Path, what: str) -> Tokenizer:
         if found:
             raise ValueError(f"it asks for {'; '.join(found)}")
     except UNREADABLE as error:
-        raise ArtifactError(what, f"its tokenizer.json cannot be used: {error}", AGAIN) from None
+        raise ArtifactError(what, f"its tokenizer.json cannot be used: {error}", REBUILD) from None
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except (KeyboardInterrupt, SystemExit):
@@ -42,14 +42,14 @@ def load(path: Path, what: str) -> Tokenizer:
     except BaseException as error:
         # the Rust library raises plain Exception, and its panics are not even that
         why = f"its tokenizer.json cannot be read: {str(error)[:SHOWN_ERROR]}"
-        raise ArtifactError(what, why, AGAIN) from None
+        raise ArtifactError(what, why, REBUILD) from None
     tokenizer.no_padding()
     tokenizer.no_truncation()
     return tokenizer
 
 
 def special_tokens(folder: Path, what: str) -> dict[str, str | None]:
-    """The texts of the special tokens that tokenizer_config.json names.
+    """Return the texts of the special tokens that tokenizer_config.json names.
 
     Args:
         folder: The folder of the file.
@@ -67,7 +67,7 @@ def special_tokens(folder: Path, what: str) -> dict[str, str | None]:
         return {key: _text(key, settings.get(key)) for key in keys}
     except UNREADABLE as error:
         why = f"its tokenizer_config.json cannot be used: {error}"
-        raise ArtifactError(what, why, AGAIN) from None
+        raise ArtifactError(what, why, REBUILD) from None
 
 
 def _text(key: str, token: Any) -> str | None:

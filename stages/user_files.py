@@ -30,7 +30,7 @@ _BATCH_ROWS, _BATCH_BYTES = 256, 1 << 20
 
 
 def read_rows(path: str) -> Iterator[Row]:
-    """The rows of a JSONL or Parquet file, without empty lines.
+    """Yield the rows of a JSONL or Parquet file, without empty lines.
 
     Returns:
         For each row its number from 1, its value, and what is wrong with it, if anything.
@@ -58,7 +58,7 @@ def read_rows(path: str) -> Iterator[Row]:
 
 
 def row_address(path: str, row: int) -> str:
-    """The address of a row: file:///path/to/file#12."""
+    """Return the address of a row: file:///path/to/file#12."""
     return f"{Path(expanduser(path)).absolute().as_uri()}#{row}"
 
 
@@ -152,7 +152,7 @@ def _too_many_rows(path: str, rows: int, file: Path) -> InputError:
 
 
 def _fitting(table: pq.ParquetFile) -> int:
-    """How many rows have about a megabyte, if the metadata states their true length."""
+    """Return how many rows have about a megabyte, if the metadata states their true length."""
     groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
     longest = max((group.total_byte_size // max(group.num_rows, 1) for group in groups), default=1)
     return max(1, min(_BATCH_ROWS, _BATCH_BYTES // max(longest, 1)))

@@ -115,11 +115,11 @@ Counts words of at least `min_length` characters.
     groundup stage count_words --name demo
 """
 
-ROW = """    Stage(
-        "count_words", consumes=(Input("training_documents"),), produces="word_counts"
-    ),
+ROW = """\
+    Stage("count_words", consumes=(Input("training_documents"),), produces="word_counts"),
 """
 LINE = '    run("count_words", training_documents=corpus)\n'
+EDGE = "  decontaminate --> count_words\n"
 CHECKS = [
     "tests/test_map.py",
     "tests/test_structure.py",
@@ -142,6 +142,7 @@ def test_a_stage_is_added_by_a_folder_a_row_a_contract_a_golden_input_and_a_line
     write(tmp_path / "tests" / "golden" / "count_words.py", GOLDEN)
     insert(tmp_path / "stages" / "__init__.py", ROW, before='    Stage(\n        "export_gguf"')
     insert(tmp_path / "flows" / "build_llm.py", LINE, before='    gguf = run("export_gguf"')
+    insert(tmp_path / "README.md", EDGE, before="  dedup --> pack\n")
 
     groundup = "from flows.cli.commands import main; main()"
     python(tmp_path, "-c", groundup, "contracts", "check", "--freeze")

@@ -135,6 +135,16 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 @every_stage
+def test_the_description_of_a_setting_is_one_phrase_without_a_full_stop(name):
+    described = fields(stages.stage(name).config_class, name)
+    assert [
+        (where, field.description)
+        for where, field in described
+        if re.search(r"\.$|(?<!et al)\. [A-Z0-9]", field.description or "")
+    ] == []
+
+
+@every_stage
 def test_settings_are_frozen_few_described_and_bounded(name):
     config = stages.stage(name).config_class
     assert config.__name__ == "".join(part.capitalize() for part in name.split("_")) + "Config"

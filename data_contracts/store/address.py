@@ -76,23 +76,23 @@ class ArtifactKey:
 
 
 def in_folder(folder: Path) -> StoreKey:
-    """The key of a draft in a folder of this machine, outside any store."""
+    """Return the key of a draft in a folder of this machine, outside any store."""
     folder = folder.absolute()
     return StoreKey(StoreAddress(str(folder.parent)), folder.name)
 
 
 def is_url(location: str) -> bool:
-    """Whether a store is behind an fsspec URL. `file://` is a folder."""
+    """Return whether a store is behind an fsspec URL. `file://` is a folder."""
     return "://" in location and not location.startswith("file://")
 
 
 def default_cache(url: str) -> Path:
-    """The cache of this machine for the store at a URL."""
+    """Return the cache of this machine for the store at a URL."""
     return cache_base() / sha256(url.rstrip("/").encode()).hexdigest()[:16]
 
 
 def cache_base() -> Path:
-    """The folder of all caches: GROUNDUP_CACHE, or `groundup` in the user's folder of caches."""
+    """Return the folder of all caches: GROUNDUP_CACHE, or `groundup` among the user's caches."""
     base = os.environ.get("GROUNDUP_CACHE")
     if not base:
         base = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "groundup")

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from data_contracts import bundles, check, upgrades
 from data_contracts.contract import SHIPPED, Contract, Contracts, Version
-from data_contracts.errors import ArtifactError, ContractError, make_again, refusal
+from data_contracts.errors import ArtifactError, ContractError, how_to_rebuild, refusal
 from data_contracts.files import batches, is_file, listing, read_bounded, sha256, shown
 from data_contracts.store import repair
 from data_contracts.store.address import ArtifactKey, StoreAddress
@@ -74,7 +74,7 @@ class Artifact:
             written = read_bounded(path / MANIFEST, MAX_BYTES)
             manifest = Manifest.parse(written)
         except (FileNotFoundError, NotADirectoryError):
-            fix = repair.rebuild(key) if os.path.lexists(path) else make_again()
+            fix = repair.rebuild(key) if os.path.lexists(path) else how_to_rebuild()
             why = "has no manifest: it does not exist or was never finished"
             raise ArtifactError(what, why, fix) from None
         except OSError as error:
@@ -123,7 +123,7 @@ class Artifact:
         return f"{self.artifact_type}/{self.id}"
 
     def rows(self, table: str) -> int:
-        """The number of rows of a table. Raises ContractError if there is no such table."""
+        """Return the number of rows of a table. Raises ContractError if there is no such table."""
         if table in self.manifest.rows:
             return self.manifest.rows[table]
         if table in self.contract.tables:
@@ -132,7 +132,7 @@ class Artifact:
         raise self._no_such("table", table, list(self.manifest.rows))
 
     def table_paths(self, table: str) -> list[Path]:
-        """The Parquet files of a table, in shard order."""
+        """Return the Parquet files of a table, in shard order."""
         paths = []
         for entry in self.manifest.files:
             folder, _, name = entry.path.partition("/")
@@ -143,7 +143,7 @@ class Artifact:
     def batches(
         self, table: str, columns: Sequence[str] | None = None, batch_size: int = 4096
     ) -> Iterator[pa.RecordBatch]:
-        """Rows of `table` in the order they were written, as the current contract has them.
+        """Yield rows of `table` in the order they were written, as the current contract has them.
 
         Older versions are migrated; columns that a newer minor version added are left out. A batch
         has fewer rows than `batch_size` if it would take more than 64 MB.
@@ -177,7 +177,7 @@ class Artifact:
                     yield pa.RecordBatch.from_arrays(arrays, schema=wanted)
 
     def read(self, table: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """The whole table in memory.
+        """Return the whole table in memory.
 
         Args:
             table: The table.
@@ -186,7 +186,7 @@ class Artifact:
         return pa.Table.from_batches(self.batches(table, columns), self._schema(table, columns))
 
     def files(self, name: str) -> list[Path]:
-        """All files that fall under the file rule `name` of the contract.
+        """Return all files that fall under the file rule `name` of the contract.
 
         Raises:
             ContractError: The contract has no such rule.
@@ -198,7 +198,7 @@ class Artifact:
         raise self._no_such("file", name, [rule.name for rule in self.contract.files])
 
     def file(self, name: str) -> Path:
-        """The one file that falls under the file rule `name`.
+        """Return the one file that falls under the file rule `name`.
 
         Raises:
             ContractError: The contract has no such rule.
@@ -279,7 +279,7 @@ class Artifact:
         return sum(rows.values())
 
     def _contract_written_under(self) -> Contract:
-        """The contract to check the content against: the newest that is not newer than it.
+        """Return the contract to check the content against: the newest that is not newer than it.
 
         Raises:
             ContractError: This release knows no contract of its major version.
@@ -334,7 +334,7 @@ class Artifact:
         return pa.schema(list(map(schema.field, columns)))
 
     def _miscounted(self, rows: dict[str, int], is_newer: bool) -> list[str]:
-        """Tables that the manifest gives another number of rows.
+        """Return the tables that the manifest gives another number of rows.
 
         A newer minor version may have more tables.
         """
@@ -349,7 +349,7 @@ class Artifact:
         return wrong
 
     def _strays(self) -> list[Damage]:
-        """Files that the manifest does not list, or the error that keeps us from looking."""
+        """Return files that the manifest does not list, or the error that keeps us from looking."""
         listed = {MANIFEST, *(entry.path for entry in self.manifest.files)}
         folder = self.path
         try:
@@ -372,7 +372,7 @@ class Artifact:
         return Damage(f"{entry.path} {difference}", "content", path) if difference else None
 
     def _difference(self, entry: FileEntry, path: Path) -> str | None:
-        """How a file differs from its entry in the manifest, if it does."""
+        """Return how a file differs from its entry in the manifest, if it does."""
         folders = path.parents[: entry.path.count("/") + 1]
         if any(step.is_symlink() for step in (path, *folders)):
             return "is a link"

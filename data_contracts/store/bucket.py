@@ -18,7 +18,7 @@ class Bucket:
     """Entries under one URL. It is an `EntryStorage` of refs, and also moves files."""
 
     def __init__(self, url: str):
-        """Raises ConfigError for a URL that cannot be used or that holds credentials."""
+        """Refuse a URL that cannot be used or that holds credentials, with ConfigError."""
         parts = urlsplit(url)
         if "@" in parts.netloc or parts.query or parts.fragment:
             raise ConfigError(
@@ -38,7 +38,7 @@ class Bucket:
             raise ConfigError(f"store {self.url}", str(error), fix) from None
 
     def below(self, key: str) -> Bucket:
-        """The entries below `key`."""
+        """Return the entries below `key`."""
         return Bucket(f"{self.url}/{key}")
 
     def children(self, key: str) -> list[str]:
@@ -56,7 +56,7 @@ class Bucket:
         return sorted(names)
 
     def sizes(self, key: str) -> dict[str, int]:
-        """Bytes of every entry below `key`, by its path from there."""
+        """Return the bytes of every entry below `key`, by its path from there."""
         with self._reaching(key):
             try:
                 found = self._fs.find(self._path(key), detail=True)
@@ -66,7 +66,7 @@ class Bucket:
         return {path.removeprefix(start): int(entry["size"]) for path, entry in found.items()}
 
     def find(self, key: str, max_bytes: int = MAX_BYTES) -> bytes | None:
-        """The entry, or None if there is none.
+        """Return the entry, or None if there is none.
 
         Raises:
             ValueError: It has more than `max_bytes` bytes.
@@ -83,7 +83,7 @@ class Bucket:
         return data
 
     def read(self, key: str) -> bytes:
-        """The entry. Raises ArtifactError if there is none."""
+        """Return the entry. Raises ArtifactError if there is none."""
         data = self.find(key)
         if data is None:
             fix = "run the command again: another process may have removed it"

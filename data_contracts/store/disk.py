@@ -71,7 +71,7 @@ def disk_faults(what: str, root: Path, draft: Path | None = None) -> Iterator[No
 
 
 def is_of_the_disk(error: BaseException) -> bool:
-    """Whether the local disk is full or read-only, whatever was done with it.
+    """Return whether the local disk is full or read-only, whatever was done with it.
 
     EIO does not count: backends of buckets raise it, too.
     """
@@ -89,7 +89,7 @@ def _advice(number: int, root: Path, error: BaseException) -> str:
 
 
 def _number(error: BaseException | None) -> int | None:
-    """The errno behind an error, or None. Not every library keeps it: some only print it."""
+    """Return the errno behind an error, or None. Not every library keeps it: some only print it."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _FAULTS:
             return error.errno
@@ -109,7 +109,7 @@ def _is_below(root: Path, error: BaseException) -> bool:
 
 
 def _written(draft: Path) -> int:
-    """Bytes in a draft, as far as the disk can still be read."""
+    """Return the bytes in a draft, as far as the disk can still be read."""
     try:
         return sum((draft / name).lstat().st_size for name in listing(draft))
     except OSError:

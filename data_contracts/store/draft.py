@@ -41,7 +41,7 @@ class Draft:
 
     @classmethod
     def in_folder(cls, artifact_type: str, folder: Path, contracts: Contracts = SHIPPED) -> Draft:
-        """A draft in a folder of this machine, outside any store."""
+        """Return a draft in a folder of this machine, outside any store."""
         return cls(artifact_type, in_folder(folder), contracts)
 
     @property
@@ -67,7 +67,7 @@ class Draft:
         return path
 
     def writer(self, table: str, shard: int = 0) -> TableWriter:
-        """A writer of one shard of a table.
+        """Return a writer of one shard of a table.
 
         Any number may be open at once, in any process, but each shard is written once.
 
@@ -98,7 +98,7 @@ class Draft:
             writer.write(rows)
 
     def path(self, relative: str) -> Path:
-        """Where to write a file of the artifact, e.g. `model.safetensors`. Makes its folder.
+        """Return where to write a file of the artifact, e.g. `model.safetensors`. Makes its folder.
 
         Raises:
             ContractError: `relative` leads out of the draft, or is not a plain path.

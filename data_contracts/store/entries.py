@@ -17,13 +17,13 @@ MAX_ENTRY_BYTES = 16 << 20
 
 
 class EntryStorage(Protocol):
-    """Keeps entries under keys with slashes: a folder here, a bucket in `remote.py`."""
+    """A keeper of entries under keys with slashes: a folder here, a bucket in `remote.py`."""
 
     def children(self, key: str) -> list[str]:
         """Last parts of the keys directly below `key`, in order; empty if there are none."""
 
     def read(self, key: str) -> bytes:
-        """The entry. Raises OSError or ArtifactError if it cannot be read."""
+        """Return the entry. Raises OSError or ArtifactError if it cannot be read."""
 
     def create(self, key: str, data: bytes) -> bool:
         """Write the whole entry; or nothing, and return False, if there is one already."""
@@ -72,7 +72,7 @@ class FolderStorage:
         return True
 
     def _path(self, key: str) -> Path:
-        """The file of the entry. A link is never opened, but it can be set aside."""
+        """Return the file of the entry. A link is never opened, but it can be set aside."""
         links.within(self.root.parent, (self.root / key).parent)
         return self.root / key
 

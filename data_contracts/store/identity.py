@@ -20,12 +20,15 @@ _KEY = re.compile(rf"[a-z][a-z0-9_]{{0,63}}/[0-9a-f]{{{ID_DIGITS}}}")
 
 
 def is_key(artifact_type: str, id: str) -> bool:
-    """Whether an artifact may have this type and id. Both become parts of paths."""
+    """Return whether an artifact may have this type and id. Both become parts of paths."""
     return bool(_KEY.fullmatch(f"{artifact_type}/{id}"))
 
 
 def key_of(artifact_type: str, id: str) -> str:
-    """The key "type/id". Raises ArtifactError if an artifact cannot have this type and id."""
+    """Return the key "type/id".
+
+    Raises ArtifactError if an artifact cannot have this type and id.
+    """
     key = f"{artifact_type}/{id}"
     if not is_key(artifact_type, id):
         raise ArtifactError(

@@ -64,7 +64,7 @@ class Store:
         return str(self.root)
 
     def path(self, artifact_type: str, id: str) -> Path:
-        """The folder of an artifact, whether it exists or not.
+        """Return the folder of an artifact, whether it exists or not.
 
         Raises:
             ArtifactError: These are not a type and an id, or a link lies on the way. So no path
@@ -73,23 +73,26 @@ class Store:
         return links.within(self.root, self._path_or_link(artifact_type, id))
 
     def _path_or_link(self, artifact_type: str, id: str) -> Path:
-        """As `path`, but the folder itself may be a link, so that it can be moved away."""
+        """Return the same as `path`, but of a folder that may be a link, to be moved away."""
         path = self.root / "objects" / key_of(artifact_type, id)
         links.within(self.root, path.parent)
         return path
 
     def holds(self, artifact_type: str, id: str) -> bool:
-        """Whether the path of the artifact exists: as an artifact, as its remains, or as a link."""
+        """Return whether the path exists: as an artifact, as its remains, or as a link."""
         return os.path.lexists(self._path_or_link(artifact_type, id))
 
     def has(self, artifact_type: str, id: str) -> bool:
-        """Whether there is such an artifact. Raises ArtifactError where reading is not allowed."""
+        """Return whether there is such an artifact.
+
+        Raises ArtifactError where reading is not allowed.
+        """
         path = self.path(artifact_type, id) / MANIFEST
         with repair.reading(f"artifact {artifact_type}/{id}", path):
             return path.is_file()
 
     def ids(self) -> list[tuple[str, str]]:
-        """(artifact_type, id) of every artifact.
+        """Return (artifact_type, id) of every artifact.
 
         Folders with other names are not artifacts.
 
@@ -106,7 +109,10 @@ class Store:
         return sorted(found)
 
     def _is_listed(self, folder: Path) -> bool:
-        """Whether it has a manifest. A link is listed, too, so that opening it gives an error."""
+        """Return whether it has a manifest.
+
+        A link is listed, too, so that opening it gives an error.
+        """
         links.within(self.root, folder.parent)
         return folder.is_symlink() or self.has(folder.parent.name, folder.name)
 
@@ -135,7 +141,7 @@ class Store:
         return artifact
 
     def resolve(self, reference: str) -> tuple[str, str]:
-        """(artifact_type, id) of `run/output`, `artifact_type/id`, an id, or the start of an id.
+        """Return (artifact_type, id) of `run/output`, `artifact_type/id` or the start of an id.
 
         Raises:
             ConfigError: Nothing or more than one thing fits; the message names what there is.
@@ -143,7 +149,7 @@ class Store:
         return resolution.resolve(self, reference)
 
     def find(self, reference: str, verify: bool = False) -> Artifact:
-        """`resolve` and `open` in one.
+        """Resolve a reference, and open what it means.
 
         Raises:
             ConfigError: As `resolve`.
@@ -165,19 +171,19 @@ class Store:
         """
         ref = resolution.pointing(self, reference)
         if ref is None or not seals.agrees(ref, artifact):
-            self.judge(artifact)
+            self.check_seal(artifact)
 
-    def judge(self, artifact: Artifact) -> seals.Seal:
+    def check_seal(self, artifact: Artifact) -> seals.Seal:
         """Compare the manifest with the digests that this store holds of it.
 
         Raises:
             ArtifactError: There are digests, and none is this manifest's.
         """
         pointed_at = self.refs.current().pointing_at(artifact.artifact_type, artifact.id)
-        return seals.judge(artifact, pointed_at, lambda: self.downstream(artifact))
+        return seals.check_seal(artifact, pointed_at, lambda: self.downstream(artifact))
 
     def downstream(self, artifact: Artifact) -> dict[str, str | None]:
-        """The digests that manifests of artifacts made from it hold of it, by "type/id"."""
+        """Return the digests that manifests of artifacts made from it hold of it, by "type/id"."""
         held: dict[str, str | None] = {}
         keys = self.ids()
         with ThreadPoolExecutor(CONCURRENT_READS) as pool:
@@ -193,14 +199,14 @@ class Store:
         return held
 
     def _manifest_bytes(self, key: tuple[str, str]) -> bytes | None:
-        """A manifest as it is written; None for one that cannot be read."""
+        """Return a manifest as it is written; None for one that cannot be read."""
         try:
             return read_bounded(self.path(*key) / MANIFEST, MAX_BYTES)
         except (ArtifactError, OSError, ValueError):
             return None
 
     def point(
-        self, name: str, output: str, artifact: Artifact, run: str, made: bool = True
+        self, name: str, output: str, artifact: Artifact, made_by: str, made: bool = True
     ) -> bool:
         """Let the ref name/output point at `artifact` from now on.
 
@@ -208,7 +214,7 @@ class Store:
             name: The run that has the output.
             output: The output.
             artifact: What it is from now on.
-            run: The flow run that points the ref at it.
+            made_by: The flow run or the command that points the ref at it.
             made: Whether the artifact was made now. If it was not, its manifest must be the one
                 that refs hold, where any ref holds one: a rerun that finds everything up to date
                 proves nothing.
@@ -222,17 +228,17 @@ class Store:
         with self._writing_refs(name):
             newest = self.refs.get(name, output)
             digest = artifact.digest if made else self._digest_to_hold(newest, artifact)
-            return self.refs.set(name, output, ref_to(artifact, run, digest))
+            return self.refs.set(name, output, ref_to(artifact, made_by, digest))
 
     def _digest_to_hold(self, newest: Ref | None, artifact: Artifact) -> str | None:
-        """The digest for a ref to an artifact that existed before; None if it stays unsealed.
+        """Return the digest for a ref to an older artifact; None if it stays unsealed.
 
         Raises:
             ArtifactError: The store holds other digests of the artifact, and not this one.
         """
         if newest and seals.agrees(newest, artifact):
             return artifact.digest
-        self.judge(artifact)
+        self.check_seal(artifact)
         if newest is None or newest.key != (artifact.artifact_type, artifact.id):
             return artifact.digest
         is_unsealed = newest.manifest_sha256 is None and not newest.removed
@@ -249,7 +255,7 @@ class Store:
         return str(target)
 
     def removed(self) -> list[str]:
-        """The names that `set_aside` has given, oldest first."""
+        """Return the names that `set_aside` has given, oldest first."""
         with repair.reading(f"store {self.root}", self.root):
             folders = _folders(links.within(self.root, self.root / REMOVED))
             names = [folder.name for folder in folders]
@@ -280,7 +286,7 @@ class Store:
         with disk_faults(f"{REMOVED}/{name}", self.root):
             links.delete(self.root, self.root / REMOVED / name)
 
-    def follow(
+    def remember_recipe(
         self,
         name: str,
         recipe: str,
@@ -295,9 +301,9 @@ class Store:
             changes: The settings that differ from it, each as "stage.key=value".
             settings: All settings of each stage, as they were resolved.
         """
-        followed = RecipeRef(recipe=recipe, changes=tuple(changes), settings=dict(settings or {}))
+        entry = RecipeRef(recipe=recipe, changes=tuple(changes), settings=dict(settings or {}))
         with self._writing_refs(name):
-            self.refs.set_recipe(name, followed)
+            self.refs.set_recipe(name, entry)
 
     def publish(
         self,
@@ -354,7 +360,7 @@ class Store:
 
 
 def _folders(parent: Path) -> list[Path]:
-    """The folders in a folder, and links wherever they lead: they must not be overlooked."""
+    """Return the folders in a folder, and links wherever they lead: they must not be overlooked."""
     if not parent.is_dir():
         return []
     return [path for path in parent.iterdir() if path.is_dir() or path.is_symlink()]

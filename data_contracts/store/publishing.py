@@ -16,7 +16,7 @@ from data_contracts.store.identity import Identity
 from data_contracts.store.manifest import MAX_BYTES, parse_as
 from data_contracts.store.refs import Ref
 
-_MAX_RUN = 1000  # bytes for the name of the run in a ref, when its length is checked
+_MAX_MADE_BY = 1000  # bytes for `made_by` in a ref, when its length is checked
 
 
 def describe(
@@ -61,7 +61,7 @@ def describe(
 
 
 def as_written(manifest: Manifest) -> bytes:
-    """The bytes of the manifest's file.
+    """Return the bytes of the manifest's file.
 
     Readers accept a manifest and a ref within bounds, so that a damaged or hostile one cannot take
     all memory. What is written is held to the same bounds: a stage whose facts exceed them fails
@@ -94,7 +94,7 @@ def as_written(manifest: Manifest) -> bytes:
 
 def _require_readable_ref(manifest: Manifest) -> None:
     """Refuse settings that a ref to the artifact could not hold."""
-    ref = entry_of(manifest, "-" * _MAX_RUN, "0" * 64).model_dump_json().encode()
+    ref = entry_of(manifest, "-" * _MAX_MADE_BY, "0" * 64).model_dump_json().encode()
     problem = None
     if len(ref) > MAX_ENTRY_BYTES:
         problem = f"take {len(ref):,} bytes in a ref; readers accept {MAX_ENTRY_BYTES:,} bytes"
@@ -127,24 +127,24 @@ def require_described(identity: Identity, draft: Draft, inputs: Mapping[str, Art
         raise ContractError(f"identity {identity.id}", why, CORRECT)
 
 
-def ref_to(artifact: Artifact, run: str, digest: str | None) -> Ref:
-    """The entry of a ref that points at `artifact` from now on.
+def ref_to(artifact: Artifact, made_by: str, digest: str | None) -> Ref:
+    """Return the entry of a ref that points at `artifact` from now on.
 
     Args:
         artifact: What the ref points at.
-        run: The run that points the ref at it.
+        made_by: The flow run or the command that points the ref at it.
         digest: sha256 of the manifest, or None if the ref stays unsealed.
     """
-    return entry_of(artifact.manifest, run, digest)
+    return entry_of(artifact.manifest, made_by, digest)
 
 
-def entry_of(manifest: Manifest, run: str, digest: str | None) -> Ref:
-    """As `ref_to`, for the artifact that `manifest` describes."""
+def entry_of(manifest: Manifest, made_by: str, digest: str | None) -> Ref:
+    """Return the same as `ref_to`, for the artifact that `manifest` describes."""
     return Ref(
         artifact_type=manifest.artifact_type,
         id=manifest.id,
         at=now(),
-        run=run,
+        made_by=made_by,
         stage=manifest.stage,
         settings=manifest.settings,
         as_of=manifest.as_of,
@@ -153,7 +153,7 @@ def entry_of(manifest: Manifest, run: str, digest: str | None) -> Ref:
 
 
 def now() -> str:
-    """The time in ISO 8601, to the second, in UTC."""
+    """Return the time in ISO 8601, to the second, in UTC."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

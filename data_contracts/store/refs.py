@@ -35,35 +35,37 @@ _RECIPE = ".recipe"  # no output has this name
 
 
 class _Entry(BaseModel):
-    # A newer release may add fields.
-    model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
+    # A newer release may add fields. Entries are written under the keys that 0.1 gave them.
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", populate_by_name=True, serialize_by_alias=True
+    )
 
 
 E = TypeVar("E", bound=_Entry)
 
 
 class Ref(_Entry):
-    """Which artifact an output is, since when and by which run, and how it was made.
+    """Which artifact an output is, since when, and how it was made.
 
-    With the latter it can be made again when it is gone.
+    With the latter it can be rebuilt when it is gone.
 
     Attributes:
         artifact_type: Its type.
         id: Its id.
         at: When the ref was pointed at it.
-        run: Which run pointed the ref at it.
+        made_by: The flow run or the command that pointed the ref at it; `run` in the stored entry.
         stage: The stage that made it.
         settings: All settings of that stage.
         as_of: Its logical date.
         manifest_sha256: Digest of its manifest at that time; None for entries of 0.1 that have not
             been sealed.
-        removed: Whether `groundup rm` has removed the artifact, so that it may be made again.
+        removed: Whether `groundup rm` has removed the artifact, so that it may be rebuilt.
     """
 
     artifact_type: Name = Field(validation_alias=TYPE_KEYS)
     id: ArtifactId
     at: Moment
-    run: str
+    made_by: str = Field(alias="run")
     stage: Name
     settings: dict[str, Any]
     as_of: Moment | None
@@ -76,7 +78,7 @@ class Ref(_Entry):
         return self.artifact_type, self.id
 
     def is_same(self, other: Ref) -> bool:
-        """Whether `other` would change nothing but the time and the run."""
+        """Return whether `other` would change nothing but the time and `made_by`."""
         fields = ("id", "stage", "settings", "as_of", "manifest_sha256", "removed")
         return all(getattr(self, field) == getattr(other, field) for field in fields)
 
@@ -109,12 +111,12 @@ class CurrentRefs:
     unreadable: tuple[str, ...]
 
     def pointing_at(self, artifact_type: str, id: str) -> dict[str, Ref]:
-        """The refs that point at one artifact."""
+        """Return the refs that point at one artifact."""
         return {name: ref for name, ref in self.refs.items() if ref.key == (artifact_type, id)}
 
 
 def is_name(name: str) -> bool:
-    """Whether a run or an output may have this name."""
+    """Return whether a run or an output may have this name."""
     return bool(_NAME.fullmatch(name))
 
 
@@ -137,7 +139,7 @@ class Refs:
         self._storage = storage
 
     def get(self, run: str, output: str) -> Ref | None:
-        """The ref run/output as it is now."""
+        """Return the ref run/output as it is now."""
         return self._newest(_key(run, output), Ref)
 
     def history(self, run: str, output: str) -> list[Ref]:
@@ -150,11 +152,11 @@ class Refs:
         return self._append(_key(run, output), ref, unless=ref.is_same)
 
     def runs(self) -> list[str]:
-        """Names of all runs."""
+        """Return the names of all runs."""
         return list(filter(is_name, self._storage.children("")))
 
     def outputs(self, run: str) -> dict[str, Ref]:
-        """Every output of `run`, by name."""
+        """Return every output of `run`, by name."""
         found = {}
         for output in self._output_names(run):
             ref = self.get(run, output)
@@ -163,7 +165,7 @@ class Refs:
         return found
 
     def require_run(self, run: str) -> dict[str, Ref]:
-        """Every output of `run`, by name. Raises ConfigError if there is no such run."""
+        """Return every output of `run`, by name. Raises ConfigError if there is no such run."""
         found = self.outputs(run) if is_name(run) else {}
         if not found:
             known = self.runs()
@@ -172,7 +174,7 @@ class Refs:
         return found
 
     def current(self) -> CurrentRefs:
-        """Every ref of the store as it is now."""
+        """Return every ref of the store as it is now."""
         keys: list[tuple[str, str]] = []
         for run in self.runs():
             keys += [(run, output) for output in self._output_names(run)]
@@ -188,7 +190,7 @@ class Refs:
         return CurrentRefs(refs, tuple(unreadable))
 
     def recipe(self, run: str) -> RecipeRef | None:
-        """The recipe that `run` last followed as a whole."""
+        """Return the recipe that `run` last followed as a whole."""
         return self._newest(f"{checked(run)}/{_RECIPE}", RecipeRef)
 
     def set_recipe(self, run: str, recipe: RecipeRef) -> None:
@@ -263,7 +265,10 @@ class Refs:
             ) from None
 
     def _parsed(self, key: str, number: int, kind: type[E]) -> E:
-        """The entry. Raises ValueError for damaged content, ArtifactError if it cannot be read."""
+        """Return the entry.
+
+        Raises ValueError for damaged content, ArtifactError if it cannot be read.
+        """
         entry = _numbered(key, number)
         try:
             return parse_as(kind, self._storage.read(entry))

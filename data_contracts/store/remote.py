@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.contract import SHIPPED, Contracts
-from data_contracts.errors import ArtifactError, make_again
+from data_contracts.errors import ArtifactError, how_to_rebuild
 from data_contracts.store import commit, links, repair
 from data_contracts.store.address import ArtifactKey, StoreAddress, default_cache, is_url
 from data_contracts.store.artifact import MANIFEST, Artifact, Manifest
@@ -107,11 +107,11 @@ class RemoteStore(Store):
         return self.bucket.url
 
     def has(self, artifact_type: str, id: str) -> bool:
-        """As `Store.has`."""
+        """Do what `Store.has` does."""
         return self.bucket.find(_manifest_key(artifact_type, id)) is not None
 
     def ids(self) -> list[tuple[str, str]]:
-        """As `Store.ids`."""
+        """Do what `Store.ids` does."""
         found = []
         for path in self.bucket.sizes("objects"):
             artifact_type, _, rest = path.partition("/")
@@ -121,7 +121,7 @@ class RemoteStore(Store):
         return sorted(found)
 
     def holds(self, artifact_type: str, id: str) -> bool:
-        """As `Store.holds`."""
+        """Do what `Store.holds` does."""
         return bool(self.bucket.sizes(f"objects/{key_of(artifact_type, id)}"))
 
     def _manifest_bytes(self, key: tuple[str, str]) -> bytes | None:
@@ -131,7 +131,7 @@ class RemoteStore(Store):
             return None
 
     def open(self, artifact_type: str, id: str, verify: bool = True) -> Artifact:
-        """As `Store.open`, without the files.
+        """Do what `Store.open` does, without the files.
 
         They are downloaded when they are first read, and then compared with the manifest whether
         `verify` is true or not.
@@ -140,7 +140,7 @@ class RemoteStore(Store):
         try:
             data = self.bucket.find(_manifest_key(artifact_type, id))
             if data is None:
-                raise ArtifactError(what, f"is not in {self.location}", make_again())
+                raise ArtifactError(what, f"is not in {self.location}", how_to_rebuild())
             manifest = Manifest.parse(data)
             if (manifest.artifact_type, manifest.id) != (artifact_type, id):
                 raise ValueError(f"it is that of {manifest.artifact_type}/{manifest.id}")
@@ -171,7 +171,7 @@ class RemoteStore(Store):
         settings: dict[str, Any],
         make: Make,
     ) -> tuple[Artifact, bool]:
-        """As `Store.publish`.
+        """Do what `Store.publish` does.
 
         Two machines may both make the artifact; the first manifest to arrive counts for both.
         """
@@ -244,7 +244,7 @@ class RemoteStore(Store):
             commit.commit(self.root, folder, cached, data)
 
     def set_aside(self, artifact_type: str, id: str) -> str:
-        """As `Store.set_aside`, for the bucket and the cache.
+        """Do what `Store.set_aside` does, for the bucket and the cache.
 
         The manifest is removed first, so the artifact is absent or whole at any moment.
         """
@@ -263,11 +263,11 @@ class RemoteStore(Store):
         return f"{self.location}/{to}"
 
     def removed(self) -> list[str]:
-        """As `Store.removed`."""
+        """Do what `Store.removed` does."""
         return sorted(filter(parse_removed, self.bucket.children(REMOVED)), key=age)
 
     def bring_back(self, name: str) -> str:
-        """As `Store.bring_back`. The manifest comes last, by a conditional put."""
+        """Do what `Store.bring_back` does. The manifest comes last, by a conditional put."""
         key = kept(name, self.removed())
         source = f"{REMOVED}/{name}"
         target = f"objects/{key_of(*key)}"
@@ -282,7 +282,7 @@ class RemoteStore(Store):
         return f"{self.location}/{target}"
 
     def delete_removed(self, name: str) -> None:
-        """As `Store.delete_removed`. What the cache keeps of the same artifact is deleted, too."""
+        """Do what `Store.delete_removed` does, also to what the cache keeps of the artifact."""
         key = kept(name, self.removed())
         self.bucket.remove(f"{REMOVED}/{name}")
         for copy in self.cache.removed():

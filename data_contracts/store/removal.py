@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from data_contracts.errors import ArtifactError, ConfigError, GroundupError
-from data_contracts.store.held import Held
 from data_contracts.store.identity import is_key
+from data_contracts.store.index import StoreIndex
 from data_contracts.store.local import Store
 from data_contracts.store.refs import is_name
 from data_contracts.store.removed import absent, kept, parse_removed
@@ -51,17 +51,17 @@ def plan(store: Store, reference: str) -> Removal:
     artifact_type, id_ = _key(store, reference)
     if not store.holds(artifact_type, id_):
         raise _absent(store, artifact_type, id_)
-    held = Held.by(store)
-    refs = tuple(held.current.pointing_at(artifact_type, id_))
-    downstream = tuple(held.downstream.get((artifact_type, id_), {}))
-    unreadable = [key for key in held.unreadable if key != f"{artifact_type}/{id_}"]
-    return Removal(artifact_type, id_, refs, downstream, (*held.current.unreadable, *unreadable))
+    index = StoreIndex.read(store)
+    refs = tuple(index.current.pointing_at(artifact_type, id_))
+    downstream = tuple(index.downstream.get((artifact_type, id_), {}))
+    unreadable = [key for key in index.unreadable if key != f"{artifact_type}/{id_}"]
+    return Removal(artifact_type, id_, refs, downstream, (*index.current.unreadable, *unreadable))
 
 
 def remove(store: Store, removal: Removal) -> str:
     """Move an artifact out of the store, and mark the refs that point at it.
 
-    The refs come first: an artifact that is made again has another manifest, and the refs must not
+    The refs come first: an artifact that is rebuilt has another manifest, and the refs must not
     call it changed.
 
     Returns:
@@ -95,20 +95,21 @@ def restore(store: Store, reference: str) -> str:
     path = store.bring_back(name)
     if store.has(*key):  # what comes back may also be the remains of an artifact
         digest = store.open(*key, verify=False).digest
-        held = store.refs.current().pointing_at(*key)
-        refs = [ref for ref, entry in held.items() if entry.manifest_sha256 == digest]
+        pointing = store.refs.current().pointing_at(*key)
+        refs = [ref for ref, entry in pointing.items() if entry.manifest_sha256 == digest]
         _mark(store, refs, key, removed=False)
     return path
 
 
 def _mark(store: Store, refs: Sequence[str], key: tuple[str, str], removed: bool) -> None:
     """Let refs that point at an artifact remember that it was removed, or that it exists again."""
-    run = "groundup rm" if removed else "groundup rm --restore"
+    made_by = "groundup rm" if removed else "groundup rm --restore"
     for ref in refs:
         name, _, output = ref.partition("/")
         entry = store.refs.get(name, output)
         if entry and entry.key == key and entry.removed != removed:
-            store.refs.set(name, output, entry.model_copy(update={"removed": removed, "run": run}))
+            changed = {"removed": removed, "made_by": made_by}
+            store.refs.set(name, output, entry.model_copy(update=changed))
 
 
 def repair_ref(store: Store, reference: str) -> str | None:
@@ -124,7 +125,7 @@ def repair_ref(store: Store, reference: str) -> str | None:
 
 
 def _newest_removed(store: Store, reference: str) -> str:
-    """The name under which an artifact is kept. Raises ConfigError if it is not."""
+    """Return the name under which an artifact is kept. Raises ConfigError if it is not."""
     names = store.removed()
     if reference in names:
         return reference
@@ -142,7 +143,10 @@ def _key(store: Store, reference: str) -> tuple[str, str]:
 
 
 def _absent(store: Store, artifact_type: str, id_: str) -> ArtifactError:
-    """The error for an artifact that does not exist. The advice depends on what points at it."""
+    """Return the error for an artifact that does not exist.
+
+    The advice depends on what points at it.
+    """
     key = f"{artifact_type}/{id_}"
     if (artifact_type, id_) in map(parse_removed, store.removed()):
         fix = f"to bring it back: groundup rm --restore {key}"

@@ -21,23 +21,23 @@ _FORM = re.compile(
 
 
 def removed_name(artifact_type: str, id: str) -> str:
-    """A new name under which to keep an artifact that is removed now."""
+    """Return a new name under which to keep an artifact that is removed now."""
     return f"{artifact_type}-{id}-{datetime.now(UTC):%Y%m%d%H%M%S}-{uuid.uuid4().hex[:4]}"
 
 
 def parse_removed(name: str) -> tuple[str, str] | None:
-    """The type and id of what is kept under `name`; None if `removed_name` gives no such name."""
+    """Return the type and id of what is kept under `name`; None if it is no such name."""
     found = _FORM.fullmatch(name)
     return (found[1], found[2]) if found else None
 
 
 def age(name: str) -> str:
-    """The key that sorts names by the time of removal."""
+    """Return the key that sorts names by the time of removal."""
     return name[-_TIME_LENGTH:]
 
 
 def kept(name: str, names: Sequence[str]) -> tuple[str, str]:
-    """The type and id of what is kept under `name`.
+    """Return the type and id of what is kept under `name`.
 
     Raises:
         ConfigError: It is not among `names`; the message lists them.
@@ -52,7 +52,7 @@ def kept(name: str, names: Sequence[str]) -> tuple[str, str]:
 
 
 def absent(artifact_type: str, id: str, location: str) -> ArtifactError:
-    """The error for an artifact that cannot be removed because it does not exist."""
+    """Return the error for an artifact that cannot be removed because it does not exist."""
     return ArtifactError(
         f"artifact {artifact_type}/{id}",
         f"is not in {location}",
@@ -61,7 +61,7 @@ def absent(artifact_type: str, id: str, location: str) -> ArtifactError:
 
 
 def replaced(artifact_type: str, id: str) -> ArtifactError:
-    """The error for an artifact that cannot come back because another making of it exists."""
+    """Return the error for an artifact that cannot come back: another making of it exists."""
     key = f"{artifact_type}/{id}"
     return ArtifactError(
         f"artifact {key}", "is in the store", f"take that away first: groundup rm {key}"

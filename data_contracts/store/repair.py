@@ -1,7 +1,7 @@
 """What a person can do about a fault of the store. No advice deletes anything.
 
 The advice follows from the cause. A missing permission needs a permission. Damaged content needs a
-copy, or must be made again, which takes time. Files that do not belong there can be moved. Only
+copy, or must be rebuilt, which takes time. Files that do not belong there can be moved. Only
 `groundup rm` takes artifacts out of the store, and it keeps them aside.
 """
 
@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data_contracts.errors import ArtifactError, make_again
+from data_contracts.errors import ArtifactError, how_to_rebuild
 
 Cause = Literal["content", "permission", "stray", "disk"]
 _PERMISSION = (errno.EACCES, errno.EPERM)
@@ -42,7 +42,7 @@ class Damage:
 
 
 def of_error(what: str, path: Path, error: OSError) -> Damage:
-    """The damage behind an error of the operating system."""
+    """Return the damage behind an error of the operating system."""
     cause: Cause = "permission" if error.errno in _PERMISSION else "disk"
     if isinstance(error.filename, str | bytes):
         path = Path(os.fsdecode(error.filename))
@@ -52,7 +52,7 @@ def of_error(what: str, path: Path, error: OSError) -> Damage:
 def advice(
     artifact: str, found: Sequence[Damage], stage: str | None = None, seconds: float | None = None
 ) -> str:
-    """How to repair an artifact.
+    """Return how to repair an artifact.
 
     Args:
         artifact: Its key, "type/id".
@@ -75,20 +75,20 @@ def advice(
 
 
 def rebuild(artifact: str, stage: str | None = None, seconds: float | None = None) -> str:
-    """How to set an artifact aside and make it again, and how long that takes.
+    """Return how to set an artifact aside and make it again, and how long that takes.
 
     Args:
         artifact: Its key, "type/id".
         stage: The stage that made it, if known.
         seconds: How long that took, if known.
     """
-    again = make_again(stage).removeprefix("make it again: ")
+    again = how_to_rebuild(stage).removeprefix("make it again: ")
     cost = "" if seconds is None else f"; making it took {_duration(seconds)}"
     return f"make it again: groundup rm {artifact}   (keeps it aside)   then {again}{cost}"
 
 
 def permission(path: Path, write: bool = False) -> str:
-    """The command that lets the current user read (or write) `path`, and who can run it.
+    """Return the command that lets the current user read (or write) `path`, and who can run it.
 
     Args:
         path: The file or folder.
@@ -127,7 +127,7 @@ def reading(what: str, path: Path) -> Iterator[None]:
 
 
 def in_the_way(path: Path) -> str:
-    """The command that moves away what keeps a file or folder from being at `path`.
+    """Return the command that moves away what keeps a file or folder from being at `path`.
 
     This is a file where a folder above `path` should be, or what is at `path` itself.
     """
@@ -139,7 +139,7 @@ def in_the_way(path: Path) -> str:
 
 
 def move_aside(path: Path) -> str:
-    """The command that moves `path` into the working folder and overwrites nothing there.
+    """Return the command that moves `path` into the working folder and overwrites nothing there.
 
     The new name is hardly ever taken: it holds a digest of the whole path, so two files of one
     name get two new names. Where it is taken, `-n` leaves everything as it is.
@@ -150,7 +150,7 @@ def move_aside(path: Path) -> str:
 
 
 def _closed(path: Path, write: bool) -> Path:
-    """What keeps the current user from `path`.
+    """Return what keeps the current user from `path`.
 
     This is the first folder on the way that may not be entered, or else `path`. If `path` does not
     exist and `write` is true, it is the nearest folder above.
@@ -168,7 +168,7 @@ def _closed(path: Path, write: bool) -> Path:
 
 
 def quoted(path: Path, before: str = "") -> str:
-    """`before` and `path`, quoted for a shell. Control characters become escapes of the shell."""
+    """Return `before` and `path`, quoted for a shell, with its escapes for controls."""
     text = f"{before}{path}"
     if text.isprintable():
         return shlex.quote(text)

@@ -18,7 +18,7 @@ _SHOWN = 5
 
 
 def resolve(store: Store, reference: str) -> tuple[str, str]:
-    """The (artifact_type, id) that `reference` means.
+    """Return the (artifact_type, id) that `reference` means.
 
     Args:
         store: The store.
@@ -43,7 +43,7 @@ def resolve(store: Store, reference: str) -> tuple[str, str]:
 
 
 def pointing(store: Store, reference: str) -> Ref | None:
-    """The ref that `reference` names, or None if there is no such ref."""
+    """Return the ref that `reference` names, or None if there is no such ref."""
     run, slash, output = reference.partition("/")
     is_ref = slash and is_name(run) and is_name(output)
     return store.refs.get(run, output) if is_ref else None

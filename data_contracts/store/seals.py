@@ -1,7 +1,7 @@
 """Is the manifest of an artifact still the one that refs were pointed at?
 
 A ref, and a manifest downstream, hold the sha256 of the manifest. The newest entry of each ref
-counts, and one agreeing ref is enough: an artifact that was removed and made again has a new
+counts, and one agreeing ref is enough: an artifact that was removed and rebuilt has a new
 manifest (it says when it was made) under the same id, and only the ref of the run that made it has
 the new digest. Manifests downstream lie beside the one in question, so they count only if no ref
 holds a digest.
@@ -25,13 +25,13 @@ _MAX_HOLDERS = 3  # that an error names
 
 
 def agrees(ref: Ref, artifact: Artifact) -> bool:
-    """Whether a ref points at the artifact and holds the digest of this very manifest."""
+    """Return whether a ref points at the artifact and holds the digest of this very manifest."""
     return ref.key == (artifact.artifact_type, artifact.id) and (
         ref.manifest_sha256 == artifact.digest
     )
 
 
-def judge(
+def check_seal(
     artifact: Artifact,
     pointed_at: Mapping[str, Ref],
     downstream: Callable[[], Mapping[str, str | None]],
@@ -48,8 +48,8 @@ def judge(
         Whether any digest is held.
 
     Raises:
-        ArtifactError: The manifest was changed. An artifact that was removed and made again has
-            not been changed, whatever manifests downstream hold.
+        ArtifactError: The manifest was changed. An artifact that was removed and rebuilt has not
+            been changed, whatever manifests downstream hold.
     """
     was_removed = False
     digests: dict[str, str | None] = {}
@@ -65,7 +65,7 @@ def judge(
 
 
 def _digest_of(entry: Ref, artifact: Artifact) -> str | None:
-    """The digest that a ref holds, if it concerns this making of the artifact.
+    """Return the digest that a ref holds, if it concerns this making of the artifact.
 
     A ref whose artifact was removed says nothing about another making of it.
     """

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from data_contracts.errors import ArtifactError, ConfigError, GroundupError
 from data_contracts.store import repair
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.held import Held
+from data_contracts.store.index import StoreIndex
 from data_contracts.store.local import Store
 from data_contracts.store.publishing import ref_to
 from data_contracts.store.refs import Ref, is_name
@@ -44,20 +44,20 @@ class Verified:
     notes: tuple[str, ...]
 
 
-def verify(artifact: Artifact, held: Held) -> Verified:
+def verify(artifact: Artifact, index: StoreIndex) -> Verified:
     """Compare everything that is known of an artifact with what is there.
 
     Args:
         artifact: The artifact.
-        held: What the store holds of it.
+        index: The refs and manifests of its store.
 
     Raises:
         ArtifactError: Something is damaged, the manifest was changed, or a ref that points at the
             artifact was edited.
         ContractError: Rows break the contract or were miscounted.
     """
-    found = _verify_content(artifact, held)
-    pointed_at = held.refs(artifact)
+    found = _verify_content(artifact, index)
+    pointed_at = index.refs(artifact)
     _check_refs(artifact, pointed_at)
     notes = []
     for name, entry in pointed_at.items():
@@ -71,7 +71,7 @@ def verify(artifact: Artifact, held: Held) -> Verified:
 
 
 def _is_unsealed(entry: Ref) -> bool:
-    """Whether a ref holds no digest of the artifact that it points at."""
+    """Return whether a ref holds no digest of the artifact that it points at."""
     return entry.manifest_sha256 is None and not entry.removed
 
 
@@ -100,17 +100,17 @@ def _check_refs(artifact: Artifact, pointed_at: Mapping[str, Ref]) -> None:
             raise ArtifactError(f"ref {name}", why, fix)
 
 
-def _verify_content(artifact: Artifact, held: Held) -> Verified:
+def _verify_content(artifact: Artifact, index: StoreIndex) -> Verified:
     """Compare files, rows, manifest and inputs of an artifact. Raises what `verify` raises."""
     artifact.verify()
     rows = artifact.check()
-    seal = held.judge(artifact)
-    notes = list(_input_notes(artifact, held))
-    for name, entry in held.refs(artifact).items():
+    seal = index.check_seal(artifact)
+    notes = list(_input_notes(artifact, index))
+    for name, entry in index.refs(artifact).items():
         if entry.removed:
             fix = f"to let it point at this one: groundup seal {name}"
             notes.append(f"{name} says that it was removed; {fix}")
-    notes += held.notes()
+    notes += index.notes()
     return Verified(artifact, len(artifact.manifest.files), rows, seal, tuple(notes))
 
 
@@ -128,7 +128,7 @@ def verify_run(store: Store, name: str) -> Iterator[tuple[str, Verified | Ground
         ConfigError: There is no such run.
     """
     refs = store.refs.require_run(name)
-    held = Held.by(store)
+    index = StoreIndex.read(store)
     waiting: deque[tuple[str, Key]] = deque()
     for output, entry in refs.items():
         waiting.append((f"{name}/{output}", entry.key))
@@ -139,7 +139,7 @@ def verify_run(store: Store, name: str) -> Iterator[tuple[str, Verified | Ground
             continue
         seen.add(key)
         try:
-            found = verify(store.open(*key, verify=False), held)
+            found = verify(store.open(*key, verify=False), index)
         except GroundupError as error:
             yield reference, error
             continue
@@ -149,7 +149,7 @@ def verify_run(store: Store, name: str) -> Iterator[tuple[str, Verified | Ground
                 waiting.append((f"{ref.artifact_type}/{ref.id}", (ref.artifact_type, ref.id)))
 
 
-def seal(store: Store, name: str, output: str, held: Held) -> bool:
+def seal(store: Store, name: str, output: str, index: StoreIndex) -> bool:
     """Let name/output hold the digest of its artifact's manifest, once the artifact is verified.
 
     The entry is written anew from the manifest, so this also repairs a ref that was edited.
@@ -158,7 +158,7 @@ def seal(store: Store, name: str, output: str, held: Held) -> bool:
         store: The store.
         name: The run.
         output: The output.
-        held: What the store holds of its artifacts.
+        index: The refs and manifests of the store.
 
     Returns:
         False if the ref says all this already.
@@ -172,25 +172,25 @@ def seal(store: Store, name: str, output: str, held: Held) -> bool:
         fix = "see what there is: groundup ls"
         raise ConfigError(f"ref {name}/{output}", "does not exist", fix)
     artifact = store.open(*entry.key, verify=False)
-    _verify_content(artifact, held)
+    _verify_content(artifact, index)
     return store.refs.set(name, output, ref_to(artifact, "groundup seal", artifact.digest))
 
 
-def _input_notes(artifact: Artifact, held: Held) -> Iterator[str]:
-    """Notes on inputs that are gone or were made again.
+def _input_notes(artifact: Artifact, index: StoreIndex) -> Iterator[str]:
+    """Yield notes on inputs that are gone or were rebuilt.
 
     Raises:
         ArtifactError: The manifest of an input was changed since the artifact was made from it.
     """
     for name, ref in artifact.manifest.inputs.items():
         key = f"{ref.artifact_type}/{ref.id}"
-        if not held.store.has(ref.artifact_type, ref.id):
+        if not index.store.has(ref.artifact_type, ref.id):
             yield f"its input {key} ({name}) is no longer in the store"
             continue
-        source = held.store.open(ref.artifact_type, ref.id, verify=False)
+        source = index.store.open(ref.artifact_type, ref.id, verify=False)
         if ref.manifest_sha256 in (None, source.digest):
             continue
-        if held.is_made_again(source):
+        if index.is_rebuilt(source):
             yield f"its input {key} ({name}) was made again since"
             continue
         why = (

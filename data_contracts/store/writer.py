@@ -23,7 +23,7 @@ _WRONG_VALUE = (pa.ArrowException, ValueError, TypeError, OverflowError)
 
 
 class TableWriter:
-    """Appends rows to one Parquet file. Use it as a context manager.
+    """A writer that appends rows to one Parquet file. Use it as a context manager.
 
     Rows may be dicts (missing keys become null), record batches or tables. They are gathered into
     row groups of about 32 MB. Rows that the schema of the contract cannot hold raise ContractError
@@ -126,7 +126,7 @@ class TableWriter:
         self._file.write_table(table, row_group_size=max(1, -(-table.num_rows // groups)))
 
     def _schema_problems(self, schema: pa.Schema) -> list[str]:
-        """The columns of the contract that are missing or have another type."""
+        """Return the columns of the contract that are missing or have another type."""
         problems = []
         for field in self.schema:
             if field.name not in schema.names:
@@ -139,7 +139,7 @@ class TableWriter:
         return problems
 
     def _violations(self, table: pa.Table) -> list[str]:
-        """The rules that the values of `table` break."""
+        """Return the rules that the values of `table` break."""
         check = TableCheck(self.contract, self.table)
         row = self.rows
         for batch in table.to_batches():
@@ -163,7 +163,7 @@ class TableWriter:
         return problems
 
     def _refused(self, *problems: str, otherwise: Exception | None = None) -> ContractError:
-        """The error that lists `problems`, or quotes `otherwise` if there are none."""
+        """Return the error that lists `problems`, or quotes `otherwise` if there are none."""
         what = f"{self.contract.artifact_type} (contract {self.contract.version})"
         return refusal(what, list(problems) or [f"{self._name}: {otherwise}"])
 
@@ -182,7 +182,7 @@ def _size(value: Any) -> int:
 
 
 def _is_same(one: pa.DataType, other: pa.DataType) -> bool:
-    """Whether two types are equal, apart from whether something inside may be null.
+    """Return whether two types are equal, apart from whether something inside may be null.
 
     The check of the values finds nulls.
     """

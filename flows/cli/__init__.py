@@ -2,7 +2,7 @@
 
 
 def main() -> None:
-    """The program `groundup`."""
+    """Run the program `groundup`."""
     from flows.cli import early_signals
 
     early_signals.catch()

@@ -30,11 +30,11 @@ def add_to(app: typer.Typer) -> None:
 def verify(target: ArtifactOrRunArgument, json_: JsonOption = False) -> None:
     """Check that files, rows, id and manifest are as published: of an artifact, or of a run."""
     from data_contracts.store import verification
-    from data_contracts.store.held import Held
+    from data_contracts.store.index import StoreIndex
 
     store = open_store()
     if not _is_run(store, target):
-        verified = verification.verify(store.find(target), Held.by(store))
+        verified = verification.verify(store.find(target), StoreIndex.read(store))
         if json_:
             tables.as_json(_row(target, verified))
         else:
@@ -57,13 +57,13 @@ def verify(target: ArtifactOrRunArgument, json_: JsonOption = False) -> None:
 def seal(target: ArtifactOrRunArgument, json_: JsonOption = False) -> None:
     """Verify artifacts, and record the digests of their manifests in the refs of a run."""
     from data_contracts.store import verification
-    from data_contracts.store.held import Held
+    from data_contracts.store.index import StoreIndex
 
     store = open_store()
     name, _, output = target.partition("/")
     outputs = [output] if output else list(store.refs.require_run(name))
-    held = Held.by(store)
-    sealed_now = {f"{name}/{one}": verification.seal(store, name, one, held) for one in outputs}
+    index = StoreIndex.read(store)
+    sealed_now = {f"{name}/{one}": verification.seal(store, name, one, index) for one in outputs}
     if json_:
         tables.as_json([{"ref": ref, "sealed_now": now} for ref, now in sealed_now.items()])
         return
@@ -164,7 +164,7 @@ def _delete_removed(store: Store, yes: bool, json_: bool) -> None:
 
 
 def _confirms(question: str) -> bool:
-    """Whether a person at a terminal agrees. Returns False without a terminal."""
+    """Return whether a person at a terminal agrees; False without a terminal."""
     return bool(out.is_terminal and typer.confirm(question))
 
 

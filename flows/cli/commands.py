@@ -92,7 +92,7 @@ def run(
         out.print(Text(f"as last time: {masked(_as_options(last))}", "dim"))
     planned = preview.plan_run(store, name, loaded.configs, as_of)
     if preview_:
-        tables.steps(planned, name, json_)
+        tables.planned_stages(planned, name, json_)
         return
     _open_home(trust_home)
     from flows import runs
@@ -107,7 +107,7 @@ def run(
 
 
 def _as_options(followed: RecipeRef) -> str:
-    """The options that a person can type to follow the same recipe again."""
+    """Return the options that a person can type to follow the same recipe again."""
     words = ["--recipe", followed.recipe]
     for change in followed.changes:
         words += ["--set", change]
@@ -150,7 +150,7 @@ def run_one_stage(
     references = runs.parse_inputs(inputs or [])
     planned = preview.plan_stage(store, name, stage, config, references, and_after, as_of)
     if preview_:
-        tables.steps(planned, name, json_)
+        tables.planned_stages(planned, name, json_)
         return
     _open_home(trust_home)
     with _output_for(json_):

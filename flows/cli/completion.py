@@ -30,7 +30,7 @@ def answer_shells() -> None:
 
 
 def script(shell: str) -> str:
-    """The script that a shell runs once, so that it asks groundup at TAB."""
+    """Return the script that a shell runs once, so that it asks groundup at TAB."""
     from typer.completion import get_completion_script
 
     return get_completion_script(prog_name="groundup", complete_var=ASKED, shell=shell)
@@ -54,7 +54,7 @@ def _completing(find: Callable[[str], Iterable[str]]) -> Candidates:
 
 @_completing
 def runs(incomplete: str) -> Iterable[str]:
-    """Names of runs."""
+    """Return the names of runs."""
     from flows.home import open_store
 
     return open_store().refs.runs()
@@ -74,7 +74,7 @@ def artifacts(incomplete: str) -> Iterable[str]:
 
 @_completing
 def runs_and_artifacts(incomplete: str) -> Iterable[str]:
-    """Runs, and RUN/OUTPUT."""
+    """Return the names of runs, and RUN/OUTPUT."""
     return [*runs(incomplete), *artifacts(incomplete)]
 
 

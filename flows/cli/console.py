@@ -51,14 +51,14 @@ class _Shown:
 
 
 class _ShowForeignText(RenderHook):
-    """Handles all that a console prints, so that no page and no name can control a terminal."""
+    """A hook for all that a console prints, so that no page and no name can control a terminal."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
         return [_Shown(one) for one in renderables]
 
 
 def _console(to_errors: bool) -> Console:
-    """A console that prints text as it is: no emoji codes, no colours in numbers, no controls.
+    """Return a console that shows text as it is: no emoji codes, coloured numbers or controls.
 
     It does not break long lines. The terminal does, for the eye alone: what is copied stays whole.
     """
@@ -282,7 +282,7 @@ class _PlainReport(Report):
 
 
 def _abbreviated(number: float | None) -> str:
-    """A number in a few characters: "1.2M", "45.0k", "310", "4.5"."""
+    """Return a number in a few characters: "1.2M", "45.0k", "310", "4.5"."""
     if number is None:
         return "?"
     for least, unit, suffix in SUFFIXES:

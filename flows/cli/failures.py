@@ -39,7 +39,7 @@ _ADVICE = {
 
 
 class _BrokenPipe(Exception):  # noqa: N818  carries an error
-    """Carries a BrokenPipeError past typer."""
+    """A BrokenPipeError that passes typer."""
 
     def __init__(self, error: BrokenPipeError):
         super().__init__(error)
@@ -178,7 +178,7 @@ def _report_failure(failure: GroundupError, as_json: bool) -> None:
 
 
 def _as_failure(error: BaseException) -> GroundupError | None:
-    """The failure that an exception means to people; None for a fault of groundup itself."""
+    """Return the failure that an exception means to people; None for a fault of groundup itself."""
     if isinstance(error, GroundupError):
         return error
     if isinstance(error, MemoryError):
@@ -213,7 +213,7 @@ def _failure_of_system(error: OSError) -> GroundupError:
 
 
 def _nobody_reads() -> bool:
-    """Whether the reader of standard output or standard error is gone.
+    """Return whether the reader of standard output or standard error is gone.
 
     A pipe between this process and one that helps it can break as well.
     """
@@ -224,7 +224,7 @@ def _nobody_reads() -> bool:
 
 
 def _can_flush(stream: Any) -> bool:
-    """Whether the stream takes what may be waiting because it could not be written before."""
+    """Return whether the stream takes what waits because it could not be written before."""
     try:
         stream.flush()
     except OSError:
@@ -233,7 +233,10 @@ def _can_flush(stream: Any) -> bool:
 
 
 def _can_write(stream: Any) -> bool:
-    """Whether the stream takes an empty line. Without a buffer (PYTHONUNBUFFERED) nothing waits."""
+    """Return whether the stream takes an empty line.
+
+    Without a buffer (PYTHONUNBUFFERED) nothing waits.
+    """
     try:
         print(file=stream, flush=True)
     except OSError:

@@ -66,7 +66,7 @@ def _artifact_row(output: str, artifact: Artifact) -> dict[str, Any]:
 
 
 def _working_time(manifest: Manifest) -> str:
-    """Minutes and seconds that the stage took."""
+    """Return the minutes and seconds that the stage took."""
     started = datetime.fromisoformat(manifest.started)
     finished = datetime.fromisoformat(manifest.finished)
     return clock((finished - started).total_seconds())
@@ -103,7 +103,7 @@ def _baseline(row: Mapping[str, Any]) -> str:
 
 
 def _judgement(row: Mapping[str, Any]) -> str:
-    """Whether the score is better than its baseline."""
+    """Return whether the score is better than its baseline."""
     value, baseline = row["value"], row["baseline"]
     if value is None or baseline is None:
         return ""

@@ -101,7 +101,7 @@ def _table() -> Table:
     return Table(box=None, pad_edge=False, header_style="dim")
 
 
-def steps(planned: Sequence[PlannedStage], run: str | None, json_: bool) -> None:
+def planned_stages(planned: Sequence[PlannedStage], run: str | None, json_: bool) -> None:
     """Print what would run, and why."""
     if json_:
         as_json(list(map(_planned_row, planned)))
@@ -109,23 +109,25 @@ def steps(planned: Sequence[PlannedStage], run: str | None, json_: bool) -> None
     table = _table()
     for column in ("stage", "", "why"):
         table.add_column(column, overflow="fold", no_wrap=column != "why")
-    for step in planned:
-        status = f"[{_COLOURS[step.status]}]{step.status}[/]"
-        table.add_row(step.stage.name, status, Text(line("; ".join(step.reasons))))
+    for planned_stage in planned:
+        status = f"[{_COLOURS[planned_stage.status]}]{planned_stage.status}[/]"
+        table.add_row(
+            planned_stage.stage.name, status, Text(line("; ".join(planned_stage.reasons)))
+        )
     out.print(table, soft_wrap=False)
-    counts: Counter[str] = Counter(step.status for step in planned)
+    counts: Counter[str] = Counter(planned_stage.status for planned_stage in planned)
     labels = {"up to date": "up to date", "reuse": "to reuse", "build": "to build"}
     parts = [f"{counts[status]} {labels[status]}" for status in _COLOURS if counts[status]]
     subject = f"{run}: " if run else ""
     out.print(f"\n{subject}{', '.join(parts)}. Nothing was run.", markup=False)
 
 
-def _planned_row(step: PlannedStage) -> dict[str, Any]:
+def _planned_row(planned_stage: PlannedStage) -> dict[str, Any]:
     return {
-        "stage": step.stage.name,
-        "status": step.status,
-        "reasons": list(step.reasons),
-        "artifact": "/".join(step.artifact_key),
+        "stage": planned_stage.stage.name,
+        "status": planned_stage.status,
+        "reasons": list(planned_stage.reasons),
+        "artifact": "/".join(planned_stage.artifact_key),
     }
 
 
@@ -164,7 +166,7 @@ def settings_of(stage: Stage) -> list[Setting]:
 def _settings(
     prefix: str, schema: Mapping[str, Any], definitions: Mapping[str, Any]
 ) -> Iterator[Setting]:
-    """The settings below `prefix` in a JSON schema."""
+    """Yield the settings below `prefix` in a JSON schema."""
     for name, field in schema.get("properties", {}).items():
         key = f"{prefix}.{name}"
         group = _definition(definitions, field.get("$ref", ""))
@@ -184,7 +186,7 @@ def _settings(
 
 
 def _definition(definitions: Mapping[str, Any], reference: str) -> Mapping[str, Any]:
-    """The definition of "#/$defs/NAME"; empty if there is none."""
+    """Return the definition of "#/$defs/NAME"; empty if there is none."""
     definition: Mapping[str, Any] = definitions.get(reference.rpartition("/")[2], {})
     return definition
 
@@ -235,7 +237,7 @@ def refs(store: Store, name: str, json_: bool) -> None:
 
 
 def _outputs(store: Store, name: str) -> list[Output]:
-    """The outputs of a run, in the order in which a run makes them."""
+    """Return the outputs of a run, in the order in which a run makes them."""
     order = {stage.output: number for number, stage in enumerate(stages.STAGES)}
     refs_by_output = store.refs.outputs(name)
     outputs = []
@@ -268,7 +270,7 @@ def counts(manifest: Manifest) -> str:
 
 
 def artifact(store: Store, made: Artifact) -> dict[str, Any]:
-    """An artifact for `--json`, without its list of files."""
+    """Return an artifact for `--json`, without its list of files."""
     return made.manifest.model_dump(mode="json", exclude={"files"}) | {
         "path": str(made.folder),
         "content": made.manifest.content,

@@ -65,7 +65,7 @@ def _recorded(answer: Iterable[str], received: list[str]) -> Iterator[str]:
 
 
 def _read_question() -> str:
-    """The question that a person types; "" to end the conversation."""
+    """Return the question that a person types; "" to end the conversation."""
     try:
         question = out.input("[bold]> [/]").strip()
     except EOFError:

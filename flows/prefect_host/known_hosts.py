@@ -43,7 +43,7 @@ HEADERS = {
 
 
 class KnownHosts:
-    """Refuses requests for another host or from another origin; adds HEADERS to all answers."""
+    """A guard against requests for another host or from another origin; HEADERS in all answers."""
 
     def __init__(self, app: ASGIApp, address: Address):
         self.app = app

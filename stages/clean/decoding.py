@@ -55,7 +55,7 @@ MAX_BADNESS = 0.05
 
 
 def decode(body: bytes, declared: str | None = None) -> str:
-    """Decodes the body of a page.
+    """Decode the body of a page.
 
     Args:
         body: The bytes as they were fetched.
@@ -87,7 +87,7 @@ def decode(body: bytes, declared: str | None = None) -> str:
 
 
 def _decoded_with_losses(body: bytes, tried: list[str], has_escapes: bool) -> str:
-    """The last resort: UTF-8 without a few broken bytes."""
+    """Decode UTF-8 without a few broken bytes, as the last resort."""
     text = body.decode("utf-8", "replace")
     bad = text.count("\ufffd")
     if bad <= MAX_BAD_SHARE * len(text) and not has_escapes:
@@ -99,7 +99,7 @@ def _decoded_with_losses(body: bytes, tried: list[str], has_escapes: bool) -> st
 
 
 def _declared_labels(body: bytes, declared: str | None) -> list[str]:
-    """Labels of character sets: the server's first, then that of the document itself."""
+    """Return the labels of character sets: the server's first, then that of the document itself."""
     labels = [declared] if declared else []
     head = body[:_HEAD_BYTES]
     inside = _META.search(head) or _XML.search(head)
@@ -122,7 +122,7 @@ def _has_seven_bit_label(labels: list[str]) -> bool:
 
 
 def _decoded(body: bytes, label: str) -> str | None:
-    """`body` in the character set of `label`, or None if a single byte does not fit."""
+    """Return `body` in the character set of `label`, or None if a single byte does not fit."""
     for codec in _codecs_of(label):
         try:
             return body.decode(codec)
@@ -163,7 +163,7 @@ def _decoded_after_mark(body: bytes, label: str) -> str:
 
 
 def _without_nul(text: str, label: str) -> str:
-    """Returns the text; rejects one that contains NUL characters."""
+    """Return the text; reject one that contains NUL characters."""
     if "\0" in text:
         nuls = text.count("\0")
         raise Rejection("binary", f"{nuls} NUL characters after decoding as {brief(label)}")
@@ -171,7 +171,7 @@ def _without_nul(text: str, label: str) -> str:
 
 
 def _is_plausible(text: str) -> bool:
-    """Whether the beginning of a text looks like text rather than like wrongly decoded bytes."""
+    """Return whether a text begins like text rather than like wrongly decoded bytes."""
     sample = text[:_PLAUSIBILITY_CHARS]
     if "\x1b$" in sample or "\x0e" in sample:
         return False

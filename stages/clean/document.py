@@ -27,7 +27,7 @@ _HEADING = re.compile(r"^#\s+(\S[^\r\n]*)", re.MULTILINE)
 
 
 def cleaned(raw: RawPage, config: CleanConfig, model_path: str) -> CleanedPage:
-    """Cleans one page.
+    """Clean one page.
 
     Args:
         raw: The page as it was fetched.
@@ -74,7 +74,7 @@ def _redact_and_measure(page: CleanedPage, text: str, config: CleanConfig) -> No
 
 
 def _cleaned_title(title: str | None, config: CleanConfig) -> tuple[str | None, int]:
-    """The title on one line, repaired and redacted like the text, and its number of redactions."""
+    """Return the title on one line, cleaned like the text, and its number of redactions."""
     line = " ".join((title or "").split())
     line = repaired(line, config.normal_form, config.normalise_addresses)
     line = " ".join(line.split())

@@ -27,7 +27,7 @@ START_SECONDS = 120  # for the imports and the language model, on a busy machine
 
 
 class CleaningProcess:
-    """Cleans pages one after another, each within config.max_seconds.
+    """A process that cleans pages one after another, each within config.max_seconds.
 
     The process starts with the first page, and again with the page after one that killed it.
     """
@@ -39,7 +39,7 @@ class CleaningProcess:
         self._connection: Connection
 
     def clean(self, raw: RawPage) -> CleanedPage:
-        """Cleans one page.
+        """Clean one page.
 
         Returns:
             The cleaned page, rejected as `timeout` or `crashed` if the extractor hung or died.
@@ -63,7 +63,7 @@ class CleaningProcess:
         return CleanedPage(reason="timeout", detail=detail)
 
     def stop(self) -> None:
-        """Kills the process if it runs."""
+        """Kill the process if it runs."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -122,7 +122,7 @@ _shared: list[CleaningProcess] = []
 
 
 def shared_process(config: CleanConfig, model_path: str) -> CleaningProcess:
-    """Returns the one cleaning process of this worker.
+    """Return the one cleaning process of this worker.
 
     It takes a second to start, so it is kept from shard to shard. It ends with the worker.
     """
@@ -137,13 +137,13 @@ def shared_process(config: CleanConfig, model_path: str) -> CleaningProcess:
 
 
 def stop_shared_process() -> None:
-    """Stops the cleaning process of this worker, if there is one."""
+    """Stop the cleaning process of this worker, if there is one."""
     while _shared:
         _shared.pop().stop()
 
 
 def _serve(connection: Connection) -> None:
-    """Answers raw pages with cleaned ones until the other side closes.
+    """Answer raw pages with cleaned ones until the other side closes.
 
     The first answer says what is wrong with the language model, or is "". If the other side was
     killed while a page hangs, an alarm ends this process.

@@ -51,13 +51,13 @@ LAYOUTS = (PYDOC,)
 
 
 def extract_text(body: bytes) -> str:
-    """Extracts the text of an HTML page with the default settings."""
+    """Extract the text of an HTML page with the default settings."""
     text, _ = extract(decode(body))
     return text
 
 
 def extract(html: str, precision: bool = False) -> tuple[str, str | None]:
-    """Extracts text and title of an HTML page.
+    """Extract text and title of an HTML page.
 
     Args:
         html: The decoded page.
@@ -116,7 +116,7 @@ def _on_one_line(title: str) -> str | None:
 
 
 def _without_gutters(lines: Sequence[str]) -> list[str]:
-    """Starts a new paragraph where a table cell only paints a margin.
+    """Start a new paragraph where a table cell only paints a margin.
 
     Such a cell leaves blanks and a tab before the text.
     """
@@ -132,7 +132,7 @@ def _without_gutters(lines: Sequence[str]) -> list[str]:
 
 
 def _with_levels(html: str) -> str:
-    """Inserts a level mark wherever a description begins or ends, even without an end tag."""
+    """Insert a level mark wherever a description begins or ends, even without an end tag."""
     if "<dd" not in html and "<DD" not in html:
         return html
     open_lists: list[bool] = []  # for each open <dl>: whether one of its descriptions is open
@@ -159,7 +159,7 @@ def _with_levels(html: str) -> str:
 
 
 def _ends_description(name: str, is_end_tag: bool, open_lists: Sequence[bool]) -> bool:
-    """Whether a <dl>, <dt> or <dd> tag ends the open description of the innermost list."""
+    """Return whether a <dl>, <dt> or <dd> tag ends the open description of the innermost list."""
     if not open_lists or not open_lists[-1]:
         return False
     if is_end_tag:
@@ -172,7 +172,7 @@ def _mark(depth: int) -> str:
 
 
 def _indented(marked: Sequence[str]) -> list[str]:
-    """Turns level marks into indentation, and adds a blank line after each description."""
+    """Turn level marks into indentation, and add a blank line after each description."""
     lines: list[str] = []
     depth = 0
     for line in marked:

@@ -16,7 +16,7 @@ _SAMPLE_CHARS = 800
 
 
 def identify(text: str, model_path: str) -> tuple[str, float | None]:
-    """Identifies the language of a text.
+    """Identify the language of a text.
 
     Returns:
         The ISO 639 code and the model's probability; `und` and None for a text without letters.
@@ -44,7 +44,7 @@ def _sample(text: str) -> str:
 
 @cache
 def load(path: str) -> fasttext.FastText._FastText:
-    """Loads a fastText model, once per process.
+    """Load a fastText model, once per process.
 
     Raises:
         ValueError, MemoryError: The file is not a fastText model.

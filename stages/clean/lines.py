@@ -21,7 +21,7 @@ _BOILERPLATE = (
 
 
 def kept_lines(text: str, c4: C4) -> tuple[str, int]:
-    """Removes the lines that C4's rules remove.
+    """Remove the lines that C4's rules remove.
 
     Returns:
         The remaining text and the number of lines removed. Blank lines stay and do not count.
@@ -43,7 +43,7 @@ def kept_lines(text: str, c4: C4) -> tuple[str, int]:
 
 
 def _keeps(line: str, c4: C4) -> bool:
-    """Whether the rules keep a line, given without surrounding white space."""
+    """Return whether the rules keep a line, given without surrounding white space."""
     if not line:
         return True
     if c4.terminal_punctuation and not _ends_a_sentence(line):

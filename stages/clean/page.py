@@ -50,7 +50,7 @@ class CleanedPage:
         return int(self.signals.get("words") or 0)
 
     def columns(self) -> dict[str, Any]:
-        """Returns the columns that clean produces. Only rejects have `reason` and `detail`."""
+        """Return the columns that clean produces. Only rejects have `reason` and `detail`."""
         columns: dict[str, Any] = dict.fromkeys(SIGNALS)
         columns.update(self.signals)
         columns.update(

@@ -20,7 +20,7 @@ Finder = Callable[[str], tuple[str, int]]
 
 
 def redact(text: str, kinds: Sequence[str]) -> tuple[str, int]:
-    """Replaces personal data of the given kinds, in time linear in the length of the text.
+    """Replace personal data of the given kinds, in time linear in the length of the text.
 
     Args:
         text: Any text.
@@ -46,7 +46,7 @@ def _finder(
     is_valid: Validator | None = None,
     not_after: str = r"[\w.]",
 ) -> Finder:
-    """Builds a function that replaces the matches of a pattern.
+    """Build a function that replaces the matches of a pattern.
 
     A pattern may match more groups of a number than belong to it ("… 1332 BIC"): the function
     replaces the longest valid beginning of the match.
@@ -88,7 +88,7 @@ def _finder(
 
 
 def _longest_valid(candidate: str, is_valid: Validator | None) -> str:
-    """The longest beginning of `candidate`, in whole groups, that is valid; "" if none is."""
+    """Return the longest valid beginning of `candidate`, in whole groups; "" if none is."""
     if is_valid is None:
         return candidate
     while candidate and not is_valid(candidate):
@@ -105,7 +105,7 @@ _RESERVED_DOMAIN = re.compile(
 
 
 def _replace_emails(text: str) -> tuple[str, int]:
-    """Replaces e-mail addresses.
+    """Replace e-mail addresses.
 
     The search goes from the @ backwards: every word could begin an address, but few characters can
     precede an @.
@@ -148,7 +148,7 @@ _IBAN_LENGTHS = {entry[:2]: int(entry[2:]) for entry in _IBANS.split()}  # chara
 
 
 def _is_iban(candidate: str) -> bool:
-    """Checks the country's length and the check digits (ISO 13616).
+    """Check the country's length and the check digits (ISO 13616).
 
     With country and check digits moved to the end and letters written as numbers, the remainder of
     the division by 97 must be 1.
@@ -166,7 +166,7 @@ _CARD_ISSUERS = re.compile(r"4(?:\d{12}|\d{15})|5[1-5]\d{14}|3[47]\d{13}|6(?:011
 
 
 def _is_card(candidate: str) -> bool:
-    """Checks length and prefix of the issuer and the check digit of ISO/IEC 7812 (Luhn)."""
+    """Check length and prefix of the issuer and the check digit of ISO/IEC 7812 (Luhn)."""
     digits = re.sub(r"\D", "", candidate)
     if not _CARD_ISSUERS.fullmatch(digits):
         return False

@@ -29,7 +29,7 @@ class QualityRule:
     setting: str
 
     def passes(self, value: float | None, threshold: float) -> bool:
-        """Whether a document with this value of the signal passes."""
+        """Return whether a document with this value of the signal passes."""
         if value is None:
             return True
         if self.bound == "least":
@@ -97,7 +97,7 @@ RULES: dict[str, tuple[QualityRule, ...]] = {
 
 
 def first_failing(signals: Mapping[str, Any], config: CleanConfig) -> tuple[str, str] | None:
-    """Finds the first rule that rejects a document, languages first, then in the order of RULES.
+    """Find the first rule that rejects a document, languages first, then in the order of RULES.
 
     Args:
         signals: The columns of a document.

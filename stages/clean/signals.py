@@ -31,7 +31,7 @@ Signals = dict[str, float | int | None]  # by column name of the contract
 
 
 def measure(text: str, stop_words: Sequence[str] | None = None) -> Signals:
-    """Measures all signals of a non-empty text.
+    """Measure all signals of a non-empty text.
 
     Args:
         text: A non-empty text.
@@ -61,7 +61,7 @@ def measure(text: str, stop_words: Sequence[str] | None = None) -> Signals:
 
 
 def _not_blank(parts: Iterable[str]) -> list[str]:
-    """The parts without surrounding white space, except those that are empty then."""
+    """Return the parts without surrounding white space, except those that are empty then."""
     stripped = [part.strip() for part in parts]
     return [part for part in stripped if part]
 
@@ -77,7 +77,7 @@ def _distinct_stop_words(found: Sequence[str], stop_words: Sequence[str]) -> int
 
 
 def _line_signals(lines: Sequence[str]) -> dict[str, float]:
-    """Shares among the lines that are not blank."""
+    """Return the shares among the lines that are not blank."""
     if not lines:
         return {}
     count = len(lines)
@@ -94,7 +94,7 @@ def _line_signals(lines: Sequence[str]) -> dict[str, float]:
 
 
 def _ngram_signals(found: Sequence[str]) -> dict[str, float]:
-    """Shares of the words' characters that lie in repeated n-grams.
+    """Return the shares of the words' characters that lie in repeated n-grams.
 
     An n-gram is identified by its 64-bit hash.
     """

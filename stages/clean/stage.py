@@ -60,7 +60,7 @@ class CleanCounts:
         return cls(0, Counter(), Counter(), Counter(), [])
 
     def count(self, page: CleanedPage) -> None:
-        """Counts one document that was kept or rejected."""
+        """Count one document that was kept or rejected."""
         self.totals["documents"] += 1
         if page.reason:
             self.rejected[page.reason] += 1
@@ -85,7 +85,7 @@ class CleanCounts:
 
 
 def run(config: CleanConfig, *, raw_documents: Artifact, out: Draft, report: Report) -> Facts:
-    """Cleans every page; each becomes a document or a reject.
+    """Clean every page; each becomes a document or a reject.
 
     Raises:
         ConfigError: There is no language model.
@@ -128,7 +128,7 @@ def _shards(raw: Artifact) -> Iterator[PageShard]:
 
 
 def _clean_shard(config: CleanConfig, out: Draft, shard: PageShard) -> CleanCounts:
-    """Cleans one shard and writes its part of both tables."""
+    """Clean one shard and write its part of both tables."""
     counts = CleanCounts.empty()
     model_path = str(config.model_path())  # where this machine has it
     process = shared_process(config, model_path)
@@ -174,5 +174,5 @@ def _facts(counts: CleanCounts) -> Facts:
 
 
 def _most_frequent_first(counter: Counter[str]) -> list[tuple[str, int]]:
-    """Names and counts; names with equal counts are in alphabetical order."""
+    """Return the names and counts; names with equal counts are in alphabetical order."""
     return sorted(counter.items(), key=lambda item: (-item[1], item[0]))

@@ -45,7 +45,7 @@ class RejectedChat:
 def of_entries(
     entries: list[ApiEntry], config: CollectChatsConfig, questions: Questions
 ) -> Iterator[Chat | RejectedChat]:
-    """Yields the chats of an API page.
+    """Yield the chats of an API page.
 
     They ask what each entry is for, how it is called, and which function does a given thing.
     """
@@ -69,7 +69,7 @@ def _purpose_chats(
     config: CollectChatsConfig,
     questions: Questions,
 ) -> Iterator[Chat | RejectedChat]:
-    """What is NAME for? → its description."""
+    """Yield chats of the form: What is NAME for? → its description."""
     if isinstance(description, RejectedChat):
         yield description
         return
@@ -82,7 +82,7 @@ def _purpose_chats(
 def _parameters_chats(
     entry: ApiEntry, config: CollectChatsConfig, questions: Questions
 ) -> Iterator[Chat | RejectedChat]:
-    """What are the parameters of NAME? → its signature."""
+    """Yield chats of the form: What are the parameters of NAME? → its signature."""
     signature = reference.shown_signature(entry)
     if not signature:
         return
@@ -94,7 +94,7 @@ def _parameters_chats(
 def _lookup_chats(
     entry: ApiEntry, description: str, config: CollectChatsConfig, questions: Questions
 ) -> Iterator[Chat | RejectedChat]:
-    """Which function of MODULE does this? → its name."""
+    """Yield chats of the form: Which function of MODULE does this? → its name."""
     if not entry.module:
         return
     first_sentence = prose.with_end_mark(sentences(description, Breaks.PROSE)[0])
@@ -104,12 +104,12 @@ def _lookup_chats(
 
 
 def kind_of(entry: ApiEntry) -> str:
-    """Returns the kind of the chat that asks what the entry is for."""
+    """Return the kind of the chat that asks what the entry is for."""
     return "module" if entry.kind == "module" else "signature"
 
 
 def describe(entry: ApiEntry, config: CollectChatsConfig) -> str | RejectedChat:
-    """Returns the first whole sentences of an entry's description, or why there are none to use."""
+    """Return the first whole sentences of an entry's description, or why there are none to use."""
     kind = kind_of(entry)
     for paragraph in prose.paragraphs(entry.text):
         lines = _without_signatures(paragraph, entry)
@@ -131,7 +131,7 @@ def describe(entry: ApiEntry, config: CollectChatsConfig) -> str | RejectedChat:
 
 
 def _without_signatures(lines: list[str], entry: ApiEntry) -> list[str]:
-    """Drops leading lines in which the author repeats the signature in other words."""
+    """Drop leading lines in which the author repeats the signature in other words."""
     call = entry.name.split(".")[-1] + "("
     first = 0
     while first < len(lines) and lines[first].startswith(call):
@@ -146,7 +146,7 @@ def of_sections(
     questions: Questions,
     only_marked: bool = False,
 ) -> Iterator[Chat | RejectedChat]:
-    """Yields one chat per section: what does TITLE say about HEADING? → its first sentences.
+    """Yield one chat per section: what does TITLE say about HEADING? → its first sentences.
 
     Args:
         title: The title of the page.
@@ -167,7 +167,7 @@ def of_sections(
 def of_prose(
     title: str | None, text: str, config: CollectChatsConfig, questions: Questions
 ) -> Iterator[Chat | RejectedChat]:
-    """Yields the chats of a page in any language.
+    """Yield the chats of a page in any language.
 
     What is TITLE about? → the first paragraph. Continue this sentence → the rest of its paragraph.
     """
@@ -195,7 +195,7 @@ def checked_chat(
     config: CollectChatsConfig,
     min_chars: int | None = None,
 ) -> Chat | RejectedChat:
-    """Returns the chat if its question and answer have the right lengths.
+    """Return the chat if its question and answer have the right lengths.
 
     Args:
         kind: The kind of the chat.
@@ -216,7 +216,7 @@ def checked_chat(
 
 
 def clean_title(document: dict[str, Any]) -> str | None:
-    """Returns the title of a document, or None if it is not worth asking about."""
+    """Return the title of a document, or None if it is not worth asking about."""
     title = " ".join((document["title"] or "").split())
     has_good_length = MIN_TITLE_CHARS <= len(title) <= MAX_TITLE_CHARS
     has_letters = any(character.isalpha() for character in title)

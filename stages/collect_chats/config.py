@@ -130,7 +130,7 @@ class CollectChatsConfig(StageConfig):
     workers: int = execution(0, "Processes; 0: one per core", ge=0, le=4096)
 
     def identity(self) -> dict[str, Any]:
-        """Adds the contents of the files and whether this system can run examples."""
+        """Add the contents of the files and whether this system can run examples."""
         paths = {path: Path(expanduser(path)) for path in self.files}
         file_contents = file_digests(paths.values(), "collect_chats.files")
         questions_path = self.questions_path

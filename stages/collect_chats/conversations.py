@@ -14,7 +14,7 @@ MAX_SAMPLES = 6
 
 
 class ConversationWriter:
-    """Writes and counts conversations and rejects. A question that was asked before is rejected.
+    """A writer of conversations and rejects, and their counts. Repeated questions are rejected.
 
     Memory: about 100 bytes per conversation.
 
@@ -42,7 +42,7 @@ class ConversationWriter:
         self._rejects.close()
 
     def add(self, chat: Chat | RejectedChat, split: str, url: str, document: str | None) -> None:
-        """Adds a chat, or a rejected one.
+        """Add a chat, or a rejected one.
 
         Args:
             chat: What to add.
@@ -60,7 +60,7 @@ class ConversationWriter:
         self._keep(messages, chat.kind, split, url, document)
 
     def add_row(self, row: UserRow, split: str) -> None:
-        """Adds a row of the user's own files."""
+        """Add a row of the user's own files."""
         if row.messages is None:
             self._reject(RejectedChat("user", row.content, row.reason, row.detail), row.url)
         else:

@@ -40,14 +40,14 @@ class DoctestSession:
 
 
 def _typed(statement: str) -> str:
-    """Returns a statement with the prompts in front of its lines."""
+    """Return a statement with the prompts in front of its lines."""
     return ">>> " + statement.rstrip("\n").replace("\n", "\n... ")
 
 
 def of_entries(
     entries: list[ApiEntry], config: CollectChatsConfig, questions: Questions
 ) -> Iterator[Chat | RejectedChat]:
-    """Yields the chats of all examples of a page.
+    """Yield the chats of all examples of a page.
 
     One sandbox runs all of them, each in a separate process.
     """
@@ -74,7 +74,7 @@ def _verified(
     config: CollectChatsConfig,
     questions: Questions,
 ) -> Chat | RejectedChat:
-    """Returns the chat of a session, if the session printed what the page says."""
+    """Return the chat of a session, if the session printed what the page says."""
     if outcome.not_run:
         detail = "examples cannot be confined on this system"
         return RejectedChat("doctest", session.code, "not_run", detail)
@@ -92,7 +92,7 @@ def _verified(
 
 
 def sessions(entry: ApiEntry, exported: set[str]) -> Iterator[DoctestSession | RejectedChat]:
-    """Yields every example that prints something, made self-contained.
+    """Yield every example that prints something, made self-contained.
 
     Args:
         entry: The entry whose description holds the examples.
@@ -120,7 +120,7 @@ def sessions(entry: ApiEntry, exported: set[str]) -> Iterator[DoctestSession | R
 def _session(
     example: doctest.Example, source: str, silent: list[str], module: str, exported: set[str]
 ) -> DoctestSession | RejectedChat:
-    """Returns the session of one example that prints something.
+    """Return the session of one example that prints something.
 
     Args:
         example: The example as the page shows it.
@@ -145,7 +145,7 @@ def _session(
 
 
 def _needed(silent: list[str], source: str) -> list[str]:
-    """Returns the silent statements that share names with `source`, directly or through others."""
+    """Return the silent statements that share names with `source`, directly or through others."""
     used = _names(source).used
     needed: list[str] = []
     for statement in reversed(silent):
@@ -157,7 +157,7 @@ def _needed(silent: list[str], source: str) -> list[str]:
 
 
 def _imports(statements: Sequence[str], module: str, exported: set[str]) -> list[str]:
-    """Returns imports of the page's module, for the names that the session uses but never binds."""
+    """Return imports of the page's module, for the names that the session uses but never binds."""
     if not module:
         return []
     bound: set[str] = set()
@@ -185,7 +185,7 @@ class StatementNames:
 
 
 def _names(statement: str) -> StatementNames:
-    """Returns the names in a statement; none if it is not Python."""
+    """Return the names in a statement; none if it is not Python."""
     bound: set[str] = set()
     used: set[str] = set()
     try:
@@ -206,6 +206,6 @@ def _names(statement: str) -> StatementNames:
 
 
 def _without_trailing_spaces(text: str) -> str:
-    """Drops spaces at the ends of lines: they do not survive HTML."""
+    """Drop spaces at the ends of lines: they do not survive HTML."""
     lines = text.rstrip().splitlines()
     return "\n".join(line.rstrip() for line in lines)

@@ -29,7 +29,7 @@ class DocumentChats:
 def chats_of_shard(
     documents: list[dict[str, Any]], config: CollectChatsConfig, questions: Questions
 ) -> list[DocumentChats]:
-    """Returns the chats of each document whose address matches `config.pages`."""
+    """Return the chats of each document whose address matches `config.pages`."""
     made = []
     for document in documents:
         if config.pages and not any_found(config.pages, document["url"]):
@@ -50,7 +50,7 @@ def chats_of_shard(
 def _limited(
     found: list[Chat | RejectedChat], config: CollectChatsConfig
 ) -> list[Chat | RejectedChat]:
-    """Rejects the chats over `config.limits.per_document`. A hash of the question decides which."""
+    """Reject the chats over `config.limits.per_document`. A hash of the question decides which."""
     chats = [chat for chat in found if isinstance(chat, Chat)]
     chats.sort(key=lambda chat: seed_for(config.seed, chat.question))
     excess = set(chats[config.limits.per_document :])
@@ -66,7 +66,7 @@ def _limited(
 def chats_of_document(
     document: dict[str, Any], config: CollectChatsConfig, questions: Questions
 ) -> Iterator[Chat | RejectedChat]:
-    """Yields every chat that a document offers.
+    """Yield every chat that a document offers.
 
     An API page offers its entries, sections and examples; any other page its sections and
     paragraphs.

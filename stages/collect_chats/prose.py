@@ -30,7 +30,7 @@ MIN_WORDY_SHARE_OF_HEADING = 0.8
 
 
 def paragraphs(text: str) -> Iterator[list[str]]:
-    """Yields runs of lines that no blank line interrupts."""
+    """Yield runs of lines that no blank line interrupts."""
     lines: list[str] = []
     for line in (*text.splitlines(), ""):
         if line.strip():
@@ -41,7 +41,7 @@ def paragraphs(text: str) -> Iterator[list[str]]:
 
 
 def paragraph_text(lines: list[str]) -> str | None:
-    """Returns a paragraph as one line, or None if it is code, a table, a list or a session."""
+    """Return a paragraph as one line, or None if it is code, a table, a list or a session."""
     if LIST_MARK.match(lines[0]):
         return None
     if any(_is_code(line) for line in lines):
@@ -63,7 +63,7 @@ def _is_code(line: str) -> bool:
 
 
 def whole_sentences(text: str, max_chars: int) -> str | None:
-    """Returns as many sentences from the start as fit into `max_chars`, closed with an end mark.
+    """Return as many sentences from the start as fit into `max_chars`, closed with an end mark.
 
     Returns:
         The sentences, or None if not even the first one fits.
@@ -79,7 +79,7 @@ def whole_sentences(text: str, max_chars: int) -> str | None:
 
 
 def with_end_mark(text: str) -> str:
-    """Returns the text with a full stop after it, unless it has an end mark already."""
+    """Return the text with a full stop after it, unless it has an end mark already."""
     text = text.rstrip(" ,;:，、；：")
     if ends_sentence(text, Ending.PROSE):
         return text
@@ -87,7 +87,7 @@ def with_end_mark(text: str) -> str:
 
 
 def sections(text: str, only_marked: bool = False) -> Iterator[tuple[str, str]]:
-    """Yields each heading with the first paragraph below it, where that is prose.
+    """Yield each heading with the first paragraph below it, where that is prose.
 
     Args:
         text: The text of a page.
@@ -109,7 +109,7 @@ def sections(text: str, only_marked: bool = False) -> Iterator[tuple[str, str]]:
 
 
 def _split_heading(paragraph: list[str], only_marked: bool) -> tuple[str | None, list[str]]:
-    """Splits a paragraph into the heading that it starts with, if any, and the other lines."""
+    """Split a paragraph into the heading that it starts with, if any, and the other lines."""
     lines = [line.strip() for line in paragraph]
     heading = _heading(lines[0])
     if heading is None:
@@ -124,7 +124,7 @@ def _split_heading(paragraph: list[str], only_marked: bool) -> tuple[str | None,
 
 
 def _heading(line: str) -> str | None:
-    """Returns the text of a line that reads like a heading."""
+    """Return the text of a line that reads like a heading."""
     text = line.lstrip("#").strip()
     if not MIN_HEADING_CHARS <= len(text) <= MAX_HEADING_CHARS:
         return None

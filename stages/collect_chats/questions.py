@@ -42,7 +42,7 @@ class Questions:
 
     @classmethod
     def load(cls, path: Path, seed: int) -> Questions:
-        """Reads the forms from a YAML file.
+        """Read the forms from a YAML file.
 
         Raises:
             ConfigError: The file cannot be read, or a key is missing, unknown or has wrong fields.
@@ -67,11 +67,11 @@ class Questions:
         return cls(values, identity, seed)
 
     def fill(self, key: str, **fields: str) -> str:
-        """Fills in one of the forms of `key`. The same fields always get the same form."""
+        """Fill in one of the forms of `key`. The same fields always get the same form."""
         return self.fill_several(key, 1, **fields)[0]
 
     def fill_several(self, key: str, count: int, **fields: str) -> list[str]:
-        """Fills in `count` forms of `key`, or all of them if there are fewer."""
+        """Fill in `count` forms of `key`, or all of them if there are fewer."""
         forms = self._forms[key]
         first = seed_for(self._seed, key, *fields.values())
         filled = []
@@ -82,7 +82,7 @@ class Questions:
 
 
 def _problems(values: Any) -> list[str]:
-    """Says everything that is wrong with the content of a questions file."""
+    """Say everything that is wrong with the content of a questions file."""
     if not isinstance(values, dict):
         return ["is not a mapping"]
     problems = [f"{key} is missing" for key in KEYS if not values.get(key)]
@@ -115,7 +115,7 @@ def _problems_of_identity(pair: Any) -> list[str]:
 
 
 def _is_form(value: Any, fields: set[str]) -> bool:
-    """Whether a value is a format string that needs no other fields than these."""
+    """Return whether a value is a format string that needs no other fields than these."""
     if not isinstance(value, str):
         return False
     try:

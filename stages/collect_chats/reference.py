@@ -71,13 +71,13 @@ class ApiEntry:
 
 
 def module_of(title: str | None) -> str | None:
-    """Returns the module that a page documents by its title, or None if it is no API page."""
+    """Return the module that a page documents by its title, or None if it is no API page."""
     found = TITLE.match(title or "")
     return found[1] if found else None
 
 
 def entries(module: str, text: str) -> Iterator[ApiEntry]:
-    """Yields everything that the page of `module` documents, in the order of the page.
+    """Yield everything that the page of `module` documents, in the order of the page.
 
     Inherited members are left out: the page of the class that defines them has them.
     """
@@ -119,13 +119,13 @@ def entries(module: str, text: str) -> Iterator[ApiEntry]:
 
 
 def _continues(entry: ApiEntry, callee: str) -> bool:
-    """Whether a signature of `callee` still belongs to `entry`, which has no description so far."""
+    """Return whether a signature of `callee` belongs to `entry`, still without a description."""
     short_name = entry.name.split(".")[-1].strip("_")
     return not entry.text and callee.split(".")[-1] == short_name
 
 
 def signature(line: str) -> str | None:
-    """Returns the name that is called, if the line is a signature and nothing else."""
+    """Return the name that is called, if the line is a signature and nothing else."""
     found = SIGNATURE.match(line)
     if not found:
         return None
@@ -140,7 +140,7 @@ def signature(line: str) -> str | None:
 
 
 def shown_signature(entry: ApiEntry) -> str | None:
-    """Returns `name(parameters)` as a caller writes it, without `self` and the return annotation.
+    """Return `name(parameters)` as a caller writes it, without `self` and the return annotation.
 
     Returns:
         The signature, or None if the page does not show the parameters.
@@ -158,7 +158,7 @@ def _qualified(module: str, owner: str | None, name: str | None = None) -> str:
 
 
 def _body(module: str, text: str) -> Iterator[str]:
-    """Yields the lines below the head of a page, with plain spaces and without indenting tabs.
+    """Yield the lines below the head of a page, with plain spaces and without indenting tabs.
 
     The head shows the interpreter, links, the file and the name of the module once more.
     """

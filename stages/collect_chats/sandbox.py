@@ -62,7 +62,7 @@ class SessionOutcome:
 
 @cache
 def missing() -> str:
-    """Tries to confine a session.
+    """Try to confine a session.
 
     Returns:
         What this system lacks for it; empty if sessions can be confined.
@@ -86,7 +86,7 @@ def run_sessions(
     packages: bool = False,
     megabytes: int = MEGABYTES,
 ) -> list[SessionOutcome]:
-    """Runs each session in a confined process.
+    """Run each session in a confined process.
 
     Args:
         sessions: The statements of each session, as they are typed at the prompt.
@@ -123,7 +123,7 @@ def _run_confined(
 
 
 def _ask_program(task: bytes, packages: bool, time_limit: float) -> bytes:
-    """Runs the program in its namespaces and returns its output; nothing if it is too slow."""
+    """Run the program in its namespaces and return its output; nothing if it is too slow."""
     # Not -I: Python would ignore PYTHONHASHSEED.
     options = ["-P", "-s", "-B"]
     if not packages:

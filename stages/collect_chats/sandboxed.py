@@ -81,7 +81,7 @@ PR_SET_NO_NEW_PRIVS = 38  # of prctl; Landlock requires it
 
 
 def confine(seconds: float, megabytes: int, readable: list[str]) -> str:
-    """Takes rights from this process that it can never get back.
+    """Take rights from this process that it can never get back.
 
     First come limits of the kernel, then Landlock, then the audit events of Python.
 
@@ -111,7 +111,7 @@ def limit(kind: int, value: int) -> None:
 
 
 def libraries(home: str) -> list[str]:
-    """Returns what a session may read: the libraries of Python and of the system.
+    """Return what a session may read: the libraries of Python and of the system.
 
     A folder that contains the home folder is never among them.
     """
@@ -125,7 +125,7 @@ def libraries(home: str) -> list[str]:
 
 
 def restrict_files(readable: list[str]) -> str:
-    """Takes from this process TCP and all rights to files, except to read those in `readable`.
+    """Take from this process TCP and all rights to files, except to read those in `readable`.
 
     Returns:
         What failed; empty if nothing did.
@@ -146,7 +146,7 @@ def restrict_files(readable: list[str]) -> str:
 
 
 def enforce(libc: ctypes.CDLL, ruleset: int, readable: list[str]) -> bool:
-    """Whether Landlock accepted the ruleset with all its rules, and enforces it from now on."""
+    """Return whether Landlock accepted the ruleset with all its rules, and enforces it now."""
     if ruleset < 0:
         return False
     for path in readable:
@@ -158,7 +158,7 @@ def enforce(libc: ctypes.CDLL, ruleset: int, readable: list[str]) -> bool:
 
 
 def add_readable(libc: ctypes.CDLL, ruleset: int, path: str) -> bool:
-    """Whether Landlock accepted the rule that `path`, with all that lies in it, may be read."""
+    """Return whether Landlock accepted the rule that `path` and all in it may be read."""
     opened = os.open(path, os.O_PATH | os.O_CLOEXEC)
     rights = READ_FILE | READ_DIR if os.path.isdir(path) else READ_FILE
     rule = struct.pack("=Qi", rights, opened)
@@ -168,21 +168,21 @@ def add_readable(libc: ctypes.CDLL, ruleset: int, path: str) -> bool:
 
 
 def refuse(event: str, arguments: tuple[object, ...]) -> None:
-    """The audit hook: stops whatever writes, starts a process or opens a socket."""
+    """Stop whatever writes, starts a process or opens a socket. This is the audit hook."""
     is_writing = event == "open" and may_write(mode=arguments[1], flags=arguments[2])
     if is_writing or event.startswith(REFUSED_EVENTS):
         raise PermissionError(f"{event} is not allowed in the sandbox")
 
 
 def may_write(mode: object, flags: object) -> bool:
-    """Whether a file that is opened with this mode (a text) or these flags can be written to."""
+    """Return whether a file opened with this mode (a text) or these flags can be written to."""
     if isinstance(mode, str) and set(mode) & set("wax+"):
         return True
     return isinstance(flags, int) and bool(flags & WRITE_FLAGS)
 
 
 def play(statements: list[str]) -> dict[str, str]:
-    """Runs the statements as an interactive session and returns what the last one prints."""
+    """Run the statements as an interactive session and return what the last one prints."""
     names: dict[str, object] = {"__name__": "__main__"}
     printed = io.StringIO()
     try:
@@ -202,7 +202,7 @@ def play(statements: list[str]) -> dict[str, str]:
 def run_session(
     statements: list[str], seconds: float, megabytes: int, readable: list[str]
 ) -> dict[str, str]:
-    """Runs `play` in a forked process.
+    """Run `play` in a forked process.
 
     When the time is over, the process is killed, with all that it has started.
     """
@@ -240,7 +240,7 @@ def answer_confined(
 
 
 def read_answer(reading: int, seconds: float) -> tuple[bytes, bool]:
-    """Reads from a pipe until it is closed, has given too much or the time is over.
+    """Read from a pipe until it is closed, has given too much or the time is over.
 
     Returns:
         The bytes, and whether the time was over.
@@ -262,7 +262,7 @@ def read_answer(reading: int, seconds: float) -> tuple[bytes, bool]:
 
 
 def kill_all_others() -> None:
-    """Kills every other process of the namespace: sessions have started all of them.
+    """Kill every other process of the namespace: sessions have started all of them.
 
     This process is the first of its namespace, so it sees no process outside.
     """

@@ -27,7 +27,7 @@ def run(
     out: Draft,
     report: Report,
 ) -> Facts:
-    """Makes chats of pages, of files and about the model itself.
+    """Make chats of pages, of files and about the model itself.
 
     Each question is asked once. Rejected candidates are written with their reason.
     Memory: about 100 bytes per chat for duplicates, and one shard per worker.
@@ -74,7 +74,7 @@ def run(
 
 
 def _notes(config: CollectChatsConfig, training_documents: Artifact | None) -> list[str]:
-    """Says so if examples of pages should be run but cannot be."""
+    """Say so if examples of pages should be run but cannot be."""
     if training_documents is None or "doctest" not in config.kinds:
         return []
     why = missing()

@@ -49,7 +49,7 @@ class _BadChatError(Exception):
 
 
 def read_chats(path: str) -> Iterator[UserRow]:
-    """Yields every row of a JSONL or Parquet file, usable or not.
+    """Yield every row of a JSONL or Parquet file, usable or not.
 
     Raises:
         InputError: The file cannot be read.
@@ -69,7 +69,7 @@ def read_chats(path: str) -> Iterator[UserRow]:
 
 
 def messages_of(row: Any) -> list[Message]:
-    """Returns the messages of a row, without spaces around their texts.
+    """Return the messages of a row, without spaces around their texts.
 
     Raises:
         _BadChatError: The row holds no chat.

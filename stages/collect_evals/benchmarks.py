@@ -21,7 +21,7 @@ SHAPE = '{"question": "…", "choices": ["…", "…"], "answer": 0}'
 
 
 def read(paths: tuple[Path, ...]) -> list[dict[str, Any]]:
-    """Returns the rows of the items table, in the order of the files.
+    """Return the rows of the items table, in the order of the files.
 
     Raises:
         InputError: A row has another shape. The message names its file and its number.
@@ -49,7 +49,7 @@ def read(paths: tuple[Path, ...]) -> list[dict[str, Any]]:
 
 
 def task_name(path: Path) -> str:
-    """Returns the file's name without suffix, as lower-case letters, digits and underscores.
+    """Return the file's name without suffix, as lower-case letters, digits and underscores.
 
     Raises:
         ConfigError: Nothing of the name is left.
@@ -71,7 +71,7 @@ def _bad_row(path: Path, number: int, problem: str) -> InputError:
 
 
 def _problem(row: Any) -> str | None:
-    """Says what is wrong with a row, if anything is."""
+    """Say what is wrong with a row, if anything is."""
     if not isinstance(row, dict):
         return "is not an object"
     missing = [key for key in KEYS if row.get(key) is None]
@@ -97,7 +97,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _item(task: str, path: Path, row: dict[str, Any]) -> dict[str, Any]:
-    """Returns the row of the items table for a sound row of a file."""
+    """Return the row of the items table for a sound row of a file."""
     question = row["question"].rstrip()
     choices = list(map(str.strip, row["choices"]))
     right = choices[row["answer"]]

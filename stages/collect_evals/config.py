@@ -19,35 +19,35 @@ class CollectEvalsConfig(StageConfig):
         400,
         ge=0,
         le=100_000,
-        description="Items of each task made from held-out pages; 0 makes none.",
+        description="Items of each task made from held-out pages; 0: none",
     )
-    choices: int = Field(4, ge=2, le=10, description="Choices of an item, including the right one.")
-    min_characters: int = Field(30, ge=10, le=1000, description="Shortest choice.")
+    choices: int = Field(4, ge=2, le=10, description="Choices of an item, including the right one")
+    min_characters: int = Field(30, ge=10, le=1000, description="Shortest choice")
     max_characters: int = Field(
-        200, ge=20, le=4000, description="Longest choice; longer sentences are not used."
+        200, ge=20, le=4000, description="Longest choice; longer sentences are not used"
     )
     context_characters: int = Field(
-        400, ge=50, le=20_000, description="Most characters of text before a continuation."
+        400, ge=50, le=20_000, description="Most characters of text before a continuation"
     )
     max_pages: int = Field(
-        200, ge=1, le=100_000, description="Held-out pages for bits per byte, drawn by hash."
+        200, ge=1, le=100_000, description="Held-out pages for bits per byte, drawn by hash"
     )
     max_page_characters: int = Field(
-        20_000, ge=100, le=10_000_000, description="Longer pages are cut at the end of a line."
+        20_000, ge=100, le=10_000_000, description="Longer pages are cut at the end of a line"
     )
     benchmarks: tuple[str, ...] = Field(
         (),
         description='JSONL or Parquet files with rows {"question", "choices", "answer"};'
-        " the name of a file names its task.",
+        " the name of a file names its task",
     )
     seed: int = Field(
         0,
         ge=0,
-        description="Seed of the choice of pages and sentences, and of the order of choices.",
+        description="Seed of the choice of pages and sentences, and of the order of choices",
     )
     workers: int = execution(
         0,
-        "Processes that search the training split for the sentences; 0: one per core.",
+        "Processes that search the training split for the sentences; 0: one per core",
         ge=0,
         le=4096,
     )
@@ -62,7 +62,7 @@ class CollectEvalsConfig(StageConfig):
         return self
 
     def identity(self) -> dict[str, Any]:
-        """Identifies a benchmark by its name and content, whatever its folder.
+        """Identify a benchmark by its name and content, whatever its folder.
 
         Raises:
             InputError: A file does not exist.

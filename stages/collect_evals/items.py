@@ -71,7 +71,7 @@ def make(
     seen: Set[int],
     config: CollectEvalsConfig,
 ) -> list[dict[str, Any]]:
-    """Makes the items of one task, spread evenly over the pages.
+    """Make the items of one task, spread evenly over the pages.
 
     Args:
         task: One of `TASKS`.
@@ -103,7 +103,7 @@ def make(
 def _candidates(
     task: str, pages: Sequence[HeldoutPage], seen: Set[int], config: CollectEvalsConfig
 ) -> list[list[Candidate]]:
-    """Returns the candidates of each page, in an order given by the seed.
+    """Return the candidates of each page, in an order given by the seed.
 
     Segments that occur more than once in the pages are boilerplate and left out.
     """
@@ -138,7 +138,7 @@ def _candidates(
 
 
 def _repeated(pages: Sequence[HeldoutPage]) -> set[tuple[str, ...]]:
-    """The words of each segment that occurs more than once in the pages."""
+    """Return the words of each segment that occurs more than once in the pages."""
     once: set[tuple[str, ...]] = set()
     repeated: set[tuple[str, ...]] = set()
     for page in pages:
@@ -151,7 +151,7 @@ def _repeated(pages: Sequence[HeldoutPage]) -> set[tuple[str, ...]]:
 
 
 def _is_answer(segment: Segment, config: CollectEvalsConfig) -> bool:
-    """Whether a segment can be a choice."""
+    """Return whether a segment can be a choice."""
     length = len(segment.text)
     if not config.min_characters <= length <= config.max_characters:
         return False
@@ -170,7 +170,7 @@ def _shuffled(
 def _question(
     task: str, page: HeldoutPage, before: Segment, segment: Segment, max_context: int
 ) -> str | None:
-    """Returns what stands before the answer, or None if the task makes no item here.
+    """Return what stands before the answer, or None if the task makes no item here.
 
     Args:
         task: One of `TASKS`.
@@ -199,7 +199,7 @@ def _wrong_choices(
     rank_counts: Counter[int],
     config: CollectEvalsConfig,
 ) -> list[str] | None:
-    """Picks wrong choices that give the right one the rarest rank by length so far.
+    """Pick wrong choices that give the right one the rarest rank by length so far.
 
     Args:
         right: The candidate whose answer is right.
@@ -242,7 +242,7 @@ def _wrong_choices(
 def _by_length(
     right: Candidate, others: Iterable[Candidate], enough: int
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """Returns the first usable candidates that are shorter, and those that are longer.
+    """Return the first usable candidates that are shorter, and those that are longer.
 
     At most `enough` of each are returned.
     """
@@ -258,7 +258,7 @@ def _by_length(
 
 
 def _is_usable(right: Candidate, other: Candidate) -> bool:
-    """Whether the other answer can be a wrong choice beside the right one."""
+    """Return whether the other answer can be a wrong choice beside the right one."""
     if other.length == right.length:
         return False
     ratio = other.length / right.length
@@ -272,7 +272,7 @@ def _is_usable(right: Candidate, other: Candidate) -> bool:
 def _row(
     task: str, right: Candidate, wrong: list[str], page: HeldoutPage, seed: int
 ) -> dict[str, Any]:
-    """Returns a row of the items table."""
+    """Return a row of the items table."""
     choices = [right.answer, *wrong]
     choices.sort(key=lambda choice: seed_for(seed, "order", right.question, choice))
     words_before = words(right.before, Words.SPACED)[-WORDS_BEFORE:]
@@ -290,7 +290,7 @@ def _row(
 
 
 def _round_robin(candidates: list[list[Candidate]]) -> Iterator[Candidate]:
-    """Yields the first candidate of each page, then the second of each, and so on."""
+    """Yield the first candidate of each page, then the second of each, and so on."""
     for layer in zip_longest(*candidates):
         for candidate in layer:
             if candidate is not None:
@@ -298,5 +298,5 @@ def _round_robin(candidates: list[list[Candidate]]) -> Iterator[Candidate]:
 
 
 def _jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    """Returns the share of common words, from 0 to 1."""
+    """Return the share of common words, from 0 to 1."""
     return len(a & b) / max(len(a | b), 1)

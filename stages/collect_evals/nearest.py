@@ -39,7 +39,7 @@ class HeldoutPage:
 
 
 def draw(documents: Artifact, count: int, max_characters: int, seed: int) -> list[HeldoutPage]:
-    """Draws held-out documents: the first `count` in the order of their hashes.
+    """Draw held-out documents: the first `count` in the order of their hashes.
 
     Args:
         documents: The artifact with a table `heldout`.
@@ -66,7 +66,7 @@ def _cut_page(row: dict[str, Any], max_characters: int) -> HeldoutPage:
 
 
 def neighbours(pages: Sequence[HeldoutPage]) -> list[list[int]]:
-    """Finds the pages of the same language that are most like each page.
+    """Find the pages of the same language that are most like each page.
 
     Similarity is the cosine of tf-idf vectors (Salton & Buckley 1988). Neighbours are searched
     among the first `MAX_POOL` pages.
@@ -95,7 +95,7 @@ def _nearest(
     similarities: npt.NDArray[np.float64],
     languages: npt.NDArray[np.str_],
 ) -> list[int]:
-    """The pages most like the page with this number, without the page itself.
+    """Return the pages most like the page with this number, without the page itself.
 
     Args:
         number: Number of the page.
@@ -112,7 +112,7 @@ def _nearest(
 
 
 def _tf_idf(pages: Sequence[HeldoutPage]) -> csr_matrix:
-    """Returns one normalized row per page. Words that only one page has are left out."""
+    """Return one normalized row per page. Words that only one page has are left out."""
     counts = [Counter(folded_words(page.text)) for page in pages]
     pages_with: Counter[str] = Counter()
     for count in counts:
@@ -135,7 +135,7 @@ def _tf_idf(pages: Sequence[HeldoutPage]) -> csr_matrix:
 
 
 def _weighted(count: Counter[str], weights: Mapping[str, float]) -> dict[str, float]:
-    """The weight of each shared word of a page, in alphabetical order; their squares sum to 1.
+    """Return the weight of each shared word of a page, in alphabetical order; squares sum to 1.
 
     Args:
         count: Occurrences of each word of the page.

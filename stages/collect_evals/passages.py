@@ -78,7 +78,7 @@ class Segment:
 
 
 def segments(text: str) -> list[Segment]:
-    """Splits a page into segments. A line that starts in lower case continues the one before."""
+    """Split a page into segments. A line that starts in lower case continues the one before."""
     starts, ends = [0], []
     opens = [True]  # before each start: whether a paragraph ends there
     for cut in breaks(text, Breaks.LINES):

@@ -25,14 +25,14 @@ BATCH = 256
 
 
 def key(text: str) -> int:
-    """Returns a 64-bit hash of the words of a segment, without regard to case and punctuation."""
+    """Return a 64-bit hash of the words of a segment, without regard to case and punctuation."""
     return text_hash(" ".join(folded_words(text)))
 
 
 def in_training(
     pages: Iterable[HeldoutPage], documents: Artifact, workers: int, report: Report
 ) -> set[int]:
-    """Returns the keys of the pages' segments that occur in the training split.
+    """Return the keys of the pages' segments that occur in the training split.
 
     Reads the whole split once. The time is linear in its bytes.
 
@@ -60,7 +60,7 @@ def in_training(
 
 
 def _find(wanted: frozenset[int], batch: pa.RecordBatch) -> tuple[int, set[int]]:
-    """Returns the number of documents in a batch, and which of the wanted keys they hold."""
+    """Return the number of documents in a batch, and which of the wanted keys they hold."""
     keys: set[int] = set()
     for text in batch.column("text"):
         keys.update(key(segment.text) for segment in segments(text.as_py()))

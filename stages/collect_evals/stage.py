@@ -21,7 +21,7 @@ Figures = dict[str, float | int | str | bool | None]
 def run(
     config: CollectEvalsConfig, *, unique_documents: Artifact, out: Draft, report: Report
 ) -> Facts:
-    """Draws pages, makes items of them and adds the benchmark files.
+    """Draw pages, make items of them and add the benchmark files.
 
     Args:
         config: The settings.
@@ -69,7 +69,7 @@ def run(
 
 
 def _without_repetitions(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows, each id once: a benchmark may hold a question twice. The last one counts."""
+    """Return the rows, each id once: a benchmark may hold a question twice. The last one counts."""
     by_id: dict[str, dict[str, Any]] = {}
     for row in rows:
         by_id[row["id"]] = row
@@ -86,7 +86,7 @@ def _page_row(page: nearest.HeldoutPage) -> dict[str, Any]:
 
 
 def _samples(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first item of each task, those of the last task first."""
+    """Return the first item of each task, those of the last task first."""
     first_of_task: dict[str, dict[str, Any]] = {}
     for row in reversed(rows):
         first_of_task[row["task"]] = row
@@ -118,7 +118,7 @@ def _figures(rows: list[dict[str, Any]], pages: list[nearest.HeldoutPage]) -> Fi
 
 
 def _scores_by_length(rows: list[dict[str, Any]]) -> Figures:
-    """Returns the scores of readers who always take the longest or the shortest choice.
+    """Return the scores of readers who always take the longest or the shortest choice.
 
     Both should be near chance: the length of a choice must not give the answer away.
     """

@@ -41,7 +41,7 @@ def answer_prompts(
     config: CollectPreferencesConfig,
     report: Report,
 ) -> Iterator[ModelAnswer]:
-    """Yields the model's answer to each prompt, in order.
+    """Yield the model's answer to each prompt, in order.
 
     Args:
         prompts: What the model is asked.
@@ -66,7 +66,7 @@ def _answer_chunk(
     config: CollectPreferencesConfig,
     report: Report,
 ) -> Iterator[ModelAnswer]:
-    """Yields the answers to the prompts from number `start` on, `CHUNK` of them."""
+    """Yield the answers to the prompts from number `start` on, `CHUNK` of them."""
     chunk = prompts[start : start + CHUNK]
     encoded = chat.prompts([prompt.prompt for prompt in chunk])
     max_prompt_tokens = model.config.context - config.max_new_tokens
@@ -108,7 +108,7 @@ def _answer_chunk(
 def _reason_not_to_ask(
     prompt: AnsweredPrompt, token_ids: list[int], chat: ChatFormat, max_tokens: int
 ) -> str:
-    """Returns why the model cannot be asked, as a short name; empty if it can."""
+    """Return why the model cannot be asked, as a short name; empty if it can."""
     if chat.special_token_in(prompt.prompt):
         return "special_token_in_text"
     return "too_long" if len(token_ids) > max_tokens else ""

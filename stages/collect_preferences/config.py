@@ -67,7 +67,7 @@ class CollectPreferencesConfig(StageConfig):
     compute: Compute = execution(Compute(), "Device and threads; one device is used")
 
     def identity(self) -> dict[str, Any]:
-        """Adds the contents of the files, so that not only their names count."""
+        """Add the contents of the files, so that not only their names count."""
         paths = {path: Path(expanduser(path)) for path in self.files}
         contents = file_digests(paths.values(), "collect_preferences.files")
         files = {name: contents[path] for name, path in paths.items()}

@@ -13,7 +13,7 @@ MAX_SAMPLES = 3
 
 
 class PairWriter:
-    """Writes and counts pairs and rejects.
+    """A writer and counter of pairs and rejects.
 
     A pair is rejected if its answers are too alike, if one is empty, or if the pair is known.
 
@@ -24,7 +24,7 @@ class PairWriter:
     """
 
     def __init__(self, out: Draft, max_similarity: float):
-        """Opens both tables.
+        """Open both tables.
 
         Args:
             out: The draft that is written to.
@@ -56,7 +56,7 @@ class PairWriter:
         conversation: str | None,
         address: str,
     ) -> None:
-        """Adds a pair, or rejects it.
+        """Add a pair, or reject it.
 
         Args:
             prompt: The turns before the answer.
@@ -92,13 +92,13 @@ class PairWriter:
             self.samples.append(sample)
 
     def reject(self, address: str, content: str, reason: str, detail: str) -> None:
-        """Writes a reject: where it comes from, its text, and why it makes no pair."""
+        """Write a reject: where it comes from, its text, and why it makes no pair."""
         self.rejected[reason] += 1
         row = {"conversation": address, "content": content, "reason": reason, "detail": detail}
         self._rejects.write([row])
 
     def _problem(self, chosen: str, rejected: str) -> str | None:
-        """Returns the reason of rejection if the two answers make no pair."""
+        """Return the reason of rejection if the two answers make no pair."""
         if not rejected:
             return "empty_answer"
         a, b = _normalized(chosen), _normalized(rejected)
@@ -110,7 +110,7 @@ class PairWriter:
 
 
 def _normalized(text: str) -> str:
-    """Returns a text without regard to case and the kind of white space."""
+    """Return a text without regard to case and the kind of white space."""
     return " ".join(text.split()).casefold()
 
 

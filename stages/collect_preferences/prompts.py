@@ -39,7 +39,7 @@ class AnsweredPrompt:
 def choose(
     conversations: Artifact, count: int, kinds: Collection[str], heldout_share: float, seed: int
 ) -> list[AnsweredPrompt]:
-    """Chooses conversations by hash: those held out of sft and, if they are too few, others.
+    """Choose conversations by hash: those held out of sft and, if they are too few, others.
 
     Pairs of the held-out split come only from conversations that sft did not train on.
     Memory: `count` conversations.
@@ -64,7 +64,7 @@ def choose(
 def _ranked(
     conversations: Artifact, kinds: Collection[str], seed: int
 ) -> Iterator[tuple[Rank, dict[str, Any]]]:
-    """Yields every conversation of the kinds with its rank; the lowest are chosen."""
+    """Yield every conversation of the kinds with its rank; the lowest are chosen."""
     columns = ["id", "messages", "kind", "split", "document"]
     for batch in conversations.batches("conversations", columns):
         for row in batch.to_pylist():

@@ -6,7 +6,7 @@ from collections import defaultdict
 
 
 def similarity(a: str, b: str) -> float:
-    """Returns the share of the characters that the longest common subsequence has.
+    """Return the share of the characters that the longest common subsequence has.
 
     The usual algorithm fills a table row by row. Here a row is one integer in which a 0 at bit n
     means that the length grows at character n of `a`. A character of `b` then costs a few

@@ -23,7 +23,7 @@ def run(
     out: Draft,
     report: Report,
 ) -> Facts:
-    """Pairs the human answer (chosen) with the model's own (rejected), and adds the user's pairs.
+    """Pair the human answer (chosen) with the model's own (rejected), and add the user's pairs.
 
     Pairs whose answers are too alike are rejected and counted.
 

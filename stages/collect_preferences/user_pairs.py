@@ -55,7 +55,7 @@ class _BadPairError(Exception):
 
 
 def read_pairs(path: str) -> Iterator[UserPair]:
-    """Yields every row of a JSONL or Parquet file, usable or not.
+    """Yield every row of a JSONL or Parquet file, usable or not.
 
     Raises:
         InputError: The file cannot be read.
@@ -76,7 +76,7 @@ def read_pairs(path: str) -> Iterator[UserPair]:
 
 
 def pair_of(row: Any) -> tuple[Turns, str, str]:
-    """Returns the turns before the answer, the chosen answer and the rejected one.
+    """Return the turns before the answer, the chosen answer and the rejected one.
 
     `chosen` and `rejected` are answers to `prompt`, or whole conversations that share all turns but
     the last. Whole conversations may have a `prompt` too, which repeats the end of the shared turns
@@ -106,7 +106,7 @@ def pair_of(row: Any) -> tuple[Turns, str, str]:
 
 
 def _shared_prompt(prompt: Turns, chosen: Turns, rejected: Turns) -> Turns:
-    """Returns all turns before the answers, of which `prompt` may be only the end."""
+    """Return all turns before the answers, of which `prompt` may be only the end."""
     shared = chosen[:-1]
     if not shared and not rejected[:-1]:
         return prompt
@@ -133,7 +133,7 @@ def _check_order(prompt: Turns, chosen: Turns, rejected: Turns) -> None:
 
 
 def _turns(value: Any, role: str, field: str) -> Turns:
-    """Returns the turns that a field holds.
+    """Return the turns that a field holds.
 
     Args:
         value: The value of the field.

@@ -34,7 +34,7 @@ class NgramIndex:
 
     @classmethod
     def of(cls, evidence: Sequence[str], ngram: int, shortest: int) -> NgramIndex:
-        """Builds the index of the items' texts.
+        """Build the index of the items' texts.
 
         Args:
             evidence: One text per item.
@@ -57,7 +57,7 @@ class NgramIndex:
         )
 
     def hits(self, text: str, word_hashes: WordHashes) -> list[int]:
-        """Finds n-grams in a text.
+        """Find n-grams in a text.
 
         Args:
             text: The text of a document.
@@ -87,7 +87,7 @@ class NgramIndex:
         return sorted(first_position, key=position)
 
     def _number_of(self, gram: Ngram, first: int) -> int | None:
-        """The number of an n-gram among those that have the hash of number `first`."""
+        """Return the number of an n-gram among those that have the hash of number `first`."""
         number = first
         while number < len(self.hashes):
             if self.hashes[number] != self.hashes[first]:
@@ -99,7 +99,7 @@ class NgramIndex:
 
 
 def _owners(evidence: Sequence[str], ngram: int, shortest: int) -> dict[Ngram, list[int]]:
-    """The items that each n-gram occurs in."""
+    """Return the items that each n-gram occurs in."""
     owners: dict[Ngram, list[int]] = {}
     for item, text in enumerate(evidence):
         found = words(text, Words.FOLDED)

@@ -39,7 +39,7 @@ class Findings:
 
 @cache
 def index_of(items: ArtifactKey, ngram: int, shortest: int) -> NgramIndex:
-    """Builds the index of an eval_items artifact, once per process.
+    """Build the index of an eval_items artifact, once per process.
 
     It takes about 400 bytes of memory per n-gram.
 
@@ -53,7 +53,7 @@ def index_of(items: ArtifactKey, ngram: int, shortest: int) -> NgramIndex:
 
 
 def column_values(eval_items: Artifact, column: str) -> list[str]:
-    """Returns a column of all items, in their order."""
+    """Return a column of all items, in their order."""
     values: list[str] = []
     for batch in eval_items.batches("items", [column]):
         values += batch.column(0).to_pylist()
@@ -63,7 +63,7 @@ def column_values(eval_items: Artifact, column: str) -> list[str]:
 def scan(
     documents: Artifact, eval_items: Artifact, config: DecontaminateConfig, report: Report
 ) -> Findings:
-    """Scans the training documents once.
+    """Scan the training documents once.
 
     An n-gram of a benchmark counts in every document that contains it: copies do not make it
     boilerplate.
@@ -105,7 +105,7 @@ class _Hits:
         self._documents = 0
 
     def add(self, document: int, ngrams: list[int]) -> None:
-        """Adds a document.
+        """Add a document.
 
         Args:
             document: Its number in the table.
@@ -124,7 +124,7 @@ class _Hits:
                 self._forget(ngram)
 
     def findings(self) -> Findings:
-        """Returns what was found in all documents that were added."""
+        """Return what was found in all documents that were added."""
         boilerplate = set()
         for ngram, count in self._frequency.items():
             if count > self._max_document_frequency:
@@ -133,7 +133,7 @@ class _Hits:
         return Findings(dict(self._hits), boilerplate, spared)
 
     def _forget(self, ngram: int) -> None:
-        """Removes an n-gram that turned out to be boilerplate from the documents with it."""
+        """Remove an n-gram that turned out to be boilerplate from the documents with it."""
         for document in self._holders.pop(ngram):
             self._hits[document].remove(ngram)
             if not self._hits[document]:
@@ -141,7 +141,7 @@ class _Hits:
 
 
 def _benchmark_ngrams(eval_items: Artifact, index: NgramIndex) -> set[int]:
-    """Numbers of the n-grams that occur in an item of a benchmark, and perhaps in others."""
+    """Return the numbers of the n-grams of benchmarks' items; others may have them, too."""
     origins = column_values(eval_items, "origin")
     ngrams = set()
     for ngram, owners in enumerate(index.owners):

@@ -34,7 +34,7 @@ def run(
     out: Draft,
     report: Report,
 ) -> Facts:
-    """Finds shared n-grams, then writes each document to its table, in the order of the input.
+    """Find shared n-grams, then write each document to its table, in the order of the input.
 
     Args:
         config: The settings.
@@ -72,7 +72,7 @@ def run(
 def _write(
     documents: Artifact, index: NgramIndex, items: list[str], found: Findings, out: Draft
 ) -> int:
-    """Writes both tables and returns the number of documents kept."""
+    """Write both tables and return the number of documents kept."""
     columns = out.contract.arrow_schema("documents").names
     batches = documents.batches("train", columns, batch_size=1024)
     done = 0
@@ -99,7 +99,7 @@ def _rejects(
     index: NgramIndex,
     items: list[str],
 ) -> list[dict[str, Any]]:
-    """The rows of a batch that hold an n-gram, with the columns that say why they are rejected.
+    """Return rows of a batch that hold an n-gram, with the columns that say why they are rejected.
 
     Args:
         batch: Documents.
@@ -116,7 +116,7 @@ def _rejects(
 
 
 def _sharded(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.RecordBatch]]:
-    """Each batch with the number of its shard."""
+    """Yield each batch with the number of its shard."""
     size = 0
     shard = 0
     for batch in batches:
@@ -128,7 +128,7 @@ def _sharded(batches: Iterable[pa.RecordBatch]) -> Iterator[tuple[int, pa.Record
 
 
 def _reason(index: NgramIndex, items: list[str], hits: list[int]) -> dict[str, str | int]:
-    """The columns that say why a document is rejected."""
+    """Return the columns that say why a document is rejected."""
     first = hits[0]
     return {
         "reason": REASON,
@@ -162,7 +162,7 @@ def _facts(index: NgramIndex, items: list[str], found: Findings, kept: int) -> F
 
 
 def _notes(index: NgramIndex, found: Findings) -> list[str]:
-    """A sentence about the n-grams that were left out, if there are any."""
+    """Return a sentence about the n-grams that were left out, if there are any."""
     if not found.boilerplate:
         return []
     return [
@@ -173,7 +173,7 @@ def _notes(index: NgramIndex, found: Findings) -> list[str]:
 
 
 def _owners(index: NgramIndex, ngrams: Iterable[int]) -> set[int]:
-    """The items that contain one of these n-grams."""
+    """Return the items that contain one of these n-grams."""
     owners: set[int] = set()
     for ngram in ngrams:
         owners.update(index.owners[ngram])
@@ -181,7 +181,7 @@ def _owners(index: NgramIndex, ngrams: Iterable[int]) -> set[int]:
 
 
 def _samples(items: list[str], documents_by_item: Counter[int]) -> list[dict[str, Any]]:
-    """The items found in most documents; those with equal counts in the order of the items."""
+    """Return the items found in most documents; equal counts in the order of the items."""
 
     def rank(item: int) -> tuple[int, int]:
         return -documents_by_item[item], item

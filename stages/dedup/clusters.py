@@ -58,7 +58,7 @@ class Clusters:
 
     @cached_property
     def sizes(self) -> Indices:
-        """Documents of the cluster of each representative; 0 for the other documents."""
+        """Return the documents of the cluster of each representative; 0 for the other documents."""
         return np.bincount(self.representative, minlength=len(self.representative))
 
 
@@ -84,7 +84,7 @@ class Bands:
 def find_clusters(
     signed: Signed, threshold: float, bands: int, rows: int, verify: bool = True
 ) -> Clusters:
-    """Finds clusters and families. Apart from sorting, time is linear in documents times bands.
+    """Find clusters and families. Apart from sorting, time is linear in documents times bands.
 
     Args:
         signed: The documents.
@@ -108,7 +108,7 @@ def find_clusters(
     _link_neighbours(of_leaders, compared, links, families)
 
     def in_input_order(of_leader: Indices) -> Indices:
-        """Indices of leaders, by leader, as indices of documents, by document."""
+        """Return the indices of leaders, by leader, as indices of documents, by document."""
         by_group = leaders[of_leader[group]]
         result = np.empty(count, np.int64)
         result[order] = order[by_group]
@@ -132,7 +132,7 @@ def _margin(threshold: float, permutations: int) -> float:
 
 
 def similarity(signatures: Hashes32, left: Indices, right: Indices) -> Floats:
-    """Estimates the Jaccard similarity of pairs: the share of equal MinHash values.
+    """Estimate the Jaccard similarity of pairs: the share of equal MinHash values.
 
     Args:
         signatures: Shape [documents, permutations].
@@ -166,7 +166,7 @@ class _Links:
         self._pending = 0  # links that are not in the roots yet
 
     def add(self, left: Indices, right: Indices, similar: Floats) -> None:
-        """Links pairs of documents.
+        """Link pairs of documents.
 
         Args:
             left: Index of the first document of each pair, shape [pairs].
@@ -209,13 +209,13 @@ def _concatenated(parts: Sequence[Indices]) -> Indices:
 
 
 def sort_keys(ids: npt.NDArray[np.void]) -> tuple[Hashes, Hashes]:
-    """Ids as keys for np.lexsort: the less significant half first."""
+    """Return the ids as keys for np.lexsort: the less significant half first."""
     halves = ids.view(">u8").reshape(-1, 2).astype(np.uint64)
     return halves[:, 1], halves[:, 0]
 
 
 def _exact_groups(digests: Hashes) -> tuple[Indices, Indices]:
-    """Groups documents with equal digests.
+    """Group documents with equal digests.
 
     Args:
         digests: Shape [documents, 2].
@@ -236,7 +236,7 @@ def _exact_groups(digests: Hashes) -> tuple[Indices, Indices]:
 
 
 def _starts_of_runs(values: Hashes) -> Mask:
-    """Whether each value (or row of values) differs from the one before."""
+    """Return whether each value (or row of values) differs from the one before."""
     differs = values[1:] != values[:-1]
     if differs.ndim > 1:
         differs = differs.any(axis=1)
@@ -251,7 +251,7 @@ def _link_neighbours(
     links: _Links,
     families: _Links,
 ) -> None:
-    """Links documents that share a band, without ever listing all pairs."""
+    """Link documents that share a band, without ever listing all pairs."""
     for band in range(bands.count):
         first = band * bands.rows
         values = signatures[:, first : first + bands.rows]
@@ -265,7 +265,7 @@ def _link_buckets(
     links: _Links,
     families: _Links,
 ) -> None:
-    """Links documents with equal keys.
+    """Link documents with equal keys.
 
     In each round, the first document of every bucket is compared with all others of the bucket, and
     those linked to it leave the bucket with it. What is left after MAX_ROUNDS joins the family of

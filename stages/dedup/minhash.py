@@ -46,10 +46,10 @@ class Signed:
 
 
 class Signer:
-    """Computes signatures. They depend on ngram, permutations and seed, and on nothing else."""
+    """A maker of signatures, which depend on ngram, permutations and seed alone."""
 
     def __init__(self, ngram: int, permutations: int, seed: int):
-        """Draws the permutations.
+        """Draw the permutations.
 
         Args:
             ngram: Words of a shingle.
@@ -66,7 +66,7 @@ class Signer:
         self._word_hashes = WordHashes()
 
     def sign(self, batch: pa.RecordBatch) -> Signed:
-        """Signs a batch of documents.
+        """Sign a batch of documents.
 
         Args:
             batch: Documents with the columns id and text.
@@ -91,7 +91,7 @@ class Signer:
         )
 
     def shingles(self, text: str) -> Hashes32:
-        """Hashes the distinct word n-grams of a folded text.
+        """Hash the distinct word n-grams of a folded text.
 
         A text with fewer words than `ngram` is one shingle; a text without words is one word.
 
@@ -109,7 +109,7 @@ class Signer:
         return np.unique(mixed.astype(np.uint32))
 
     def signature(self, shingles: Hashes32) -> Hashes32:
-        """Computes the minimum of each permutation a·h + b mod 2^32 over the shingles.
+        """Compute the minimum of each permutation a·h + b mod 2^32 over the shingles.
 
         Args:
             shingles: Hashes of the shingles, shape [shingles].
@@ -128,7 +128,7 @@ class Signer:
 
 
 def exact_digest(text: str) -> tuple[int, int]:
-    """Hashes a folded text to 128 bits, as two numbers of 64, regardless of white space."""
+    """Hash a folded text to 128 bits, as two numbers of 64, regardless of white space."""
     data = " ".join(text.split()).encode("utf-8", "surrogatepass")
     digest = xxhash.xxh3_128_intdigest(data)
     return digest >> 64, digest & _ALL_ONES_64

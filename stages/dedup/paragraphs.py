@@ -40,7 +40,7 @@ class Paragraphs:
 
     @classmethod
     def of(cls, texts: pa.Array, min_chars: int) -> Paragraphs:
-        """Finds the paragraphs of `texts`.
+        """Find the paragraphs of `texts`.
 
         Args:
             texts: One text per document.
@@ -66,7 +66,7 @@ class Paragraphs:
 
     @classmethod
     def joined(cls, parts: Iterable[Paragraphs]) -> Paragraphs:
-        """Joins the paragraphs of consecutive documents."""
+        """Join the paragraphs of consecutive documents."""
         hashes: list[Hashes] = []
         counts: list[npt.NDArray[np.int64]] = []
         short: list[npt.NDArray[np.int64]] = []
@@ -81,7 +81,7 @@ class Paragraphs:
         )
 
     def repeated(self, rank: npt.NDArray[np.int64]) -> RepeatedParagraphs:
-        """Finds the paragraphs that an earlier document already has.
+        """Find the paragraphs that an earlier document already has.
 
         Args:
             rank: Position of each document in the order in which paragraphs are claimed, shape [N].
@@ -117,7 +117,7 @@ class RepeatedParagraphs:
     is_empty: npt.NDArray[np.bool_]
 
     def cut(self, texts: pa.ChunkedArray, first: int, min_chars: int) -> pa.Array:
-        """Removes repeated paragraphs from consecutive documents.
+        """Remove repeated paragraphs from consecutive documents.
 
         A text of which nothing would be left stays as it is.
 
@@ -150,7 +150,7 @@ class RepeatedParagraphs:
 
 
 def _cumulated(counts: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-    """The sum of all values before each one, and at the end that of all of them."""
+    """Return the sum of all values before each one, and at the end that of all of them."""
     return np.concatenate([[0], np.cumsum(counts)])
 
 

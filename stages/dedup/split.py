@@ -17,7 +17,7 @@ from stages.text.heldout import hash_share
 
 
 def matching(documents: Artifact, patterns: Sequence[str]) -> Mask:
-    """Finds the documents whose URL matches one of `patterns`.
+    """Find the documents whose URL matches one of `patterns`.
 
     Returns:
         A mask over documents.
@@ -41,7 +41,7 @@ def choose_heldout(
     seed: int,
     always_train: Mask,
 ) -> Mask:
-    """Chooses the representatives that are held out.
+    """Choose the representatives that are held out.
 
     A family is held out if its hash is below `share`, in the order of the hashes until
     `max_documents` is reached. A family larger than the whole held-out share stays in train. If
@@ -83,7 +83,7 @@ def choose_heldout(
 
 
 def _draws(seed: int, family_ids: npt.NDArray[np.void]) -> npt.NDArray[np.float64]:
-    """A number from 0 to 1 for each family, which depends on the seed and its id alone."""
+    """Return a number from 0 to 1 for each family, which depends on the seed and its id alone."""
     draws = np.empty(len(family_ids))
     for number, family_id in enumerate(family_ids):
         digits = family_id.tobytes().hex()

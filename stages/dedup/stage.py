@@ -28,7 +28,7 @@ MAX_REASONS_SHOWN = 5
 
 
 def run(config: DedupConfig, *, clean_documents: Artifact, out: Draft, report: Report) -> Facts:
-    """Finds duplicates, splits off held-out documents and writes all of them, sorted by id.
+    """Find duplicates, split off held-out documents and write all of them, sorted by id.
 
     Args:
         config: The settings.
@@ -75,7 +75,7 @@ def run(config: DedupConfig, *, clean_documents: Artifact, out: Draft, report: R
 def _sign_all(
     config: DedupConfig, documents: Artifact, report: Report
 ) -> tuple[Signed, Paragraphs]:
-    """Signatures and paragraphs of all documents, in the order of the artifact.
+    """Return the signatures and paragraphs of all documents, in the order of the artifact.
 
     Memory: 40 + 4 · permutations bytes per document, and 8 bytes per paragraph.
     """

@@ -19,7 +19,7 @@ REASONS = ("exact", "near", "repeated")  # in the order of the facts
 
 
 def paragraph_ranks(signed: Signed, clusters: Clusters, heldout: Mask) -> npt.NDArray[np.int64]:
-    """Returns the order in which documents claim equal paragraphs, shape [documents].
+    """Return the order in which documents claim equal paragraphs, shape [documents].
 
     Documents of train come first, by id, then those of heldout, by id. Near-duplicates get -1,
     because they are removed whole.
@@ -42,7 +42,7 @@ def verdicts_of(
     heldout: Mask,
     repeated: RepeatedParagraphs,
 ) -> pa.Table:
-    """Returns one row per document: the table it goes to, and its columns there.
+    """Return one row per document: the table it goes to, and its columns there.
 
     Args:
         signed: The documents.
@@ -78,7 +78,7 @@ def facts(
     repeated: RepeatedParagraphs,
     verdicts: pa.Table,
 ) -> Facts:
-    """Counts what became of the documents.
+    """Count what became of the documents.
 
     Args:
         config: The settings of the stage.
@@ -110,7 +110,7 @@ def facts(
 
 
 def _chained(config: DedupConfig, signed: Signed, clusters: Clusters) -> int:
-    """Counts near-duplicates that are less similar to their representative than the threshold."""
+    """Count near-duplicates that are less similar to their representative than the threshold."""
     is_near = ~clusters.is_representative & ~clusters.exact
     near = np.flatnonzero(is_near)
     representatives = clusters.representative[near]
@@ -119,7 +119,7 @@ def _chained(config: DedupConfig, signed: Signed, clusters: Clusters) -> int:
 
 
 def _rejected(verdicts: pa.Table) -> dict[str, int]:
-    """Rejects by reason, in the order of `REASONS`."""
+    """Return the rejects by reason, in the order of `REASONS`."""
     is_reject = pc.equal(verdicts.column("table"), "rejects")
     reasons = verdicts.column("reason").filter(is_reject)
     counts = Counter(reasons.to_pylist())

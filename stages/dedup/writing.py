@@ -27,19 +27,19 @@ Cut = Callable[[pa.ChunkedArray, int], pa.Array]
 
 
 def bucket_writer(out: Draft, count: int) -> BucketWriter:
-    """Returns the writer of `count` buckets in the scratch folder of a draft."""
+    """Return the writer of `count` buckets in the scratch folder of a draft."""
     return BucketWriter(_folder(out), count, compression="lz4")
 
 
 def _folder(out: Draft) -> Path:
-    """The folder of the buckets, on the machine that asks."""
+    """Return the folder of the buckets, on the machine that asks."""
     return out.scratch / "by_id"
 
 
 def scatter(
     documents: Artifact, verdicts: pa.Table, cut: Cut, writer: BucketWriter
 ) -> Iterator[int]:
-    """Writes the rows of clean_documents with their verdicts into buckets.
+    """Write the rows of clean_documents with their verdicts into buckets.
 
     Args:
         documents: The artifact clean_documents.
@@ -66,13 +66,13 @@ def scatter(
 
 
 def _leading_bits(ids: pa.ChunkedArray) -> npt.NDArray[np.uint64]:
-    """The first 32 bits of each id."""
+    """Return the first 32 bits of each id."""
     bits = [int(digits[:8], 16) for digits in ids.to_pylist()]
     return np.array(bits, np.uint64)
 
 
 def write_bucket(out: Draft, number: int) -> None:
-    """Sorts one bucket by id and writes its shard of each table.
+    """Sort one bucket by id and write its shard of each table.
 
     Needs memory for twice the bucket.
 
@@ -90,7 +90,7 @@ def write_bucket(out: Draft, number: int) -> None:
 
 
 def _write_shard(out: Draft, table: str, shard: int, rows: pa.Table | None) -> None:
-    """Writes those of `rows` that belong to a table. Without rows, the shard is empty."""
+    """Write those of `rows` that belong to a table. Without rows, the shard is empty."""
     schema = out.contract.arrow_schema(table)
     with out.writer(table, shard) as writer:
         if rows is None:

@@ -47,7 +47,7 @@ def run(config: DescribeConfig, *, out: Draft, report: Report, **given: Artifact
 
 
 def _files(config: DescribeConfig, given: Mapping[str, Artifact]) -> Iterator[tuple[str, str]]:
-    """The name and the text of each file, made one after another."""
+    """Yield the name and the text of each file, made one after another."""
     manifests = {output: artifact.manifest for output, artifact in given.items()}
     trained_on = None
     if "training_documents" in given:

@@ -11,7 +11,7 @@ from stages.lm.training.config import Compute, LearningRateSchedule, Training
 
 
 class DpoSchedule(LearningRateSchedule):
-    """As in pretraining, with a longer warm-up and decay."""
+    """The schedule of pretraining, with a longer warm-up and decay."""
 
     warmup_share: float = Field(
         0.1, ge=0, le=0.5, description="Share of the steps in which the learning rate rises"
@@ -22,7 +22,7 @@ class DpoSchedule(LearningRateSchedule):
 
 
 class DpoTraining(Training):
-    """As in pretraining, with much lower learning rates. A row is a pair."""
+    """The settings of pretraining, with much lower learning rates. A row is a pair."""
 
     optimizer: Literal["adamw", "muon"] = Field(
         "adamw", description="muon: Muon for the matrices of the blocks, AdamW for all others"

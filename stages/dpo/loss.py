@@ -33,7 +33,7 @@ class PairComparison:
 
 
 def answer_logprobs(model: LanguageModel, batch: Batch) -> Tensor:
-    """The log-probability of each answer, its end token included.
+    """Return the log-probability of each answer, its end token included.
 
     Args:
         model: The model.
@@ -56,7 +56,7 @@ def answer_logprobs(model: LanguageModel, batch: Batch) -> Tensor:
 def compare(
     policy_B2: Tensor, reference_B2: Tensor, tokens_B2: Tensor, beta: float, length_normalised: bool
 ) -> PairComparison:
-    """-log sigmoid(beta * ((chosen - its reference) - (rejected - its reference))).
+    """Compute -log sigmoid(beta * ((chosen - its reference) - (rejected - its reference))).
 
     Args:
         policy_B2: Log-probability of each answer under the model in training.
@@ -73,7 +73,7 @@ def compare(
 
 
 def preference_loss(beta: float, sft_weight: float, length_normalised: bool) -> LossFunction:
-    """The DPO loss, plus the negative log-likelihood of the chosen answers (Pang et al. 2024).
+    """Return the DPO loss, plus the chosen answers' negative log-likelihood (Pang et al. 2024).
 
     Args:
         beta: See `compare`.

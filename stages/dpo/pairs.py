@@ -44,7 +44,7 @@ class Pair:
 
     @property
     def lengths(self) -> tuple[int, int]:
-        """Tokens of each side, prompt included."""
+        """Return the tokens of each side, prompt included."""
         return len(self.chosen[0]), len(self.rejected[0])
 
 
@@ -75,7 +75,7 @@ def read(
 
 
 def _pair(row: dict[str, Any], chat: ChatFormat, context: int) -> tuple[Pair | None, str]:
-    """The pair of a row, or None and the reason of rejection."""
+    """Return the pair of a row, or None and the reason of rejection."""
     conversations = []
     for side in ("chosen", "rejected"):
         answer = {"role": "assistant", "content": row[side]}
@@ -125,7 +125,7 @@ class PairBatches:
         return total / max(1, len(self._pairs))
 
     def at(self, numbers: Sequence[int]) -> Batch:
-        """The pairs with these numbers, padded to the longest answer among them.
+        """Return the pairs with these numbers, padded to the longest answer among them.
 
         Args:
             numbers: Numbers of pairs.
@@ -182,7 +182,7 @@ class PairBatches:
 
     @staticmethod
     def logprobs(model: LanguageModel, batch: Batch, device: torch.device) -> Tensor:
-        """The log-probability of each answer.
+        """Return the log-probability of each answer.
 
         Args:
             model: The model.

@@ -96,7 +96,7 @@ def _batches(
     context: int,
     rejected: Counter[str],
 ) -> tuple[PairBatches, PairBatches]:
-    """The pairs to train on, and the held-out ones.
+    """Return the pairs to train on, and the held-out ones.
 
     Raises:
         InputError: No pair is left to train on.
@@ -124,7 +124,7 @@ def _remember_reference(
 
 @torch.no_grad()
 def score(model: LanguageModel, heldout: PairBatches, config: DpoConfig) -> dict[str, float]:
-    """Means over the held-out pairs.
+    """Return the means over the held-out pairs.
 
     Args:
         model: The model in training.
@@ -155,7 +155,7 @@ def score(model: LanguageModel, heldout: PairBatches, config: DpoConfig) -> dict
 
 
 def _first_loss_notes(first_loss: float | None) -> list[str]:
-    """A note if reference and policy did not compute the same at the start."""
+    """Return a note if reference and policy did not compute the same at the start."""
     ln2 = math.log(2)
     if first_loss is None or abs(first_loss - ln2) <= ROUNDING:
         return []

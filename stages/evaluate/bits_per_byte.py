@@ -85,7 +85,7 @@ def measure(
     stride: int,
     batch_size: int,
 ) -> Iterator[Page]:
-    """The cost of each page, in order.
+    """Yield the cost of each page, in order.
 
     Memory: one page, and one batch of windows with the logits of the tokens that they score.
 
@@ -118,7 +118,10 @@ def measure(
 
 
 def _nats(model: Any, batch: list[Window]) -> list[float]:
-    """The cost of the tokens that each window scores. Logits are made for these tokens only."""
+    """Return the cost of the tokens that each window scores.
+
+    Logits are made for these tokens only.
+    """
     longest = max(len(window.inputs) for window in batch)
     device = next(model.parameters()).device
     padded_inputs = [window.inputs + [0] * (longest - len(window.inputs)) for window in batch]
@@ -134,7 +137,7 @@ def _nats(model: Any, batch: list[Window]) -> list[float]:
 
 
 def _masked(window: Window, longest: int) -> list[int]:
-    """The targets that the window scores; IGNORED for the others and for the padding."""
+    """Return the targets that the window scores; IGNORED for the others and for the padding."""
     padding = [IGNORED] * (longest - len(window.targets))
     return [IGNORED] * window.seen + window.targets[window.seen :] + padding
 
@@ -153,7 +156,7 @@ def bits_per_byte(pages: list[Page]) -> float | None:
 
 
 def standard_error(pages: list[Page]) -> float | None:
-    """The standard error of `bits_per_byte` over pages drawn at random.
+    """Return the standard error of `bits_per_byte` over pages drawn at random.
 
     It is that of a ratio, by linearisation (Cochran, Sampling Techniques, 1977, section 2.11).
 
@@ -173,7 +176,7 @@ def standard_error(pages: list[Page]) -> float | None:
 
 
 def xz_bits_per_byte(texts: Iterable[str]) -> float | None:
-    """What `xz -9e` needs for the same bytes, all pages in one file.
+    """Return what `xz -9e` needs for the same bytes, all pages in one file.
 
     It uses about 0.7 GB of memory. None if there are no bytes.
 

@@ -14,7 +14,7 @@ from stages.file_digests import file_digests
 
 
 def _checked_wording(wording: str) -> str:
-    """A wording must hold {name}, and no other field."""
+    """Refuse a wording without {name}, or with another field."""
     try:
         asked = wording.format(name="json.dumps")
     except (LookupError, ValueError, AttributeError):
@@ -89,7 +89,7 @@ class EvaluateConfig(StageConfig):
     )
 
     def identity(self) -> dict[str, Any]:
-        """The settings, with each task file as its name and the digest of its content.
+        """Return the settings, with each task file as its name and the digest of its content.
 
         The folder of the file does not count, nor do the data and functions that it names.
 
@@ -110,7 +110,7 @@ class EvaluateConfig(StageConfig):
 
 
 def task_file(task: str) -> Path | None:
-    """The path of the file that an entry of `tasks` means; None for a name of lm-eval."""
+    """Return the path of the file that an entry of `tasks` means; None for a name of lm-eval."""
     if not task.endswith((".yaml", ".yml")):
         return None
     return Path(expanduser(task))

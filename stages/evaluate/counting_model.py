@@ -14,7 +14,7 @@ ANSWER_TOKENS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion
 
 
 class CountingModel(HFLM):
-    """Counts the sequences that the model has read, and those that lm-eval has requested.
+    """A model that counts the sequences it has read, and those that lm-eval has requested.
 
     An answer takes at most half of the context. The question needs the other half, and lm-eval
     stops with an error where nothing is left for it.

@@ -24,12 +24,12 @@ DEFINING_KEYS = (
 
 
 def is_group(path: Path) -> bool:
-    """Whether a file that lm-eval can read has a group."""
+    """Return whether a file that lm-eval can read has a group."""
     return bool(_values(path).get("group"))
 
 
 def absent(path: Path, known: Collection[str]) -> list[str]:
-    """The tasks that a group in a file names and that are not in `known`.
+    """Return the tasks that a group in a file names and that are not in `known`.
 
     Nothing of the file is run. A file that lm-eval cannot read names no tasks.
 
@@ -63,7 +63,7 @@ def _absent(group: dict[str, Any], known: Collection[str]) -> Iterator[str]:
 
 
 def _named_task(member: Any) -> str | None:
-    """The task that an entry of a group names; None if the entry defines its task."""
+    """Return the task that an entry of a group names; None if the entry defines its task."""
     if isinstance(member, str):
         return member
     if not isinstance(member, dict) or any(key in member for key in DEFINING_KEYS):

@@ -27,11 +27,11 @@ from stages.evaluate.tasks import RESERVED
 
 # lm-eval computes the standard error of a mean exactly; it bootstraps that of other aggregations
 BOOTSTRAP = 1000
-AGAIN = "ask again: groundup stage evaluate --name NAME --as-of DATE"
+ASK_AGAIN = "ask again: groundup stage evaluate --name NAME --as-of DATE"
 
 
 class Harness:
-    """Evaluates one model on the rendered tasks of a folder and on further tasks.
+    """lm-eval for one model, on the rendered tasks of a folder and on further tasks.
 
     Attributes:
         loaded: The further tasks that were loaded, by the name in `evaluate.tasks`.
@@ -134,7 +134,10 @@ class Harness:
             ConfigError: Another task already has a score of the same name.
         """
         self._claim(name, [name])
-        why, fix = "it or its data could not be loaded", f"{LEAVE_OUT}, or go online and {AGAIN}"
+        why, fix = (
+            "it or its data could not be loaded",
+            f"{LEAVE_OUT}, or go online and {ASK_AGAIN}",
+        )
         with self._quiet(), errors_as_input(name, why, fix), self._metrics(name):
             loaded = self._library.load([str(task_file(name) or name)])
         if any(getattr(task, "UNSAFE_CODE", False) for task in loaded["tasks"].values()):
@@ -164,7 +167,7 @@ class Harness:
             InputError: The task cannot be evaluated.
         """
         self._model.cut = 0
-        why, fix = "it cannot be evaluated", f"{LEAVE_OUT}, or correct that and {AGAIN}"
+        why, fix = "it cannot be evaluated", f"{LEAVE_OUT}, or correct that and {ASK_AGAIN}"
         with (
             self._quiet(),
             errors_as_input(name, why, fix),

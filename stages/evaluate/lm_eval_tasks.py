@@ -87,7 +87,7 @@ def _notes(rendered: RenderedTasks, eval_items: Artifact, length: int) -> list[s
 
 @contextmanager
 def missing_as_note(name: str, config: EvaluateConfig, scores: Scores) -> Iterator[None]:
-    """If a further task fails, record a missing score and a note that says why.
+    """Record a missing score and a note that says why, if a further task fails.
 
     Args:
         name: The task.

@@ -12,7 +12,7 @@ from stages.lm.tokenizer import ModelTokenizer
 
 
 def load(tokenizer: ModelTokenizer, device: str) -> tuple[Any, Any]:
-    """The model in float32, on the device, and its tokenizer, both in transformers' classes.
+    """Return the model in float32, on the device, and its tokenizer, both in transformers' classes.
 
     Args:
         tokenizer: The tokenizer of the checkpoint, beside the model.
@@ -28,7 +28,7 @@ def load(tokenizer: ModelTokenizer, device: str) -> tuple[Any, Any]:
 
 
 def device_name(device: str) -> str:
-    """The device that the setting `device` means.
+    """Return the device that the setting `device` means.
 
     Raises:
         ConfigError: There is no such device.

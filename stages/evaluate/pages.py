@@ -14,7 +14,7 @@ from stages.report import Report
 
 
 def page_texts(eval_items: Artifact, limit: int | None) -> Iterator[tuple[str, str]]:
-    """The id and the text of each page, at most `limit` of them.
+    """Return the id and the text of each page, at most `limit` of them.
 
     Args:
         eval_items: The evaluation items.
@@ -37,7 +37,7 @@ def read_pages(
     eval_items: Artifact,
     report: Report,
 ) -> list[Page]:
-    """The cost of every held-out page for the model, which sees `length` tokens at once.
+    """Return the cost of every held-out page for the model, which sees `length` tokens at once.
 
     Args:
         config: The settings of the stage.
@@ -69,7 +69,7 @@ def read_pages(
 
 
 def page_scores(task: str, pages: list[Page], xz: float | None) -> list[dict[str, Any]]:
-    """Bits per byte beside those of xz on the same bytes. No row if there are no pages.
+    """Return the bits per byte beside those of xz on the same bytes. No row if there are no pages.
 
     Args:
         task: Name of the score.

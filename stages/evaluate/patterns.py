@@ -52,7 +52,7 @@ def bounded(task: str) -> Iterator[None]:
 
 
 class _Patterns:
-    """Takes the part of the module re, as far as lm-eval's filters and metrics use it."""
+    """A stand-in for the module re, as far as lm-eval's filters and metrics use it."""
 
     escape = staticmethod(re.escape)
 
@@ -105,7 +105,7 @@ class _Patterns:
 
 
 class _Compiled:
-    """Takes the part of a compiled pattern."""
+    """A stand-in for a compiled pattern."""
 
     def __init__(self, patterns: _Patterns, pattern: str, flags: int):
         self._patterns, self.pattern, self.flags = patterns, pattern, flags

@@ -38,19 +38,19 @@ def main(limits: dict[str, Any]) -> None:
 
 
 def address_space() -> int:
-    """Bytes that this process has mapped already."""
+    """Return the bytes that this process has mapped already."""
     with open("/proc/self/statm", encoding="ascii") as file:
         return int(file.read().split()[0]) * resource.getpagesize()
 
 
 def used() -> float:
-    """Seconds of processor time."""
+    """Return the seconds of processor time."""
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_utime + usage.ru_stime
 
 
 def answer(request: dict[str, Any]) -> str:
-    """The reply to a request, as JSON."""
+    """Return the reply to a request, as JSON."""
     try:
         reply = json.dumps({"found": search(request)})
     except MemoryError:

@@ -126,7 +126,7 @@ def score_recall(
 
 
 def question_set(conversations: Artifact, settings: RecallSettings) -> QuestionSet:
-    """The questions to ask, from the conversations that the model was tuned on.
+    """Return the questions to ask, from the conversations that the model was tuned on.
 
     A name is known if a training conversation of one question and one answer asks about it.
 
@@ -152,7 +152,7 @@ def question_set(conversations: Artifact, settings: RecallSettings) -> QuestionS
 
 
 def _training_questions(conversations: Artifact) -> tuple[dict[str, str], set[str]]:
-    """The first answer to each question tuned on, and all words of the answers."""
+    """Return the first answer to each question tuned on, and all words of the answers."""
     answers: dict[str, str] = {}
     known_words: set[str] = set()
     for batch in conversations.batches("conversations", ["messages", "split"], batch_size=1024):
@@ -173,7 +173,7 @@ def ask(
     batch_size: int,
     on_progress: Callable[[int], None],
 ) -> list[RecallAnswer]:
-    """The greedy answer to every question, through the chat template.
+    """Return the greedy answer to every question, through the chat template.
 
     Args:
         tokenizer: The tokenizer of the checkpoint, beside the model.
@@ -214,7 +214,7 @@ def ask(
 
 
 def is_well_formed(text: str, known_words: frozenset[str]) -> bool:
-    """Whether `text` has the form of English prose: a heuristic that needs no model.
+    """Return whether `text` has the form of English prose: a heuristic that needs no model.
 
     The text begins and ends like a sentence and closes its brackets and backticks. It has at least
     three words, all of them in `known_words`, and no run of four words occurs twice.
@@ -277,11 +277,11 @@ def sample_rows(answers: list[RecallAnswer]) -> Iterator[dict[str, Any]]:
 
 
 def _questions_about(name: str, asked: dict[str, str]) -> list[str]:
-    """The questions that contain `name` as a whole, not as part of a longer dotted name."""
+    """Return the questions that contain `name` as a whole, not as part of a longer dotted name."""
     pattern = re.compile(rf"(?<![\w.]){re.escape(name)}(?!\w|\.\w)")
     return [question for question in asked if pattern.search(question)]
 
 
 def _are_equal(text: str, reference: str) -> bool:
-    """Whether two texts are equal word for word, whatever white space is between the words."""
+    """Return whether two texts are equal word for word, whatever white space is between."""
     return words(text, Words.SPACED) == words(reference, Words.SPACED)

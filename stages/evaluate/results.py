@@ -91,7 +91,7 @@ def _score_row(
 
 
 def _samples_of(found: dict[str, Any], task: str) -> list[dict[str, Any]]:
-    """The samples of a task, or of all tasks of a group."""
+    """Return the samples of a task, or of all tasks of a group."""
     samples: list[dict[str, Any]] = []
     for leaf in leaves(found, task):
         samples += found["samples"][leaf]
@@ -99,7 +99,7 @@ def _samples_of(found: dict[str, Any], task: str) -> list[dict[str, Any]]:
 
 
 def leaves(found: dict[str, Any], task: str) -> list[str]:
-    """The tasks of a group and of the groups in it.
+    """Return the tasks of a group and of the groups in it.
 
     Args:
         found: What lm-eval returned.
@@ -115,7 +115,7 @@ def leaves(found: dict[str, Any], task: str) -> list[str]:
 
 
 def pooled(found: dict[str, Any]) -> dict[str, Any]:
-    """The accuracy on the items of all tasks together: more items, so a smaller standard error.
+    """Return the accuracy on the items of all tasks: more items, so a smaller standard error.
 
     Args:
         found: What lm-eval returned.
@@ -180,7 +180,7 @@ def _sample_row(task: str, sample: dict[str, Any]) -> dict[str, Any]:
 
 
 def likelihoods(sample: dict[str, Any]) -> list[float]:
-    """The log-likelihood of each choice, in nats.
+    """Return the log-likelihood of each choice, in nats.
 
     Args:
         sample: A sample of lm-eval.
@@ -199,7 +199,7 @@ def likelihoods(sample: dict[str, Any]) -> list[float]:
 
 
 def merge(found: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
-    """The results of lm-eval together, without samples.
+    """Return the results of lm-eval together, without samples.
 
     Args:
         found: What lm-eval returned, for each part of the evaluation.
@@ -217,7 +217,10 @@ def merge(found: list[dict[str, Any]], folder: Path) -> dict[str, Any]:
 
 
 def _chance(samples: list[dict[str, Any]]) -> float | None:
-    """The accuracy of a guess: the mean of 1 / choices. None if an item has fewer than two."""
+    """Return the accuracy of a guess: the mean of 1 / choices.
+
+    It is None if an item has fewer than two.
+    """
     counts = [len(likelihoods(sample)) for sample in samples]
     if not counts or min(counts) <= 1:
         return None

@@ -26,7 +26,7 @@ class Scores:
 
 
 def verdict(row: dict[str, Any]) -> str | None:
-    """How a score compares with its baseline, as a sentence; None if it has no baseline.
+    """Return how a score compares with its baseline, as a sentence; None if it has no baseline.
 
     A score without a value gets a sentence that says so.
 
@@ -54,7 +54,7 @@ def verdict(row: dict[str, Any]) -> str | None:
 
 
 def figures(scores: list[dict[str, Any]]) -> dict[str, float | None]:
-    """Each value and each baseline, rounded for the facts of the artifact.
+    """Return each value and each baseline, rounded for the facts of the artifact.
 
     Args:
         scores: Rows of the table `scores`.

@@ -96,7 +96,7 @@ def _score_checkpoint(
     out: Draft,
     report: Report,
 ) -> tuple[list[dict[str, Any]], Scores, list[Page]]:
-    """The answers to `prompts`, the scores of lm-eval's tasks, and the cost of the pages."""
+    """Return the answers to `prompts`, the scores of lm-eval's tasks, and the cost of the pages."""
     model, fast = load(tokenizer, config.device)
     length = config.max_length or model.config.max_position_embeddings
     answers = answer_prompts(config, tokenizer, model, fast, length)
@@ -113,7 +113,7 @@ def _score_checkpoint(
 def _read_base(
     config: EvaluateConfig, base_checkpoint: Artifact, eval_items: Artifact, report: Report
 ) -> list[Page]:
-    """The cost of the pages for the model before it learned to chat."""
+    """Return the cost of the pages for the model before it learned to chat."""
     model, fast = load(ModelTokenizer(base_checkpoint), config.device)
     fast.backend_tokenizer.encode_special_tokens = True
     length = config.max_length or model.config.max_position_embeddings
@@ -123,7 +123,7 @@ def _read_base(
 def answer_prompts(
     config: EvaluateConfig, tokenizer: ModelTokenizer, model: Any, fast: Any, length: int
 ) -> list[dict[str, Any]]:
-    """The answers to `prompts`, through the chat template.
+    """Return the answers to `prompts`, through the chat template.
 
     Args:
         config: The settings of the stage.

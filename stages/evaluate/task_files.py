@@ -106,7 +106,7 @@ def check(path: Path) -> None:
 
 
 def code_in(path: Path) -> Iterator[str]:
-    """What a task file, or a file that it includes, asks for beyond plain data, in words.
+    """Yield what a task file, or a file that it includes, asks for beyond plain data, in words.
 
     Raises:
         ConfigError: A file cannot be read.
@@ -147,7 +147,7 @@ def _unreadable(file: str, error: Exception) -> ConfigError:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """The content of a file.
+    """Return the content of a file.
 
     Raises:
         TaskFileNotPlainError: It is not plain YAML.
@@ -187,7 +187,7 @@ def _check_events(text: str) -> None:
 
 
 def _code_in_value(value: Any, key: str) -> Iterator[str]:
-    """What the value of `key`, and everything within it, asks for beyond plain data."""
+    """Yield what the value of `key`, and everything within it, asks for beyond plain data."""
     if isinstance(value, dict):
         for inner, content in value.items():
             yield from _code_in_setting(str(inner), content)
@@ -200,7 +200,7 @@ def _code_in_value(value: Any, key: str) -> Iterator[str]:
 
 
 def _code_in_setting(key: str, value: Any) -> Iterator[str]:
-    """What a setting asks for by its key and its own value."""
+    """Yield what a setting asks for by its key and its own value."""
     shown = repr(value)[:SHOWN]
     if key in ("class", "use_prompt", "custom_dataset"):
         yield f"{key} {shown}"
@@ -246,7 +246,7 @@ def _code_in_template(text: str, key: str) -> Iterator[str]:
 
 
 def _code_in_node(node: nodes.Node) -> str | None:
-    """What one step of a template asks for that may reach further than the row that it shows.
+    """Return what one step of a template asks for beyond the row that it shows.
 
     It may also take longer, or make more text, than the row and the template are long.
     """

@@ -76,7 +76,7 @@ def render(
 def _fitting(
     batch: pa.RecordBatch, tokens: Callable[[str], int], length: int
 ) -> tuple[list[bool], int]:
-    """Whether all choices of each item fit the context, and how many questions are cut."""
+    """Return whether all choices of each item fit the context, and how many questions are cut."""
     questions, choice_lists = (batch.column(name).to_pylist() for name in ("question", "choices"))
     fits = []
     cut = 0
@@ -90,7 +90,7 @@ def _fitting(
 
 
 def settings(name: str, folder: Path) -> dict[str, object]:
-    """The settings of one multiple-choice task.
+    """Return the settings of one multiple-choice task.
 
     A choice is scored by its log-likelihood after the question and one space.
 

@@ -48,7 +48,7 @@ class BoundedChild:
         return self._process.poll() is None
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any] | None:
-        """The reply to a request; None if the process ended before it replied."""
+        """Return the reply to a request; None if the process ended before it replied."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request).encode() + b"\n")
@@ -62,7 +62,7 @@ class BoundedChild:
         return json.loads(line) if line.endswith(b"\n") else None
 
     def read_line(self) -> bytes:
-        """The next line of its standard output; without a line end if the process ended."""
+        """Return the next line of its standard output; without a line end if the process ended."""
         assert self._process.stdout is not None
         return self._process.stdout.readline()
 

@@ -27,7 +27,7 @@ AHEAD = 2  # shards in flight per worker: enough to keep it busy, few enough to 
 
 
 def local(workers: int = 0) -> Executor:
-    """The executor for `workers` processes of this machine.
+    """Return the executor for `workers` processes of this machine.
 
     Args:
         workers: The number of processes; 0 for one per core, 1 to work in this process.
@@ -38,11 +38,11 @@ def local(workers: int = 0) -> Executor:
 
 @dataclass(frozen=True)
 class InProcess:
-    """Runs shards in this process, each when its result is wanted."""
+    """An executor that runs shards in this process, each when its result is wanted."""
 
     @contextmanager
     def start(self, work: Callable[[Any], Any]) -> Iterator[_Here]:
-        """As `Executor.start`. Nothing is pickled."""
+        """Do what `Executor.start` does. Nothing is pickled."""
         yield _Here(work)
 
 
@@ -66,13 +66,13 @@ class _Unbegun:
 
 @dataclass(frozen=True)
 class Processes:
-    """Runs shards in `workers` processes, which end with this process."""
+    """An executor that runs shards in `workers` processes, which end with this process."""
 
     workers: int
 
     @contextmanager
     def start(self, work: Callable[[Any], Any]) -> Iterator[_Pool]:
-        """As `Executor.start`."""
+        """Do what `Executor.start` does."""
         _require_processes()
         with _starting():
             context = multiprocessing.get_context(METHOD)

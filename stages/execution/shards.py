@@ -49,7 +49,7 @@ class Workers(Protocol):
 
 
 class Executor(Protocol):
-    """Runs shards: in processes of this machine, or on a cluster.
+    """What runs shards: processes of this machine, or a cluster.
 
     What is sent. The work and each shard are pickled. They hold settings, rows, and keys of the
     store: a `Draft` to write to, an `ArtifactKey` to read from. They hold no path of the machine
@@ -134,7 +134,7 @@ def _submitted(workers: Workers, shard: Any, done: int) -> Pending:
 
 
 def _result(pending: Pending, number: int) -> Any:
-    """The result of a shard; `number` is for messages."""
+    """Return the result of a shard; `number` is for messages."""
     try:
         return pending.result()
     except WorkerLost as lost:

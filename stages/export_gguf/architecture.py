@@ -23,7 +23,7 @@ from data_contracts.model_families import (
     OUTPUT_TABLE,
     TensorRow,
 )
-from stages.lm.checkpoint import AGAIN, load_config
+from stages.lm.checkpoint import REBUILD, load_config
 from stages.tokenizer_files import UNREADABLE
 
 
@@ -48,7 +48,7 @@ class TensorSource:
 
 
 def read_config(folder: Path) -> CheckpointConfig:
-    """The config.json of a checkpoint, as far as our model uses it.
+    """Return the config.json of a checkpoint, as far as our model uses it.
 
     Args:
         folder: The checkpoint.
@@ -61,7 +61,7 @@ def read_config(folder: Path) -> CheckpointConfig:
         config = CheckpointConfig.read(folder)
     except UNREADABLE as error:
         why = f"its config.json cannot be used: {type(error).__name__}: {error}"
-        raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from None
+        raise ArtifactError(f"checkpoint {folder}", why, REBUILD) from None
     check(config)
     return load_config(folder).to_checkpoint()
 
@@ -86,7 +86,7 @@ def check(config: CheckpointConfig) -> None:
 
 
 def sources(config: CheckpointConfig) -> Iterator[TensorSource]:
-    """Every tensor of the GGUF file, in file order.
+    """Yield every tensor of the GGUF file, in file order.
 
     Args:
         config: The config.json of the checkpoint.

@@ -80,7 +80,7 @@ class ExportGgufConfig(StageConfig):
     )
 
     def limit(self, quantization: str) -> tuple[str, float]:
-        """The name and the value of the limit that applies to a quantization."""
+        """Return the name and the value of the limit that applies to a quantization."""
         names = {"BF": "bits_8", "Q8": "bits_8", "Q5": "bits_5", "Q4": "bits_4"}
         name = names.get(quantization[:2], "bits_16")
         return f"max_kl.{name}", getattr(self.max_kl, name)

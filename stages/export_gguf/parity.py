@@ -110,7 +110,7 @@ class Reference:
         self.log_probabilities_PV = np.concatenate(log_probabilities)
 
     def _sampled(self, positions: int, context: int, seed: int) -> list[tuple[list[int], int]]:
-        """Texts that the model itself makes likely, with `positions` contexts in all.
+        """Return the texts that the model itself makes likely, with `positions` contexts in all.
 
         Returns:
             The ids of each text, and the length of the prompt at its beginning.
@@ -153,11 +153,11 @@ class Reference:
 
     @torch.inference_mode()
     def _log_probabilities(self, ids: list[int]) -> np.ndarray:
-        """[T, V] in float64."""
+        """Return [T, V] in float64."""
         return self._model(torch.tensor([ids])).logits[0].double().log_softmax(-1).numpy()
 
     def questions(self, gguf: Path, threads: int) -> dict[str, Any]:
-        """What to ask llama.cpp, as plain JSON.
+        """Return what to ask llama.cpp, as plain JSON.
 
         Args:
             gguf: The file to ask about.
@@ -210,7 +210,7 @@ class Reference:
         ]
 
     def _gap(self, prompt: list[int], mine: list[int], theirs: list[int]) -> float:
-        """Nats between the two tokens where two greedy texts part; 0 if they are the same.
+        """Return the nats between the two tokens where two greedy texts part; 0 if they are equal.
 
         They are those of torch.
         """
@@ -227,7 +227,7 @@ class Reference:
 
 
 def _chats(prompts: Sequence[str]) -> list[list[dict[str, str]]]:
-    """Each prompt as a conversation, then one of several turns."""
+    """Return each prompt as a conversation, then one of several turns."""
     chats = [[{"role": "user", "content": prompt}] for prompt in prompts]
     answer = {"role": "assistant", "content": "Yes: a b.\n"}
     return [*chats, [*chats[0], answer, *chats[-1]]]

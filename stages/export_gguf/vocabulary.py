@@ -13,7 +13,7 @@ from typing import Any
 from gguf import GGUFWriter, TokenType
 
 from data_contracts import ArtifactError
-from stages.lm.checkpoint import AGAIN, load_config, stop_ids
+from stages.lm.checkpoint import REBUILD, load_config, stop_ids
 from stages.lm.tokenizer import ModelTokenizer
 from stages.tokenizer_files import UNREADABLE
 
@@ -66,7 +66,7 @@ class Vocabulary:
 
 
 def read_vocabulary(tokenizer: ModelTokenizer) -> Vocabulary:
-    """The vocabulary of a checkpoint.
+    """Return the vocabulary of a checkpoint.
 
     It comes from the tokenizer and from the generation_config.json, config.json and
     chat_template.jinja beside it. Rows of the embedding beyond the tokenizer get the name [PADi]
@@ -87,7 +87,7 @@ def read_vocabulary(tokenizer: ModelTokenizer) -> Vocabulary:
         return _vocabulary(tokenizer, size, ends, template.source)
     except UNREADABLE as error:
         why = f"its tokenizer.json cannot be exported: {type(error).__name__}: {error}"
-        raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from None
+        raise ArtifactError(f"checkpoint {folder}", why, REBUILD) from None
 
 
 def _vocabulary(tokenizer: ModelTokenizer, size: int, ends: list[int], template: str) -> Vocabulary:
@@ -124,7 +124,7 @@ def _vocabulary(tokenizer: ModelTokenizer, size: int, ends: list[int], template:
 
 
 def without_generation_marks(template: str) -> str:
-    """The template without its `{% generation %}` blocks, which only transformers knows.
+    """Return the template without its `{% generation %}` blocks, which only transformers knows.
 
     `if true` replaces `generation`: it prints the same and keeps the tag's control of white space.
     """

@@ -34,7 +34,7 @@ class Weights:
             self._files |= dict.fromkeys(file.keys(), file)
 
     def read(self, source: TensorSource, kind: GGMLQuantizationType) -> np.ndarray:
-        """A tensor in float32, ready to be packed as `kind`.
+        """Return a tensor in float32, ready to be packed as `kind`.
 
         Args:
             source: The tensor.
@@ -52,7 +52,7 @@ class Weights:
         return permute(array, source.permute) if source.permute else array
 
     def shape(self, source: TensorSource) -> list[int]:
-        """The shape of a tensor, without reading it."""
+        """Return the shape of a tensor, without reading it."""
         first = source.tensors[0]
         shape = list(self._files[first].get_slice(first).get_shape())
         return [len(source.tensors), *shape] if len(source.tensors) > 1 else shape
@@ -130,7 +130,7 @@ def write(
 def tensor_type(
     source: TensorSource, shape: list[int], wanted: GGMLQuantizationType
 ) -> GGMLQuantizationType:
-    """The type of one tensor.
+    """Return the type of one tensor.
 
     Vectors and the router stay F32. Rows that are not whole blocks get F16. With 4 or 5 bits, the
     output table gets 8.

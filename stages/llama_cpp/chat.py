@@ -56,7 +56,7 @@ class ChatModel:
         self.context = min(llama.context, context) if context else llama.context
 
     def prompt(self, messages: Sequence[dict[str, str]]) -> list[int]:
-        """The tokens of a conversation and of the opening of the answer.
+        """Return the tokens of a conversation and of the opening of the answer.
 
         Args:
             messages: The conversation so far.
@@ -82,7 +82,7 @@ class ChatModel:
 
 @contextmanager
 def loaded(gguf: Path, threads: int = 0) -> Iterator[ChatModel]:
-    """The model, for as long as the block lasts.
+    """Provide the model, for as long as the block lasts.
 
     Args:
         gguf: The file.
@@ -122,7 +122,7 @@ def answer(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> Iterator[str]:
-    """The pieces of the answer to a conversation, as the model writes them, to the end of the turn.
+    """Yield the answer to a conversation piece by piece, to the end of the turn.
 
     The chat template in the file makes the prompt. Closing the iterator stops the model.
 
@@ -155,7 +155,7 @@ def answer(
 
 
 def affordable_context(gguf: Path, header: GgufHeader, free: int) -> int:
-    """The number of tokens whose key-value cache fits into half of the free memory.
+    """Return the number of tokens whose key-value cache fits into half of the free memory.
 
     Args:
         gguf: The file.
@@ -200,7 +200,10 @@ def affordable_context(gguf: Path, header: GgufHeader, free: int) -> int:
 
 
 def repair(gguf: Path) -> str:
-    """How to replace a file that cannot be used. Only an artifact can be verified and rebuilt."""
+    """Return how to replace a file that cannot be used.
+
+    Only an artifact can be verified and rebuilt.
+    """
     is_artifact = (gguf.parent / "manifest.json").is_file()
     return EXPORT_AGAIN if is_artifact else FETCH_AGAIN
 
@@ -231,7 +234,7 @@ def _child(
 
 
 def _address(child: subprocess.Popen[bytes], gguf: Path, log: IO[bytes]) -> tuple[str, str]:
-    """The address at which the child listens, and its key.
+    """Return the address at which the child listens, and its key.
 
     Raises:
         ArtifactError: It ended before it listened.
@@ -247,7 +250,10 @@ def _address(child: subprocess.Popen[bytes], gguf: Path, log: IO[bytes]) -> tupl
 
 
 def _has_ended(child: subprocess.Popen[bytes], error: Exception) -> bool:
-    """Whether the child has ended. A connection breaks a moment before its process is gone."""
+    """Return whether the child has ended.
+
+    A connection breaks a moment before its process is gone.
+    """
     if isinstance(error, HTTPException | ConnectionError):
         with suppress(subprocess.TimeoutExpired):
             child.wait(SECONDS_TO_END)

@@ -31,7 +31,7 @@ SHOWN_ANSWER = 300  # bytes
 
 
 def useful_threads(gguf: Path, max_threads: int) -> int:
-    """How many threads a file can use.
+    """Return how many threads a file can use.
 
     With less than about 50 MB of weights each, llama.cpp's threads wait for each other longer than
     they work.
@@ -44,7 +44,7 @@ def useful_threads(gguf: Path, max_threads: int) -> int:
 
 
 class Refused(RuntimeError):  # noqa: N818  an answer, not a fault
-    """llama.cpp refuses a request, or its answer cannot be understood."""
+    """A request that llama.cpp refuses, or an answer that cannot be understood."""
 
 
 class LlamaCpp:
@@ -63,21 +63,24 @@ class LlamaCpp:
         self.context: int = models[0]["meta"]["n_ctx_train"]
 
     def special_tokens(self) -> dict[str, str]:
-        """The texts of "bos_token" and "eos_token", if the file names them."""
+        """Return the texts of "bos_token" and "eos_token", if the file names them."""
         properties = self._call("GET", "/props")
         return {key: properties[key] for key in ("bos_token", "eos_token") if properties.get(key)}
 
     def tokenize(self, text: str, special: bool = False) -> list[int]:
-        """The ids of a text. With `special`, the spelling of a special token is that token."""
+        """Return the ids of a text.
+
+        With `special`, the spelling of a special token is that token.
+        """
         body = {"content": text, "add_special": False, "parse_special": special}
         return self._call("POST", "/tokenize", body)["tokens"]
 
     def render(self, messages: list[dict[str, str]]) -> str:
-        """The prompt that the embedded chat template makes."""
+        """Return the prompt that the embedded chat template makes."""
         return self._call("POST", "/apply-template", {"messages": messages})["prompt"]
 
     def greedy(self, prompt: list[int], tokens: int) -> list[int]:
-        """The ids of the most likely continuation, at most `tokens`, to the end of the turn.
+        """Return the ids of the most likely continuation, at most `tokens`, to the end of the turn.
 
         Args:
             prompt: Ids.
@@ -86,7 +89,7 @@ class LlamaCpp:
         return self.complete(prompt, n_predict=tokens, return_tokens=True)["tokens"]
 
     def log_probabilities(self, prompt: list[int], vocabulary: int) -> np.ndarray:
-        """[V] natural logarithms of the distribution over the whole vocabulary after `prompt`.
+        """Return [V] natural logarithms of the distribution over the vocabulary after `prompt`.
 
         Args:
             prompt: Ids.
@@ -103,7 +106,7 @@ class LlamaCpp:
         return out_V
 
     def stream(self, prompt: list[int], tokens: int, settings: dict[str, Any]) -> Iterator[str]:
-        """The continuation of a prompt, piece by piece, to the end of the turn.
+        """Yield the continuation of a prompt, piece by piece, to the end of the turn.
 
         Closing the iterator stops the model.
 
@@ -139,7 +142,7 @@ class LlamaCpp:
             connection.close()
 
     def complete(self, prompt: list[int], **settings: Any) -> dict[str, Any]:
-        """The server's whole answer to POST /completion.
+        """Return the server's whole answer to POST /completion.
 
         Args:
             prompt: Ids.
@@ -171,7 +174,7 @@ class LlamaCpp:
 
 
 def _object(data: bytes) -> dict[str, Any]:
-    """The JSON object that the server sent.
+    """Return the JSON object that the server sent.
 
     Raises:
         Refused: It sent something else.
@@ -188,7 +191,7 @@ def _object(data: bytes) -> dict[str, Any]:
 
 
 def _reason(data: bytes) -> str:
-    """Why the server refused, as far as its answer says so."""
+    """Return why the server refused, as far as its answer says so."""
     try:
         error = json.loads(data)["error"]
         return str(error["message"] if isinstance(error, dict) else error)
@@ -200,7 +203,7 @@ def _reason(data: bytes) -> str:
 def serving(
     gguf: Path, threads: int, context: int = 0, template: str = ""
 ) -> Iterator[tuple[str, str]]:
-    """A server in this process, on a free loopback port, behind a random key.
+    """Provide a server in this process, on a free loopback port, behind a random key.
 
     Args:
         gguf: The file.
@@ -237,7 +240,7 @@ def serving(
 
 @contextmanager
 def loaded(gguf: Path, threads: int) -> Iterator[LlamaCpp]:
-    """The model in this process, for as long as the block lasts.
+    """Provide the model in this process, for as long as the block lasts.
 
     Args:
         gguf: The file.
@@ -282,7 +285,7 @@ def answer_questions(questions: str, answers: str) -> None:
 
 
 def _end_with_parent() -> None:
-    """The parent holds the other end of stdin. When it ends, however that is, this process ends."""
+    """End this process when the parent ends, which holds the other end of stdin."""
     sys.stdin.read()
     os._exit(1)
 

@@ -164,7 +164,7 @@ def _kernel(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | N
 def visibility_bias(
     positions_BT: Tensor, keys: int, window: int | None = None, segments_BT: Tensor | None = None
 ) -> Tensor:
-    """What is added to the scores so that a query does not see some keys.
+    """Return what is added to the scores so that a query does not see some keys.
 
     Args:
         positions_BT: Position of each query.

@@ -29,7 +29,7 @@ class EncodedChat:
     answers: list[bool]
 
     def shifted(self, ignored: int) -> tuple[np.ndarray, np.ndarray]:
-        """Inputs and labels for training.
+        """Return the inputs and labels for training.
 
         Args:
             ignored: Label where the next token is not the assistant's.
@@ -44,7 +44,7 @@ class EncodedChat:
 
 
 class ChatFormat:
-    """Encodes conversations as apply_chat_template of transformers would.
+    """The encoding of conversations, as apply_chat_template of transformers does it.
 
     The template runs in a child process within limits. Each method raises ArtifactError if the
     template exceeds them.
@@ -121,7 +121,7 @@ class ChatFormat:
         return self.tokenizer.backend.decode(list(ids), skip_special_tokens=True).strip()
 
     def special_token_in(self, messages: Messages) -> str | None:
-        """The first special token that the text of a message spells out, or None.
+        """Return the first special token that the text of a message spells out, or None.
 
         The model would read it as the real token.
 

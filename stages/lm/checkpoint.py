@@ -27,7 +27,7 @@ from stages.lm.parallel import collectives, fsdp
 from stages.lm.tokenizer import ModelTokenizer, folder_of
 from stages.tokenizer_files import MAX_SETTINGS_BYTES, UNREADABLE
 
-AGAIN = "make the checkpoint again"
+REBUILD = "make the checkpoint again"
 MAX_PROBLEMS_SHOWN = 3
 SHARD_BYTES = 5_000_000_000
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
@@ -61,7 +61,7 @@ def load_model(source: Artifact | Path, device: torch.device | str = "cpu") -> L
         model.load_state_dict(weights, assign=True)
     except (SafetensorError, RuntimeError) as error:
         raise ArtifactError(
-            f"checkpoint {folder}", f"its weights do not fit its config.json: {error}", AGAIN
+            f"checkpoint {folder}", f"its weights do not fit its config.json: {error}", REBUILD
         ) from None
     return model.to(device).eval()
 
@@ -84,7 +84,7 @@ def require_weights(folder: Path) -> None:
         hidden = len(problems) - MAX_PROBLEMS_SHOWN
         more = f" (and {hidden} more)" if hidden > 0 else ""
         why = f"its weights do not fit its config.json: {shown}{more}"
-        raise ArtifactError(f"checkpoint {folder}", why, AGAIN)
+        raise ArtifactError(f"checkpoint {folder}", why, REBUILD)
 
 
 def load_config(source: Artifact | Path) -> ModelConfig:
@@ -108,7 +108,7 @@ def load_config(source: Artifact | Path) -> ModelConfig:
 
 
 def stop_ids(source: Artifact | Path) -> list[int]:
-    """Tokens that end an answer, according to generation_config.json.
+    """Return the tokens that end an answer, according to generation_config.json.
 
     Args:
         source: A checkpoint or its folder.
@@ -132,7 +132,7 @@ def stop_ids(source: Artifact | Path) -> list[int]:
                 raise ValueError(f"eos_token_id {token!r} is no token of {size}")
     except UNREADABLE as error:
         why = f"its generation_config.json cannot be used: {error}"
-        raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from None
+        raise ArtifactError(f"checkpoint {folder}", why, REBUILD) from None
     return ids
 
 

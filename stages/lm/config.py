@@ -24,11 +24,11 @@ _ADDITIONS = [f"{family.name} {family.about}" for family in FAMILIES.values() if
 
 
 def _families_with(feature: str) -> str:
-    """The names of the families that have a feature, for a message."""
+    """Return the names of the families that have a feature, for a message."""
     return " or ".join(name for name, family in FAMILIES.items() if getattr(family, feature))
 
 
-class Experts(Settings):
+class MoeShape(Settings):
     """A mixture of experts instead of the feed-forward layer."""
 
     experts: int = Field(0, ge=0, le=4096, description="Experts per layer")
@@ -86,8 +86,8 @@ class ModelShape(Settings):
         f"({_families_with('has_sliding_window')}; transformers and vLLM load it, "
         "llama.cpp does not)",
     )
-    moe: Experts = Field(
-        Experts(), description=f"Mixture of experts ({_families_with('has_experts')})"
+    moe: MoeShape = Field(
+        MoeShape(), description=f"Mixture of experts ({_families_with('has_experts')})"
     )
 
     @property
@@ -125,7 +125,7 @@ class ModelShape(Settings):
                     f"{self.architecture} needs moe.experts, moe.experts_per_token "
                     "(at most experts) and moe.expert_width"
                 )
-        elif moe != Experts():
+        elif moe != MoeShape():
             raise ValueError(
                 f"experts need architecture {_families_with('has_experts')}, "
                 f"not {self.architecture}"
@@ -173,7 +173,7 @@ class ModelConfig(ModelShape):
         return 6 * matrices + 6 * self.layers * tokens * self.heads * self.head_size
 
     def to_checkpoint(self) -> CheckpointConfig:
-        """The config.json of a checkpoint with these sizes."""
+        """Return the config.json of a checkpoint with these sizes."""
         return CheckpointConfig(
             family=self.family,
             vocab_size=self.vocab_size,
@@ -195,7 +195,7 @@ class ModelConfig(ModelShape):
 
     @classmethod
     def from_checkpoint(cls, config: CheckpointConfig) -> ModelConfig:
-        """The sizes that a config.json asks for.
+        """Return the sizes that a config.json asks for.
 
         Args:
             config: The content of the file.

@@ -147,12 +147,12 @@ def _generators(numbers: list[int], sampling: _Sampling) -> list[torch.Generator
 
 
 def _kept(values: list[T], rows: list[int]) -> list[T]:
-    """The values of these rows; none if there are no values."""
+    """Return the values of these rows; none if there are no values."""
     return [values[row] for row in rows] if values else []
 
 
 def _padded(prompts: list[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Prompts as one tensor [B, T], padded with zeros, and their lengths [B]."""
+    """Return the prompts as one tensor [B, T], padded with zeros, and their lengths [B]."""
     length_B = torch.tensor([len(prompt) for prompt in prompts])
     ids_BT = torch.zeros(len(prompts), int(length_B.max()), dtype=torch.long)
     for row, prompt in enumerate(prompts):

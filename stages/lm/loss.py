@@ -28,7 +28,7 @@ def token_loss(
     chunk: int | None = None,
     all_count: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Summed next-token loss in nats. Tokens whose label is IGNORED do not count.
+    """Return the summed next-token loss in nats. Tokens whose label is IGNORED do not count.
 
     Gradients are computed in the forward pass, where the logits exist, so that nothing is computed
     twice.
@@ -57,7 +57,7 @@ def token_loss(
 def row_logprobs(
     hidden_BTD: Tensor, weight_VD: Tensor, labels_BT: Tensor, chunk: int | None = None
 ) -> Tensor:
-    """The summed log-probability of each row's counted labels, differentiable.
+    """Return the summed log-probability of each row's counted labels, differentiable.
 
     The backward pass computes the logits again.
 
@@ -77,7 +77,9 @@ def row_logprobs(
 
 
 def balance_loss(balance_B: Tensor, weight_B: Tensor | int) -> Tensor:
-    """What to add to a summed loss, so that sparse models use all experts. 0 for dense models.
+    """Return what to add to a summed loss, so that sparse models use all experts.
+
+    It is 0 for dense models.
 
     Args:
         balance_B: Load-balancing loss of each row.

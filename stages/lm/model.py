@@ -90,7 +90,7 @@ class Experts(nn.Module):
 
 
 def load_balance(probability_BTE: Tensor, chosen_BTk: Tensor, real_BT: Tensor) -> Tensor:
-    """The load-balancing loss of each row (Fedus et al. 2021, Switch Transformer, equation 4).
+    """Return each row's load-balancing loss (Fedus et al. 2021, Switch Transformer, equation 4).
 
     It is 1 if all experts get the same share of the tokens. It is not linear in the tokens, so it
     is computed for each row: that of a whole micro-batch would depend on the micro-batch's size.
@@ -170,7 +170,7 @@ class Decoder(nn.Module):
 
 
 class LanguageModel(nn.Module):
-    """Predicts the next token.
+    """A decoder with an output layer, which predicts the next token.
 
     The weights are on the meta device until `initialize` or `load_state_dict(assign=True)`.
 

@@ -37,7 +37,7 @@ COMPILE_PAYS_FROM = {
 
 
 def device_of() -> torch.device:
-    """The device of this process: one GPU of the machine, or the CPU if there is none."""
+    """Return the device of this process: one GPU of the machine, or the CPU if there is none."""
     if torch.cuda.is_available():
         local_rank = int(os.environ.get("LOCAL_RANK", 0))
         return torch.device("cuda", local_rank % torch.cuda.device_count())
@@ -86,7 +86,7 @@ def choose(compute: Compute, device: torch.device) -> Precision:
 
 
 def matmul_dtype(compute: Compute, device: torch.device) -> torch.dtype:
-    """The format that `choose` decides on."""
+    """Return the format that `choose` decides on."""
     return choose(compute, device).dtype
 
 
@@ -101,7 +101,7 @@ def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager
 
 
 def product_dtype(x: Tensor) -> torch.dtype:
-    """The format of matrix products of `x` here: that of the active autocast, or its own."""
+    """Return the format of matrix products of `x` here: that of the active autocast, or its own."""
     kind = x.device.type
     return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
@@ -122,7 +122,7 @@ def set_threads(compute: Compute) -> int:
 
 
 def should_compile(compute: Compute, flops: float, device: torch.device) -> bool:
-    """Whether to compile the blocks for a run of `flops` floating-point operations.
+    """Return whether to compile the blocks for a run of `flops` floating-point operations.
 
     Args:
         compute: The settings `compute.compile` and `compute.precision`.
@@ -163,7 +163,7 @@ def _separate_kernel_caches() -> None:
 
 
 def _native_bfloat16(device: torch.device) -> tuple[bool, str]:
-    """Whether this device multiplies bfloat16 natively and fast, and why."""
+    """Return whether this device multiplies bfloat16 natively and fast, and why."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
         if torch.cuda.is_bf16_supported(including_emulation=False):
@@ -183,6 +183,6 @@ def _native_bfloat16(device: torch.device) -> tuple[bool, str]:
 
 
 def _has(device: torch.device, instructions: tuple[str, ...]) -> str:
-    """The first of these instruction sets, by torch's names, that the CPU has, or ""."""
+    """Return the first of these instruction sets, by torch's names, that the CPU has, or ""."""
     capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
     return next((name for name in instructions if capabilities.get(name)), "")

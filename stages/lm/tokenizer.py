@@ -59,7 +59,7 @@ class ModelTokenizer:
         return self.special_ids["pad_token_id"] or 0
 
     def chat_template(self) -> ChatTemplate:
-        """The chat template beside the tokenizer. It may use what transformers offers it.
+        """Return the chat template beside the tokenizer. It may use what transformers offers it.
 
         Raises:
             ArtifactError: There is no template, or it cannot be read.
@@ -73,5 +73,5 @@ class ModelTokenizer:
 
 
 def folder_of(source: Artifact | Path) -> Path:
-    """The folder of an artifact's files."""
+    """Return the folder of an artifact's files."""
     return source.path if isinstance(source, Artifact) else Path(source)

@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig, Pre
 from transformers.utils import logging as transformers_logging
 
 from data_contracts import ArtifactError
-from stages.lm.checkpoint import AGAIN, load_config, require_weights, stop_ids
+from stages.lm.checkpoint import REBUILD, load_config, require_weights, stop_ids
 from stages.lm.tokenizer import ModelTokenizer
 
 
@@ -44,7 +44,7 @@ def load(
             "its tokenizer_config.json names neither bos_token nor eos_token: "
             "nothing can begin a text"
         )
-        raise ArtifactError(f"checkpoint {folder}", why, AGAIN)
+        raise ArtifactError(f"checkpoint {folder}", why, REBUILD)
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     config = AutoConfig.for_model(settings.pop("model_type"), **settings)
@@ -59,14 +59,14 @@ def load(
         )
     except Exception as error:  # transformers raises all kinds of exceptions
         why = f"transformers cannot load it: {type(error).__name__}: {str(error)[:300]}"
-        raise ArtifactError(f"checkpoint {folder}", why, AGAIN) from error
+        raise ArtifactError(f"checkpoint {folder}", why, REBUILD) from error
     special = tokenizer.special_ids | {"eos_token_id": stops or None}
     model.generation_config = GenerationConfig(**special)
     return model.eval(), fast
 
 
 def fast_tokenizer(tokenizer: ModelTokenizer) -> PreTrainedTokenizerFast:
-    """A copy of the tokenizer for transformers: with special tokens, without the chat template."""
+    """Return the tokenizer for transformers: with special tokens, without the chat template."""
     named = {key: text for key, text in tokenizer.named_tokens.items() if text}
     others = [token for token in tokenizer.special_tokens if token not in named.values()]
     return PreTrainedTokenizerFast(

@@ -16,28 +16,26 @@ class PackConfig(StageConfig):
 
     epochs: dict[str, Epochs] = Field(
         default_factory=dict,
-        description="How often the documents of a source occur, by source: 2 is twice, 0.5 is "
-        "every other one, 0 is none. Default 1. Beyond about 4, repeated text teaches little "
-        "(Muennighoff et al. 2023).",
+        description="How often the documents of a source occur, by source (others once): 2 is "
+        "twice, 0.5 is every other one, 0 is none; beyond about 4, repeated text teaches little "
+        "(Muennighoff et al. 2023)",
     )
     max_row_tokens: int = Field(
         32_768,
         ge=16,
         le=1 << 24,
-        description="Maximum number of tokens in a row. Longer documents are cut into parts.",
+        description="Maximum number of tokens in a row; longer documents are cut into parts",
     )
     shard_bytes: int = Field(
         64_000_000,
         ge=1000,
         le=1 << 34,
-        description="Approximate bytes of text per shard. Each worker keeps one shard in memory.",
+        description="Approximate bytes of text per shard; each worker keeps one shard in memory",
     )
     min_train_tokens: int = Field(
         1024,
         ge=1,
-        description="Minimum number of training tokens. Fewer are an error.",
+        description="Minimum number of training tokens; fewer are an error",
     )
-    seed: int = Field(0, ge=0, description="Seed of the order of documents.")
-    workers: int = execution(
-        0, "Number of processes that encode text. 0 starts one per core.", ge=0, le=4096
-    )
+    seed: int = Field(0, ge=0, description="Seed of the order of documents")
+    workers: int = execution(0, "Processes that encode text; 0: one per core", ge=0, le=4096)

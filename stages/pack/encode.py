@@ -64,7 +64,7 @@ def _as_bytes(ids: list[int]) -> bytes:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Encodes documents with one tokenizer.
+    """An encoder of documents with one tokenizer.
 
     Attributes:
         tokenizer: The tokenizer, which treats the text of special tokens as text.
@@ -83,7 +83,7 @@ class Encoder:
         return len(self.token_bytes)
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        """Encodes texts as the tokenizer encodes each whole text.
+        """Encode texts as the tokenizer encodes each whole text.
 
         Returns:
             The ids of each text as int32, without end-of-text.
@@ -110,7 +110,7 @@ class Encoder:
             )
 
     def _pieces(self, text: str) -> Iterator[bytes]:
-        """The ids of consecutive words or pieces of a text, as int32 bytes."""
+        """Yield the ids of consecutive words or pieces of a text, as int32 bytes."""
         for piece in cut(text, PIECE_CHARS):
             if piece.isascii():
                 yield from map(self.words.__getitem__, _ASCII_SPLIT.findall(piece))
@@ -122,13 +122,13 @@ class Encoder:
 
 @cache
 def encoder_of(tokenizer: ArtifactKey) -> Encoder:
-    """Loads the encoder of a tokenizer, once per process, on any machine that reaches the store."""
+    """Load the encoder of a tokenizer, once per process, on any machine that reaches the store."""
     return encoder(open_artifact(tokenizer).file("tokenizer"))
 
 
 @cache
 def encoder(path: Path) -> Encoder:
-    """Loads the encoder of a tokenizer.json, once per process.
+    """Load the encoder of a tokenizer.json, once per process.
 
     Raises:
         ContractError: The tokenizer does not have the token that ends a document.
@@ -140,7 +140,7 @@ def encoder(path: Path) -> Encoder:
 
 
 def cut(text: str, size: int) -> Iterator[str]:
-    """Cuts a text into pieces that are encoded exactly like the whole.
+    """Cut a text into pieces that are encoded exactly like the whole.
 
     Each cut is at the first end of a line after `size` characters where no word continues.
     """
@@ -183,7 +183,7 @@ def _end_of_text(path: Path, tokenizer: Tokenizer) -> int:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Keeps tokenizers from starting its own threads in each worker.
+    """Keep tokenizers from starting its own threads in each worker.
 
     It reads this variable at every call.
     """

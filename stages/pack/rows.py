@@ -49,7 +49,7 @@ class Counts(NamedTuple):
     bytes: int = 0
 
     def plus(self, other: Counts) -> Counts:
-        """Returns the sum."""
+        """Return the sum."""
         return Counts(
             self.documents + other.documents,
             self.tokens + other.tokens,
@@ -71,7 +71,7 @@ class EncodedRows:
 
 
 def tasks(artifact: Artifact, table: str) -> Iterator[pa.RecordBatch]:
-    """Yields documents in batches of about TASK_BYTES, at least one each.
+    """Yield documents in batches of about TASK_BYTES, at least one each.
 
     Args:
         artifact: The artifact with the documents.
@@ -93,7 +93,7 @@ def tasks(artifact: Artifact, table: str) -> Iterator[pa.RecordBatch]:
 
 
 def source_bytes(artifact: Artifact, table: str) -> dict[str, int]:
-    """Counts the UTF-8 bytes of text by source.
+    """Count the UTF-8 bytes of text by source.
 
     Args:
         artifact: The artifact with the documents.
@@ -112,12 +112,12 @@ def source_bytes(artifact: Artifact, table: str) -> dict[str, int]:
 def encode_shard(
     tokenizer: ArtifactKey, settings: RowSettings, documents: pa.RecordBatch
 ) -> EncodedRows:
-    """As `encode`, in a worker, which loads the tokenizer once."""
+    """Do what `encode` does, in a worker, which loads the tokenizer once."""
     return encode(encoder_of(tokenizer), settings, documents)
 
 
 def encode(coder: Encoder, settings: RowSettings, documents: pa.RecordBatch) -> EncodedRows:
-    """Makes the rows of a batch of documents.
+    """Make the rows of a batch of documents.
 
     The last part of each document ends in end-of-text. The parts, joined, are the ids of the whole
     document.
@@ -158,7 +158,7 @@ class _Document(NamedTuple):
 
 
 def _wanted(settings: RowSettings, documents: pa.RecordBatch) -> list[_Document]:
-    """The documents that occur at least once."""
+    """Return the documents that occur at least once."""
     wanted = []
     for row in documents.to_pylist():
         copies = _copies(settings, row["id"], row["source"])
@@ -169,7 +169,10 @@ def _wanted(settings: RowSettings, documents: pa.RecordBatch) -> list[_Document]
 
 
 def _copies(settings: RowSettings, document: str, source: str) -> int:
-    """How often a document occurs. Of half an epoch, every other document occurs, by hash."""
+    """Return how often a document occurs.
+
+    Of half an epoch, every other document occurs, by hash.
+    """
     whole, rest = divmod(settings.epochs.get(source, 1.0), 1.0)
     return int(whole) + is_drawn(rest, settings.seed, "epochs", document)
 
@@ -197,7 +200,7 @@ def _parts(ids: np.ndarray, coder: Encoder, max_tokens: int) -> list[_Part]:
 
 
 def _counts(copies: int, parts: list[_Part]) -> Counts:
-    """What all copies of a document add to the counts of its source."""
+    """Return what all copies of a document add to the counts of its source."""
     tokens = 0
     text_bytes = 0
     for part in parts:
@@ -217,7 +220,7 @@ class _Columns:
         self._bytes: list[int] = []
 
     def add(self, key: int, document: str, parts: list[_Part]) -> None:
-        """Adds one copy of a document.
+        """Add one copy of a document.
 
         Args:
             key: The key of the copy.
@@ -232,7 +235,7 @@ class _Columns:
             self._bytes.append(part.bytes)
 
     def batch(self) -> pa.RecordBatch:
-        """Returns the rows that were added."""
+        """Return the rows that were added."""
         lengths = list(map(len, self._tokens))
         ends = np.cumsum(lengths)
         offsets = np.concatenate([[0], ends]).astype(np.int32)

@@ -36,7 +36,7 @@ def scatter(
     table: str,
     draft: Draft,
 ) -> None:
-    """Writes each row to the bucket of its key.
+    """Write each row to the bucket of its key.
 
     Args:
         batches: Rows (KEYED_ROWS) in any order.
@@ -51,17 +51,17 @@ def scatter(
 
 
 def _folder(draft: Draft, table: str) -> Path:
-    """The folder of the buckets, on the machine that asks."""
+    """Return the folder of the buckets, on the machine that asks."""
     return draft.scratch / table
 
 
 def leading_bits(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """Returns the upper 32 of the 63 bits of each key."""
+    """Return the upper 32 of the 63 bits of each key."""
     return keys >> np.uint64(31)
 
 
 def write_shard(table: str, draft: Draft, number: int) -> int:
-    """Sorts a bucket and writes it as one shard of a table of the draft.
+    """Sort a bucket and write it as one shard of a table of the draft.
 
     Needs memory for twice the bucket.
 

@@ -54,7 +54,7 @@ def run(
     out: Draft,
     report: Report,
 ) -> Facts:
-    """Encodes both splits and writes them as shuffled shards.
+    """Encode both splits and write them as shuffled shards.
 
     Held-out documents occur once each, whatever `epochs` says.
 
@@ -107,7 +107,7 @@ def _pack(
     out: Draft,
     report: Report,
 ) -> dict[str, Counts]:
-    """Encodes and shuffles a split into its table of the draft.
+    """Encode and shuffle a split into its table of the draft.
 
     Args:
         split: The documents.
@@ -144,7 +144,7 @@ def _pack(
 
 
 def _expected_bytes(split: _Split) -> int:
-    """Bytes of text with all epochs; approximate where an epoch is not whole."""
+    """Return the bytes of text with all epochs; approximate where an epoch is not whole."""
     epochs = split.settings.epochs
     expected = 0
     for source, size in split.bytes_by_source.items():
@@ -164,7 +164,7 @@ def _check_sources(config: PackConfig, train_bytes: dict[str, int]) -> None:
 
 
 def _source_bytes(artifact: Artifact, table: str, fix: str) -> dict[str, int]:
-    """Bytes of text by source.
+    """Return the bytes of text by source.
 
     Args:
         artifact: The artifact with the documents.

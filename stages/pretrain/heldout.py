@@ -87,7 +87,7 @@ class Heldout:
 
 
 def _rows(token_shards: Artifact) -> Iterator[tuple[np.ndarray, int]]:
-    """Tokens and bytes of each held-out row."""
+    """Yield the tokens and bytes of each held-out row."""
     batches = token_shards.batches("heldout", ["tokens", "bytes"], batch_size=ROWS_AT_ONCE)
     for batch in batches:
         sizes = batch.column("bytes").to_pylist()

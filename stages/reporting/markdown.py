@@ -11,12 +11,14 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import stages
 from data_contracts import Manifest
 from data_contracts.credentials import masked, masked_start, masked_values
 from data_contracts.foreign_text import json_text, line, shown
+from stages.renamed_settings import with_frozen_keys
 
 MAX_CHARS = 1500  # of a quotation or a line
 
@@ -63,10 +65,21 @@ def quotation(text: str, language: str = "text") -> str:
 def settings(manifest: Manifest) -> str:
     """Return the settings of a stage as JSON, as they were given.
 
-    Leaves out those that do not affect the result.
+    Leaves out those that do not affect the result. What affects it is in the manifest under its
+    frozen key, which is another one than its name if the setting was renamed or grouped.
     """
-    given = {name: value for name, value in manifest.settings.items() if name in manifest.config}
+    renamed = _renamed_settings(manifest.stage)
+    given = {
+        name: value
+        for name, value in manifest.settings.items()
+        if not manifest.config.keys().isdisjoint(with_frozen_keys(renamed, {name: value}))
+    }
     return json_block(given)
+
+
+def _renamed_settings(stage: str) -> Mapping[str, str]:
+    """Old path → new path; empty for a stage that the map no longer has."""
+    return stages.stage(stage).config_class.RENAMED if stage in stages.NAMES else {}
 
 
 def json_block(values: Any) -> str:

@@ -11,7 +11,7 @@ from stages.lm.training.config import Compute, LearningRateSchedule, Training
 
 
 class SftSchedule(LearningRateSchedule):
-    """As in pretraining, with a longer decay."""
+    """The schedule of pretraining, with a longer decay."""
 
     decay_share: float = Field(
         0.8,
@@ -22,7 +22,7 @@ class SftSchedule(LearningRateSchedule):
 
 
 class SftTraining(Training):
-    """As in pretraining, with lower learning rates and a duration in epochs."""
+    """The settings of pretraining, with lower learning rates and a duration in epochs."""
 
     learning_rate: float = Field(5e-3, gt=0, le=1, description="Peak learning rate of AdamW")
     muon_learning_rate: float = Field(

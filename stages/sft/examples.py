@@ -98,7 +98,7 @@ def _last_answer(messages: Messages) -> int | None:
 def _encoded(
     rows: list[dict[str, Any]], chat: ChatFormat, rejected: Counter[str]
 ) -> Iterator[tuple[dict[str, Any], EncodedChat]]:
-    """Rows and their tokens, without rows whose text spells out a special token."""
+    """Yield the rows and their tokens, without rows whose text spells out a special token."""
     accepted = []
     for row in rows:
         if chat.special_token_in(row["messages"]):

@@ -121,7 +121,7 @@ class PackedChats:
         return self._ids.shape[1] * self.filled
 
     def at(self, rows: np.ndarray | slice) -> Batch:
-        """These rows of the table of packed rows.
+        """Return these rows of the table of packed rows.
 
         Args:
             rows: Numbers of rows, or a slice.

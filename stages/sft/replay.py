@@ -57,7 +57,7 @@ class WithReplay:
 
 
 def replayed_rows(share: float, batch_size: int) -> int:
-    """Number of rows of a batch to replay: at least one, but not all. 0 if `share` is 0.
+    """Return the number of rows of a batch to replay: at least one, but not all; 0 if `share` is 0.
 
     Args:
         share: The setting `replay`.
@@ -77,7 +77,7 @@ def windows(
     context: int,
     seed: int,
 ) -> Windows:
-    """The pretraining text to replay, in batches of `rows` windows.
+    """Return the pretraining text to replay, in batches of `rows` windows.
 
     Args:
         share: The setting `replay`, for the error message.

@@ -96,14 +96,14 @@ def run(
 
 
 def _chosen_heldout(found: ExampleSets, limit: int) -> list[tuple[Example, Messages]]:
-    """The first held-out examples, by name."""
+    """Return the first held-out examples, by name."""
     return first_by_id(found.heldout, limit, lambda row: row[0].name)
 
 
 def _guard(
     config: SftConfig, checkpoint: Artifact, conversations: Artifact
 ) -> dict[str, str | int | float]:
-    """What identifies a run; see `stages.lm.training.loop.fit`."""
+    """Return what identifies a run; see `stages.lm.training.loop.fit`."""
     return {
         "seed": config.seed,
         "checkpoint": checkpoint.id,
@@ -121,7 +121,7 @@ def _facts(
     out: Draft,
     result: Fitted,
 ) -> Facts:
-    """Figures and sample answers of the finished checkpoint."""
+    """Return the figures and sample answers of the finished checkpoint."""
     model = load_model(out.files, device_of())
     prompts = [messages for _, messages in heldout_rows[: config.answers]]
     stops, samples = answers(model, chat, prompts, config.max_new_tokens)

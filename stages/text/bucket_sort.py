@@ -32,30 +32,30 @@ class SortBucket:
     path: Path
 
     def read(self) -> pa.Table | None:
-        """Returns the rows; None if no row came into the range."""
+        """Return the rows; None if no row came into the range."""
         if not self.path.exists():
             return None
         with pa.ipc.open_stream(pa.memory_map(str(self.path))) as stream:
             return stream.read_all()
 
     def discard(self) -> None:
-        """Removes the scratch file."""
+        """Remove the scratch file."""
         self.path.unlink(missing_ok=True)
 
 
 def bucket_in(folder: Path, number: int) -> SortBucket:
-    """Returns a bucket whose scratch file lies in `folder`."""
+    """Return a bucket whose scratch file lies in `folder`."""
     return SortBucket(number, folder / f"{number:05d}.arrow")
 
 
 def bucket_count(total_bytes: int, bucket_bytes: int) -> int:
-    """Returns the number of buckets for `total_bytes`, one at least and `MAX_BUCKETS` at most."""
+    """Return the number of buckets for `total_bytes`, one at least and `MAX_BUCKETS` at most."""
     needed = -(-total_bytes // bucket_bytes)  # rounded up
     return min(max(needed, 1), MAX_BUCKETS)
 
 
 def bucket_numbers(keys: npt.NDArray[np.uint64], count: int) -> npt.NDArray[np.uint16]:
-    """Returns the bucket of each key, in proportion to the key.
+    """Return the bucket of each key, in proportion to the key.
 
     Args:
         keys: The leading 32 bits of each key, shape [rows].
@@ -65,7 +65,7 @@ def bucket_numbers(keys: npt.NDArray[np.uint64], count: int) -> npt.NDArray[np.u
 
 
 def pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
-    """Yields the rows of `batches`, about `PIECE_BYTES` at a time.
+    """Yield the rows of `batches`, about `PIECE_BYTES` at a time.
 
     A write to every bucket costs as much for one row as for many.
     """
@@ -83,7 +83,7 @@ def pieces(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.Table]:
 
 
 class BucketWriter:
-    """Scatters rows to buckets. Use as a context manager.
+    """A writer that scatters rows to buckets. Use it as a context manager.
 
     A scratch file is opened when its first row arrives. The files are Arrow streams: unlike Parquet
     files, those keep nothing in memory of what was written.
@@ -110,7 +110,7 @@ class BucketWriter:
         self._stack.close()
 
     def write(self, rows: pa.Table, keys: npt.NDArray[np.uint64]) -> None:
-        """Writes each row to the bucket of its key.
+        """Write each row to the bucket of its key.
 
         Args:
             rows: Rows of one schema, the same at every call.
@@ -136,7 +136,7 @@ class BucketWriter:
 
 
 def _allow_open_files(count: int) -> None:
-    """Raises the soft limit of open files, which is 256 on macOS.
+    """Raise the soft limit of open files, which is 256 on macOS.
 
     The number of buckets must not depend on the machine.
     """

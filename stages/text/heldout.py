@@ -18,17 +18,17 @@ _ALL = 2**63  # seeds have 63 bits
 
 
 def hash_share(seed: int, *purpose: str | int) -> float:
-    """Returns a number from 0 to 1 that depends on its arguments alone."""
+    """Return a number from 0 to 1 that depends on its arguments alone."""
     return seed_for(seed, *purpose) / _ALL
 
 
 def is_drawn(share: float, seed: int, *purpose: str | int) -> bool:
-    """Whether the hash of the arguments is among the first `share` of all hashes."""
+    """Return whether the hash of the arguments is among the first `share` of all hashes."""
     return seed_for(seed, *purpose) < share * _ALL
 
 
 def split_of(seed: int, heldout_share: float, *key: str) -> str:
-    """Returns `train` or `heldout`, by the hash of a key.
+    """Return `train` or `heldout`, by the hash of a key.
 
     Args:
         seed: Seed of the hash.
@@ -41,7 +41,7 @@ def split_of(seed: int, heldout_share: float, *key: str) -> str:
 def first_by_hash(
     rows: Iterable[Row], count: int, seed: int, purpose: str, id_of: Callable[[Row], str]
 ) -> list[Row]:
-    """Draws `count` rows: the first in the order of their hashes, in that order.
+    """Draw `count` rows: the first in the order of their hashes, in that order.
 
     Keeps `count` rows in memory, and reads `rows` once.
 
@@ -61,5 +61,5 @@ def first_by_hash(
 
 
 def first_by_id(rows: Iterable[Row], count: int, id_of: Callable[[Row], str]) -> list[Row]:
-    """Draws `count` rows whose ids are hashes already: the first in the order of their ids."""
+    """Draw `count` rows whose ids are hashes already: the first in the order of their ids."""
     return heapq.nsmallest(count, rows, key=id_of)

@@ -20,7 +20,7 @@ _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that multiplication loses not
 
 
 def text_hash(text: str) -> int:
-    """Hashes a text to 64 bits."""
+    """Hash a text to 64 bits."""
     return xxhash.xxh3_64_intdigest(text.encode("utf-8", "surrogatepass"))
 
 
@@ -47,12 +47,12 @@ class WordHashes(dict[str, int]):
         return value
 
     def of(self, words: Sequence[str]) -> Hashes:
-        """Returns the hash of each word, shape [words]."""
+        """Return the hash of each word, shape [words]."""
         return np.fromiter(map(self.__getitem__, words), np.uint64, len(words))
 
 
 def hashes_within(words: Sequence[str]) -> Hashes:
-    """Hashes the words of one text: equal words have equal hashes there, and there alone.
+    """Hash the words of one text: equal words have equal hashes there, and there alone.
 
     This is faster than `WordHashes`, whose words lie all over the memory.
 
@@ -76,7 +76,7 @@ def _scattered(numbers: Hashes) -> Hashes:
 
 
 def ngram_hashes(word_hashes: Hashes, n: int) -> Hashes:
-    """Hashes every run of `n` consecutive words.
+    """Hash every run of `n` consecutive words.
 
     Args:
         word_hashes: The hash of each word, shape [words].
@@ -95,7 +95,7 @@ def ngram_hashes(word_hashes: Hashes, n: int) -> Hashes:
 
 
 def longer_ngrams(hashes: Hashes, word_hashes: Hashes) -> Hashes:
-    """Makes hashes of n-grams from those of n-grams that are one word shorter.
+    """Make hashes of n-grams from those of n-grams that are one word shorter.
 
     Args:
         hashes: Hashes of the shorter n-grams, shape [words - n + 1], at least one.

@@ -23,7 +23,7 @@ _MARKS = ("Mn", "Mc")  # Unicode categories, e.g. of the vowel signs of Hindi
 
 
 def has_letter(word: str) -> bool:
-    """Whether a word has a letter of any script."""
+    """Return whether a word has a letter of any script."""
     if word.isalpha():
         return True
     letter = _ASCII_LETTER if word.isascii() else _LETTER
@@ -31,12 +31,12 @@ def has_letter(word: str) -> bool:
 
 
 def letters_only(text: str) -> str:
-    """Returns a text in which every run of other characters is one space."""
+    """Return a text in which every run of other characters is one space."""
     return _NOT_LETTERS.sub(" ", text).strip()
 
 
 def letters_and_spaces(text: str, with_marks: bool = False) -> int:
-    """Counts the letters and the white space of a text.
+    """Count the letters and the white space of a text.
 
     Args:
         text: Any text.

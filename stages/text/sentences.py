@@ -63,28 +63,28 @@ _OTHER_END = re.compile("[。！？؟।]")
 
 
 def breaks(text: str, rule: Breaks) -> Iterator[re.Match[str]]:
-    """Yields what stands between a sentence and the next, perhaps nothing."""
+    """Yield what stands between a sentence and the next, perhaps nothing."""
     return _BREAKS[rule].finditer(text)
 
 
 def has_break(text: str, rule: Breaks) -> bool:
-    """Whether a sentence ends within a text."""
+    """Return whether a sentence ends within a text."""
     return _BREAKS[rule].search(text) is not None
 
 
 def sentences(text: str, rule: Breaks) -> list[str]:
-    """Splits a text into its sentences, without white space around them."""
+    """Split a text into its sentences, without white space around them."""
     parts = [part.strip() for part in _BREAKS[rule].split(text)]
     return [part for part in parts if part]
 
 
 def ends_sentence(text: str, rule: Ending) -> bool:
-    """Whether a text ends with the end of a sentence."""
+    """Return whether a text ends with the end of a sentence."""
     return _ENDINGS[rule].search(text) is not None
 
 
 def count_ends(text: str) -> int:
-    """Counts the end marks of sentences, those of other scripts wherever they stand (clean)."""
+    """Count the end marks of sentences, those of other scripts wherever they stand (clean)."""
     count = len(_END.findall(text))
     if not text.isascii():
         count += len(_OTHER_END.findall(text))

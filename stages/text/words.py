@@ -55,17 +55,17 @@ _ENGLISH = re.compile(r"[A-Za-z]+(?:'[a-z]+)?")
 
 
 def words(text: str, rule: Words) -> list[str]:
-    """Splits a text into words, in time linear in its length."""
+    """Split a text into words, in time linear in its length."""
     return _SPLITTERS[rule](text)
 
 
 def splitter(rule: Words) -> Callable[[str], list[str]]:
-    """Returns the function that splits by a rule. It saves time where many texts are short."""
+    """Return the function that splits by a rule. It saves time where many texts are short."""
     return _SPLITTERS[rule]
 
 
 def folded(text: str, rule: Folding) -> str:
-    """Returns the form in which texts are compared."""
+    """Return the form in which texts are compared."""
     return _FOLDINGS[rule](text)
 
 

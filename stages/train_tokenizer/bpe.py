@@ -19,7 +19,7 @@ def train(
     min_frequency: int,
     max_token_bytes: int,
 ) -> Tokenizer:
-    """Learns a vocabulary.
+    """Learn a vocabulary.
 
     Only counts of words matter, so the order of `texts` does not. Memory grows with the number of
     distinct words.

@@ -59,7 +59,7 @@ class _Measurement:
 def report(
     tokenizer: Tokenizer, measured: Iterable[dict[str, Any]], sample: TokenizerSample
 ) -> dict[str, Any]:
-    """Measures a tokenizer.
+    """Measure a tokenizer.
 
     Figures of the whole corpus weight the figure of each group by the bytes of the group.
 
@@ -121,7 +121,7 @@ def _measure(tokenizer: Tokenizer, measured: Iterable[dict[str, Any]]) -> _Measu
 
 
 def _figures_by(groups: dict[Group, _GroupCounts], part: int) -> dict[str, dict[str, float | int]]:
-    """Figures by one part of a group: its source (0) or its language (1)."""
+    """Return the figures by one part of a group: its source (0) or its language (1)."""
     sums: dict[str, _GroupCounts] = defaultdict(_GroupCounts)
     for group, counts in groups.items():
         sums[group[part]].add(counts)

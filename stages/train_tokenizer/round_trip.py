@@ -51,7 +51,7 @@ TRICKY_STRINGS = (
 
 
 def check_round_trip(tokenizer: Tokenizer, texts: Iterable[str], where: str) -> int:
-    """Encodes and decodes every text.
+    """Encode and decode every text.
 
     Args:
         tokenizer: The tokenizer to check.
@@ -72,7 +72,7 @@ def check_round_trip(tokenizer: Tokenizer, texts: Iterable[str], where: str) -> 
 
 
 def encode_and_check(tokenizer: Tokenizer, texts: list[str], where: str) -> list[list[int]]:
-    """Encodes texts and checks that their ids decode to them.
+    """Encode texts and check that their ids decode to them.
 
     Returns:
         The ids of each text.
@@ -98,7 +98,7 @@ def encode_and_check(tokenizer: Tokenizer, texts: list[str], where: str) -> list
 
 
 def every_character() -> Iterator[str]:
-    """Yields strings of 1,000 characters that contain every byte that occurs in UTF-8.
+    """Yield strings of 1,000 characters that contain every byte that occurs in UTF-8.
 
     Their characters are every code point up to the last assigned ideograph, and every 251st after
     it. Surrogates are left out, because they are not characters.
@@ -112,7 +112,7 @@ def every_character() -> Iterator[str]:
 
 
 def in_batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
-    """Yields the items in lists of at most 256."""
+    """Yield the items in lists of at most 256."""
     remaining = iter(items)
     batch = list(islice(remaining, _BATCH))
     while batch:

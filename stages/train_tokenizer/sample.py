@@ -49,7 +49,7 @@ class _Drawn(NamedTuple):
 
 
 def draw(documents: Artifact, seed: int, sample_bytes: int, measured_bytes: int) -> TokenizerSample:
-    """Draws documents in hash order until `sample_bytes` are reached.
+    """Draw documents in hash order until `sample_bytes` are reached.
 
     The documents to measure on are the first of these, with an equal share of `measured_bytes` for
     each group. Memory: about 400 bytes per document of the sample, regardless of the corpus.
@@ -82,7 +82,7 @@ def draw(documents: Artifact, seed: int, sample_bytes: int, measured_bytes: int)
 
 
 def rows(documents: Artifact, ids: set[str]) -> Iterator[dict[str, Any]]:
-    """Yields the documents with these ids, one at a time."""
+    """Yield the documents with these ids, one at a time."""
     for batch in documents.batches("documents", list(_COLUMNS), batch_size=256):
         wanted = []
         for position, document in enumerate(batch.column("id").to_pylist()):

@@ -18,7 +18,7 @@ CHAT_TEMPLATE = Path(__file__).with_name("chat_template.jinja")
 
 
 def special_tokens(reserved: int) -> list[str]:
-    """Returns all special tokens in the order of their ids, which begin at 0.
+    """Return all special tokens in the order of their ids, which begin at 0.
 
     Args:
         reserved: Number of tokens without a use, kept for later.
@@ -28,7 +28,7 @@ def special_tokens(reserved: int) -> list[str]:
 
 
 def tokenizer_config(model_max_length: int, reserved: int) -> str:
-    """Returns the tokenizer_config.json for transformers' PreTrainedTokenizerFast.
+    """Return the tokenizer_config.json for transformers' PreTrainedTokenizerFast.
 
     Args:
         model_max_length: Number of tokens beyond which transformers warns.

@@ -28,7 +28,7 @@ FIGURES = (  # of report.json, that the facts repeat
 def run(
     config: TrainTokenizerConfig, *, training_documents: Artifact, out: Draft, report: Report
 ) -> Facts:
-    """Learns a byte-level BPE and writes the files that transformers loads.
+    """Learn a byte-level BPE and write the files that transformers loads.
 
     Raises:
         InputError: There are no documents, or the vocabulary is too small for the special tokens.
@@ -87,7 +87,7 @@ def _texts(
     measured: list[dict[str, Any]],
     report: Report,
 ) -> Iterator[str]:
-    """Yields the texts to learn from.
+    """Yield the texts to learn from.
 
     Documents to measure on are added to `measured`, so that the corpus is not read again.
     """

@@ -29,8 +29,8 @@ def older(store: Store) -> Store:
 
 def as_written_by_0_1(store: Store) -> Store:
     artifact, _ = publishing.publish(store)
-    store.point("demo", OUTPUT, artifact, run="first")
-    store.follow("demo", "tiny", ["dedup.threshold=0.7"])
+    store.point("demo", OUTPUT, artifact, made_by="first")
+    store.remember_recipe("demo", "tiny", ["dedup.threshold=0.7"])
     manifest = artifact.path / "manifest.json"
     _rename_key(manifest)
     digest = sha256(manifest.read_bytes()).hexdigest()
@@ -65,16 +65,18 @@ def test_an_older_store_opens_verifies_and_is_continued_without_a_manifest_being
 
     again, is_new = publishing.publish(older)
     assert (again.id, is_new) == (artifact.id, False)
-    assert not older.point("demo", OUTPUT, again, run="second", made=False), "it does already"
+    assert not older.point("demo", OUTPUT, again, made_by="second", made=False), "it does already"
     assert manifests(older) == before
 
 
 def test_new_entries_go_to_refs_and_continue_the_numbers(older):
     ref = older.refs.get("demo", OUTPUT)
     assert ref is not None
-    assert older.refs.set("demo", OUTPUT, ref.model_copy(update={"run": "second", "removed": True}))
-    older.follow("demo", "laptop", [])
-    assert [entry.run for entry in older.refs.history("demo", OUTPUT)] == ["first", "second"]
+    assert older.refs.set(
+        "demo", OUTPUT, ref.model_copy(update={"made_by": "second", "removed": True})
+    )
+    older.remember_recipe("demo", "laptop", [])
+    assert [entry.made_by for entry in older.refs.history("demo", OUTPUT)] == ["first", "second"]
     written = sorted(
         path.relative_to(older.root).as_posix() for path in older.root.rglob("0*.json")
     )
@@ -91,10 +93,10 @@ def test_a_writer_that_is_killed_between_two_entries_leaves_a_whole_history(olde
     """Nothing is copied: with and without the first new entry the store reads the same."""
     ref = older.refs.get("demo", OUTPUT)
     assert ref is not None
-    older.refs.set("demo", OUTPUT, ref.model_copy(update={"run": "second", "removed": True}))
+    older.refs.set("demo", OUTPUT, ref.model_copy(update={"made_by": "second", "removed": True}))
     shutil.rmtree(older.root / REFS)
     again = Store(older.root)
-    assert [entry.run for entry in again.refs.history("demo", OUTPUT)] == ["first"]
+    assert [entry.made_by for entry in again.refs.history("demo", OUTPUT)] == ["first"]
 
 
 def test_a_damaged_older_entry_is_set_aside_where_it_lies(older):
@@ -130,9 +132,9 @@ def test_an_older_store_in_a_bucket_is_read_and_continued(tmp_path, copy_to_buck
     ref = remote.refs.get("demo", OUTPUT)
     assert ref is not None
     assert remote.refs.set(
-        "demo", OUTPUT, ref.model_copy(update={"run": "second", "removed": True})
+        "demo", OUTPUT, ref.model_copy(update={"made_by": "second", "removed": True})
     )
-    assert [entry.run for entry in remote.refs.history("demo", OUTPUT)] == ["first", "second"]
+    assert [entry.made_by for entry in remote.refs.history("demo", OUTPUT)] == ["first", "second"]
     assert remote.bucket.children(f"{REFS}/demo/{OUTPUT}") == ["00000002.json"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 
 import numpy as np
@@ -348,21 +349,23 @@ def test_a_name_keeps_what_it_meant_before(publish, store):
     assert not store.point("demo", "chats", one, "run-2")
     assert store.point("demo", "chats", other, "run-3")
     assert store.point("demo", "chats", one, "run-4")
-    assert [(p.id, p.run) for p in store.refs.history("demo", "chats")] == [
+    assert [(p.id, p.made_by) for p in store.refs.history("demo", "chats")] == [
         (one.id, "run-1"),
         (other.id, "run-3"),
         (one.id, "run-4"),
     ]
+    entry = json.loads((store.root / "refs" / "demo" / "chats" / "00000001.json").read_text())
+    assert entry["run"] == "run-1", "the key that 0.1 wrote and reads"
     assert store.refs.runs() == ["demo"]
     assert {output: p.id for output, p in store.refs.outputs("demo").items()} == {"chats": one.id}
 
 
 def test_a_name_keeps_the_recipe_of_its_last_whole_run(store):
     assert store.refs.recipe("demo") is None
-    store.follow("demo", "tiny", ["dedup.threshold=0.7"])
-    store.follow("demo", "tiny", ["dedup.threshold=0.7"])
+    store.remember_recipe("demo", "tiny", ["dedup.threshold=0.7"])
+    store.remember_recipe("demo", "tiny", ["dedup.threshold=0.7"])
     assert store.refs.recipe("demo") == RecipeRef(recipe="tiny", changes=("dedup.threshold=0.7",))
-    store.follow("demo", "tiny", [])
+    store.remember_recipe("demo", "tiny", [])
     assert store.refs.recipe("demo").changes == ()
     assert len(list((store.root / "refs" / "demo" / ".recipe").iterdir())) == 2
     assert store.refs.outputs("demo") == {}
@@ -372,7 +375,7 @@ def test_an_entry_of_a_newer_release_that_says_more_is_read(publish, store):
     store.point("demo", "chats", publish("conversations", conversations=[CHAT]), "run-1")
     path = store.root / "refs" / "demo" / "chats" / "00000001.json"
     path.write_text(path.read_text().replace("{", '{"more": 1, ', 1))
-    assert store.refs.get("demo", "chats").run == "run-1"
+    assert store.refs.get("demo", "chats").made_by == "run-1"
 
 
 def test_a_name_with_a_damaged_entry_says_so_and_strangers_among_the_names_are_passed_over(

@@ -139,7 +139,7 @@ def test_what_a_run_remembers_can_be_typed_again(
         f"crawl.sources=[{{kind: files, paths: ['{tmp_path}/*.md']}}]",
         "dedup.threshold=0.7",
     ]
-    store.follow("mine", "own", changes)
+    store.remember_recipe("mine", "own", changes)
     monkeypatch.setattr(cli, "open_store", lambda: store)
     cli.run(name="mine", preview_=True)
     typed = capsys.readouterr().out.splitlines()[0].removeprefix("as last time: ")

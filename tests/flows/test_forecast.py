@@ -78,7 +78,11 @@ class Earlier:
         figures: Mapping[str, float],
     ):
         self.refs = self
-        self._made = {step.stage.output: step for step in plan if step.stage.name in seconds}
+        self._made = {
+            planned_stage.stage.output: planned_stage
+            for planned_stage in plan
+            if planned_stage.stage.name in seconds
+        }
         self._seconds, self._figures = seconds, figures
 
     def runs(self) -> list[str]:
@@ -91,8 +95,8 @@ class Earlier:
         return True
 
     def open(self, artifact_type: str, id: str, verify: bool) -> Any:
-        step = self._made[artifact_type]
-        return Opened(step, self._seconds[step.stage.name], self._figures)
+        planned_stage = self._made[artifact_type]
+        return Opened(planned_stage, self._seconds[planned_stage.stage.name], self._figures)
 
 
 class Ref:
@@ -101,10 +105,12 @@ class Ref:
 
 
 class Opened:
-    def __init__(self, step: preview.PlannedStage, seconds: int, figures: Mapping[str, float]):
+    def __init__(
+        self, planned_stage: preview.PlannedStage, seconds: int, figures: Mapping[str, float]
+    ):
         self.manifest = self
-        self.stage, self.config = step.stage.name, step.identity.config
-        self.settings = step.config.model_dump(mode="json")
+        self.stage, self.config = planned_stage.stage.name, planned_stage.identity.config
+        self.settings = planned_stage.config.model_dump(mode="json")
         self.started, self.finished = (
             "2026-01-01T00:00:00+00:00",
             f"2026-01-01T00:{seconds // 60:02d}:{seconds % 60:02d}+00:00",
@@ -135,7 +141,7 @@ def test_an_earlier_run_in_the_store_is_believed_before_all_else(
 def test_a_stage_that_is_up_to_date_takes_no_time(
     store: Store, plan: list[preview.PlannedStage], probed: list[tuple[int, float]]
 ) -> None:
-    done = [replace(step, status="up to date") for step in plan]
+    done = [replace(planned_stage, status="up to date") for planned_stage in plan]
     assert forecast.forecast(store, done, {"crawl": 5.0}) == []
     assert sentence([]) == ""
 

@@ -46,13 +46,13 @@ def test_a_missing_input_is_an_error_upstream_and_absent_from_what_is_present(st
 
 
 def test_an_old_model_is_scored_on_its_own_exam_whatever_its_name_holds_now(store, model, recorded):
-    store.point("demo", "dpo_checkpoint", model, run="test")
+    store.point("demo", "dpo_checkpoint", model, made_by="test")
     for output, stage in (("eval_items", "collect_evals"), ("base_checkpoint", "pretrain")):
         store.point(
             "demo",
             output,
             recorded(output.removeprefix("base_"), stage),
-            run="a newer run, stopped before dpo",
+            made_by="a newer run, stopped before dpo",
         )
     inputs = inputs_for(store, model)
     assert inputs == {

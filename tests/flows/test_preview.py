@@ -23,7 +23,10 @@ def original(tmp_path_factory):
     """`demo` with raw_documents, clean_documents and unique_documents."""
     store = Store(tmp_path_factory.mktemp("original"))
     store.point(
-        "demo", "raw_documents", golden_clean.inputs(publisher(store))["raw_documents"], run="test"
+        "demo",
+        "raw_documents",
+        golden_clean.inputs(publisher(store))["raw_documents"],
+        made_by="test",
     )
     for name in ("clean", "dedup"):
         _run(store, name)
@@ -40,13 +43,15 @@ def _run(store: Store, name: str, settings: dict | None = None, as_of: str | Non
     row = stages.stage(name)
     here = {"workers": 1} if "workers" in row.config_class.model_fields else {}
     config = row.config_class.parse(here | (settings or {}), name)
-    (step,) = preview.plan_stage(store, "demo", row, config, as_of=as_of)
-    inputs = {argument: store.open(*reference) for argument, reference in step.inputs.items()}
+    (planned_stage,) = preview.plan_stage(store, "demo", row, config, as_of=as_of)
+    inputs = {
+        argument: store.open(*reference) for argument, reference in planned_stage.inputs.items()
+    }
     store.point(
         "demo",
         row.output,
-        run_stage(store, row, config, inputs, as_of=step.identity.as_of)[0],
-        run="test",
+        run_stage(store, row, config, inputs, as_of=planned_stage.identity.as_of)[0],
+        made_by="test",
     )
 
 
@@ -60,9 +65,9 @@ def test_nothing_changed_is_up_to_date(built):
 
 
 def test_a_changed_setting_is_the_reason(built):
-    step = _dedup(built, threshold=0.7)
-    assert step.status == "build"
-    assert step.reasons[0] == "dedup.threshold 0.8 → 0.7"
+    planned_stage = _dedup(built, threshold=0.7)
+    assert planned_stage.status == "build"
+    assert planned_stage.reasons[0] == "dedup.threshold 0.8 → 0.7"
 
 
 def test_how_it_runs_is_no_reason(built):
@@ -72,9 +77,9 @@ def test_how_it_runs_is_no_reason(built):
 def test_what_follows_is_rebuilt_because_its_input_changes(built):
     row = stages.stage("clean")
     config = preview.last_config(built, "demo", row).model_copy(update={"normal_form": "NFKC"})
-    steps = preview.plan_stage(built, "demo", row, config, and_after=True)
-    assert [step.stage.name for step in steps] == ["clean", "dedup"]
-    assert steps[1].reasons == ("clean_documents changes (clean)",)
+    planned = preview.plan_stage(built, "demo", row, config, and_after=True)
+    assert [planned_stage.stage.name for planned_stage in planned] == ["clean", "dedup"]
+    assert planned[1].reasons == ("clean_documents changes (clean)",)
 
 
 def test_a_result_made_before_is_reused_not_rebuilt(built):
@@ -85,9 +90,9 @@ def test_a_result_made_before_is_reused_not_rebuilt(built):
 def test_a_removed_artifact_is_missing_and_rebuilt(built):
     ref = built.refs.get("demo", "unique_documents")
     shutil.rmtree(built.path(ref.artifact_type, ref.id))
-    step = _dedup(built)
-    assert step.status == "build"
-    assert "missing" in step.reasons[0]
+    planned_stage = _dedup(built)
+    assert planned_stage.status == "build"
+    assert "missing" in planned_stage.reasons[0]
 
 
 def test_two_dates_are_two_evaluations_and_no_date_keeps_the_last():
@@ -162,8 +167,8 @@ def test_an_input_that_is_no_longer_taken_is_a_reason(built):
     manifest.write_text(
         manifest.read_text().replace('"clean_documents": {', extra + '"clean_documents": {')
     )
-    step = _dedup(built, threshold=0.7)
-    assert step.reasons == ("dedup.threshold 0.8 → 0.7", "lists is no longer an input")
+    planned_stage = _dedup(built, threshold=0.7)
+    assert planned_stage.reasons == ("dedup.threshold 0.8 → 0.7", "lists is no longer an input")
 
 
 def test_a_missing_artifact_is_made_again_with_the_same_settings_and_gets_the_same_id(built):
@@ -171,8 +176,10 @@ def test_a_missing_artifact_is_made_again_with_the_same_settings_and_gets_the_sa
     before = built.find("demo/unique_documents")
     shutil.rmtree(before.path)
     row = stages.stage("dedup")
-    (step,) = preview.plan_stage(built, "demo", row, preview.last_config(built, "demo", row))
-    assert step.artifact_key == ("unique_documents", before.id)
+    (planned_stage,) = preview.plan_stage(
+        built, "demo", row, preview.last_config(built, "demo", row)
+    )
+    assert planned_stage.artifact_key == ("unique_documents", before.id)
 
 
 def test_a_missing_crawl_is_made_again_with_its_date(store, tmp_path):
@@ -187,8 +194,10 @@ def test_a_missing_crawl_is_made_again_with_its_date(store, tmp_path):
     assert before.manifest.as_of == "2026-01-31"
     shutil.rmtree(before.path)
     row = stages.stage("crawl")
-    (step,) = preview.plan_stage(store, "demo", row, preview.last_config(store, "demo", row))
-    assert step.artifact_key == ("raw_documents", before.id)
+    (planned_stage,) = preview.plan_stage(
+        store, "demo", row, preview.last_config(store, "demo", row)
+    )
+    assert planned_stage.artifact_key == ("raw_documents", before.id)
 
 
 def test_only_whole_runs_set_the_recipe_of_a_run(built):

@@ -14,7 +14,7 @@ from data_contracts import Store
 from flows import preview
 from flows.cli import renamed_notes
 from flows.settings import settings_for
-from stages.renamed_settings import RenamedSettingWarning, warn
+from stages.renamed_settings import RenamedSettingWarning, next_minor_version, warn
 from tests.flows.test_cli_errors import groundup
 
 OLD = {"training": {"batch_rows": 4, "warmup_share": 0.25}, "compute": {"micro_batch_rows": 2}}
@@ -25,7 +25,7 @@ def test_a_setting_under_its_old_name_is_taken_and_noted_in_one_line(tmp_path: P
     done = groundup(tmp_path, "stage", "pretrain", "--preview", "--set", "training.clip=2")
     note = (
         "note: setting pretrain.training.clip is now called pretrain.training.stability.grad_clip; "
-        "the old name is read until the next minor version"
+        f"the old name is read until groundup {next_minor_version()}"
     )
     assert done.stderr.splitlines()[0] == note
     assert done.stderr.count("is now called") == 1

@@ -158,7 +158,7 @@ def made(recorded, store, monkeypatch):
     documents = recorded("training_documents", "decontaminate")
     made = recorded("tokenizer", "train_tokenizer", training_documents=documents)
     shutil.rmtree(documents.path)
-    store.point("demo", "tokenizer", made, run="test")
+    store.point("demo", "tokenizer", made, made_by="test")
     monkeypatch.setattr(
         pictures, "funnel_svg", lambda manifests: f"<svg>{len(list(manifests))}</svg>"
     )

@@ -9,8 +9,10 @@ import pytest
 from pydantic import Field, ValidationError
 
 import stages
+from data_contracts import ConfigError
+from stages import renamed_settings
 from stages.config import Settings, StageConfig, execution
-from stages.renamed_settings import RenamedSettingWarning, stay_silent
+from stages.renamed_settings import RenamedSettingWarning, next_minor_version, stay_silent
 
 
 class OldTraining(Settings):
@@ -63,14 +65,23 @@ def test_the_id_is_made_from_the_same_keys_before_and_after():
 @pytest.mark.parametrize(
     ("values", "path"),
     [
-        ({"training": {"batch_rows": 4}}, "batch_rows is now called batch_size"),
-        ({"min_chars": 5}, "min_chars is now called length.min"),
-        ({"max_chars": 50, "length": {"min": 5}}, "max_chars is now called length.max"),
+        (
+            {"training": {"batch_rows": 4}},
+            "setting stage.training.batch_rows is now called stage.training.batch_size",
+        ),
+        ({"min_chars": 5}, "setting stage.min_chars is now called stage.length.min"),
+        (
+            {"max_chars": 50, "length": {"min": 5}},
+            "setting stage.max_chars is now called stage.length.max",
+        ),
     ],
 )
-def test_an_old_key_is_read_and_noted(values: dict[str, Any], path: str):
-    with pytest.warns(RenamedSettingWarning, match=path):
+def test_an_old_key_is_read_and_noted_once_with_its_whole_path(values: dict[str, Any], path: str):
+    with pytest.warns(RenamedSettingWarning) as notes:
         config = NewConfig.parse(values, "stage")
+    (note,) = notes
+    until = f"the old name is read until groundup {next_minor_version()}"
+    assert str(note.message) == f"{path}; {until}"
     assert config != NewConfig()
     assert "batch_rows" not in str(config.model_dump())
 
@@ -83,9 +94,36 @@ def test_settings_of_an_older_manifest_are_read_whole():
     assert new.workers == 3
 
 
-def test_a_setting_under_both_of_its_names_is_refused():
-    with pytest.raises(ValidationError, match=r"min_chars is now called length\.min: give one"):
-        NewConfig.model_validate({"min_chars": 5, "length": {"min": 6}})
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"min_chars": 5, "length": {"min": 6}},
+            "stage.min_chars is now called stage.length.min, and both are given:"
+            " keep stage.length.min",
+        ),
+        (
+            {"training": {"clip": 1, "grad_clip": 2}},
+            "stage.training.clip is now called stage.training.grad_clip, and both are given:"
+            " keep stage.training.grad_clip",
+        ),
+    ],
+)
+def test_a_setting_under_both_of_its_names_is_refused_in_a_sentence(
+    values: dict[str, Any], message: str
+):
+    with pytest.raises(ConfigError) as error:
+        NewConfig.parse(values, "stage")
+    assert error.value.why == message
+    with pytest.raises(ValidationError, match="and both are given"):
+        NewConfig.model_validate(values)
+
+
+def test_old_names_are_read_until_the_minor_version_after_this_one(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(renamed_settings, "version", lambda package: "3.9.1.dev0")
+    assert next_minor_version() == "3.10"
 
 
 def test_a_frozen_key_is_shown_under_the_name_of_today():
@@ -113,7 +151,7 @@ def test_settings_under_both_names_are_left_for_the_check_to_refuse():
     assert NewConfig.with_names_of_today(given, stay_silent) == given
 
 
-RENAMED_IN_0_2 = [
+RENAMED = [
     ("pretrain", {"training": {"batch_rows": 4}}, {"training": {"batch_size": 4}}),
     ("pretrain", {"training": {"spike": 9}}, {"training": {"stability": {"spike_threshold": 9}}}),
     ("sft", {"training": {"clip": 2}}, {"training": {"stability": {"grad_clip": 2}}}),
@@ -154,7 +192,7 @@ RENAMED_IN_0_2 = [
 ]
 
 
-@pytest.mark.parametrize(("stage", "old", "new"), RENAMED_IN_0_2)
+@pytest.mark.parametrize(("stage", "old", "new"), RENAMED)
 def test_every_setting_that_was_renamed_is_read_under_its_old_name_and_makes_the_same_id(
     stage: str, old: dict[str, Any], new: dict[str, Any]
 ):
@@ -179,7 +217,7 @@ def test_no_frozen_key_is_a_name_of_today(stage: str):
 def _groups(config_class: type[Settings]) -> list[type[Settings]]:
     found = []
     for key in config_class.model_fields:
-        nested = config_class._nested(key)
-        if nested is not None:
+        nested = config_class.model_fields[key].annotation
+        if isinstance(nested, type) and issubclass(nested, Settings):
             found += [nested, *_groups(nested)]
     return found

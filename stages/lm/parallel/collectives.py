@@ -16,17 +16,17 @@ T = TypeVar("T")
 
 
 def world_size() -> int:
-    """Number of ranks; 1 without a process group."""
+    """Return the number of ranks; 1 without a process group."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Number of this rank; 0 without a process group."""
+    """Return the number of this rank; 0 without a process group."""
     return dist.get_rank() if dist.is_initialized() else 0
 
 
 def is_main_process() -> bool:
-    """Whether this is rank 0, which alone writes and reports."""
+    """Return whether this is rank 0, which alone writes and reports."""
     return rank() == 0
 
 

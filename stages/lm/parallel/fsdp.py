@@ -101,5 +101,5 @@ def reshard(model: LanguageModel) -> None:
 
 
 def gradient_factor() -> float:
-    """The factor that turns gradients, which FSDP averages over ranks, into sums."""
+    """Return the factor that turns gradients, which FSDP averages over ranks, into sums."""
     return float(world_size())

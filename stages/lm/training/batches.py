@@ -38,10 +38,10 @@ class Batches(Protocol):
     rows_per_epoch: int
 
     def rows(self, step: int, first: int, count: int) -> Batch:
-        """Rows `first` to `first + count` of the batch of `step`."""
+        """Return the rows `first` to `first + count` of the batch of `step`."""
 
     def documents(self, step: int) -> list[str]:
-        """The documents that the batch of `step` comes from, for messages."""
+        """Return the documents that the batch of `step` comes from, for messages."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class TokenStream:
         return len(self.tokens)
 
     def row_at(self, positions: np.ndarray) -> np.ndarray:
-        """Number of the row that contains each position of the stream.
+        """Return the number of the row that contains each position of the stream.
 
         Args:
             positions: Positions in the stream, of any shape.
@@ -152,7 +152,7 @@ class Windows:
         self.rows_per_epoch = len(stream) // context
 
     def positions(self, step: int, first: int, count: int) -> np.ndarray:
-        """[count, T + 1] positions in the stream.
+        """Return [count, T + 1] positions in the stream.
 
         Args:
             step: Number of the step.
@@ -182,7 +182,7 @@ class Windows:
 
 
 def visits(first: int, count: int, rows_per_epoch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which rows a training visits: each row once an epoch, in an order that differs by epoch.
+    """Return which rows a training visits: each once an epoch, in an order that differs by epoch.
 
     Args:
         first: Number of the first visit, counted from the start of the training.
@@ -202,7 +202,7 @@ def visits(first: int, count: int, rows_per_epoch: int, seed: int) -> tuple[np.n
 
 
 def permuted(index: np.ndarray, size: int, seed: int) -> np.ndarray:
-    """Where a seeded permutation of range(size) sends each index.
+    """Return where a seeded permutation of range(size) sends each index.
 
     The permutation itself is never made, so memory is O(1) in `size`. It is a Feistel network on
     the next even number of bits, repeated until the value is below `size` ("cycle walking", Black
@@ -246,7 +246,7 @@ def _write_stream(
 
 
 def _is_complete(tokens_path: Path, ends_path: Path, dtype: np.dtype) -> bool:
-    """Whether the stream is complete. After a kill or a power cut it may not be."""
+    """Return whether the stream is complete. After a kill or a power cut it may not be."""
     try:
         ends = np.load(ends_path, mmap_mode="r")
         count = int(ends[-1]) if len(ends) else 0
@@ -256,7 +256,7 @@ def _is_complete(tokens_path: Path, ends_path: Path, dtype: np.dtype) -> bool:
 
 
 def _mix(x: np.ndarray) -> np.ndarray:
-    """A 64-bit integer hash (the finalizer of SplitMix64, Steele et al. 2014)."""
+    """Return a 64-bit integer hash (the finalizer of SplitMix64, Steele et al. 2014)."""
     with np.errstate(over="ignore"):
         x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
         x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

@@ -99,7 +99,7 @@ class Training(Settings):
     )
 
     def steps(self, tokens_per_row: float, rows_per_epoch: int) -> int:
-        """Number of optimizer steps, at least one.
+        """Return the number of optimizer steps, at least one.
 
         Args:
             tokens_per_row: Mean number of tokens of a row.

@@ -12,7 +12,7 @@ NOT_REPORTED = ("step", "skipped")  # columns that the report does not take as m
 
 
 class TrainingLog:
-    """Collects the metrics table row by row.
+    """The metrics table, collected row by row.
 
     Attributes:
         metrics: The finished rows.
@@ -116,5 +116,5 @@ class TrainingLog:
 
 
 def finite_or_none(value: float) -> float | None:
-    """The value as a table can hold it: None for infinities and NaN."""
+    """Return the value as a table can hold it: None for infinities and NaN."""
     return value if math.isfinite(value) else None

@@ -17,13 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data_contracts import ConfigError, InputError, Interrupted
+from data_contracts import ConfigError, Interrupted
 from stages.lm import precision
 from stages.lm.model import LanguageModel
 from stages.lm.parallel import collectives, launch, storage
 from stages.lm.training import compilation, resume
 from stages.lm.training.batches import Batches
 from stages.lm.training.config import Compute, Training
+from stages.lm.training.failures import MAX_SKIPPED_IN_ROW, diverged, explained_out_of_memory
 from stages.lm.training.log import TrainingLog, finite_or_none
 from stages.lm.training.optimizers import (
     SpikeGuard,
@@ -37,13 +38,10 @@ from stages.lm.training.step import (
     LossFunction,
     StepParts,
     choose_micro_batch_size,
-    largest_divisor,
     training_step,
 )
 from stages.report import Report
 
-MAX_SKIPPED_IN_ROW = 10  # after that many bad steps in a row, training has failed
-MAX_DOCUMENTS_NAMED = 8
 RESUME_FOLDER = "safe_points"  # keeps its first name: older versions left such folders behind
 
 Evaluate = Callable[[LanguageModel], Mapping[str, float]]
@@ -186,7 +184,7 @@ class TrainingRun:
         """
         with (
             launch.stop_requested_on_any_rank(scratch, self.device) as is_stop_requested,
-            self.explained_out_of_memory(),
+            explained_out_of_memory(self.rows_per_rank, self.micro_batch_size, self.device),
             self.compiled_blocks(),
         ):
             while self.step < self.steps:
@@ -229,7 +227,8 @@ class TrainingRun:
         }
         if is_skipped:
             self.log.add_skipped_step(row, loss)
-            self._fail_after_too_many_skipped_steps()
+            if self.log.skipped_in_row >= MAX_SKIPPED_IN_ROW:
+                raise diverged(self.step, self.batches.documents(self.step))
         else:
             self.log.add_good_step(row, result.means)
         self.step += 1
@@ -277,26 +276,6 @@ class TrainingRun:
         self.report.note(f"continuing after step {self.step} of {self.steps}")
 
     @contextmanager
-    def explained_out_of_memory(self) -> Iterator[None]:
-        """Raise a ConfigError that gives a smaller micro-batch if the device's memory runs out."""
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            fix = "give it more devices, or a model with a shorter context"
-            if self.micro_batch_size > 1:
-                fewer = largest_divisor(self.rows_per_rank, self.micro_batch_size // 2)
-                fix = (
-                    f"run it again with --set STAGE.compute.micro_batch_size={fewer} "
-                    "(STAGE: its name); it continues from the last resume checkpoint"
-                )
-            raise ConfigError(
-                f"compute.micro_batch_size = {self.micro_batch_size}",
-                f"so many rows at once need more memory than {self.device} has: "
-                f"{str(error).splitlines()[0]}",
-                fix,
-            ) from None
-
-    @contextmanager
     def compiled_blocks(self) -> Iterator[None]:
         """Compile the blocks in this context if the run is long enough.
 
@@ -314,7 +293,7 @@ class TrainingRun:
             compilation.remove_compiled(self.model)
 
     def fitted(self) -> Fitted:
-        """The outcome, after the last step."""
+        """Return the outcome, after the last step."""
         tokens_per_second = self.tokens / self.seconds if self.seconds else 0.0
         flops_per_second = tokens_per_second * self.model.config.flops_per_token()
         rows = self.steps * self.training.batch_size
@@ -349,19 +328,6 @@ class TrainingRun:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
-    def _fail_after_too_many_skipped_steps(self) -> None:
-        if self.log.skipped_in_row < MAX_SKIPPED_IN_ROW:
-            return
-        documents = self.batches.documents(self.step)
-        named = ", ".join(documents[:MAX_DOCUMENTS_NAMED])
-        more = " …" if len(documents) > MAX_DOCUMENTS_NAMED else ""
-        raise InputError(
-            f"training step {self.step}",
-            f"{MAX_SKIPPED_IN_ROW} steps in a row had a loss or gradient that is not finite or far "
-            f"above the usual; the last one read documents {named}{more}",
-            "set a lower learning_rate and muon_learning_rate, or look at these documents",
-        )
-
     def _compile(self) -> None:
         """Compile the blocks and run one micro-batch, which makes the kernels."""
         started = time.perf_counter()
@@ -377,7 +343,7 @@ class TrainingRun:
         self.compile_seconds = time.perf_counter() - started
 
     def _tensors(self) -> dict[str, Tensor]:
-        """The tensors of a resume checkpoint by name: weights and optimizer state."""
+        """Return the tensors of a resume checkpoint by name: weights and optimizer state."""
         weights = self.model.state_dict()
         states = optimizer_tensors(self.model, self.optimizers)
         return {

@@ -97,7 +97,7 @@ def _shape(weight: Tensor) -> tuple[int, ...]:
 
 
 def orthogonalize(matrices_nRC: Tensor, dtype: torch.dtype) -> Tensor:
-    """The nearest matrices whose singular values are about 1 (0.9 to 1.1; very small ones less).
+    """Return the nearest matrices whose singular values are about 1 (0.9 to 1.1, or very small).
 
     Args:
         matrices_nRC: Batch of matrices.
@@ -132,7 +132,7 @@ def update_flops(shapes: Iterable[tuple[int, int]]) -> int:
 
 
 def _shard(whole: Tensor, like: Tensor) -> Tensor:
-    """This rank's shard of `whole`, which all ranks have, placed like `like`."""
+    """Return this rank's shard of `whole`, which all ranks have, placed like `like`."""
     if not isinstance(like, DTensor):
         return whole
     mesh = like.device_mesh

@@ -75,7 +75,7 @@ def _adamw(
 def optimizer_tensors(
     model: nn.Module, optimizers: list[torch.optim.Optimizer]
 ) -> dict[str, Tensor]:
-    """All optimizer state as "<parameter>/<entry>" → tensor.
+    """Return all optimizer state as "<parameter>/<entry>" → tensor.
 
     Args:
         model: The model.
@@ -90,7 +90,7 @@ def optimizer_tensors(
 
 
 def schedule(training: Training, step: int, steps: int) -> float:
-    """The factor of the peak learning rate at `step` of `steps`.
+    """Return the factor of the peak learning rate at `step` of `steps`.
 
     It rises from 1/w to 1 over w warm-up steps, then follows the schedule and would reach 0 one
     step after the last. WSD: Hu et al. 2024 (MiniCPM), with linear decay. Cosine: Loshchilov and
@@ -133,7 +133,7 @@ def gradient_norm(model: nn.Module) -> Tensor:
 
 
 class SpikeGuard:
-    """Decides whether a step is bad.
+    """The rule by which a step is bad.
 
     A step is bad if its loss or gradient is not finite, or if its gradient norm is more than
     `factor` times the median of the last good steps.
@@ -148,7 +148,7 @@ class SpikeGuard:
         self.norms: deque[float] = deque(norms or [], maxlen=NORMS_KEPT)
 
     def is_bad(self, loss: float, norm: float) -> bool:
-        """Whether to skip the step. The norm of a good step is remembered.
+        """Return whether to skip the step. The norm of a good step is remembered.
 
         Args:
             loss: Loss of the step.

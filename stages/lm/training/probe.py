@@ -67,7 +67,7 @@ def training_seconds(
 def _probed_size(
     model: ModelConfig, tokens_per_step: float, device: str
 ) -> tuple[int, ModelConfig]:
-    """Rows and sizes of a step of at most PROBE_FLOPS, or of the smallest step there is."""
+    """Return rows and sizes of a step of at most PROBE_FLOPS, or of the smallest there is."""
     rows = max(1, round(tokens_per_step / model.context))
     row_flops = model.flops_per_token() * model.context
     rows = min(rows, max(1, int(PROBE_FLOPS[device] / row_flops)))
@@ -80,7 +80,7 @@ def _probed_size(
 
 
 def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows: int) -> float:
-    """Seconds of an average optimizer step, estimated from the fastest of a few."""
+    """Return the seconds of an average optimizer step, estimated from the fastest of a few."""
     device = precision.device_of()
     dtype = precision.choose(compute, device).dtype
     precision.set_threads(compute)
@@ -112,7 +112,7 @@ def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows
 
 
 def _are_enough(times: Sequence[float]) -> bool:
-    """Whether these times of steps tell how long an undisturbed step takes."""
+    """Return whether these times of steps tell how long an undisturbed step takes."""
     if len(times) < MIN_STEPS or sum(times) < MIN_SECONDS:
         return False
     fastest = sorted(times)[:STEADY_STEPS]

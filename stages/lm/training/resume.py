@@ -85,7 +85,7 @@ def _newest(
 
 
 def _read_state(path: Path) -> tuple[dict[str, Any], str]:
-    """The state of a resume checkpoint, and the reason why it cannot be used, or ""."""
+    """Return the state of a resume checkpoint, and the reason why it cannot be used, or ""."""
     try:
         record = json.loads((path / STATE).read_text("utf-8"))
         for name, digest in record["files"].items():

@@ -115,10 +115,10 @@ class AccumulatedStep:
         return self._result(collectives.all_reduce(on_rank, parts.device))
 
     def before_micro_batch(self, is_last: bool) -> None:
-        """Called before each micro-batch. is_last: whether the step has no other after it."""
+        """Prepare for a micro-batch. `is_last`: the step has no other after it."""
 
     def gradient_factor(self) -> float:
-        """What turns the parameters' gradients into sums over all ranks."""
+        """Return what turns the parameters' gradients into sums over all ranks."""
         return 1.0
 
     def _backward(self, batch: Batch) -> dict[str, Tensor | float]:
@@ -163,7 +163,7 @@ LAYOUTS: dict[str, Callable[[StepParts], TrainingStep]] = {
 
 
 def training_step(parts: StepParts) -> TrainingStep:
-    """The forward and backward passes for the layout of this training.
+    """Return the forward and backward passes for the layout of this training.
 
     Args:
         parts: What the step is made of.
@@ -175,7 +175,7 @@ def training_step(parts: StepParts) -> TrainingStep:
 def choose_micro_batch_size(
     rows_per_rank: int, requested: int, tokens_per_row: int, device: torch.device
 ) -> int:
-    """Rows of one forward pass: a divisor of `rows_per_rank`, so that all passes have one shape.
+    """Return the rows of one pass: a divisor of `rows_per_rank`, so all passes have one shape.
 
     Args:
         rows_per_rank: Rows of a batch that each rank processes.
@@ -188,6 +188,6 @@ def choose_micro_batch_size(
 
 
 def largest_divisor(number: int, limit: int) -> int:
-    """The largest divisor of `number` that is at most `limit`."""
+    """Return the largest divisor of `number` that is at most `limit`."""
     candidates = range(1, min(number, limit) + 1)
     return max(divisor for divisor in candidates if number % divisor == 0)

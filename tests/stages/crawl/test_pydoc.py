@@ -29,7 +29,7 @@ HTML = frozenset({"text/html"})
 
 @pytest.fixture
 def servers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[], int]:
-    """Counts the living documentation servers of this test, by its folder for temporary files."""
+    """Count the living documentation servers of this test, by its folder for temporary files."""
     if not Path("/proc").is_dir():
         pytest.skip("needs /proc to look for processes")
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # of this process

@@ -34,7 +34,9 @@ FLAT = {
 def test_settings_outside_their_group_are_read_with_a_note_and_enter_the_id_as_before(kind):
     crawl = stages.stage("crawl").config_class
     flat = {"kind": kind, "name": "one"} | FLAT[kind]
-    with pytest.warns(RenamedSettingWarning, match=r"is now called (limits|pace)\."):
+    with pytest.warns(
+        RenamedSettingWarning, match=r"now called crawl\.sources\.0\.(limits|pace)\."
+    ):
         old = crawl.parse({"sources": [flat]}, "crawl")
     source = type(old.sources[0])
     new = crawl.parse({"sources": [grouped(source, flat)]}, "crawl")
@@ -59,6 +61,11 @@ def test_a_difference_between_ids_is_shown_under_the_name_of_today():
         ([{"kind": "pydoc"}, {"kind": "pydoc"}], "two sources are called pydoc"),
         ([{"kind": "pydoc", "name": "../x"}], "pattern"),
         ([], "at least 1 item"),
+        ([{"kind": "dataset", "dataset": "a/b", "nam": "x"}], "did you mean 'name'"),
+        (
+            [{"kind": "pydoc", "max_depth": 3, "limits": {"max_depth": 4}}],
+            r"crawl\.sources\.0\.max_depth is now called crawl\.sources\.0\.limits\.max_depth,",
+        ),
     ],
 )
 def test_mistakes_in_the_settings_are_told(sources, message):

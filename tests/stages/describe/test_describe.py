@@ -227,6 +227,29 @@ def test_settings_are_told_as_they_were_given_without_digests_and_without_where_
     }
 
 
+def test_settings_that_were_renamed_or_grouped_are_told_under_the_names_of_today():
+    config = stages.stage("collect_chats").config_class.model_validate(
+        {"limits": {"max_chars": 99}}
+    )
+    manifest = _manifest("b" * 24, "conversations", "collect_chats", {}).model_copy(
+        update={"config": config.identity(), "settings": config.model_dump(mode="json")}
+    )
+    told = json.loads(settings(manifest).strip("`json\n"))
+    assert told["limits"] == {"min_chars": 12, "max_chars": 99, "per_document": 1000}
+    assert set(told) == set(type(config).model_fields) - {"workers"}
+
+
+@pytest.mark.parametrize("stage", stages.NAMES)
+def test_every_setting_that_affects_a_result_is_told(stage):
+    config_class = stages.stage(stage).config_class
+    config = config_class()
+    manifest = _manifest("b" * 24, "conversations", stage, {}).model_copy(
+        update={"config": config.identity(), "settings": config.model_dump(mode="json")}
+    )
+    affecting = {name for name in config_class.model_fields if not config._is_execution(name)}
+    assert set(json.loads(settings(manifest).strip("`json\n"))) == affecting
+
+
 def test_the_cards_tell_settings_as_they_were_given_and_notes_that_are_no_html(given):
     def with_settings_and_notes(artifact):
         update = {

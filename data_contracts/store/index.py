@@ -1,4 +1,8 @@
-"""What a store holds of its artifacts elsewhere than in them: refs, and manifests downstream."""
+"""Which refs point at an artifact, and which artifacts were made from it.
+
+Both hold the digest of its manifest. A store keeps no index on disk: it is read from all refs and
+manifests.
+"""
 
 from __future__ import annotations
 
@@ -21,13 +25,13 @@ _MAX_SHOWN = 3  # names in a note
 
 
 @dataclass(frozen=True)
-class Held:
-    """What all refs and manifests of a store hold of its artifacts.
+class StoreIndex:
+    """What all refs and manifests of a store say about its artifacts.
 
     Attributes:
         store: The store.
         current: Its refs.
-        downstream: For each artifact, the digest that each artifact made from it holds of it.
+        downstream: For each artifact, the digest of its manifest in each artifact made from it.
         unreadable: Artifacts whose manifest cannot be read.
     """
 
@@ -37,7 +41,7 @@ class Held:
     unreadable: tuple[str, ...]
 
     @classmethod
-    def by(cls, store: Store) -> Held:
+    def read(cls, store: Store) -> StoreIndex:
         """Read every ref and every manifest of the store."""
         downstream: dict[Key, dict[str, str | None]] = defaultdict(dict)
         unreadable = []
@@ -52,21 +56,25 @@ class Held:
         return cls(store, store.refs.current(), downstream, tuple(unreadable))
 
     def refs(self, artifact: Artifact) -> dict[str, Ref]:
-        """The refs that point at the artifact now."""
+        """Return the refs that point at the artifact now."""
         return self.current.pointing_at(artifact.artifact_type, artifact.id)
 
-    def judge(self, artifact: Artifact) -> Seal:
-        """Whether a digest of the manifest is held. Raises ArtifactError if it was changed."""
-        made_from = self.downstream.get((artifact.artifact_type, artifact.id), {})
-        return seals.judge(artifact, self.refs(artifact), lambda: made_from)
+    def check_seal(self, artifact: Artifact) -> Seal:
+        """Compare the manifest of an artifact with the digests of it in refs and downstream.
 
-    def is_made_again(self, artifact: Artifact) -> bool:
-        """Whether a ref allows an artifact that was rebuilt."""
+        Raises:
+            ArtifactError: There are digests, and none is this manifest's.
+        """
+        made_from = self.downstream.get((artifact.artifact_type, artifact.id), {})
+        return seals.check_seal(artifact, self.refs(artifact), lambda: made_from)
+
+    def is_rebuilt(self, artifact: Artifact) -> bool:
+        """Return whether a ref allows an artifact that was rebuilt."""
         entries = self.refs(artifact).values()
         return any(entry.removed or entry.manifest_sha256 == artifact.digest for entry in entries)
 
     def notes(self) -> list[str]:
-        """Which refs and manifests could not be read."""
+        """Return which refs and manifests could not be read."""
         kinds = {"refs": self.current.unreadable, "manifests": self.unreadable}
         notes = []
         for kind, names in kinds.items():

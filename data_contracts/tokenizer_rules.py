@@ -52,7 +52,7 @@ def _other_types(tokenizer: dict[str, Any], part: str, allowed: set[str]) -> lis
 
 
 def _strings(value: Any) -> Iterator[tuple[str, str]]:
-    """Every string that is the value of a key, with the key."""
+    """Yield every string that is the value of a key, with the key."""
     if isinstance(value, dict):
         for key, inner in value.items():
             if isinstance(inner, str):
