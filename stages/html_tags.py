@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 
 MAX_ATTRIBUTES = 1024  # of one tag; pages have some dozens
-MIN_WIDE_CHARS = 2 * MAX_ATTRIBUTES  # of so many attributes: a blank and a letter each
 
 _BLANK = r"\t\n\f\r "
 _ATTRIBUTE = (
@@ -62,7 +61,7 @@ def require_narrow_tags(html: str) -> None:
         if name is None:
             continue
         begin, end = tag.span("attributes")
-        if end - begin >= MIN_WIDE_CHARS:
+        if end - begin >= 2 * MAX_ATTRIBUTES:  # a blank and a letter each
             count = sum(1 for _ in _EACH_ATTRIBUTE.finditer(html, begin, end))
             if count > MAX_ATTRIBUTES:
                 raise WideTagError(name, count)
@@ -77,7 +76,7 @@ def _may_hold_long_tag(html: str) -> bool:
     A tag ends at the first `>` outside of a quoted value.
     """
     longest = max(map(len, html.split(">")))
-    return longest >= MIN_WIDE_CHARS or _QUOTED_CLOSE.search(html) is not None
+    return longest >= 2 * MAX_ATTRIBUTES or _QUOTED_CLOSE.search(html) is not None
 
 
 def _end_of_text(html: str, begin: int, name: str) -> int:
