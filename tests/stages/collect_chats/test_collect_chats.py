@@ -342,9 +342,8 @@ def test_a_line_of_own_questions_that_cannot_be_used_is_named(tmp_path, line, pr
 
 def test_the_limits_of_chats_are_read_outside_their_group_and_enter_the_id_as_before():
     config = stage("collect_chats").config_class
-    with pytest.warns(
-        RenamedSettingWarning, match=r"max_chars now called collect_chats\.limits\.max_chars"
-    ):
+    renamed = r"max_chars is now called collect_chats\.limits\.max_chars"
+    with pytest.warns(RenamedSettingWarning, match=renamed):
         old = config.parse({"max_chars": 200, "per_document": 3}, "collect_chats")
     new = config.parse({"limits": {"max_chars": 200, "per_document": 3}}, "collect_chats")
     assert old == new
