@@ -90,14 +90,23 @@ def matmul_dtype(compute: Compute, device: torch.device) -> torch.dtype:
     return choose(compute, device).dtype
 
 
-def autocast(dtype: torch.dtype, device: torch.device) -> AbstractContextManager[None]:
+def autocast(
+    dtype: torch.dtype, device: torch.device, keep_casts: bool = True
+) -> AbstractContextManager[None]:
     """Matrix products in `dtype` inside this context.
 
     Args:
         dtype: float32 or bfloat16.
         device: The device that computes the products.
+        keep_casts: Cast each weight once in the context. All threads share what is kept, so passes
+            that run at the same time would share parts of their graphs.
     """
-    return torch.autocast(device.type, torch.bfloat16, enabled=dtype is torch.bfloat16)
+    return torch.autocast(
+        device.type,
+        torch.bfloat16,
+        enabled=dtype is torch.bfloat16,
+        cache_enabled=keep_casts,
+    )
 
 
 def product_dtype(x: Tensor) -> torch.dtype:

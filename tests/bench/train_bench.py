@@ -7,7 +7,8 @@ format of the machine, clipping, Muon for the matrices and AdamW for the rest. T
 same weights and read the same random tokens, so that their losses end alike. Only model and loss
 differ: ours are those of pretrain, its blocks compiled where a run of the default length has them
 compiled; theirs are LlamaForCausalLM and torch's cross_entropy, with the micro-batch that is
-fastest for them.
+fastest for them. Ours runs parts of a micro-batch at the same time, as a run does; theirs shares
+each operation among the threads.
 
 One JSON line a shape; times are medians over rounds. `ratio` is by wall time, `cpu_ratio` by CPU
 seconds: read that one when other processes share the cores. FLOPs are those of the model, forward
@@ -22,7 +23,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,10 +34,16 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from stages.lm import precision
 from stages.lm.config import ModelConfig
 from stages.lm.model import LanguageModel
+from stages.lm.training.batches import Batch
 from stages.lm.training.config import Compute, Training
 from stages.lm.training.muon import Muon, update_flops
 from stages.lm.training.optimizers import gradient_norm, make_optimizers
-from stages.lm.training.step import choose_micro_batch_size
+from stages.lm.training.step import (
+    StepParts,
+    TrainingStep,
+    choose_micro_batch_size,
+    training_step,
+)
 from stages.pretrain.stage import next_token_loss
 from tests.bench import machine
 
@@ -53,9 +59,6 @@ STEPS = 3  # of each side in a round
 GEMM_SIZES, SMALL_GEMM_SIZES = (512, 1024), (64,)
 GEMM_TIMES, GEMMS = 3, 10  # a size is timed three times in a round, over ten products each
 
-# (ids, labels) → cross-entropy, summed over tokens
-SummedLoss = Callable[[Tensor, Tensor], Tensor]
-
 
 @dataclass
 class Loop:
@@ -65,8 +68,7 @@ class Loop:
     last step.
     """
 
-    model: nn.Module
-    summed_loss: SummedLoss
+    model: Any
     dtype: torch.dtype
     micro: int
     training: Training = field(default_factory=Training)
@@ -78,12 +80,7 @@ class Loop:
 
     def step(self, tokens_BT: Tensor) -> None:
         """As `fit` takes it."""
-        summed = 0.0
-        for part_BT in tokens_BT.split(self.micro):
-            with precision.autocast(self.dtype, CPU):
-                total = self.summed_loss(part_BT[:, :-1], part_BT[:, 1:])
-            total.backward()
-            summed += float(total.detach())
+        summed = self.add_gradients(tokens_BT)
         scale = 1 / tokens_BT[:, 1:].numel()
         self.loss = summed * scale
         norm = float(gradient_norm(self.model)) * scale
@@ -97,6 +94,10 @@ class Loop:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
+    def add_gradients(self, tokens_BT: Tensor) -> float:
+        """Add the gradients of a batch to the parameters, and return its summed loss."""
+        raise NotImplementedError
+
     def muon_flops(self) -> int:
         """FLOPs of Muon's matrix products in one step."""
         groups: list[dict[str, Any]] = []
@@ -105,6 +106,65 @@ class Loop:
                 groups += optimizer.param_groups
         matrices = [matrix for group in groups for matrix in group["params"]]
         return update_flops(tuple(matrix.shape) for matrix in matrices)
+
+
+class OneBatch:
+    """The same tokens in every step."""
+
+    def __init__(self, tokens_BT: Tensor):
+        self.tokens_BT = tokens_BT
+        self.rows_per_epoch = len(tokens_BT)
+
+    def rows(self, step: int, first: int, count: int) -> Batch:
+        """`count` rows."""
+        part_BT = self.tokens_BT[first : first + count]
+        return {"ids": part_BT[:, :-1], "labels": part_BT[:, 1:]}
+
+    def documents(self, step: int) -> list[str]:
+        """None."""
+        return []
+
+
+class OurLoop(Loop):
+    """The same loop, with the passes of `fit`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.passes: TrainingStep | None = None  # keeps its threads from step to step
+
+    def add_gradients(self, tokens_BT: Tensor) -> float:
+        """Add the gradients of a batch to the parameters, and return its summed loss."""
+        if self.passes is None:
+            parts = StepParts(
+                model=self.model,
+                batches=OneBatch(tokens_BT),
+                loss=next_token_loss(self.training.stability.z_loss),
+                rows_per_rank=len(tokens_BT),
+                micro_batch_size=self.micro,
+                dtype=self.dtype,
+                device=CPU,
+            )
+            self.passes = training_step(parts)
+        return self.passes.run(0).means["loss"] * tokens_BT[:, 1:].numel()
+
+
+class TheirLoop(Loop):
+    """The same loop with a model of transformers and torch's loss, on all threads at once."""
+
+    def add_gradients(self, tokens_BT: Tensor) -> float:
+        """Add the gradients of a batch to the parameters, and return its summed loss."""
+        summed = 0.0
+        for part_BT in tokens_BT.split(self.micro):
+            with precision.autocast(self.dtype, CPU):
+                logits_BTV = self.model(input_ids=part_BT[:, :-1], use_cache=False).logits
+                total = cross_entropy(
+                    logits_BTV.flatten(0, 1).float(),
+                    part_BT[:, 1:].flatten(),
+                    reduction="sum",
+                )
+            total.backward()
+            summed += float(total.detach())
+        return summed
 
 
 @dataclass(frozen=True)
@@ -132,28 +192,14 @@ def ours(config: ModelConfig, dtype: torch.dtype, micro: int, compiled: bool) ->
     model.initialize(0)
     if compiled:
         precision.compile_blocks(model.model.layers)
-    loss = next_token_loss(Training().stability.z_loss)
-
-    def summed_loss(ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
-        return loss(model, {"ids": ids_BT, "labels": labels_BT}).total
-
-    return Loop(model, summed_loss, dtype, micro)
+    return OurLoop(model, dtype, micro)
 
 
 def theirs(config: ModelConfig, like: nn.Module, dtype: torch.dtype, micro: int) -> Loop:
-    """transformers' model with the weights of `like`, and torch's loss."""
+    """transformers' model with the weights of `like`."""
     model = LlamaForCausalLM(LlamaConfig(**config.to_checkpoint().to_json())).train()
     model.load_state_dict(like.state_dict(), strict=False)  # the tied output table has no entry
-
-    def summed_loss(ids_BT: Tensor, labels_BT: Tensor) -> Tensor:
-        logits_BTV = model(input_ids=ids_BT, use_cache=False).logits
-        return cross_entropy(
-            logits_BTV.flatten(0, 1).float(),
-            labels_BT.flatten(),
-            reduction="sum",
-        )
-
-    return Loop(model, summed_loss, dtype, micro)
+    return TheirLoop(model, dtype, micro)
 
 
 def fastest_micro_batch(loop: Loop, tokens_BT: Tensor) -> int:

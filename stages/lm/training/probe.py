@@ -15,8 +15,10 @@ from stages.lm import precision
 from stages.lm.config import ModelConfig
 from stages.lm.loss import token_loss
 from stages.lm.model import LanguageModel
+from stages.lm.training.batches import Batch
 from stages.lm.training.config import Compute, Training
 from stages.lm.training.optimizers import make_optimizers
+from stages.lm.training.step import Loss, StepParts, training_step
 
 # FLOPs of one probing step: a fraction of a second on two cores, and on a GPU.
 PROBE_FLOPS = {"cpu": 4e10, "cuda": 4e13}
@@ -88,20 +90,20 @@ def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows
     probed.initialize(0)
     probed.to(device)
     optimizers = make_optimizers(probed, training, dtype)
-    generator = torch.Generator().manual_seed(0)
-    shape = (rows, model.context + 1)
-    tokens_BT = torch.randint(0, model.vocab_size, shape, generator=generator).to(device)
-    ids_BT, labels_BT = tokens_BT[:, :-1], tokens_BT[:, 1:]
-
-    def head(hidden_BTD: Tensor, weight_VD: Tensor) -> tuple[Tensor, Tensor]:
-        return token_loss(hidden_BTD, weight_VD, labels_BT)
-
+    parts = StepParts(
+        model=probed,
+        batches=_RandomTokens(model, rows),
+        loss=_next_token_loss,
+        rows_per_rank=rows,
+        micro_batch_size=rows,
+        dtype=dtype,
+        device=device,
+    )
+    passes = training_step(parts)
     times: list[float] = []
     while not _are_enough(times[WARM_UP:]):
         started = time.perf_counter()
-        with precision.autocast(dtype, device):
-            total, _ = probed(ids_BT, head)
-        total.backward()
+        passes.run(0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -109,6 +111,33 @@ def _step_seconds(model: ModelConfig, training: Training, compute: Compute, rows
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
     return MEAN_OVER_FASTEST * min(times[WARM_UP:])
+
+
+class _RandomTokens:
+    """One batch of random tokens."""
+
+    def __init__(self, model: ModelConfig, rows: int):
+        generator = torch.Generator().manual_seed(0)
+        shape = (rows, model.context + 1)
+        self._tokens_BT = torch.randint(0, model.vocab_size, shape, generator=generator)
+        self.rows_per_epoch = rows
+
+    def rows(self, step: int, first: int, count: int) -> Batch:
+        tokens_BT = self._tokens_BT[first : first + count]
+        return {"ids": tokens_BT[:, :-1], "labels": tokens_BT[:, 1:]}
+
+    def documents(self, step: int) -> list[str]:
+        return []
+
+
+def _next_token_loss(model: LanguageModel, batch: Batch) -> Loss:
+    labels_BT = batch["labels"]
+
+    def head(hidden_BTD: Tensor, weight_VD: Tensor) -> tuple[Tensor, Tensor]:
+        return token_loss(hidden_BTD, weight_VD, labels_BT)
+
+    total, _ = model(batch["ids"], head)
+    return Loss(total, weight=labels_BT.numel(), tokens=labels_BT.numel())
 
 
 def _are_enough(times: Sequence[float]) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,6 +17,9 @@ from stages.lm.parallel import collectives, fsdp
 from stages.lm.training.batches import Batch, Batches
 
 MICRO_BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
+# Python runs in one thread at a time, so more parts would wait for each other.
+MAX_THREADED_PARTS = 4
+MAX_EXTRA_GRADIENT_BYTES = 1 << 30  # of the parts after the first
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class Loss:
 
 
 LossFunction = Callable[[LanguageModel, Batch], Loss]
+Sums = dict[str, Any]  # numbers, or tensors of one number, by name
 
 
 @dataclass(frozen=True)
@@ -106,9 +112,8 @@ class AccumulatedStep:
         end = first + (rows or parts.rows_per_rank)
         sums: dict[str, Any] = {"weight": 0.0, "tokens": 0}
         for start in range(first, end, parts.micro_batch_size):
-            batch = parts.batches.rows(step, start, parts.micro_batch_size)
             self.before_micro_batch(is_last=start + parts.micro_batch_size == end)
-            for name, value in self._backward(batch).items():
+            for name, value in self.micro_batch(step, start).items():
                 sums[name] = sums.get(name, 0.0) + value
         # Only here does the host wait for the device.
         on_rank = {name: float(value) for name, value in sums.items()}
@@ -121,21 +126,33 @@ class AccumulatedStep:
         """Return what turns the parameters' gradients into sums over all ranks."""
         return 1.0
 
-    def _backward(self, batch: Batch) -> dict[str, Tensor | float]:
-        """Forward and backward pass of one micro-batch. Returns its sums."""
+    def micro_batch(self, step: int, start: int) -> Sums:
+        """Add the gradients of one micro-batch to the parameters, and return its sums.
+
+        Args:
+            step: Number of the step.
+            start: The first of its rows.
+        """
+        batch = self.parts.batches.rows(step, start, self.parts.micro_batch_size)
+        total, sums = self.forward(batch)
+        total.backward()
+        return sums
+
+    def forward(self, batch: Batch) -> tuple[Tensor, Sums]:
+        """Return what is to be minimized, and the sums of these rows."""
         parts = self.parts
         on_device: dict[str, Tensor] = {}
         for name, tensor in batch.items():
             on_device[name] = tensor.to(parts.device, non_blocking=True)
-        with precision.autocast(parts.dtype, parts.device):
+        with precision.autocast(parts.dtype, parts.device, keep_casts=False):
             loss = parts.loss(parts.model, on_device)
-        loss.total.backward()
-        return {
+        sums: Sums = {
             "loss": loss.total.detach(),
             **loss.figures,
             "weight": loss.weight,
             "tokens": loss.tokens,
         }
+        return loss.total, sums
 
     def _result(self, sums: dict[str, float]) -> StepResult:
         weight = sums.pop("weight")
@@ -144,6 +161,78 @@ class AccumulatedStep:
             return StepResult(dict.fromkeys(sums, 0.0), tokens, gradient_scale=0.0)
         means = {name: value / weight for name, value in sums.items()}
         return StepResult(means, tokens, gradient_scale=self.gradient_factor() / weight)
+
+
+class ThreadedStep(AccumulatedStep):
+    """Parts of each micro-batch at the same time, each in a Python thread of its own, on a CPU.
+
+    If all threads share each operation, they wait for each other at its end: hundreds of times in a
+    step, which in a small model takes as long as the operations. Here they wait once per
+    micro-batch. PyTorch releases Python's lock while it computes. The gradients of the parts are
+    added in the order of the rows, so the same threads give the same bits.
+
+    Each part has its own copy of the gradients. A sparse model is not run this way: it keeps the
+    load-balancing loss of its last forward pass.
+    """
+
+    def __init__(self, parts: StepParts):
+        super().__init__(parts)
+        self.count = threaded_parts(parts)
+        self.threads = torch.get_num_threads()
+        self._parameters = [one for one in parts.model.parameters() if one.requires_grad]
+        self._others = ThreadPoolExecutor(self.count - 1, thread_name_prefix="micro-batch")
+        self._has_run = False
+
+    def micro_batch(self, step: int, start: int) -> Sums:
+        size = self.parts.micro_batch_size // self.count
+        firsts = range(start, start + self.parts.micro_batch_size, size)
+        batches = [self.parts.batches.rows(step, first, size) for first in firsts]
+        if self._has_run:
+            results = self._at_the_same_time(batches)
+        else:  # the first pass compiles, which one thread has to do
+            results = [self._gradients(batch) for batch in batches]
+            self._has_run = True
+        torch.set_num_threads(self.threads)
+        sums, gradients = results[0]
+        for more_sums, more_gradients in results[1:]:
+            torch._foreach_add_(gradients, more_gradients)
+            for name, value in more_sums.items():
+                sums[name] = sums[name] + value
+        for parameter, gradient in zip(self._parameters, gradients, strict=True):
+            if parameter.grad is not None:
+                gradient = parameter.grad.add_(gradient)
+            parameter.grad = gradient
+        return sums
+
+    def _at_the_same_time(self, batches: list[Batch]) -> list[tuple[Sums, list[Tensor]]]:
+        """Return the sums and gradients of each part. The first part runs in this thread."""
+        others = [self._others.submit(self._gradients, batch) for batch in batches[1:]]
+        try:
+            first = self._gradients(batches[0])
+        finally:
+            wait(others)  # no thread uses the model any more, whatever happened here
+        return [first, *(other.result() for other in others)]
+
+    def _gradients(self, batch: Batch) -> tuple[Sums, list[Tensor]]:
+        torch.set_num_threads(self.threads // self.count)  # of this Python thread
+        total, sums = self.forward(batch)
+        return sums, list(torch.autograd.grad(total, self._parameters))
+
+
+def threaded_parts(parts: StepParts) -> int:
+    """Return how many parts of a micro-batch to run at the same time. 1: run it whole.
+
+    All parts have as many rows and as many threads.
+
+    Args:
+        parts: What the step is made of.
+    """
+    if parts.device.type != "cpu" or parts.model.config.family.has_experts:
+        return 1
+    shared = math.gcd(torch.get_num_threads(), parts.micro_batch_size)
+    gradient_bytes = 4 * parts.model.config.parameters().total
+    affordable = 1 + MAX_EXTRA_GRADIENT_BYTES // gradient_bytes
+    return largest_divisor(shared, min(MAX_THREADED_PARTS, affordable))
 
 
 class ShardedStep(AccumulatedStep):
@@ -158,6 +247,7 @@ class ShardedStep(AccumulatedStep):
 
 LAYOUTS: dict[str, Callable[[StepParts], TrainingStep]] = {
     "one process": AccumulatedStep,
+    "threads": ThreadedStep,
     "sharded": ShardedStep,
 }
 
@@ -168,7 +258,11 @@ def training_step(parts: StepParts) -> TrainingStep:
     Args:
         parts: What the step is made of.
     """
-    layout = "sharded" if collectives.world_size() > 1 else "one process"
+    layout = "one process"
+    if collectives.world_size() > 1:
+        layout = "sharded"
+    elif threaded_parts(parts) > 1:
+        layout = "threads"
     return LAYOUTS[layout](parts)
 
 

@@ -136,19 +136,25 @@ def test_the_table_has_a_row_for_each_logged_step_with_the_mean_loss_since_the_l
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_a_run_that_crashed_continues_to_the_same_bits(optimizer: str, tmp_path: Path) -> None:
-    whole, result = train(tmp_path / "a", optimizer=optimizer, log_every=3)
+def test_a_run_that_crashed_continues_to_the_same_bits(
+    optimizer: str, threads: int, tmp_path: Path
+) -> None:
+    compute = {"threads": threads, "checkpoint_every": 5}
+    whole, result = train(tmp_path / "a", compute=compute, optimizer=optimizer, log_every=3)
     with pytest.raises(CrashError):
         train(
             tmp_path / "b",
             report=RecordingReport(14, crash),
-            compute={"checkpoint_every": 5},
+            compute=compute,
             optimizer=optimizer,
             log_every=3,
         )
     report = RecordingReport()
-    again, continued = train(tmp_path / "b", report=report, optimizer=optimizer, log_every=3)
+    again, continued = train(
+        tmp_path / "b", report=report, compute=compute, optimizer=optimizer, log_every=3
+    )
     assert report.notes == ["continuing after step 10 of 20"]
     assert same_bits(whole, again)
     assert continued.metrics == result.metrics
@@ -308,9 +314,10 @@ def test_a_batch_without_labels_is_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_compiled_blocks_learn_the_same(tmp_path: Path) -> None:
-    _, plain = train(tmp_path / "a", 5)
-    model, compiled = train(tmp_path / "b", 5, compute={"compile": "on"})
+@pytest.mark.parametrize("threads", [1, 2])
+def test_compiled_blocks_learn_the_same(threads: int, tmp_path: Path) -> None:
+    _, plain = train(tmp_path / "a", 5, compute={"threads": threads})
+    model, compiled = train(tmp_path / "b", 5, compute={"threads": threads, "compile": "on"})
     assert compiled.figures["compile_seconds"], compiled.notes
     assert [row["loss"] for row in compiled.metrics] == pytest.approx(
         [row["loss"] for row in plain.metrics], rel=1e-4
