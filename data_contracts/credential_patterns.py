@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import cached_property
 
 MASK = "***"
 MAX_QUOTED_CHARS = 4096
@@ -59,10 +60,10 @@ _TOKEN = re.compile(
 )
 
 _NAMES = (
-    r"(?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|passcode|signature|credentials?"
+    r"(?:[\w.-]*(?:token|secret|passw(?:or)?d|passphrase|passcode|signature|credential"
     r"|authorization|access[_-]?key[_-]?id"
     r"|(?:api|access|account|auth|private|secret|shared|storage|subscription)[_-]?key)"
-    r"|(?:[\w.-]*[_.-])?(?:pass|pw|pwd|pat|sas|sig|jwt|auth))"
+    r"|(?:[\w-]*[_-])?(?:pass|pw|pwd|pat|sas|sig|jwt|auth|credentials))"
 )
 _SEPARATED = r"(?:[?&#;]|\\u0026|%(?:25){0,3}(?:3F|26|23|3B))"
 _EQUALS = r"(?:=|%(?:25){0,3}3D)"
@@ -112,16 +113,26 @@ def _without_users(line: str) -> str:
 
 
 class _Line:
-    """A line, with the positions of what ends credentials."""
+    """A line, with the positions of what ends credentials. Most lines need none of them."""
 
     def __init__(self, text: str):
         self.text = text
         self._ends_of_at = [found.end() for found in _EACH_AT.finditer(text)]
-        self._blanks = [found.start() for found in _EACH_BLANK.finditer(text)]
-        self._ends_of_words = [found.start() for found in _EACH_END_OF_WORD.finditer(text)]
-        ends_of_users = list(_EACH_END_OF_USER.finditer(text))
-        self._ends_of_users = [found.start() for found in ends_of_users]
-        self._passwords = [found.end() if found["colon"] else None for found in ends_of_users]
+
+    @cached_property
+    def _blanks(self) -> list[int]:
+        return [found.start() for found in _EACH_BLANK.finditer(self.text)]
+
+    @cached_property
+    def _ends_of_words(self) -> list[int]:
+        return [found.start() for found in _EACH_END_OF_WORD.finditer(self.text)]
+
+    @cached_property
+    def _users(self) -> tuple[list[int], list[int | None]]:
+        """Where users end, and where the password behind each begins, if there is one."""
+        found = list(_EACH_END_OF_USER.finditer(self.text))
+        passwords = [one.end() if one["colon"] else None for one in found]
+        return [one.start() for one in found], passwords
 
     def starts(self) -> Iterator[re.Match[str]]:
         """Yield where an address may begin, as long as an `@` follows."""
@@ -154,13 +165,15 @@ class _Line:
 
     def _password(self, begin: int) -> int | None:
         """Return where a password, or a port, begins behind a user and a colon."""
-        index = bisect_right(self._ends_of_users, begin - 1)
-        return self._passwords[index] if index < len(self._passwords) else None
+        ends, passwords = self._users
+        index = bisect_right(ends, begin - 1)
+        return passwords[index] if index < len(passwords) else None
 
     def _is_host(self, begin: int, password: int) -> bool:
         """Return whether what looks like a user is rather the name of a host."""
-        index = bisect_right(self._ends_of_users, password - 1) - 1
-        return _HOST.match(self.text, begin, self._ends_of_users[index]) is not None
+        ends, _ = self._users
+        end = ends[bisect_right(ends, password - 1) - 1]
+        return _HOST.match(self.text, begin, end) is not None
 
     def _ends_clause(self, begin: int, password: int) -> bool:
         """Return whether the colon rather ends a clause: `https://example.org: no answer`."""

@@ -111,6 +111,7 @@ HARMLESS = [
     '["http://minio:9000","someone@example.org"]',
     "https://example.org/x?max_tokens=100&compass=north&first=1",
     "// ratio 3:1/2 @decorator",
+    "e&&e.protocol&&e.auth===void 0;t.credentials=`include`",
     "if (a //b:80/c@d) return;",
     "&#64; is an at sign, and so is %40",
 ]

@@ -208,52 +208,6 @@ def test_a_home_to_which_others_could_write_is_not_known(tmp_path: Path) -> None
     assert private_home.prepare(at) == [], "it was closed"
 
 
-@pytest.mark.parametrize("folder", ["prefect", "store", "store/refs", "store/objects"])
-def test_a_folder_in_a_home_to_which_others_could_write_is_as_such_a_home(
-    folder: str, tmp_path: Path
-) -> None:
-    at = made(tmp_path / "home")
-    (at.path / folder).mkdir(parents=True, exist_ok=True)
-    (at.path / folder).chmod(0o777)
-    with pytest.raises(GroundupError, match=f"users of this machine may write to .*/{folder}"):
-        private_home.prepare(at)
-    private_home.prepare(at, trust=True)
-    assert stat.S_IMODE((at.path / folder).stat().st_mode) == 0o700
-    forget_this_process()
-    assert private_home.prepare(at) == [], "it was closed"
-
-
-@pytest.mark.parametrize("name", ["prefect", "store"])
-@pytest.mark.parametrize("is_there", [True, False])
-def test_a_folder_of_a_home_that_is_a_link_is_one_error_and_nothing_is_made_behind_it(
-    name: str, is_there: bool, tmp_path: Path
-) -> None:
-    at = made(tmp_path / "home")
-    elsewhere = tmp_path / "elsewhere"
-    if is_there:
-        elsewhere.mkdir()
-    if name == "prefect":
-        shutil.rmtree(at.prefect)
-    (at.path / name).symlink_to(elsewhere)
-    with pytest.raises(GroundupError, match=f"is a link to {elsewhere}, out of the home") as error:
-        private_home.prepare(at)
-    assert error.value.fix.startswith(f"move it away: mv -n {at.path / name} ")
-    assert not elsewhere.exists() or not list(elsewhere.iterdir())
-
-
-def test_a_command_that_meets_a_link_in_its_home_ends_with_one_error(tmp_path: Path) -> None:
-    at = made(tmp_path / "home")
-    groundup = Groundup(at.path, free_port(), tmp_path, makes_database=True)
-    shutil.rmtree(at.prefect)
-    at.prefect.symlink_to(tmp_path)
-    for command in (["up"], ["down"]):
-        done = groundup.run(*command, check=False)
-        assert done.returncode == 2
-        assert "is a link to" in done.stderr
-        assert "Traceback" not in done.stderr
-    assert not (tmp_path / "prefect.db").exists()
-
-
 @pytest.mark.parametrize("damage", ["{", "[]\n", "null\n", '{"token": 1}\n', "\0" * 100, ""])
 def test_a_damaged_record_knows_no_home_and_takes_new_ones(
     damage: str, own_record: Path, tmp_path: Path

@@ -8,6 +8,7 @@ import time
 import pytest
 
 from stages.clean.html import extract, extract_text
+from stages.clean.refusal import Rejection
 
 
 def _pydoc_page(module: str) -> str:
@@ -110,3 +111,11 @@ def test_hostile_pages_take_time_in_proportion(page: str) -> None:
     begin = time.process_time()
     extract(page)
     assert time.process_time() - begin < 8
+
+
+@pytest.mark.parametrize("precision", [False, True])
+def test_a_tag_of_too_many_attributes_is_a_reason_of_rejection(precision: bool) -> None:
+    page = "<p>text</p><a" + "".join(f" a{n}" for n in range(100_000)) + ">"
+    with pytest.raises(Rejection, match="a tag <a> of 100,000 attributes") as error:
+        extract(page, precision)
+    assert error.value.reason == "too_many_attributes"
