@@ -17,10 +17,8 @@ import pytest
 import stages
 from data_contracts import Artifact, Store, current
 from stages.run import run_stage
-from tests import old_names, prefect_database
+from tests import prefect_database
 from tests.data_contracts import publishing
-
-old_names.provide()
 
 REPOSITORY = Path(__file__).parents[1]
 IN_MEMORY = Path("/dev/shm")

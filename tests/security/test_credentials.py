@@ -214,8 +214,8 @@ def test_what_an_older_groundup_stored_with_credentials_is_shown_masked(
     artifact, _ = store.publish(
         "raw_documents", publishing.identity("raw_documents", {}), {}, settings, lambda _: {}
     )
-    store.point("demo", "raw_documents", artifact, run="x")
-    store.follow("demo", "own", [f"crawl.sources={json.dumps(sources)}"])
+    store.point("demo", "raw_documents", artifact, made_by="x")
+    store.remember_recipe("demo", "own", [f"crawl.sources={json.dumps(sources)}"])
     assert "***@example.org" in groundup("show", "demo/raw_documents")
     for command in (
         ["show", "demo/raw_documents"],

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from data_contracts import Artifact, ContractError, Store
 from data_contracts.contract import SHIPPED, load
-from data_contracts.store.verification import Held, verify
+from data_contracts.store.index import StoreIndex
+from data_contracts.store.verification import verify
 from tests.security import stores
 from tests.security.fuzzing import Target, as_long_as_the_budget, edited, mangled, many, refusal
 from tests.security.stores import CLEAN, RAW
@@ -31,7 +32,9 @@ def on_manifest(store: Store) -> Target:
 
     def attempt(data: bytes) -> None:
         path.write_bytes(data)
-        refused = refusal(lambda: verify(store.open(CLEAN, clean.id, verify=False), Held.by(store)))
+        refused = refusal(
+            lambda: verify(store.open(CLEAN, clean.id, verify=False), StoreIndex.read(store))
+        )
         path.write_bytes(written)
         assert refused or data == written
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from data_contracts import ArtifactError, Store
-from data_contracts.store.verification import Held, verify
+from data_contracts.store.index import StoreIndex
+from data_contracts.store.verification import verify
 from tests.security import stores
 from tests.security.stores import RAW
 
@@ -70,11 +71,11 @@ def test_two_strays_of_one_name_are_both_kept(store: Store, tmp_path: Path) -> N
     for parent in (folder, folder / "documents"):
         (parent / ("n" * 250)).write_text(str(parent))
     with pytest.raises(ArtifactError, match="is not in the manifest") as error:
-        verify(store.find(f"demo/{RAW}"), Held.by(store))
+        verify(store.find(f"demo/{RAW}"), StoreIndex.read(store))
     own = tmp_path / "own"
     own.mkdir()
     for command in error.value.fix.split("; "):
         follow(command, own)
-    verify(store.find(f"demo/{RAW}"), Held.by(store))
+    verify(store.find(f"demo/{RAW}"), StoreIndex.read(store))
     kept = sorted(path.read_text() for path in own.iterdir())
     assert kept == [str(folder), str(folder / "documents")]

@@ -17,7 +17,8 @@ import pytest
 import data_contracts
 from data_contracts import ArtifactError, GroundupError, Store
 from data_contracts.store import entries, removal
-from data_contracts.store.verification import Held, verify
+from data_contracts.store.index import StoreIndex
+from data_contracts.store.verification import verify
 from flows import lineage
 from flows.cli import artifact_commands
 from tests.security import stores
@@ -40,7 +41,7 @@ def advice(root: Path, reference: str) -> str | None:
     """The advice for a person who has the artifact verified; None if all is well."""
     store = Store(root)
     try:
-        verify(store.find(reference), Held.by(store))
+        verify(store.find(reference), StoreIndex.read(store))
     except GroundupError as error:
         return error.fix
     return None
@@ -156,11 +157,11 @@ def test_a_read_only_store_is_read_and_a_publish_into_it_says_what_is_not_writab
 
     def use() -> list[str]:
         store = Store(root)
-        assert verify(store.find(f"demo/{CLEAN}"), Held.by(store)).seal == "sealed"
+        assert verify(store.find(f"demo/{CLEAN}"), StoreIndex.read(store)).seal == "sealed"
         fixes = []
         for write in (
             lambda: stores.publish_raw(store, "b"),
-            lambda: store.follow("demo", "tiny", []),
+            lambda: store.remember_recipe("demo", "tiny", []),
         ):
             with pytest.raises(ArtifactError, match="permission is denied") as error:
                 write()

@@ -12,7 +12,8 @@ import pytest
 
 from data_contracts import ArtifactError, ConfigError, Store
 from data_contracts.store import removal
-from data_contracts.store.verification import Held, verify
+from data_contracts.store.index import StoreIndex
+from data_contracts.store.verification import verify
 from flows.cli import artifact_commands
 from tests.security import stores
 from tests.security.stores import CLEAN, RAW, Entries, ref_key
@@ -43,7 +44,7 @@ def rm(filled: Store, capsys: pytest.CaptureFixture[str]) -> Rm:
 
 
 def seal_of(store: Store, reference: str) -> str:
-    return verify(store.find(reference), Held.by(store)).seal
+    return verify(store.find(reference), StoreIndex.read(store)).seal
 
 
 def test_what_is_removed_is_gone_from_the_store_kept_aside_and_comes_back_as_it_was(
@@ -83,7 +84,7 @@ def test_what_depends_on_it_is_named_and_it_goes_only_when_that_is_accepted(
     assert filled.has(RAW, raw.id)
     rm(raw.id, yes=True)
     assert not filled.has(RAW, raw.id)
-    assert verify(filled.find(f"demo/{CLEAN}"), Held.by(filled)).notes == (
+    assert verify(filled.find(f"demo/{CLEAN}"), StoreIndex.read(filled)).notes == (
         f"its input {raw} ({RAW}) is no longer in the store",
     )
 
@@ -128,7 +129,7 @@ def test_an_artifact_that_is_made_again_in_another_ones_stead_is_not_called_chan
     filled.point("demo", RAW, again, "test")
     assert seal_of(filled, f"demo/{RAW}") == "sealed"
     assert seal_of(filled, f"demo/{CLEAN}") == "sealed"
-    assert [entry.run for entry in filled.refs.history("demo", RAW)] == [
+    assert [entry.made_by for entry in filled.refs.history("demo", RAW)] == [
         "test",
         "groundup rm",
         "test",

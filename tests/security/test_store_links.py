@@ -12,7 +12,7 @@ import pytest
 
 import data_contracts
 from data_contracts import ArtifactError, Store
-from data_contracts.store.held import Held
+from data_contracts.store.index import StoreIndex
 from data_contracts.store.verification import verify
 from flows.cli import artifact_commands
 from tests.security import stores
@@ -116,7 +116,7 @@ def test_what_lies_behind_a_link_is_not_called_sound(
     shutil.move(link, tmp_path / "elsewhere")
     link.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(ArtifactError, match="is a link to"):
-        verify(filled.find(f"demo/{RAW}"), Held.by(filled))
+        verify(filled.find(f"demo/{RAW}"), StoreIndex.read(filled))
 
 
 def test_one_link_in_an_artifacts_stead_hides_no_other_artifact(
@@ -126,7 +126,7 @@ def test_one_link_in_an_artifacts_stead_hides_no_other_artifact(
     other = stores.publish_raw(filled, "other")
     plant(raw.folder, victim)
     assert (RAW, other.id) in filled.ids()
-    assert verify(filled.find(other.id), Held.by(filled)).seal == "unsealed"
+    assert verify(filled.find(other.id), StoreIndex.read(filled)).seal == "unsealed"
 
 
 def test_a_link_that_was_removed_does_not_come_back(filled: Store, victim: Path) -> None:
@@ -151,7 +151,7 @@ def test_the_whole_store_may_be_a_link(filled: Store, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(filled.root)
     linked = Store(tmp_path / "link")
     stores.publish_raw(linked, "other")
-    assert verify(linked.find(f"demo/{RAW}"), Held.by(linked)).seal == "sealed"
+    assert verify(linked.find(f"demo/{RAW}"), StoreIndex.read(linked)).seal == "sealed"
 
 
 @pytest.mark.parametrize("location", ["locks/ID", "drafts", "refs/new"])

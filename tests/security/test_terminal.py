@@ -204,8 +204,8 @@ def hostile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
         {"sources": text},
         lambda _: facts,
     )
-    store.point("demo", "raw_documents", artifact, run="x")
-    store.follow("demo", text, [f"dedup.threshold={text}"])
+    store.point("demo", "raw_documents", artifact, made_by="x")
+    store.remember_recipe("demo", text, [f"dedup.threshold={text}"])
     return store
 
 

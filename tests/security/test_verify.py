@@ -13,7 +13,7 @@ import pytest
 import typer
 
 from data_contracts import ArtifactError, ConfigError, ContractError, GroundupError, Store
-from data_contracts.store.held import Held
+from data_contracts.store.index import StoreIndex
 from data_contracts.store.manifest import FileEntry, InputRef, Manifest
 from data_contracts.store.verification import Verified, seal, verify, verify_run
 from flows.cli import artifact_commands
@@ -31,7 +31,7 @@ def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 def verified(store: Store, reference: str) -> Verified:
-    return verify(store.open(*store.resolve(reference), verify=False), Held.by(store))
+    return verify(store.open(*store.resolve(reference), verify=False), StoreIndex.read(store))
 
 
 def leaves(value: Any, path: Path_ = ()) -> Iterator[Path_]:
@@ -191,7 +191,7 @@ def test_what_was_made_again_is_used_by_its_id(tmp_path: Path) -> None:
 def test_a_ref_that_agrees_costs_no_look_at_the_others(
     filled: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Store, "judge", lambda *_: pytest.fail("it looked"))
+    monkeypatch.setattr(Store, "check_seal", lambda *_: pytest.fail("it looked"))
     assert filled.find(f"demo/{RAW}").artifact_type == RAW
 
 
@@ -287,9 +287,9 @@ def test_refs_of_an_older_release_are_unsealed_until_a_command_seals_them(filled
     stores.forget_seals(filled)
     assert not filled.point("demo", RAW, filled.find(f"demo/{RAW}"), "test", made=False)
     assert verified(filled, f"demo/{RAW}").seal == "unsealed"
-    held = Held.by(filled)
-    assert [seal(filled, "demo", output, held) for output in (RAW, CLEAN)] == [True, True]
-    assert not seal(filled, "demo", RAW, held)
+    index = StoreIndex.read(filled)
+    assert [seal(filled, "demo", output, index) for output in (RAW, CLEAN)] == [True, True]
+    assert not seal(filled, "demo", RAW, index)
     assert {
         found.seal for _, found in verify_run(filled, "demo") if isinstance(found, Verified)
     } == {"sealed"}
@@ -300,7 +300,7 @@ def test_refs_of_an_older_release_are_unsealed_until_a_command_seals_them(filled
     with pytest.raises(ArtifactError, match="it was changed since"):
         verified(filled, f"demo/{RAW}")
     with pytest.raises(ArtifactError, match="it was changed since"):
-        seal(filled, "demo", RAW, Held.by(filled))
+        seal(filled, "demo", RAW, StoreIndex.read(filled))
 
 
 def test_what_is_damaged_is_not_sealed(filled: Store) -> None:
@@ -310,7 +310,7 @@ def test_what_is_damaged_is_not_sealed(filled: Store) -> None:
         manifest_key(raw), lambda manifest: manifest["rows"].update(documents=7)
     )
     with pytest.raises(ContractError, match="the manifest says 7"):
-        seal(filled, "demo", RAW, Held.by(filled))
+        seal(filled, "demo", RAW, StoreIndex.read(filled))
 
 
 def test_a_run_is_verified_whole_though_one_artifact_is_wrong(

@@ -9,7 +9,8 @@ import pytest
 
 from data_contracts import ArtifactError, Store
 from data_contracts.store import removal
-from data_contracts.store.verification import Held, Verified, seal, verify, verify_run
+from data_contracts.store.index import StoreIndex
+from data_contracts.store.verification import Verified, seal, verify, verify_run
 from tests.security import stores
 from tests.security.stores import CLEAN, RAW, Entries, ref_key
 
@@ -22,7 +23,7 @@ def filled(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 def verified(store: Store, reference: str) -> Verified:
-    return verify(store.open(*store.resolve(reference), verify=False), Held.by(store))
+    return verify(store.open(*store.resolve(reference), verify=False), StoreIndex.read(store))
 
 
 EDITED: dict[str, dict[str, Any]] = {
@@ -47,7 +48,7 @@ def test_a_ref_that_says_something_else_than_the_manifest_is_found(
         verified(filled, f"demo/{CLEAN}")
     assert error.value.what == f"ref demo/{CLEAN}"
     assert error.value.fix.endswith(f": groundup seal demo/{CLEAN}")
-    assert seal(filled, "demo", CLEAN, Held.by(filled))
+    assert seal(filled, "demo", CLEAN, StoreIndex.read(filled))
     assert verified(filled, f"demo/{CLEAN}").seal == "sealed"
     ref = filled.refs.get("demo", CLEAN)
     assert ref is not None
@@ -83,7 +84,7 @@ def test_a_ref_that_lost_its_digest_is_unsealed_whatever_else_holds_it(
     found = verified(filled, f"demo/{RAW}")
     assert found.seal == "unsealed"
     assert f"groundup seal demo/{RAW}" in found.notes[0]
-    assert seal(filled, "demo", RAW, Held.by(filled))
+    assert seal(filled, "demo", RAW, StoreIndex.read(filled))
     assert verified(filled, f"demo/{RAW}").seal == "sealed"
 
 
