@@ -83,12 +83,14 @@ def record_file() -> Path:
     return Path(base) / "groundup" / "known_homes"
 
 
-def admit(at: Home, trust: bool = False) -> list[str]:
+def admit(at: Home, trust: bool = False, cache: Path | None = None) -> list[str]:
     """Allow a home to start something, or refuse it. A home that holds nothing is recorded as new.
 
     Args:
         at: The home, which exists and belongs to this user.
         trust: Whether to accept it whoever filled it; GROUNDUP_TRUST_HOME=1 says so, too.
+        cache: The folder of caches. It decides nothing that runs, and a preview may have written it
+            into the home before there was one.
 
     Returns:
         A line for people about what was accepted or could not be recorded.
@@ -102,7 +104,7 @@ def admit(at: Home, trust: bool = False) -> list[str]:
         return []
     if is_trusted:
         return _record(at) or [f"the home {at.path} is trusted from now on"]
-    if not _holds_something(at.path):
+    if not _holds_something(at.path, cache):
         return _record(at)
     raise _refusal(at)
 
@@ -234,14 +236,14 @@ def _require_private(descriptor: int, path: Path) -> None:
         raise OSError(f"others may write to {path}")
 
 
-def _holds_something(home: Path) -> bool:
-    """Return whether anything but empty folders is in a home.
+def _holds_something(home: Path, cache: Path | None) -> bool:
+    """Return whether anything but a cache and empty folders is in a home.
 
     A folder with files of another kind is no home either: all in it would become private.
     """
     looked_at = 0
     try:
-        left = list(home.iterdir())
+        left = [path for path in home.iterdir() if path.resolve() != cache]
         while left:
             found = left.pop()
             looked_at += 1

@@ -62,7 +62,7 @@ def prepare(at: Home, starts: bool = True, trust: bool = False) -> list[str]:
     """
     _make(at)
     if starts:
-        lines = known_homes.admit(at, trust)
+        lines = known_homes.admit(at, trust, cache_base())
     elif known_homes.is_known(at):
         lines = []
     else:  # it may be any folder, to which a link in a cloned folder leads

@@ -138,6 +138,20 @@ def test_a_folder_that_is_empty_becomes_a_home(folders: list[str], tmp_path: Pat
     private_home.prepare(at)
 
 
+def test_a_cache_that_a_preview_wrote_into_the_home_is_no_reason_to_refuse_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    at = Home(tmp_path / "home")
+    cache = at.path / "cache"
+    cache.mkdir(parents=True)
+    at.path.chmod(0o700)
+    (cache / "sha256.sqlite").touch()
+    with pytest.raises(GroundupError, match="is not one that groundup made for you"):
+        private_home.prepare(at)
+    monkeypatch.setenv("GROUNDUP_CACHE", str(cache))
+    assert private_home.prepare(at) == []
+
+
 def test_a_home_of_an_earlier_version_is_accepted_once_and_nothing_is_lost(tmp_path: Path) -> None:
     at = Home(tmp_path / "home")
     at.prefect.mkdir(parents=True)
