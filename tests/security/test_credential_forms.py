@@ -234,6 +234,7 @@ LONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", LONG.values(), ids=LONG)
 def test_a_hostile_text_takes_time_in_proportion_to_its_length(text: str) -> None:
     """For the 20-fold length, time with its square would be 400-fold: minutes."""

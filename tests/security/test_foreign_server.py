@@ -74,6 +74,7 @@ def test_a_server_that_the_environment_names_gets_no_secret_of_ours_and_that_is_
         assert secret.split(":")[1] not in request
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["up"], ["run", "--recipe", "own"]])
 def test_our_secret_in_the_environment_is_not_sent_to_a_foreign_server(
     command: list[str], foreign: Foreign, groundup: Groundup
@@ -116,6 +117,7 @@ def test_headers_of_the_environment_that_hold_our_secret_are_not_sent_to_a_forei
     assert foreign.received == []
 
 
+@pytest.mark.slow
 def test_headers_of_the_environment_without_our_secret_are_the_users_own(
     foreign: Foreign, groundup: Groundup
 ) -> None:

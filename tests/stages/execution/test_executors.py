@@ -125,6 +125,7 @@ def test_one_worker_is_this_process_and_none_is_as_many_as_there_are_cores() -> 
     assert local(3) == Processes(3)
 
 
+@pytest.mark.slow
 def test_the_work_is_sent_once_per_worker_and_not_with_every_shard() -> None:
     pickled: list[int] = []
     work = Work(pickled.append)
