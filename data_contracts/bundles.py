@@ -215,7 +215,7 @@ def checkpoint_vocabulary_matches_tokenizer(folder: Path) -> list[str]:
 
 
 def gguf_header_is_readable(folder: Path) -> list[str]:
-    """Header, tensor table and length of each file agree.
+    """Check that header, tensor table and length of each file agree.
 
     So a file that was cut is found without loading it.
     """

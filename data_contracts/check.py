@@ -113,7 +113,7 @@ def keys(columns: Iterable[pa.Array]) -> np.ndarray:
 
 
 def column(folder: Path, table: str, name: str) -> Iterator[pa.Array]:
-    """One column of the files in `folder`/`table`, batch by batch.
+    """Yield one column of the files in `folder`/`table`, batch by batch.
 
     Args:
         folder: The folder of the artifact.
@@ -210,7 +210,7 @@ class TableCheck:
         self._rows += batch.num_rows
 
     def violations(self) -> list[Violation]:
-        """Everything found, one entry per column and rule. Call it once, after the last batch."""
+        """Return everything found, by column and rule. Call it once, after the last batch."""
         return [*self._found.values(), *self._duplicates()]
 
     def _note(

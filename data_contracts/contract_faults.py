@@ -48,7 +48,7 @@ _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
 def faults(contract: Contract, objects: Iterable[SchemaObject]) -> Iterator[str]:
-    """Everything that is wrong with a contract, a phrase each.
+    """Return everything that is wrong with a contract, one phrase for each fault.
 
     Args:
         contract: The contract.

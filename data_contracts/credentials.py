@@ -29,14 +29,14 @@ _ENDS_IN_TEXT = re.compile(r"[\s'\"`<>,;]")
 
 
 def masked(text: str) -> str:
-    """`text` with the credentials of every address in it replaced by ***."""
+    """Return `text` with the credentials of every address in it replaced by ***."""
     if not any(mark in text for mark in _MARKS):
         return text
     return "\n".join(map(credential_patterns.masked_line, text.split("\n")))
 
 
 def masked_start(text: str, max_chars: int) -> str:
-    """The first characters of `text`, masked before they are cut off.
+    """Return the first characters of `text`, masked before they are cut off.
 
     A cut in the middle of an address would leave a password without the `@` that shows it.
     """
@@ -44,7 +44,7 @@ def masked_start(text: str, max_chars: int) -> str:
 
 
 def masked_values(value: Any) -> Any:
-    """Plain values (as of JSON) with every text in them masked, keys as well.
+    """Return plain values (as of JSON) with every text in them masked, keys as well.
 
     A password may hold quotes. In JSON that is masked as one text, it would be cut at the wrong
     ones.
@@ -67,7 +67,7 @@ def masked_address(text: str) -> str:
 
 
 def holds_credentials(text: str) -> bool:
-    """Whether `text` is an address with a user, a password or a token in it.
+    """Return whether `text` is an address with a user, a password or a token in it.
 
     Prose that only mentions an address is not one.
     """

@@ -62,7 +62,7 @@ def markdown(contract: Contract) -> str:
 
 
 def index(contracts: Contracts = SHIPPED) -> str:
-    """One line per artifact type."""
+    """Return a table with one line per artifact type."""
     lines = [BEGIN, "| artifact type | version | what it is |", "|---|---|---|"]
     for artifact_type in contracts.artifact_types:
         contract = contracts.current(artifact_type)

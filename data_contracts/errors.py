@@ -66,7 +66,7 @@ class Interrupted(GroundupError):  # noqa: N818  an expected end, not a fault
 def refusal(
     what: str, problems: list[str], fix: str = CORRECT, max_shown: int = 20
 ) -> ContractError:
-    """One error that lists violations of a contract, the first `max_shown` of them.
+    """Return one error that lists violations of a contract, the first `max_shown` of them.
 
     Args:
         what: The artifact or file that breaks its contract.

@@ -52,7 +52,7 @@ def matches(path: str, glob: str) -> bool:
 
 
 def listing(folder: Path) -> list[str]:
-    """Relative paths of everything below `folder` except real folders, in order.
+    """Return relative paths of everything below `folder` except real folders, in order.
 
     Links are listed, and never followed.
 

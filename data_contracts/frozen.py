@@ -18,7 +18,7 @@ _FILE = "FROZEN"
 
 
 def problems(contracts: Contracts = SHIPPED) -> list[str]:
-    """Everything that is wrong with the set of released contracts.
+    """Return everything that is wrong with the set of released contracts.
 
     This is: frozen files that changed or are missing, files that are not frozen yet, breaking
     changes inside a major version, and major versions without a migration.

@@ -32,7 +32,7 @@ class SplitOff:
 
 
 def _fetches_of_documents(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """In raw_documents 1.x, documents held their fetch. Those from local files have none."""
+    """Return the fetches that raw_documents 1.x kept in documents. Local files have none."""
     columns = ["id", "fetched_at", "etag", "last_modified", "warc_file", "warc_offset"]
     return batch.select(columns).filter(pc.is_valid(batch["fetched_at"]))
 

@@ -21,7 +21,7 @@ _SHOWN = 60  # characters of a value in a message
 
 
 def surprises(tokenizer: dict[str, Any]) -> list[str]:
-    """Everything in a tokenizer.json that is not byte-level BPE with the split pattern of Llama 3.
+    """Return what in a tokenizer.json is not byte-level BPE with Llama 3's split pattern.
 
     Args:
         tokenizer: The content of the file.

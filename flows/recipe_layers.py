@@ -133,7 +133,7 @@ def _has_mapping_at(values: Mapping[str, Any], path: KeyPath) -> bool:
 
 
 def _read_one(path: Path) -> Written:
-    """One file, without what it extends. Its values have the types that a recipe has."""
+    """Read one file, without what it extends. Its values have the types that a recipe has."""
     written = recipe_file.read(path)
     values, lines = written.values, written.lines
     values["stages"] = _mapping(values.get("stages"), ("stages",), lines, path)

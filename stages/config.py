@@ -117,7 +117,7 @@ class Settings(BaseModel):
 
     @classmethod
     def with_names_of_today(cls, values: Any, on_old_name: OnOldName, prefix: str = "") -> Any:
-        """Plain settings, perhaps only some, with old keys at any depth where they belong now.
+        """Return plain settings, with old keys at any depth moved to where they belong now.
 
         Settings of two sources can only be merged under the same names. A setting that is given
         under both of its names stays as it is: `check` reports it.

@@ -29,7 +29,7 @@ SAVE_SECONDS = 5  # a kill loses at most this much work
 
 
 def file_digests(paths: Iterable[Path], setting: str) -> dict[Path, str]:
-    """Hex sha256 of each file.
+    """Return the sha256 of each file, in hex.
 
     Args:
         paths: The files.

@@ -52,11 +52,11 @@ def warn(old: str, new: str) -> None:
 
 
 def stay_silent(old: str, new: str) -> None:
-    """For settings that nobody wrote just now, such as those of an older artifact."""
+    """Do nothing: nobody wrote these settings just now, such as those of an older artifact."""
 
 
 def with_new_names(renamed: Mapping[str, str], values: Any, on_old_name: OnOldName = warn) -> Any:
-    """Plain values of settings in which old keys are moved to where they belong now.
+    """Return plain settings in which old keys are moved to where they belong now.
 
     Args:
         renamed: Old path → path now.

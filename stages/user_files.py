@@ -120,7 +120,7 @@ def _start(line: bytes) -> str:
 
 
 def _parquet(path: str, file: Path) -> Iterator[Row | None]:
-    """Rows, and None after many bytes of them. Runs in a separate process."""
+    """Yield rows, and None after many bytes of them. Runs in a separate process."""
     number = 0
     max_rows = max(MAX_DENSE_ROWS, file.stat().st_size)
     try:

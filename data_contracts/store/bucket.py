@@ -42,7 +42,7 @@ class Bucket:
         return Bucket(f"{self.url}/{key}")
 
     def children(self, key: str) -> list[str]:
-        """Last parts of the entries and folders directly below `key`, in order."""
+        """Return the last parts of the entries and folders directly below `key`, in order."""
         with self._reaching(key):
             try:
                 found = self._fs.ls(self._path(key), detail=False, refresh=True)

@@ -20,7 +20,7 @@ class EntryStorage(Protocol):
     """A keeper of entries under keys with slashes: a folder here, a bucket in `remote.py`."""
 
     def children(self, key: str) -> list[str]:
-        """Last parts of the keys directly below `key`, in order; empty if there are none."""
+        """Return the last parts of the keys directly below `key`, in order."""
 
     def read(self, key: str) -> bytes:
         """Return the entry. Raises OSError or ArtifactError if it cannot be read."""

@@ -143,7 +143,7 @@ class Refs:
         return self._newest(_key(run, output), Ref)
 
     def history(self, run: str, output: str) -> list[Ref]:
-        """Everything that run/output has pointed at, oldest first."""
+        """Return everything that run/output has pointed at, oldest first."""
         key = _key(run, output)
         return [self._entry(key, number, Ref) for number in self._numbers(key)]
 

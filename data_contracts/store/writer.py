@@ -148,7 +148,7 @@ class TableWriter:
         return [str(violation) for violation in check.violations()]
 
     def _wrong_values(self, rows: Sequence[Mapping[str, Any]]) -> list[str]:
-        """For each column that Arrow refuses, the first row that it refuses."""
+        """Return the first row that Arrow refuses, for each column in which it refuses one."""
         problems = []
         for field in self.schema:
             for number, row in enumerate(rows):
@@ -169,7 +169,7 @@ class TableWriter:
 
 
 def _size(value: Any) -> int:
-    """About how many bytes a value takes."""
+    """Estimate the bytes that a value takes."""
     if isinstance(value, str | bytes):
         return len(value)
     if isinstance(value, Mapping):

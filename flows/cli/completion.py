@@ -98,7 +98,7 @@ def stage_names(incomplete: str) -> Iterable[str]:
 
 @_completing
 def recipes(incomplete: str) -> Iterable[str]:
-    """Shipped recipes, and YAML files in the folder that is typed."""
+    """Return the shipped recipes, and the YAML files in the folder that is typed."""
     from pathlib import Path
 
     from flows.recipe import NAMES

@@ -69,7 +69,7 @@ def _console(to_errors: bool) -> Console:
 
 
 def _width(stream: TextIO | None) -> int | None:
-    """None to use the terminal's width, or the variable COLUMNS; else no bound."""
+    """Return None for the terminal's width or that of COLUMNS, else a width without bound."""
     is_terminal = stream is not None and stream.isatty()
     if is_terminal or os.environ.get("COLUMNS"):
         return None

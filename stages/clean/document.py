@@ -84,7 +84,7 @@ def _cleaned_title(title: str | None, config: CleanConfig) -> tuple[str | None, 
 
 
 def _text_and_title(raw: RawPage, config: CleanConfig) -> tuple[str, str | None]:
-    """Text and title as the page has them, neither repaired nor redacted."""
+    """Return text and title as the page has them, neither repaired nor redacted."""
     if raw.media_type in HTML:
         html = decode(raw.body, raw.charset)
         return extract(html, precision=config.extractor == "precision")

@@ -126,7 +126,7 @@ def find_clusters(
 
 
 def _margin(threshold: float, permutations: int) -> float:
-    """Three standard errors of a similarity that is estimated near the threshold."""
+    """Return three standard errors of a similarity that is estimated near the threshold."""
     variance = threshold * (1 - threshold) / permutations
     return 3 * float(np.sqrt(variance))
 
@@ -182,7 +182,7 @@ class _Links:
             self._join()
 
     def roots(self) -> Indices:
-        """For each document, the first document of its component."""
+        """Return the first document of each document's component."""
         self._join()
         return self._roots
 
@@ -297,7 +297,7 @@ def _link_buckets(
 
 
 def _band_keys(values_NR: Hashes32) -> Hashes:
-    """One 64-bit key per document from the R values of a band."""
+    """Return one 64-bit key per document, made of the R values of a band."""
     keys = np.zeros(len(values_NR), np.uint64)
     for column in values_NR.T:
         keys = (keys ^ column) * np.uint64(0x9E3779B97F4A7C15)

@@ -135,7 +135,7 @@ def exact_digest(text: str) -> tuple[int, int]:
 
 
 def _finalised(hashes: Hashes32) -> Hashes32:
-    """MurmurHash3's 32-bit finalizer, which datasketch applies before the permutations."""
+    """Apply MurmurHash3's 32-bit finalizer, as datasketch does before the permutations."""
     x = hashes ^ (hashes >> np.uint32(16))
     x = x * np.uint32(0x85EBCA6B)
     x = x ^ (x >> np.uint32(13))

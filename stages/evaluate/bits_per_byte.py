@@ -143,7 +143,7 @@ def _masked(window: Window, longest: int) -> list[int]:
 
 
 def bits_per_byte(pages: list[Page]) -> float | None:
-    """Of all pages together; None if there are no bytes or the model gave no number.
+    """Return the figure of all pages together; None without bytes or without a number.
 
     Args:
         pages: What each page costs.

@@ -96,7 +96,7 @@ def page_scores(task: str, pages: list[Page], xz: float | None) -> list[dict[str
 
 
 def page_samples(task: str, pages: list[Page]) -> list[dict[str, Any]]:
-    """One row per page. Pages for which the model gave no number are left out.
+    """Return one row per page. Pages for which the model gave no number are left out.
 
     Args:
         task: Name of the score.

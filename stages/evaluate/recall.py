@@ -238,7 +238,7 @@ def is_well_formed(text: str, known_words: frozenset[str]) -> bool:
 
 
 def score_rows(answers: list[RecallAnswer]) -> Iterator[dict[str, Any]]:
-    """Two rows per task: the share of documented answers, and that of well-formed ones.
+    """Return two rows per task: the share of documented answers, and of well-formed ones.
 
     Args:
         answers: What the model said.
@@ -265,7 +265,7 @@ def _score_row(task: str, metric: str, verdicts: list[bool]) -> dict[str, Any]:
 
 
 def sample_rows(answers: list[RecallAnswer]) -> Iterator[dict[str, Any]]:
-    """One row per question."""
+    """Return one row per question."""
     for answer in answers:
         question = answer.question
         yield {

@@ -43,7 +43,7 @@ _REPEATED = ["a", "A", " ", "\n", "7", ".", "ab", "é", "🙂", "世", " x", "\r
 
 
 def nasty_strings(special_tokens: list[str]) -> list[str]:
-    """About 630 strings on which tokenizers that look the same may differ.
+    """Return about 630 strings on which tokenizers that look the same may differ.
 
     They have many scripts, emoji, every kind of white space and line end, digits, control
     characters and long runs. They also spell special tokens as plain text, which must stay plain

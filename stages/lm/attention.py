@@ -143,7 +143,7 @@ def attend(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | No
 
 
 def _kernel(q_BHTN: Tensor, k_BKSN: Tensor, v_BKSN: Tensor, bias_BTS: Tensor | None) -> Tensor:
-    """PyTorch's fused attention.
+    """Run PyTorch's fused attention.
 
     Only the flash kernel supports grouped queries. It takes 16-bit formats, no bias, and heads of
     width up to 256. For the other kernels, keys and values are repeated: with `enable_gqa`, PyTorch

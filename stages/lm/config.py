@@ -158,7 +158,7 @@ class ModelConfig(ModelShape):
         return ParameterCounts(total=body + tables, active=active + tables, non_embedding=body)
 
     def flops_per_token(self, tokens: int | None = None) -> int:
-        """FLOPs of a training step per token, forward and backward.
+        """Return the FLOPs of a training step per token, forward and backward.
 
         They are 6 for each weight that a token is multiplied with, plus 6 L T H N for causal
         attention (Kaplan et al. 2020, halved for the mask).

@@ -137,7 +137,7 @@ def _answer_batch(
 
 
 def _generators(numbers: list[int], sampling: _Sampling) -> list[torch.Generator]:
-    """One generator for each prompt, seeded by its number; none for greedy text."""
+    """Return one generator per prompt, seeded by its number; none for greedy text."""
     generators: list[torch.Generator] = []
     if sampling.temperature:
         for number in numbers:
@@ -161,7 +161,7 @@ def _padded(prompts: list[Sequence[int]]) -> tuple[Tensor, Tensor]:
 
 
 def _choose(logits_BV: Tensor, sampling: _Sampling, generators: list[torch.Generator]) -> list[int]:
-    """One token per row: the likeliest, or a sample by inversion of the distribution function."""
+    """Choose a token per row: the likeliest, or a sample by inversion of the distribution."""
     if not sampling.temperature:
         return logits_BV.argmax(-1).tolist()
     probability_BV = (logits_BV / sampling.temperature).softmax(-1)

@@ -92,7 +92,7 @@ def balance_loss(balance_B: Tensor, weight_B: Tensor | int) -> Tensor:
 
 
 def _counted(hidden_BTD: Tensor, labels_BT: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states and labels of the tokens that count, and their indices in the flat batch."""
+    """Return hidden states and labels of the tokens that count, and their flat indices."""
     x_MD, labels_M = hidden_BTD.flatten(0, 1), labels_BT.flatten()
     kept_M = (labels_M != IGNORED).nonzero()[:, 0]
     if len(kept_M) == len(labels_M):

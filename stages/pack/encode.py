@@ -156,7 +156,7 @@ def cut(text: str, size: int) -> Iterator[str]:
 
 
 def _token_bytes(tokenizer: Tokenizer) -> np.ndarray:
-    """UTF-8 bytes that each id represents, shape [vocabulary]."""
+    """Return how many UTF-8 bytes each id represents, [vocabulary]."""
     special = set()
     for number, added in tokenizer.get_added_tokens_decoder().items():
         if added.special:

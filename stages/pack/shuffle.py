@@ -83,7 +83,7 @@ def write_shard(table: str, draft: Draft, number: int) -> int:
 
 
 def _row_groups(rows: pa.Table) -> Iterator[pa.Table]:
-    """Consecutive rows of at most ROW_GROUP_TOKENS, at least one row each."""
+    """Yield groups of consecutive rows with at most ROW_GROUP_TOKENS, at least one row each."""
     sizes = pc.list_value_length(rows.column("tokens")).to_numpy()
     ends = np.cumsum(sizes, dtype=np.int64)
     start = 0

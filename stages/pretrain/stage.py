@@ -90,7 +90,7 @@ def _facts(result: Fitted, train_tokens: int, heldout: Heldout) -> Facts:
 
 
 def next_token_loss(z_loss: float) -> LossFunction:
-    """Cross-entropy of every token, plus the load-balancing loss of sparse models.
+    """Return a loss: the cross-entropy of every token, plus load balancing if sparse.
 
     Args:
         z_loss: Weight of the z-loss; see `stages.lm.loss.token_loss`.

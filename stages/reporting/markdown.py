@@ -78,12 +78,12 @@ def settings(manifest: Manifest) -> str:
 
 
 def _renamed_settings(stage: str) -> Mapping[str, str]:
-    """Old path → new path; empty for a stage that the map no longer has."""
+    """Return old path → new path; nothing for a stage that the map no longer has."""
     return stages.stage(stage).config_class.RENAMED if stage in stages.NAMES else {}
 
 
 def json_block(values: Any) -> str:
-    """Plain values as a fenced block of JSON."""
+    """Return plain values as a fenced block of JSON."""
     safe = masked_values(values)
     written = json_text(json.dumps(safe, indent=1, ensure_ascii=False, sort_keys=True))
     return f"```json\n{written}\n```"

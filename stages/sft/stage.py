@@ -159,7 +159,7 @@ def _with_replay(
 
 
 def answer_loss(z_loss: float) -> LossFunction:
-    """Cross-entropy of the assistant's tokens, plus the load-balancing loss of sparse models.
+    """Return a loss: the cross-entropy of the assistant's tokens, plus load balancing if sparse.
 
     Args:
         z_loss: Weight of the z-loss; see `stages.lm.loss.token_loss`.

@@ -68,7 +68,7 @@ def hashes_within(words: Sequence[str]) -> Hashes:
 
 
 def _scattered(numbers: Hashes) -> Hashes:
-    """SplitMix64's finalizer (Steele et al. 2014): close numbers become unrelated hashes."""
+    """Apply SplitMix64's finalizer (Steele et al. 2014): close numbers become unrelated."""
     x = (numbers + np.uint64(1)) * _FACTOR
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

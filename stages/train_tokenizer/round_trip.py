@@ -121,7 +121,7 @@ def in_batches(items: Iterable[_Item]) -> Iterator[list[_Item]]:
 
 
 def _first_difference(text: str, other: str) -> int:
-    """Position of the first character that differs; the shorter length if none does."""
+    """Return the position of the first character that differs; the shorter length if none."""
     for position, (one, two) in enumerate(zip_longest(text, other)):
         if one != two:
             return position

@@ -92,7 +92,7 @@ def rows(documents: Artifact, ids: set[str]) -> Iterator[dict[str, Any]]:
 
 
 def _sizes(batch: pa.RecordBatch) -> Iterator[tuple[str, Group, int]]:
-    """Id, group and UTF-8 bytes of each document."""
+    """Yield id, group and UTF-8 bytes of each document."""
     sizes = pc.binary_length(batch.column("text")).to_pylist()
     ids = batch.column("id").to_pylist()
     sources = batch.column("source").to_pylist()

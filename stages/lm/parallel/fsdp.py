@@ -48,7 +48,7 @@ def shard_model(model: LanguageModel, compute: Compute) -> LanguageModel:
 
 
 def _mesh(compute: Compute, device: torch.device) -> DeviceMesh:
-    """One dimension for shards and, with compute.replicas above 1, one for replicas."""
+    """Make a mesh: a dimension for shards and, with compute.replicas above 1, one for replicas."""
     if compute.replicas == 1:
         return init_device_mesh(device.type, (world_size(),), mesh_dim_names=("shard",))
     shape = (compute.replicas, world_size() // compute.replicas)

@@ -104,7 +104,7 @@ class TokenStream:
         return np.searchsorted(self.ends, positions, side="right")
 
     def document_names(self, rows: set[int]) -> list[str]:
-        """Column `document` of these rows, sorted.
+        """Return the values of column `document` in these rows, sorted.
 
         Reads the whole column, so it is for messages, not for every step.
 

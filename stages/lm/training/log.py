@@ -93,7 +93,7 @@ class TrainingLog:
         self._report.metrics(row["step"], **shown)
 
     def state(self) -> dict[str, Any]:
-        """Plain values from which `load` continues."""
+        """Return plain values from which `load` continues."""
         return {
             "skipped": self.skipped,
             "skipped_in_row": self.skipped_in_row,

@@ -119,7 +119,7 @@ def orthogonalize(matrices_nRC: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def update_flops(shapes: Iterable[tuple[int, int]]) -> int:
-    """FLOPs of the matrix products of one step over matrices of these shapes.
+    """Return the FLOPs of one step's matrix products, for matrices of these shapes.
 
     Args:
         shapes: Rows and columns of each matrix.

@@ -122,7 +122,7 @@ def set_learning_rate(optimizers: list[torch.optim.Optimizer], factor: float) ->
 
 
 def gradient_norm(model: nn.Module) -> Tensor:
-    """Euclidean norm of all gradients, over all ranks if they are sharded.
+    """Return the Euclidean norm of all gradients, over all ranks if they are sharded.
 
     Args:
         model: The model, after the backward pass.

@@ -102,7 +102,7 @@ def _guard_problem(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """Digest of every file by name, once the files are on disk. Each rank handles some of them."""
+    """Sync all files, and return their digests by name. Each rank handles some of the files."""
     paths = sorted(folder.iterdir())[collectives.rank() :: collectives.world_size()]
     for path in paths:
         _fsync(path)
