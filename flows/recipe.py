@@ -165,11 +165,14 @@ def _mistaken(reference: str, mistakes: list[str]) -> ConfigError:
     if not all(mistake.startswith(prefix) for mistake in mistakes):
         return ConfigError(f"recipe {reference}", _listed(first_mistakes(mistakes)), fix)
     messages = first_mistakes([mistake.removeprefix(prefix) for mistake in mistakes])
-    return ConfigError(SET, messages[0] if len(messages) == 1 else _listed(messages), fix)
+    return ConfigError(SET, _listed(messages), fix)
 
 
-def _listed(messages: Iterable[str]) -> str:
-    return "\n  ".join(["", *messages])
+def _listed(messages: list[str]) -> str:
+    """Return one message as it is, and several below each other."""
+    if len(messages) == 1:
+        return messages[0]
+    return "\n  ".join(["has these mistakes:", *messages])
 
 
 def _shared_keys(stage: str) -> list[str]:

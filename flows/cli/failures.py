@@ -49,7 +49,7 @@ class _BrokenPipe(Exception):  # noqa: N818  carries an error
 class CommandGroup(TyperGroup):
     """A group of commands whose broken pipes reach `status_of`.
 
-    typer would end the program with status 1 and without a word, whichever pipe it was.
+    typer would end the program with status 1 and no message, whichever pipe it was.
     """
 
     def invoke(self, ctx: Any) -> Any:
@@ -162,7 +162,7 @@ def _report_misuse(error: Any, as_json: bool) -> int:
     with suppress(OSError):
         errors.print("[bold red]error[/] ", end="")
         errors.print(f"{command}: {why}", markup=False)
-        errors.print("  for its usage: ", end="", style="bold")
+        errors.print("  see its usage: ", end="", style="bold")
         errors.print(f"{command} --help", markup=False)
     return int(error.exit_code)
 

@@ -151,7 +151,7 @@ def _watch(reading: int, request: StopRequest) -> None:
 
 
 def _again(number: int) -> int:
-    """A second SIGHUP is ignored, because a terminal that closes sends two."""
+    """Return the signal to send again. Not SIGHUP: a second one is ignored (terminals send two)."""
     return int(signal.SIGTERM) if number == getattr(signal, "SIGHUP", None) else number
 
 

@@ -117,9 +117,10 @@ def test_the_seed_of_a_recipe_reaches_every_stage_that_has_one(tmp_path):
 def test_a_bad_seed_of_a_recipe_is_reported_once_with_its_line(tmp_path):
     with pytest.raises(ConfigError) as error:
         recipe.load(_write(tmp_path, "about: x\nseed: one\nstages: {dedup: {seed: two}}\n"))
-    lines = sorted(line.strip() for line in error.value.why.strip().splitlines())
+    heading, *lines = (line.strip() for line in error.value.why.splitlines())
     reason = "input should be a valid integer, unable to parse string as an integer"
-    assert lines == [
+    assert heading == "has these mistakes:"
+    assert sorted(lines) == [
         f"line 2: seed = 'one': {reason}",
         f"line 3: dedup.seed = 'two': {reason}",
     ]

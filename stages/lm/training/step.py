@@ -166,20 +166,20 @@ class AccumulatedStep:
 class ThreadedStep(AccumulatedStep):
     """Parts of each micro-batch at the same time, each in a Python thread of its own, on a CPU.
 
-    If all threads share each operation, they wait for each other at its end: hundreds of times in a
-    step, which in a small model takes as long as the operations. Here they wait once per
+    If all threads share each operation, they wait for each other at its end, hundreds of times in
+    a step. In a small model, that takes as long as the computing. Here they wait once per
     micro-batch. PyTorch releases Python's lock while it computes. The gradients of the parts are
-    added in the order of the rows, so the same threads give the same bits.
+    added in the order of the rows, so the same number of threads gives the same bits.
 
-    Each part has its own copy of the gradients. A sparse model is not run this way: it keeps the
-    load-balancing loss of its last forward pass.
+    Each part has its own copy of the gradients. A sparse model is not run this way: it stores the
+    load-balancing loss of its last forward pass in an attribute, which the parts would share.
     """
 
     def __init__(self, parts: StepParts):
         super().__init__(parts)
         self.count = threaded_parts(parts)
         self.threads = torch.get_num_threads()
-        self._parameters = [one for one in parts.model.parameters() if one.requires_grad]
+        self._parameters = [p for p in parts.model.parameters() if p.requires_grad]
         self._others = ThreadPoolExecutor(self.count - 1, thread_name_prefix="micro-batch")
         self._has_run = False
 
@@ -189,7 +189,7 @@ class ThreadedStep(AccumulatedStep):
         batches = [self.parts.batches.rows(step, first, size) for first in firsts]
         if self._has_run:
             results = self._at_the_same_time(batches)
-        else:  # the first pass compiles, which one thread has to do
+        else:  # the first pass compiles the blocks: one part after another
             results = [self._gradients(batch) for batch in batches]
             self._has_run = True
         torch.set_num_threads(self.threads)
