@@ -43,7 +43,7 @@ class Guard(AbstractResolver):
         return found
 
     def check(self, host: str, port: int, address: str) -> None:
-        """Raises NotPublicError unless `address` (of `host`) may be connected to."""
+        """Raise NotPublicError unless `address` (of `host`) may be connected to."""
         if (host, port) not in self.allowed and not is_public(address):
             raise NotPublicError(f"{host} is {address}, which is not a public address")
 
@@ -71,7 +71,7 @@ class Guard(AbstractResolver):
 
 
 def is_public(address: str) -> bool:
-    """True for addresses of the public internet; IPv4 inside IPv6 is judged as IPv4."""
+    """Return whether an address is public. IPv4 inside IPv6 is judged as IPv4."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address):
         inner = ip.ipv4_mapped or ip.sixtofour or (ip.teredo[1] if ip.teredo else None)

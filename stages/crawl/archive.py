@@ -49,7 +49,7 @@ class Archive:
         self._out: BytesIO | None = None
 
     def path(self, number: int) -> Path:
-        """The path of a file."""
+        """Return the path of a file."""
         return self._folder / f"{self._name}-{number:05d}.warc.gz"
 
     @property
@@ -75,7 +75,7 @@ class Archive:
             self._open(last.file)
 
     def holds(self, record: ArchivePosition) -> bool:
-        """Whether the file of a record is long enough to hold it."""
+        """Return whether the file of a record is long enough to hold it."""
         path = self.path(record.file)
         return path.is_file() and path.stat().st_size >= record.end
 
@@ -94,7 +94,7 @@ class Archive:
         return ArchivePosition(self._file, offset, self._out.tell())
 
     def body(self, record: ArchivePosition) -> bytes:
-        """The body of a response that was written before."""
+        """Return the body of a response that was written before."""
         with self.path(record.file).open("rb") as file:
             file.seek(record.offset)
             return next(ArchiveIterator(file)).content_stream().read()
@@ -116,7 +116,7 @@ class Archive:
 
 
 def _date(response: HttpResponse) -> dict[str, str]:
-    """The WARC header with the time of the request."""
+    """Return the WARC header with the time of the request."""
     date = response.began.isoformat(timespec="microseconds")
     return {"WARC-Date": date.replace("+00:00", "Z")}
 

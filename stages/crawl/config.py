@@ -102,7 +102,7 @@ class Pace(Settings):
 
 
 def _moved(group: type[Settings], name: str) -> dict[str, str]:
-    """The settings of a group that release 0.1 had outside it, under the same names."""
+    """Return the settings of a group that release 0.1 had outside it, under the same names."""
     return {setting: f"{name}.{setting}" for setting in group.model_fields}
 
 
@@ -183,7 +183,7 @@ class PydocSource(_Source):
     servers: int = execution(0, "Server processes; 0: one per core, at most 4", ge=0, le=64)
 
     def identity(self) -> dict[str, Any]:
-        """Settings, and the versions of what is documented.
+        """Return the settings, and the versions of what is documented.
 
         Raises:
             InputError: A package is not installed.
@@ -220,7 +220,7 @@ class FilesSource(_Source):
     limits: FilesLimits = Field(FilesLimits(), description="How much is taken of the files")
 
     def found(self) -> Found:
-        """The files meant by `paths`, and the links that are left out.
+        """Return the files meant by `paths`, and the links that are left out.
 
         Raises:
             InputError: A path leads to no file.
@@ -228,7 +228,7 @@ class FilesSource(_Source):
         return found(self.name, self.paths)
 
     def identity(self) -> dict[str, Any]:
-        """Settings, and the sha256 of every file."""
+        """Return the settings, and the sha256 of every file."""
         return super().identity() | {"sha256": _sha256(self.found())}
 
 
@@ -275,7 +275,7 @@ class DatasetSource(_Source):
         return here and not any("://" in pattern for pattern in self.data_files)
 
     def found(self) -> Found:
-        """The local files that may be read, and the links that are left out.
+        """Return the local files that may be read, and the links that are left out.
 
         Raises:
             InputError: A path leads to no file.
@@ -288,7 +288,7 @@ class DatasetSource(_Source):
         return found(self.name, patterns)
 
     def identity(self) -> dict[str, Any]:
-        """Settings, and the sha256 of every local file."""
+        """Return the settings, and the sha256 of every local file."""
         return super().identity() | {"sha256": _sha256(self.found())}
 
 
@@ -316,12 +316,12 @@ class CrawlConfig(StageConfig):
         return sources
 
     def identity(self) -> dict[str, Any]:
-        """Raises InputError if a source reads something that is not there."""
+        """Return the settings. Raises InputError if a source reads something that is not there."""
         return {"sources": [source.identity() for source in self.sources]}
 
 
 def installed_version(package: str) -> str:
-    """Version of the distribution with the top-level package.
+    """Return the version of the distribution with the top-level package.
 
     Raises:
         InputError: The package is not installed.

@@ -59,7 +59,7 @@ def write_rows(name: str, crawler: Crawler, journal: Journal, archive: Archive, 
 
 
 def _fetch(entry: Entry, record: ArchivePosition, archive: Archive) -> dict[str, Any]:
-    """The columns of `fetches` for a page, with its position in the archive."""
+    """Return the columns of `fetches` for a page, with its position in the archive."""
     fetch = dict(entry["fetch"])
     fetch["fetched_at"] = datetime.fromisoformat(fetch["fetched_at"])
     fetch["warc_file"] = f"warc/{archive.path(record.file).name}"
@@ -103,7 +103,7 @@ def _write_failure(
 
 
 def _ways(moved: dict[str, str], hops: dict[str, int]) -> dict[str, tuple[str, ...]]:
-    """The redirects that lead to each page that no link leads to.
+    """Return the redirects that lead to each page that no link leads to.
 
     Args:
         moved: For each address that redirects, where it leads.
@@ -125,7 +125,7 @@ def _ways(moved: dict[str, str], hops: dict[str, int]) -> dict[str, tuple[str, .
 
 
 def _end_of_redirects(url: str, moved: dict[str, str]) -> str:
-    """Where the redirects from `url` end; some address of the circle if they do not."""
+    """Return where the redirects from `url` end; in a circle, some address of it."""
     seen = set()
     while url in moved and url not in seen:
         seen.add(url)

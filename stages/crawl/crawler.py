@@ -53,7 +53,7 @@ class Crawler:
         report: Report,
         stop: Callable[[], bool],
     ):
-        """Prepares a crawl.
+        """Prepare a crawl.
 
         Args:
             rules: What bounds it.
@@ -162,7 +162,7 @@ class Crawler:
                 pending += self._moved_closer(url, known)
 
     def _moved_closer(self, url: str, known: Distance) -> list[tuple[str, int, int]]:
-        """The addresses that a known one leads to and that are closer now, too."""
+        """Return the addresses that a known one leads to and that are closer now, too."""
         if url in self.settled:
             entry = self._journal.at(self.settled[url])
             return self._onward(entry, known)
@@ -171,7 +171,7 @@ class Crawler:
         return []
 
     def _onward(self, entry: Entry, distance: Distance) -> list[tuple[str, int, int]]:
-        """The addresses that an entry leads to, each with depth and hops."""
+        """Return the addresses that an entry leads to, each with depth and hops."""
         if entry["kind"] == "moved":
             return [(entry["to"], distance.depth, distance.hops + 1)]
         return [(link, distance.depth + 1, 0) for link in entry.get("links", ())]
@@ -363,7 +363,7 @@ class Crawler:
         return attempt < TRIES and not host.skipped and host.ready_at <= self._end
 
     async def _judge(self, response: HttpResponse, robots_rules: robots.RobotsRules) -> Entry:
-        """What becomes of an address, by the response; a page is written to the archive.
+        """Return what becomes of an address, by the response; a page is written to the archive.
 
         Raises:
             FetchError: It gives no document.

@@ -22,7 +22,7 @@ _BATCH_ROWS = 64  # of Parquet: a whole row group at a time is what `datasets` w
 
 
 def read(source: DatasetSource, base: str, files: list[str]) -> Items:
-    """The rows from 1, up to max_documents.
+    """Yield the rows from 1, up to max_documents.
 
     Args:
         source: The settings.
@@ -49,7 +49,7 @@ def read(source: DatasetSource, base: str, files: list[str]) -> Items:
 
 
 def _numbered(source: DatasetSource, where: str, files: list[str]) -> Iterator[tuple[int, Any]]:
-    """Rows from 1, and before them, as 0, a note if files were left out.
+    """Yield rows from 1, and before them, as 0, a note if files were left out.
 
     Only errors of reading are reported as errors of the data set.
     """

@@ -11,7 +11,7 @@ from stages.crawl.page import read as read_page
 
 
 def check(response: HttpResponse, rules: CrawlRules) -> None:
-    """Accepts a response as a page.
+    """Accept a response as a page.
 
     Raises:
         FetchError: It gives no document.
@@ -29,7 +29,7 @@ def check(response: HttpResponse, rules: CrawlRules) -> None:
 
 
 def facts_of(response: HttpResponse) -> PageFacts:
-    """What a page states.
+    """Return what a page states.
 
     Raises:
         FetchError: It cannot be parsed.
@@ -41,7 +41,7 @@ def facts_of(response: HttpResponse) -> PageFacts:
 
 
 def moved(response: HttpResponse, rules: CrawlRules) -> Entry:
-    """The entry of an address that redirects.
+    """Return the entry of an address that redirects.
 
     Raises:
         FetchError: The redirect may not be followed.
@@ -60,7 +60,7 @@ def of_page(
     record: ArchivePosition,
     links: list[str],
 ) -> Entry:
-    """The entry of a page.
+    """Return the entry of a page.
 
     Args:
         response: The page.
@@ -85,7 +85,7 @@ def of_page(
 
 
 def opted_out(response: HttpResponse, words: str, links: list[str]) -> Entry:
-    """The entry of a page that asks, in these words, not to be used. Its links are followed."""
+    """Return the entry of a page that asks, in these words, not to be used. Links are followed."""
     error = FetchError("robots", f"the page asks not to be used: {words}", 200)
     entry = failed(response.url, error)
     entry["links"] = links
@@ -93,7 +93,7 @@ def opted_out(response: HttpResponse, words: str, links: list[str]) -> Entry:
 
 
 def failed(url: str, error: FetchError) -> Entry:
-    """The entry of an address that gave no document."""
+    """Return the entry of an address that gave no document."""
     return {
         "kind": "failed",
         "url": url,

@@ -49,7 +49,7 @@ class HttpResponse:
     began: datetime
 
     def header(self, name: str) -> str | None:
-        """All values under `name`, joined as RFC 9110 section 5.3 says."""
+        """Return all values under `name`, joined as RFC 9110 section 5.3 says."""
         values = [value for key, value in self.headers if key.lower() == name]
         return ", ".join(values) if values else None
 
@@ -75,7 +75,7 @@ class HttpResponse:
         return declared.strip().lower()[:40] or None
 
     def evidence(self, meta_robots: str | None, license: str | None) -> dict[str, Any]:
-        """The columns of a row of `documents` that describe the page at any time."""
+        """Return the columns of a row of `documents` that describe the page at any time."""
         return {
             "media_type": self.media_type,
             "charset": self.charset,
@@ -128,7 +128,7 @@ class Fetcher(Protocol):
     """Where pages come from."""
 
     async def get(self, url: str, limit: int, wanted: Container[str] | None) -> HttpResponse:
-        """The response to GET `url`.
+        """Return the response to GET `url`.
 
         Args:
             url: A canonical address.
@@ -237,7 +237,7 @@ def _text(header: str) -> str:
 
 
 def redirect_target(response: HttpResponse) -> str:
-    """Where a redirect leads.
+    """Return where a redirect leads.
 
     Raises:
         FetchError: It leads to no address that can be fetched, or from https to http.
@@ -255,7 +255,7 @@ def redirect_target(response: HttpResponse) -> str:
 
 
 def retry_after(response: HttpResponse, now: datetime) -> float | None:
-    """Seconds that the server asks to wait (RFC 9110 section 10.2.3), or None."""
+    """Return the seconds that the server asks to wait (RFC 9110 section 10.2.3), or None."""
     value = (response.header("retry-after") or "").strip()
     if re.fullmatch(r"[0-9]+", value):
         return float(value[:9])

@@ -59,7 +59,7 @@ Reader = Callable[[FilesSource, Path], Iterator[Item]]
 
 
 def read(source: FilesSource, files: list[Path]) -> Items:
-    """All documents and failures of `files`, and which file is being read.
+    """Yield all documents and failures of `files`, and which file is being read.
 
     Raises:
         InputError: A file is of an unknown kind, is damaged, may not be read, or needs too much
@@ -82,7 +82,7 @@ def read(source: FilesSource, files: list[Path]) -> Items:
 
 
 def _bounded(path: Path, items: Iterator[Item]) -> Iterator[Item]:
-    """The items of one file, unless nearly all of a great many rows are unusable.
+    """Yield the items of one file, unless nearly all of a great many rows are unusable.
 
     A few kilobytes of Parquet may hold billions of rows without text.
 
@@ -114,7 +114,7 @@ def _mostly_unusable(path: Path, reasons: Counter[str], documents: int, example:
 
 
 def is_small(files: list[Path], most: int = 4 << 20) -> bool:
-    """Whether the files are small, and of kinds that take little memory to read."""
+    """Return whether the files are small, and of kinds that take little memory to read."""
     total = 0
     for path in files:
         if _is_packed(path) or kind(path) not in _GROW_LITTLE:
@@ -128,7 +128,7 @@ def _is_packed(path: Path) -> bool:
 
 
 def kind(path: Path) -> str:
-    """The suffix that states what a file holds; of a packed file the one before .gz."""
+    """Return the suffix that states what a file holds; of a packed file the one before .gz."""
     suffix = path.suffix
     if _is_packed(path):
         suffix = Path(path.stem).suffix
@@ -136,7 +136,7 @@ def kind(path: Path) -> str:
 
 
 def _reader(path: Path) -> Reader:
-    """The function that reads files of this kind.
+    """Return the function that reads files of this kind.
 
     Raises:
         InputError: The kind is not known.
@@ -207,7 +207,7 @@ def _json_row(source: FilesSource, url: str, line: bytes) -> Item:
 
 
 def _count_of_key(line: bytes, key: str) -> int:
-    """How often the object in `line` has the key. Few lines need the second look at their JSON."""
+    """Count how often the object in `line` has the key. Few lines need the second look."""
     spellings = {
         json.dumps(key).encode(),
         json.dumps(key, ensure_ascii=False).encode(),
@@ -220,7 +220,7 @@ def _count_of_key(line: bytes, key: str) -> int:
 
 
 def _read_csv(source: FilesSource, path: Path) -> Iterator[Item]:
-    """Rows under a line of column names. Bytes that are not UTF-8 stay as they are."""
+    """Yield rows under a line of column names. Bytes that are not UTF-8 stay as they are."""
     taking = _taking(source)
     max_bytes = LINE_TIMES * source.limits.max_page_bytes
     csv.field_size_limit(max_bytes)
@@ -253,7 +253,7 @@ def _read_csv(source: FilesSource, path: Path) -> Iterator[Item]:
 
 
 def _text_lines(file: Any, max_bytes: int) -> Iterator[str]:
-    """The lines, then `_END`: a reader that is inside a quote then takes it into the last field."""
+    """Yield the lines, then `_END`: a reader inside a quote takes it into the last field."""
     for number, line in enumerate(lines(file, max_bytes), 1):
         if line is None:
             raise csv.Error(f"line {number} has more than {max_bytes:,} bytes")
@@ -263,7 +263,7 @@ def _text_lines(file: Any, max_bytes: int) -> Iterator[str]:
 
 
 def _column(source: FilesSource, path: Path, names: list[str]) -> int:
-    """Which column holds the text.
+    """Return which column holds the text.
 
     Raises:
         InputError: No column has the name of `text_field`, or several have it.
@@ -310,7 +310,7 @@ def _parquet(path: Path) -> pq.ParquetFile:
 
 
 def _batches(path: Path, file: pq.ParquetFile, column: str) -> Iterator[pa.RecordBatch]:
-    """Batches with fewer rows where rows are long.
+    """Yield batches with fewer rows where rows are long.
 
     The metadata about that may be false, so the memory of the process is bounded, too.
     """

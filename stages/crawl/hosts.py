@@ -56,7 +56,7 @@ class Host:
         heapq.heappush(self.waiting, (depth, number, url))
 
     def take(self) -> str:
-        """The address nearest to a seed; the longest known among equals."""
+        """Take the address nearest to a seed; the longest known among equals."""
         return heapq.heappop(self.waiting)[2]
 
     @property
@@ -65,7 +65,7 @@ class Host:
         return self.failures >= FAILURES_TO_SKIP
 
     def refusal(self, url: str) -> FetchError | None:
-        """Why `url` is not to be asked, as far as that is known without asking."""
+        """Return why `url` is not to be asked, as far as that is known without asking."""
         if self.rules.refusal is not None:
             return FetchError(*self.rules.refusal)
         if not self.rules.allows(url):
@@ -73,12 +73,12 @@ class Host:
         return self.given_up() if self.skipped else None
 
     def given_up(self) -> FetchError:
-        """The error of an address that is not asked for because the host is given up."""
+        """Return the error of an address that is not asked for because the host is given up."""
         detail = f"{self.origin} failed {self.failures} times in a row"
         return FetchError("host_skipped", detail)
 
     def asked_now(self, now: float) -> None:
-        """A request is made; the next is due a pause later."""
+        """Note that a request is made; the next is due a pause later."""
         pause = max(self.delay, self.rules.delay)
         self.ready_at = max(self.ready_at, now + pause)
 
@@ -118,7 +118,7 @@ class Hosts:
         self._ready: list[tuple[float, str]] = []
 
     def of(self, url: str) -> Host:
-        """Returns the host of an address."""
+        """Return the host of an address."""
         name = origin(url)
         if name not in self._by_origin:
             rules_until = 0.0 if self._rules.respect_robots else math.inf
@@ -141,14 +141,14 @@ class Hosts:
         return self._ready[0][0] if self._ready else math.inf
 
     def next(self) -> Host:
-        """Takes the host that may be asked first."""
+        """Take the host that may be asked first."""
         _, name = heapq.heappop(self._ready)
         host = self._by_origin[name]
         host.scheduled = False
         return host
 
     def schedule(self, host: Host, taken: Set[str]) -> None:
-        """Puts a host among those with something to do, if it may be asked.
+        """Put a host among those with something to do, if it may be asked.
 
         Args:
             host: The host.
@@ -162,7 +162,7 @@ class Hosts:
             heapq.heappush(self._ready, (host.ready_at, host.origin))
 
     def full(self, taken: Set[str]) -> list[str]:
-        """Hosts that have addresses left and may not be asked for more pages.
+        """Return the hosts that have addresses left and may not be asked for more pages.
 
         Args:
             taken: Addresses that were asked for.

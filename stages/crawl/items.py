@@ -76,7 +76,7 @@ class Taking:
     most_bytes: int
 
     def row(self, url: str, text: object) -> Item:
-        """A document if the row holds text or bytes, else a failure."""
+        """Return a document if the row holds text or bytes, else a failure."""
         if isinstance(text, str):
             text = text.encode("utf-8", "surrogatepass")
         if not isinstance(text, bytes):
@@ -85,7 +85,7 @@ class Taking:
         return self.whole(url, text, self.media_type, "utf-8")
 
     def whole(self, url: str, body: bytes, media_type: str, charset: str | None) -> Item:
-        """A document, cut at the limit, if there is anything in it."""
+        """Return a document, cut at the limit, if there is anything in it."""
         if not body.strip():
             return Failure(url, "empty", "holds nothing but blanks")
         is_cut = len(body) > self.most_bytes

@@ -54,7 +54,7 @@ class Journal:
         self._file = path.open("a+b")
 
     def replay(self) -> Iterator[tuple[int, int, Entry]]:
-        """Offset, offset of the next line, and entry of every line up to the first torn one."""
+        """Yield offset, next offset and entry of every line up to the first torn one."""
         offset = 0
         with self._path.open("rb") as file:
             for line in file:
@@ -71,7 +71,7 @@ class Journal:
         self._file.truncate(offset)
 
     def append(self, entry: Entry) -> int:
-        """The offset of the new line."""
+        """Append an entry. Returns the offset of the new line."""
         offset = self._file.seek(0, os.SEEK_END)
         self._file.write(_line(entry))
         self._file.flush()

@@ -34,7 +34,7 @@ class Found:
     left_out: tuple[Path, ...] = ()
 
     def notes(self, source: str) -> list[str]:
-        """A sentence about the links that were not followed, if there are any."""
+        """Return a sentence about the links that were not followed, if there are any."""
         if not self.left_out:
             return []
         count = len(self.left_out)
@@ -48,7 +48,7 @@ class Found:
 
 
 def found(source: str, patterns: Sequence[str]) -> Found:
-    """What files, folders and patterns lead to.
+    """Return what files, folders and patterns lead to.
 
     A file that is named is taken even if it is a link: whoever named it knows it. Of a folder, and
     of the fixed part of a pattern, only files inside it are taken: in a folder that others filled,
@@ -73,7 +73,7 @@ def found(source: str, patterns: Sequence[str]) -> Found:
 
 
 def _inside_and_outside(pattern: str) -> tuple[set[Path], set[Path]]:
-    """The files that a pattern leads to, and the links that lead out of its folder.
+    """Return the files that a pattern leads to, and the links that lead out of its folder.
 
     Raises:
         InputError: A file or folder may not be read.
@@ -90,7 +90,7 @@ def _inside_and_outside(pattern: str) -> tuple[set[Path], set[Path]]:
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
-    """The error for a file that may not be read."""
+    """Return the error for a file that may not be read."""
     fix = "make it readable for the user who runs this, or leave it out of crawl.sources"
     return InputError(str(path), f"cannot be read: {error.strerror or error}", fix)
 
@@ -113,7 +113,7 @@ def _nothing(source: str, pattern: str, outside: int) -> InputError:
 
 
 def _why_none(path: Path) -> str:
-    """What is wrong with a path that leads to neither file nor folder."""
+    """Return what is wrong with a path that leads to neither file nor folder."""
     try:
         check_regular(path)
     except (FileNotFoundError, NotADirectoryError, ValueError):  # the last: a name with NUL
@@ -128,7 +128,7 @@ def _by_its_name(path: Path) -> Path:
 
 
 def _hits(pattern: str) -> Iterator[tuple[Path, bool]]:
-    """Files, and whether each is inside the folder of the pattern."""
+    """Yield files, and whether each is inside the folder of the pattern."""
     # Path.expanduser raises for an unknown ~name; this leaves it, to be reported as missing.
     path = Path(expanduser(pattern))
     if path.is_file():
@@ -152,12 +152,12 @@ def _hits(pattern: str) -> Iterator[tuple[Path, bool]]:
 
 
 def _real(path: Path) -> Path:
-    """Where a path leads. Unlike Path.resolve, this raises no error for links in a circle."""
+    """Return where a path leads. Unlike Path.resolve, allow links in a circle."""
     return Path(os.path.realpath(path))
 
 
 def _matching(pattern: Path) -> tuple[Path, Iterator[Path]]:
-    """The fixed part of a pattern, and what matches the rest.
+    """Return the fixed part of a pattern, and what matches the rest.
 
     `**` does not follow links: two links that lead upward would never end.
     """
@@ -188,7 +188,7 @@ def _lies_hidden(path: Path) -> bool:
 
 
 def _visible(folder: Path) -> Iterator[Path]:
-    """All files and links below a folder, except hidden ones (.DS_Store, .git)."""
+    """Yield all files and links below a folder, except hidden ones (.DS_Store, .git)."""
     for parent, folders, files in os.walk(folder, onerror=_raised):
         folders[:] = sorted(name for name in folders if not _is_hidden(name))
         for name in files:

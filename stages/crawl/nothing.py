@@ -42,14 +42,14 @@ _WHOLE = {"": "name files that hold text: these are empty"}
 
 
 def advice(source: WebSource | PydocSource | FilesSource | DatasetSource, reason: str) -> str:
-    """What repairs it, for the most frequent reason of failure ("" if there were no rows)."""
+    """Return what repairs it, for the most frequent reason of failure ("" without rows)."""
     return " or ".join(dict.fromkeys(fixes.get(reason, fixes[""]) for fixes in _of(source, reason)))
 
 
 def _of(
     source: WebSource | PydocSource | FilesSource | DatasetSource, reason: str
 ) -> list[Mapping[str, str]]:
-    """The tables of advice that apply: of files those with the reason, or all if none has it."""
+    """Return the advice that applies: of files that with the reason, or all if none has it."""
     if isinstance(source, WebSource):
         return [_WEB]
     if isinstance(source, PydocSource):

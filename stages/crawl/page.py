@@ -52,7 +52,7 @@ class UnreadablePageError(Exception):
 
 
 def read(response: HttpResponse) -> PageFacts:
-    """What the page of a response states. A page that is not HTML has only its headers.
+    """Return what the page of a response states. One that is not HTML has only its headers.
 
     Raises:
         UnreadablePageError: The page cannot be parsed in reasonable time and memory.
@@ -90,7 +90,7 @@ def read(response: HttpResponse) -> PageFacts:
 
 
 def _elements(response: HttpResponse) -> dict[str, list[Any]]:
-    """The relevant elements by tag, in one pass; of a broken page as many as can be parsed."""
+    """Return the relevant elements by tag, in one pass; as many as a broken page gives."""
     text = response.body.decode(_encoding(response), "replace")
     text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     require_narrow_tags(text)
@@ -105,12 +105,12 @@ def _elements(response: HttpResponse) -> dict[str, list[Any]]:
 
 
 def _attribute(element: Any, name: str) -> str:
-    """The value of an attribute; "" if the element does not have it."""
+    """Return the value of an attribute; "" if the element does not have it."""
     return element.get(name) or ""
 
 
 def _has_relation(element: Any, relation: str) -> bool:
-    """Whether the attribute `rel` of a link names a relation."""
+    """Return whether the attribute `rel` of a link names a relation."""
     return relation in _attribute(element, "rel").lower().split()
 
 
@@ -130,7 +130,7 @@ def _links(elements: dict[str, list[Any]], url: str) -> dict[str, None]:
 
 
 def _base(elements: dict[str, list[Any]], url: str) -> str:
-    """The address to which links are relative."""
+    """Return the address to which links are relative."""
     for element in elements["base"]:
         base = _resolved(_attribute(element, "href"), url)
         if base is not None:
@@ -154,13 +154,13 @@ def _license(elements: dict[str, list[Any]]) -> str | None:
 
 
 def _directives(value: str) -> list[str]:
-    """The directives in a value, such as "noindex, max-image-preview: none"."""
+    """Return the directives in a value, such as "noindex, max-image-preview: none"."""
     text = re.sub(r"\s*:\s*", ":", value.strip().lower())
     return re.split(r"[\s,;]+", text)
 
 
 def _for_us(header: str) -> Iterator[str]:
-    """The directives of an X-Robots-Tag header that are not for other robots.
+    """Yield the directives of an X-Robots-Tag header that are not for other robots.
 
     The name of a robot applies to all directives that follow it.
     """
@@ -175,7 +175,7 @@ def _for_us(header: str) -> Iterator[str]:
 
 
 def _opt_out(directives: set[str], reserved: bool) -> str | None:
-    """The words with which a page asks not to be indexed or learned from, if any."""
+    """Return the words with which a page asks not to be indexed or learned from, if any."""
     words = sorted(directives & {"noai", "noindex", "none"})
     if reserved:
         words.append("tdm-reservation: 1")
@@ -183,7 +183,7 @@ def _opt_out(directives: set[str], reserved: bool) -> str | None:
 
 
 def _encoding(response: HttpResponse) -> str:
-    """The character set, as a name that Python knows: by byte order mark, declared, or guessed."""
+    """Return the character set by Python's name: byte order mark, declared, or guessed."""
     for bom, name in _BOMS:
         if response.body.startswith(bom):
             return name

@@ -22,7 +22,7 @@ MEMORY_ADDRESS = re.compile(r"(?:[ \t]|&nbsp;)at(?:[ \t]|&nbsp;)0x[0-9a-f]{6,16}
 
 
 def steady(text: str, home: str) -> str:
-    """`text` without what differs between processes: memory addresses, the home folder's name."""
+    """Return `text` without memory addresses and the name of the home folder."""
     return MEMORY_ADDRESS.sub("", text.replace(home, "~"))
 
 

@@ -56,7 +56,7 @@ class Scope:
 
 
 def refusal(response: HttpResponse) -> str | None:
-    """The error that a page shows: pydoc sends errors with status 200."""
+    """Return the error that a page shows: pydoc sends errors with status 200."""
     if not _ERROR_PAGE.search(response.body[:1024]):
         return None
     start = response.body.rfind(b"Error</strong>") + 14
@@ -104,7 +104,7 @@ class Server:
         )
 
     async def is_dying(self) -> bool:
-        """Whether the process ends within half a second: a crash takes time to show."""
+        """Return whether the process ends within half a second: a crash takes time to show."""
         for _ in range(25):
             if self._process.poll() is not None:
                 return True
@@ -121,7 +121,7 @@ class Server:
 
 
 def _of_host() -> dict[str, str]:
-    """The variables that a server needs to start. It deletes them before it shows a page."""
+    """Return the variables that a server needs to start. It deletes them before it shows a page."""
     needed = {name: os.environ[name] for name in _OF_HOST if name in os.environ}
     # The server has another home folder, and `pip install --user` installs below the user's.
     if site.ENABLE_USER_SITE:
@@ -130,7 +130,7 @@ def _of_host() -> dict[str, str]:
 
 
 def _shown(folder: Path) -> dict[str, str]:
-    """The environment that modules see and pages print, without anything of the user.
+    """Return the environment that modules see and pages print, without anything of the user.
 
     It fixes the order of sets and the number of threads, so that pages differ as little as possible
     between runs and machines.

@@ -41,7 +41,7 @@ class RobotsRules:
     parsed: Protego | None = None
 
     def allows(self, url: str) -> bool:
-        """Whether an address may be fetched, as far as the rules say."""
+        """Return whether an address may be fetched, as far as the rules say."""
         return self.parsed is None or self.parsed.can_fetch(url, AGENT)
 
 

@@ -16,7 +16,7 @@ SHARD_BYTES = 32 << 20  # of bodies: later stages work on one shard at a time
 
 
 def document_id(source: str, url: str) -> str:
-    """The id that the contract prescribes."""
+    """Return the id that the contract prescribes."""
     return digest(source, url)
 
 
@@ -88,7 +88,7 @@ class Rows:
         self.truncated += bool(evidence.get("truncated"))
 
     def _writer(self) -> TableWriter:
-        """The writer of documents; of a new shard if the one before is full."""
+        """Return the writer of documents; of a new shard if the one before is full."""
         if self._documents is not None:
             if self._shard_bytes <= SHARD_BYTES:
                 return self._documents

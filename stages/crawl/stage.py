@@ -53,7 +53,7 @@ def _facts(rows: Rows, seconds: float, notes: list[str]) -> Facts:
 
 
 def _refuse_nothing(source: Source, rows: Rows, notes: list[str]) -> None:
-    """Checks that a source gave a document.
+    """Check that a source gave a document.
 
     Raises:
         InputError: It gave none. The message says why, and what repairs it.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def memory(page_bytes: int) -> int:
-    """Megabytes that reading may take: more for documents longer than usual."""
+    """Return the megabytes that reading may take: more for documents longer than usual."""
     usual = 16 << 20
     return MEGABYTES + (4 * max(0, page_bytes - usual) >> 20)
 
@@ -27,7 +27,7 @@ class Taken:
         self._seen: set[bytes] = set()
 
     def add(self, item: Item) -> None:
-        """A row of `documents` or of `failures`."""
+        """Add a row of `documents` or of `failures`."""
         if isinstance(item, Document):
             if item.fetch is None or self._is_new(item.url):
                 self._rows.document(

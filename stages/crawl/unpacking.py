@@ -52,19 +52,19 @@ class Bound:
 
 
 def opened(path: Path) -> IO[bytes]:
-    """The bytes of a file, those of a `.gz` unpacked."""
+    """Return the bytes of a file, those of a `.gz` unpacked."""
     return _unpacked(path) if path.suffix.lower() == ".gz" else open_regular(path)
 
 
 def opened_by_content(path: Path) -> BufferedReader:
-    """The bytes of a file, unpacked if its content is gzip: names of archives may not say so."""
+    """Return the bytes of a file, unpacked if its content is gzip, whatever its name says."""
     with open_regular(path) as file:
         packed = file.read(2) == _GZIP
     return _unpacked(path) if packed else open_regular(path)
 
 
 def lines(file: IO[bytes], longest: int) -> Iterator[bytes | None]:
-    """The lines of a file, with their ends.
+    """Yield the lines of a file, with their ends.
 
     None stands for a line of more than `longest` bytes, which is skipped.
     """

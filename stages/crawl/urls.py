@@ -20,7 +20,7 @@ _PERCENT = re.compile(r"%([0-9A-Fa-f]{2})")
 
 
 def canonical(address: str, base: str | None = None) -> str:
-    """The one spelling of `address`, relative to `base` if that is given.
+    """Return the one spelling of `address`, relative to `base` if that is given.
 
     canonical(canonical(x)) == canonical(x).
 
@@ -49,7 +49,7 @@ def canonical(address: str, base: str | None = None) -> str:
 
 
 def _sorted_query(query: str) -> str:
-    """The parts of a query in order, after a question mark; "" if there are none."""
+    """Return the parts of a query in order, after a question mark; "" if there are none."""
     parts = sorted(filter(None, query.split("&")))
     return f"?{'&'.join(parts)}" if parts else ""
 
@@ -61,7 +61,7 @@ def origin(address: str) -> str:
 
 
 def host_and_port(address: str) -> tuple[str, int]:
-    """Host (an IPv6 address without brackets) and port of a canonical address."""
+    """Return host (an IPv6 address without brackets) and port of a canonical address."""
     parts = urlsplit(address)
     return str(parts.hostname), parts.port or _PORTS[parts.scheme]
 
@@ -102,7 +102,7 @@ def _encoded(text: str, allowed: frozenset[str]) -> str:
 
 
 def _without_dots(path: str) -> str:
-    """RFC 3986 section 5.2.4."""
+    """Remove dot segments, as RFC 3986 section 5.2.4 says."""
     kept: list[str] = []
     segments = path.split("/")
     for segment in segments[1:]:

@@ -26,7 +26,7 @@ _CUT_BODY = "the packed body ends before its end, and nothing marks the record a
 
 
 def read(source: FilesSource, path: Path) -> Iterator[Item]:
-    """One item per response except those of robots.txt, and one per sign of damage.
+    """Yield one item per response except those of robots.txt, and one per sign of damage.
 
     Args:
         source: The settings.
@@ -44,7 +44,7 @@ def read(source: FilesSource, path: Path) -> Iterator[Item]:
 
 
 def _read_response(source: FilesSource, path: Path, record: WarcRecord) -> Iterator[Item]:
-    """The item of a response; none for robots.txt."""
+    """Yield the item of a response; none for robots.txt."""
     address = record.header("WARC-Target-URI") or ""
     path_of_address, _, _ = address.partition("?")
     if path_of_address.endswith("/robots.txt"):
@@ -90,7 +90,7 @@ def _response(source: FilesSource, url: str, began: datetime, record: WarcRecord
 
 
 def _body(record: WarcRecord, limit: int) -> tuple[Body, str]:
-    """The body of a response, and why it cannot be read, if so."""
+    """Return the body of a response, and why it cannot be read, if so."""
     try:
         return record.read_body(limit), ""
     except UnreadableBodyError as error:
@@ -98,7 +98,7 @@ def _body(record: WarcRecord, limit: int) -> tuple[Body, str]:
 
 
 def _item(response: HttpResponse, problem: str, is_empty: bool) -> Item:
-    """A document, or why the response is none."""
+    """Return a document, or why the response is none."""
     url, status = response.url, response.status
     if status != 200:
         return Failure(url, "http_status", str(status), status)

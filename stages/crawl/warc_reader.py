@@ -53,7 +53,7 @@ class WarcRecord:
         self.holds_next_record = False
 
     def header(self, name: str) -> str | None:
-        """A header of the record (not of the HTTP response in it)."""
+        """Return a header of the record (not of the HTTP response in it)."""
         value: str | None = self._record.rec_headers.get_header(name)
         return value
 
@@ -82,7 +82,7 @@ class WarcRecord:
         self.holds_next_record = self._block.holds_next_record and not self._has_http_length()
 
     def _has_http_length(self) -> bool:
-        """Whether the HTTP response itself states the length that the record has."""
+        """Return whether the HTTP response itself states the length that the record has."""
         stated = self.http_headers.get_header("content-length") if self.http_headers else None
         return stated is not None and stated.strip() == str(self._record.payload_length)
 
@@ -115,7 +115,7 @@ class _WatchedStream:
 
 
 def read_records(file: BufferedReader) -> Iterator[WarcRecord]:
-    """The records of an archive. Each is read to its end before the next one is given.
+    """Yield the records of an archive. Each is read to its end before the next one is given.
 
     Raises:
         ArchiveLoadFailed: The file cannot be parsed, or none of its records is of a known type;
@@ -160,7 +160,7 @@ class _BoundedLineReader(DecompressingBufferedReader):
 
 @contextmanager
 def parsing() -> Iterator[None]:
-    """Calls into warcio: its error output repeats bytes of the file, and is kept off the terminal.
+    """Enclose calls of warcio. Its error output repeats bytes of the file and is not shown.
 
     Raises:
         ArchiveLoadFailed: warcio stumbles over a record whose fields are missing or malformed.

@@ -153,7 +153,7 @@ async def _crawl_pydoc(
 def _judge_seeds(
     name: str, seeds: Sequence[str], crawler: Crawler, journal: Journal, report: Report
 ) -> list[str]:
-    """Notes about seeds that failed.
+    """Return notes about seeds that failed.
 
     Raises:
         InputError: All seeds failed. The journal is discarded, so that a rerun asks again.
@@ -179,7 +179,7 @@ def _judge_seeds(
 
 
 def _judge_hosts(name: str, crawler: Crawler, journal: Journal, report: Report) -> list[str]:
-    """A note about the hosts that were given up.
+    """Return a note about the hosts that were given up.
 
     Raises:
         InputError: Most addresses are lost with these hosts. A rerun asks for those again.
