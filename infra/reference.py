@@ -278,16 +278,16 @@ def pages() -> dict[str, str]:
         node = every[home].definitions[name]
         by_package.setdefault(every[home].package, []).append((home, node))
     written = {}
-    rooms: dict[str, list[str]] = {root: [] for root in ROOTS}
+    listed: dict[str, list[str]] = {root: [] for root in ROOTS}
     for package in sorted(by_package):
         about = described(parse_docstring(every[package].tree))
         offers = _contents(package, by_package[package])
         parts = [definition(home, node) for home, node in by_package[package]]
         written[f"{package}.md"] = "\n\n".join([f"# {package}", about, offers, *parts]) + "\n"
         first_sentence = " ".join(about.partition("\n\n")[0].split())
-        rooms[package.split(".")[0]].append(f"| [{package}]({package}.md) | {first_sentence} |")
+        listed[package.split(".")[0]].append(f"| [{package}]({package}.md) | {first_sentence} |")
     index = [INTRODUCTION.strip()]
-    for root, rows in rooms.items():
+    for root, rows in listed.items():
         index.append(f"## {root}: {ROOTS[root]}\n\n" + "\n".join([HEAD, *rows]))
     return {"README.md": "\n\n".join(index) + "\n"} | written
 
