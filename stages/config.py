@@ -315,8 +315,10 @@ def _message(cls: type[BaseModel], prefix: str, details: ErrorDetails) -> str:
     if isinstance(error, GivenTwiceError):
         group = _dotted(prefix, _models_at(cls, where)[1])
         return given_twice(f"{group}.{error.old}", f"{group}.{error.new}")
+    if details["type"] == "missing":
+        return f"{path} is required"
     if details["type"] != "extra_forbidden":
-        reason = details["msg"]
+        reason = details["msg"].removeprefix("Value error, ")
         return masked(f"{path} = {brief(details['input'])}: {reason[0].lower()}{reason[1:]}")
     models, _ = _models_at(cls, where[:-1])
     known: dict[str, None] = {}  # in their order, each once
