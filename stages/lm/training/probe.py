@@ -21,7 +21,7 @@ from stages.lm.training.optimizers import make_optimizers
 from stages.lm.training.step import Loss, StepParts, training_step
 
 # FLOPs of one probing step: a fraction of a second on two cores, and on a GPU.
-PROBE_FLOPS = {"cpu": 4e10, "cuda": 4e13}
+PROBE_FLOPS = {"cpu": 1e11, "cuda": 4e13}
 WARM_UP = 2  # steps that allocate memory and make plans; they are not timed
 MIN_STEPS = 4  # to time
 MIN_SECONDS = 0.5  # for which steps are timed
@@ -31,7 +31,8 @@ MAX_SECONDS = 4.0
 STEADY_STEPS = 3
 STEADY_RATIO = 1.05
 MEAN_OVER_FASTEST = 1.1  # of the steps of a long training on a machine that does little else
-COMPILED_OVER_PLAIN = 0.8  # time of a step with compiled blocks, over one without
+# Time of a step with compiled blocks, over one without (on a CPU: decision 0017).
+COMPILED_OVER_PLAIN = {"cpu": 1.0, "cuda": 0.8}
 COMPILE_SECONDS = 25.0
 # Seconds per token of each probed model. sft trains the model of pretrain: one probe serves both.
 _seconds_per_token: dict[tuple[ModelConfig, str, Compute], float] = {}
@@ -62,7 +63,7 @@ def training_seconds(
     seconds = steps * tokens_per_step * per_token / compute.devices
     flops = steps * tokens_per_step * model.flops_per_token() / compute.devices
     if precision.should_compile(compute, flops, device):
-        seconds = seconds * COMPILED_OVER_PLAIN + COMPILE_SECONDS
+        seconds = seconds * COMPILED_OVER_PLAIN[device.type] + COMPILE_SECONDS
     return seconds
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -181,18 +181,21 @@ class ThreadedStep(AccumulatedStep):
         self.threads = torch.get_num_threads()
         self._parameters = [p for p in parts.model.parameters() if p.requires_grad]
         self._others = ThreadPoolExecutor(self.count - 1, thread_name_prefix="micro-batch")
-        self._has_run = False
+        self._shapes_seen: set[tuple[torch.Size, ...]] = set()
 
     def micro_batch(self, step: int, start: int) -> Sums:
         size = self.parts.micro_batch_size // self.count
         firsts = range(start, start + self.parts.micro_batch_size, size)
         batches = [self.parts.batches.rows(step, first, size) for first in firsts]
-        if self._has_run:
-            results = self._at_the_same_time(batches)
-        else:  # the first pass compiles the blocks: one part after another
-            results = [self._gradients(batch) for batch in batches]
-            self._has_run = True
-        torch.set_num_threads(self.threads)
+        shapes = tuple(tensor.shape for batch in batches for tensor in batch.values())
+        try:
+            if shapes in self._shapes_seen:
+                results = self._at_the_same_time(batches)
+            else:  # compiled blocks are compiled for each new shape: one part after another
+                results = [self._gradients(batch) for batch in batches]
+        finally:
+            torch.set_num_threads(self.threads)
+        self._shapes_seen.add(shapes)
         sums, gradients = results[0]
         for more_sums, more_gradients in results[1:]:
             torch._foreach_add_(gradients, more_gradients)
@@ -206,8 +209,9 @@ class ThreadedStep(AccumulatedStep):
 
     def _at_the_same_time(self, batches: list[Batch]) -> list[tuple[Sums, list[Tensor]]]:
         """Return the sums and gradients of each part. The first part runs in this thread."""
-        others = [self._others.submit(self._gradients, batch) for batch in batches[1:]]
+        others: list[Future[tuple[Sums, list[Tensor]]]] = []
         try:
+            others.extend(self._others.submit(self._gradients, batch) for batch in batches[1:])
             first = self._gradients(batches[0])
         finally:
             wait(others)  # no thread uses the model any more, whatever happened here

@@ -166,6 +166,7 @@ def test_a_part_that_fails_ends_the_step_after_all_others_have_ended(two_threads
         threaded.run(0)
     assert len(ended) == 3
     assert ended[-1].startswith("micro-batch")
+    assert torch.get_num_threads() == 2
 
 
 @pytest.mark.parametrize(
