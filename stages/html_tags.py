@@ -10,6 +10,7 @@ or a title. lexbor finds some others, in SVG for example; clean bounds its time 
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 MAX_ATTRIBUTES = 1024  # of one tag; pages have some dozens
 
@@ -27,6 +28,11 @@ _TAG = re.compile(
     r"|<[!?/][^>]*+",
     re.DOTALL,
 )
+# A page has one of each: a parser gives it the attributes of all of its tags.
+_ROOTS = ("html", "body")
+_EACH_ROOT = re.compile(r"<(?:html|body)\b", re.IGNORECASE)
+# Characters that an extractor deletes, perhaps those that keep something from being a tag.
+_DELETED = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 # Elements whose content is text up to their end tag, whatever it looks like.
 _TEXT_ELEMENTS = {
     name: re.compile(rf"</{name}(?=[{_BLANK}/>])", re.IGNORECASE)
@@ -52,17 +58,28 @@ def require_narrow_tags(html: str) -> None:
     Raises:
         WideTagError: One has.
     """
+    _require_narrow_tags(html)
+    if _DELETED.search(html):
+        _require_narrow_tags(_DELETED.sub("", html))
+
+
+def _require_narrow_tags(html: str) -> None:
     if not _may_hold_long_tag(html):
         return
     position = 0
+    of_roots: Counter[str] = Counter()
     while tag := _TAG.search(html, position):
         position = tag.end()
         name = tag["name"]
         if name is None:
             continue
         begin, end = tag.span("attributes")
-        if end - begin >= 2 * MAX_ATTRIBUTES:  # a blank and a letter each
+        root = name.lower() if name.lower() in _ROOTS else None
+        if root or end - begin >= 2 * MAX_ATTRIBUTES:  # a blank and a letter each
             count = sum(1 for _ in _EACH_ATTRIBUTE.finditer(html, begin, end))
+            if root:
+                of_roots[root] += count
+                count = of_roots[root]
             if count > MAX_ATTRIBUTES:
                 raise WideTagError(name, count)
         # To libxml2, <script/> is the whole element.
@@ -76,7 +93,9 @@ def _may_hold_long_tag(html: str) -> bool:
     A tag ends at the first `>` outside of a quoted value.
     """
     longest = max(map(len, html.split(">")))
-    return longest >= 2 * MAX_ATTRIBUTES or _QUOTED_CLOSE.search(html) is not None
+    if longest >= 2 * MAX_ATTRIBUTES or _QUOTED_CLOSE.search(html):
+        return True
+    return sum(1 for _ in _EACH_ROOT.finditer(html)) > len(_ROOTS)
 
 
 def _end_of_text(html: str, begin: int, name: str) -> int:

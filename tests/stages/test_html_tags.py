@@ -26,6 +26,8 @@ WIDE = {
     "behind a script in a script": '<script><!-- <script></script><b c="--></script><a'
     + " a" * MANY
     + ">",
+    "behind a character that extractors delete": "<\x10a" + " a" * MANY + ">",
+    "of an element that a page has once": "".join(f"<BODY a{n}>" for n in range(MANY)),
 }
 NARROW = {
     "text": "<p>a < b and c </p>" + "word " * 10 * MANY,
