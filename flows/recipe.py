@@ -122,9 +122,15 @@ def _check_stage(
             where = line_prefix(written.lines, path)
             mistakes.append(where + message.removeprefix(f"{stage}."))
         else:
-            where = line_prefix(written.lines, ("stages", stage, *path))
+            where = _where(written.lines, ("stages", stage, *path))
             mistakes.append(where + message)
     return config, mistakes
+
+
+def _where(lines: Mapping[KeyPath, str], path: KeyPath) -> str:
+    """Return where a mistake was made: in `--set`, if that changed anything at the path."""
+    changed = any(line == SET and key[: len(path)] == path for key, line in lines.items())
+    return f"{SET}: " if changed else line_prefix(lines, path)
 
 
 # Set by `already_resolved`, read by `resolve`: arguments, and what they were resolved to.

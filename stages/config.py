@@ -37,6 +37,17 @@ MAX_SEARCH_SECONDS = 1.0  # of processor time, for one pattern in one text
 
 # Escapes are matched first, so that the brace of \{ or \N{DIGIT ONE} is left as it is.
 _BRACE = re.compile(r"\\N\{[^}]*\}|\\.|\{(?!\d*,?\d*\})", re.DOTALL)
+# What is wrong with a value, by the beginning of the name that pydantic gives the error.
+_REASONS = {
+    "int_": "must be a whole number",
+    "float_": "must be a number",
+    "bool_": "must be true or false",
+    "string_type": "must be text",
+    "list_type": "must be a list",
+    "tuple_type": "must be a list",
+    "dict_type": "must be settings",
+    "model_": "must be settings",
+}
 _MAX_KEY_LENGTH = 100  # finding similar keys takes the square of it
 
 
@@ -310,16 +321,15 @@ def _dotted(prefix: str, where: Where) -> str:
 def _message(cls: type[BaseModel], prefix: str, details: ErrorDetails) -> str:
     """Return the message about one of pydantic's errors."""
     where = details["loc"]
-    path = _dotted(prefix, where)
+    _, written = _models_at(cls, where)
+    path = _dotted(prefix, written)
     error = details.get("ctx", {}).get("error")
     if isinstance(error, GivenTwiceError):
-        group = _dotted(prefix, _models_at(cls, where)[1])
-        return given_twice(f"{group}.{error.old}", f"{group}.{error.new}")
+        return given_twice(f"{path}.{error.old}", f"{path}.{error.new}")
     if details["type"] == "missing":
         return f"{path} is required"
     if details["type"] != "extra_forbidden":
-        reason = details["msg"].removeprefix("Value error, ")
-        return masked(f"{path} = {brief(details['input'])}: {reason[0].lower()}{reason[1:]}")
+        return masked(f"{path} = {brief(details['input'])}: {_reason(details)}")
     models, _ = _models_at(cls, where[:-1])
     known: dict[str, None] = {}  # in their order, each once
     for model in models:
@@ -329,6 +339,22 @@ def _message(cls: type[BaseModel], prefix: str, details: ErrorDetails) -> str:
     if similar:
         return f"{path} is not a setting; did you mean {similar[0]!r}?"
     return f"{path} is not a setting; there are: {', '.join(known)}"
+
+
+def _reason(details: ErrorDetails) -> str:
+    """Return what is wrong with a value, in the words of a person instead of pydantic's."""
+    kind = details["type"]
+    if kind == "union_tag_invalid":
+        context = details["ctx"]
+        expected = context["expected_tags"].replace("'", "")
+        return f"{context['discriminator'].strip(chr(39))} {context['tag']!r} is none of {expected}"
+    for beginning, reason in _REASONS.items():
+        if kind.startswith(beginning):
+            return reason
+    text = details["msg"].removeprefix("Value error, ")
+    if text.startswith("Input should be "):
+        return f"must be {text.removeprefix('Input should be ')}"
+    return f"{text[0].lower()}{text[1:]}"
 
 
 def _models_at(cls: type[BaseModel], where: Where) -> tuple[list[type[BaseModel]], Where]:

@@ -118,7 +118,7 @@ def test_a_bad_seed_of_a_recipe_is_reported_once_with_its_line(tmp_path):
     with pytest.raises(ConfigError) as error:
         recipe.load(_write(tmp_path, "about: x\nseed: one\nstages: {dedup: {seed: two}}\n"))
     heading, *lines = (line.strip() for line in error.value.why.splitlines())
-    reason = "input should be a valid integer, unable to parse string as an integer"
+    reason = "must be a whole number"
     assert heading == "has these mistakes:"
     assert sorted(lines) == [
         f"line 2: seed = 'one': {reason}",
@@ -180,3 +180,27 @@ def test_a_change_under_an_old_name_overrides_the_recipe_and_is_noted():
     with pytest.warns(RenamedSettingWarning, match=r"pretrain\.training\.batch_size; the old name"):
         loaded = recipe.load("tiny", ["pretrain.training.batch_rows=4"])
     assert loaded.configs["pretrain"].training.batch_size == 4
+
+
+def test_a_mistake_that_two_settings_make_together_is_that_of_the_one_on_the_command_line():
+    with pytest.raises(ConfigError, match="devices 1 must be a multiple of replicas 3") as error:
+        recipe.load("smoke", ["pretrain.compute.replicas=3"])
+    assert error.value.what == "--set"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("dedup.threshold=abc", "dedup.threshold = 'abc': must be a number"),
+        ("pretrain.training.batch_size=1.5", "must be a whole number"),
+        ("pretrain.training=4", "pretrain.training = 4: must be settings"),
+        ("evaluate.limit=-1", "must be greater than or equal to 1"),
+        ("pretrain.compute.compile=yes", "must be 'auto', 'on' or 'off'"),
+        ("crawl.sources=[{kind: webb}]", "kind 'webb' is none of web, pydoc, files, dataset"),
+        ("crawl.sources=[{kind: pydoc, name: 3}]", "crawl.sources.0.name = 3: must be text"),
+    ],
+)
+def test_a_wrong_value_is_reported_in_the_words_of_a_person(change: str, reason: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        recipe.load("smoke", [change])
+    assert reason in str(error.value)

@@ -57,7 +57,7 @@ def test_a_difference_between_ids_is_shown_under_the_name_of_today():
     ("sources", "message"),
     [
         ([{"kind": "web", "name": "w", "seedz": ["https://example.org/"]}], "did you mean 'seeds'"),
-        ([{"kind": "wbe", "name": "w"}], "'web', 'pydoc', 'files', 'dataset'"),
+        ([{"kind": "wbe", "name": "w"}], "kind 'wbe' is none of web, pydoc, files, dataset"),
         ([{"kind": "pydoc"}, {"kind": "pydoc"}], "two sources are called pydoc"),
         ([{"kind": "pydoc", "name": "../x"}], "pattern"),
         ([], "at least 1 item"),
