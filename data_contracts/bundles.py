@@ -64,11 +64,11 @@ def _file_problems(contract: Contract, folder: Path, present: list[str]) -> list
     ]
     allowed = [rule.glob for rule in contract.files]
     allowed += [f"{table}/*.parquet" for table in contract.tables]
-    found += [
-        f"file {path} is not in the contract"
-        for path in present
-        if not any(matches(path, glob) for glob in allowed)
-    ]
+
+    def is_allowed(path: str) -> bool:
+        return any(matches(path, glob) for glob in allowed)
+
+    found += [f"file {path} is not in the contract" for path in present if not is_allowed(path)]
     found += [
         f"file {path!r} is not a plain file with a plain name"
         for path in present

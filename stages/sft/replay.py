@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from data_contracts import Artifact, ConfigError
 from stages.lm.checkpoint import check_tokenizer
@@ -50,7 +51,10 @@ class WithReplay:
             first_window = max(first - self._chat_rows, 0)
             window = self._windows.rows(step, first_window, count - chat_count)
             parts.append({**window, "segments": torch.ones_like(window["ids"])})
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+        batch: dict[str, Tensor] = {}
+        for name in parts[0]:
+            batch[name] = torch.cat([part[name] for part in parts])
+        return batch
 
     def documents(self, step: int) -> list[str]:
         return sorted({*self._chats.documents(step), *self._windows.documents(step)})
