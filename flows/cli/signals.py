@@ -62,6 +62,11 @@ class StopRequest:
         """Record a signal that a handler got. Python handles two of them in any order."""
         self._handled = self._handled or number
 
+    @property
+    def was_handled(self) -> bool:
+        """Whether a handler got a signal. The thread that watches may know it before."""
+        return bool(self._handled)
+
     def note_first(self, number: int) -> None:
         """Record the signal that came first."""
         self._first = number
@@ -90,7 +95,8 @@ def caught() -> Iterator[StopRequest]:
         return
 
     def stop(number: int, frame: FrameType | None) -> None:
-        if request.answered or (request and number == getattr(signal, "SIGHUP", None)):
+        is_hangup = number == getattr(signal, "SIGHUP", None)
+        if request.answered or (request.was_handled and is_hangup):
             return  # kernel and shell both send SIGHUP when a terminal closes
         request.note_handled(number)
         raise Stopped(number)
