@@ -26,7 +26,7 @@ def write_rows(name: str, crawler: Crawler, journal: Journal, archive: Archive, 
     moved: dict[str, str] = {}
     failed: dict[str, Entry] = {}
     pages: list[tuple[str, str, int]] = []
-    for url, offset in crawler.settled.items():
+    for url, offset in crawler.entry_offsets.items():
         entry = journal.at(offset)
         if entry["kind"] == "page":
             pages.append((document_id(name, url), url, offset))

@@ -1,4 +1,4 @@
-"""An append-only journal of a crawl: one JSON line per settled address. A rerun continues from it.
+"""An append-only journal of a crawl: one JSON line per finished address. A rerun continues from it.
 
 A line is written after the archive has the page, and both reach the operating system before the
 next step. So a killed process loses only the requests that were under way.
