@@ -315,7 +315,7 @@ class Crawler:
         else:
             try:
                 response = await self._get(url, host, self.rules.page_bytes, page.WANTED)
-                entry = await self._judge(response, host.rules)
+                entry = await self._entry_for(response, host.rules)
             except FetchError as error:
                 entry = entries.failed(url, error)
         self._apply_entry(entry, self._journal.append(entry))
@@ -362,7 +362,7 @@ class Crawler:
     def _may_try_again(self, host: Host, attempt: int) -> bool:
         return attempt < TRIES and not host.skipped and host.ready_at <= self._end
 
-    async def _judge(self, response: HttpResponse, robots_rules: robots.RobotsRules) -> Entry:
+    async def _entry_for(self, response: HttpResponse, robots_rules: robots.RobotsRules) -> Entry:
         """Return what becomes of an address, by the response; a page is written to the archive.
 
         Raises:
