@@ -39,7 +39,7 @@ _admitted: set[tuple[str, int, int]] = set()
 
 
 @dataclass(frozen=True)
-class Entry:
+class KnownHome:
     """A line of the record.
 
     Attributes:
@@ -59,7 +59,7 @@ class Entry:
         """What tells this folder from all others while the machine runs."""
         return self.path, self.device, self.inode
 
-    def is_at(self, here: Entry) -> bool:
+    def is_at(self, here: KnownHome) -> bool:
         """Return whether this entry names the home that `here` describes, even if it was moved."""
         is_same_folder = (self.token, self.inode) == (here.token, here.inode)
         return is_same_folder and (self.path == here.path or self.device == here.device)
@@ -141,10 +141,10 @@ def _is_trusted_by_environment() -> bool:
     return value == "1"
 
 
-def _here(home: Home, token: str | None = None) -> Entry:
+def _here(home: Home, token: str | None = None) -> KnownHome:
     found = home.path.stat()
     known_token = _token(home) if token is None else token
-    return Entry(known_token, str(home.path), found.st_dev, found.st_ino)
+    return KnownHome(known_token, str(home.path), found.st_dev, found.st_ino)
 
 
 def _token(home: Home) -> str:
@@ -180,7 +180,7 @@ def _record(home: Home) -> list[str]:
     return []
 
 
-def _append(entry: Entry) -> str | None:
+def _append(entry: KnownHome) -> str | None:
     """Add a line to the record; return why that is impossible, if it is.
 
     The line begins with a line break, so that a line cut short by a full disk spoils no other.
@@ -201,7 +201,7 @@ def _append(entry: Entry) -> str | None:
     return None
 
 
-def _entries() -> Iterator[Entry]:
+def _entries() -> Iterator[KnownHome]:
     """Yield the lines of the record. Lines that are damaged count for nothing."""
     try:
         text = _content_of(record_file(), MAX_RECORD_BYTES)
@@ -210,7 +210,7 @@ def _entries() -> Iterator[Entry]:
     for line in text.splitlines():
         try:
             values: Any = json.loads(line)
-            entry = Entry(**values)
+            entry = KnownHome(**values)
         except (ValueError, TypeError, RecursionError):
             continue
         yield entry

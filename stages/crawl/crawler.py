@@ -27,7 +27,7 @@ from stages.crawl.fetch import (
     retry_after,
 )
 from stages.crawl.hosts import Host, Hosts
-from stages.crawl.journal import Entry, Journal
+from stages.crawl.journal import Journal, JournalEntry
 from stages.crawl.urls import origin
 from stages.report import Report
 
@@ -170,7 +170,7 @@ class Crawler:
             self._queue(url, known.depth)
         return []
 
-    def _onward(self, entry: Entry, distance: Distance) -> list[tuple[str, int, int]]:
+    def _onward(self, entry: JournalEntry, distance: Distance) -> list[tuple[str, int, int]]:
         """Return the addresses that an entry leads to, each with depth and hops."""
         if entry["kind"] == "moved":
             return [(entry["to"], distance.depth, distance.hops + 1)]
@@ -181,7 +181,7 @@ class Crawler:
         host.put(depth, len(self.known), url)
         self._hosts.schedule(host, self._taken)
 
-    def _apply_entry(self, entry: Entry, offset: int) -> None:
+    def _apply_entry(self, entry: JournalEntry, offset: int) -> None:
         """Update all counts with an entry of the journal."""
         url = entry["url"]
         self.entry_offsets[url] = offset
@@ -362,7 +362,9 @@ class Crawler:
     def _may_try_again(self, host: Host, attempt: int) -> bool:
         return attempt < TRIES and not host.skipped and host.ready_at <= self._end
 
-    async def _entry_for(self, response: HttpResponse, robots_rules: robots.RobotsRules) -> Entry:
+    async def _entry_for(
+        self, response: HttpResponse, robots_rules: robots.RobotsRules
+    ) -> JournalEntry:
         """Return what becomes of an address, by the response; a page is written to the archive.
 
         Raises:
