@@ -58,7 +58,7 @@ class Home:
         return self.prefect / f"{process}.log"
 
 
-def home() -> Home:
+def current_home() -> Home:
     """Return the home that this process uses."""
     return Home(Path(os.environ.get("GROUNDUP_HOME") or ".groundup").expanduser().resolve())
 
@@ -72,7 +72,7 @@ def open_store() -> Store:
     # Imports Arrow and reads all contracts, which the help of a command does not need.
     from data_contracts import open_store as open_store_at
 
-    location = home().store
+    location = current_home().store
     is_local = "://" not in location
     if is_local and Path(location).exists() and not Path(location).is_dir():
         raise ConfigError(
@@ -84,7 +84,7 @@ def open_store() -> Store:
 
 
 @contextmanager
-def writing(at: Home) -> Iterator[None]:
+def writing(home: Home) -> Iterator[None]:
     """Turn an OSError of the block into an error that names the home.
 
     Raises:
@@ -94,7 +94,7 @@ def writing(at: Home) -> Iterator[None]:
         yield
     except OSError as error:
         raise GroundupError(
-            f"the folder {at.path}",
+            f"the folder {home.path}",
             f"cannot be written: {error.strerror}",
             "repair that, or name another folder: GROUNDUP_HOME=FOLDER groundup …",
         ) from error

@@ -39,7 +39,7 @@ _admitted: set[tuple[str, int, int]] = set()
 
 
 @dataclass(frozen=True)
-class Entry:
+class KnownHome:
     """A line of the record.
 
     Attributes:
@@ -59,7 +59,7 @@ class Entry:
         """What tells this folder from all others while the machine runs."""
         return self.path, self.device, self.inode
 
-    def is_at(self, here: Entry) -> bool:
+    def is_at(self, here: KnownHome) -> bool:
         """Return whether this entry names the home that `here` describes, even if it was moved."""
         is_same_folder = (self.token, self.inode) == (here.token, here.inode)
         return is_same_folder and (self.path == here.path or self.device == here.device)
@@ -83,11 +83,11 @@ def record_file() -> Path:
     return Path(base) / "groundup" / "known_homes"
 
 
-def admit(at: Home, trust: bool = False, cache: Path | None = None) -> list[str]:
+def admit(home: Home, trust: bool = False, cache: Path | None = None) -> list[str]:
     """Allow a home to start something, or refuse it. A home that holds nothing is recorded as new.
 
     Args:
-        at: The home, which exists and belongs to this user.
+        home: The home, which exists and belongs to this user.
         trust: Whether to accept it whoever filled it; GROUNDUP_TRUST_HOME=1 says so, too.
         cache: The folder of caches. It decides nothing that runs, and a preview may have written it
             into the home before there was one.
@@ -100,25 +100,25 @@ def admit(at: Home, trust: bool = False, cache: Path | None = None) -> list[str]
         ConfigError: GROUNDUP_TRUST_HOME is neither 0 nor 1.
     """
     is_trusted = _is_trusted_by_environment() or trust
-    if is_known(at):
+    if is_known(home):
         return []
     if is_trusted:
-        return _record(at) or [f"the home {at.path} is trusted from now on"]
-    if not _holds_something(at.path, cache):
-        return _record(at)
-    raise _refusal(at)
+        return _record(home) or [f"the home {home.path} is trusted from now on"]
+    if not _holds_something(home.path, cache):
+        return _record(home)
+    raise _refusal(home)
 
 
-def is_known(at: Home) -> bool:
+def is_known(home: Home) -> bool:
     """Return whether the home is recorded, or was admitted by this process.
 
     A home to which others may write is not, nor one with such a folder in it: they may have filled
     it since. A home that was moved is recorded under its new path.
     """
-    here = _here(at)
+    here = _here(home)
     if here.folder in _admitted:
         return True
-    if open_to_writers(at):
+    if open_to_writers(home):
         return False
     try:
         matching = [entry for entry in _entries() if here.token and entry.is_at(here)]
@@ -141,46 +141,46 @@ def _is_trusted_by_environment() -> bool:
     return value == "1"
 
 
-def _here(at: Home, token: str | None = None) -> Entry:
-    found = at.path.stat()
-    known_token = _token(at) if token is None else token
-    return Entry(known_token, str(at.path), found.st_dev, found.st_ino)
+def _here(home: Home, token: str | None = None) -> KnownHome:
+    found = home.path.stat()
+    known_token = _token(home) if token is None else token
+    return KnownHome(known_token, str(home.path), found.st_dev, found.st_ino)
 
 
-def _token(at: Home) -> str:
+def _token(home: Home) -> str:
     """Return the token that the home keeps; "" if there is none that is ours."""
     try:
-        text = _content_of(at.path / TOKEN_FILE, TOKEN_CHARS + 1, os.O_NOFOLLOW)
+        text = _content_of(home.path / TOKEN_FILE, TOKEN_CHARS + 1, os.O_NOFOLLOW)
     except OSError:
         return ""
     token = text.strip()
     return token if len(token) == TOKEN_CHARS and token.isalnum() else ""
 
 
-def _record(at: Home) -> list[str]:
+def _record(home: Home) -> list[str]:
     """Record the home under a new token.
 
     The token reaches the home after the record: who finds it there finds it recorded, too.
     """
-    here = _here(at, secrets.token_hex(TOKEN_CHARS // 2))
+    here = _here(home, secrets.token_hex(TOKEN_CHARS // 2))
     _admitted.add(here.folder)
     problem = _append(here)
     if problem:
         return [
-            f"the home {at.path} cannot be recorded as yours ({problem}): the next command will "
+            f"the home {home.path} cannot be recorded as yours ({problem}): the next command will "
             f"ask for {OPTION} or {VARIABLE}=1, unless XDG_STATE_HOME names a folder that can be "
             "written and lasts"
         ]
-    new = at.path / f"{TOKEN_FILE}.{secrets.token_hex(4)}"
-    with writing(at):
+    new = home.path / f"{TOKEN_FILE}.{secrets.token_hex(4)}"
+    with writing(home):
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(f"{here.token}\n")
-        new.replace(at.path / TOKEN_FILE)
+        new.replace(home.path / TOKEN_FILE)
     return []
 
 
-def _append(entry: Entry) -> str | None:
+def _append(entry: KnownHome) -> str | None:
     """Add a line to the record; return why that is impossible, if it is.
 
     The line begins with a line break, so that a line cut short by a full disk spoils no other.
@@ -201,7 +201,7 @@ def _append(entry: Entry) -> str | None:
     return None
 
 
-def _entries() -> Iterator[Entry]:
+def _entries() -> Iterator[KnownHome]:
     """Yield the lines of the record. Lines that are damaged count for nothing."""
     try:
         text = _content_of(record_file(), MAX_RECORD_BYTES)
@@ -210,7 +210,7 @@ def _entries() -> Iterator[Entry]:
     for line in text.splitlines():
         try:
             values: Any = json.loads(line)
-            entry = Entry(**values)
+            entry = KnownHome(**values)
         except (ValueError, TypeError, RecursionError):
             continue
         yield entry
@@ -256,11 +256,11 @@ def _holds_something(home: Path, cache: Path | None) -> bool:
     return False
 
 
-def open_to_writers(at: Home) -> list[Path]:
+def open_to_writers(home: Home) -> list[Path]:
     """Return the folders to which others may write: the home, or those in it that decide."""
     found = []
     for name in DECIDING:
-        folder = at.path / name
+        folder = home.path / name
         try:
             state = folder.lstat()
         except (FileNotFoundError, NotADirectoryError):
@@ -271,10 +271,10 @@ def open_to_writers(at: Home) -> list[Path]:
     return found
 
 
-def _refusal(at: Home) -> GroundupError:
+def _refusal(home: Home) -> GroundupError:
     return GroundupError(
-        f"the home {at.path}",
-        f"is not one that groundup made for you: {_why_unknown(at)}. "
+        f"the home {home.path}",
+        f"is not one that groundup made for you: {_why_unknown(home)}. "
         "What a home holds decides what is run, and somebody else may have filled this one",
         f"if you trust it, give the same command once with {OPTION} (or set {VARIABLE}=1); "
         "nothing in it is lost. "
@@ -282,12 +282,12 @@ def _refusal(at: Home) -> GroundupError:
     )
 
 
-def _why_unknown(at: Home) -> str:
-    opened = open_to_writers(at)
+def _why_unknown(home: Home) -> str:
+    opened = open_to_writers(home)
     if opened:
-        what = "it" if at.path in opened else str(opened[0])
+        what = "it" if home.path in opened else str(opened[0])
         return f"other users of this machine may write to {what}"
-    here = _here(at)
+    here = _here(home)
     try:
         path = record_file()
         same_token = [entry for entry in _entries() if here.token and entry.token == here.token]

@@ -20,7 +20,7 @@ from stages.renamed_settings import stay_silent
 from stages.run import identity_of
 
 Status = Literal["up to date", "reuse", "build"]
-ArtifactKey = tuple[str, str]  # artifact type, id
+TypeAndId = tuple[str, str]  # artifact type, id
 
 MAX_VALUE_LENGTH = 40  # characters of a setting's value in a reason
 
@@ -41,13 +41,13 @@ class PlannedStage:
 
     stage: Stage
     config: StageConfig
-    inputs: dict[str, ArtifactKey]
+    inputs: dict[str, TypeAndId]
     identity: Identity
     status: Status
     reasons: tuple[str, ...]
 
     @property
-    def artifact_key(self) -> ArtifactKey:
+    def type_and_id(self) -> TypeAndId:
         """The artifact type and the id of its result."""
         return self.stage.produces, self.identity.id
 
@@ -95,7 +95,7 @@ def plan_stage(
         ArtifactError: An input is missing from the store, or was changed.
         ContractError: The stage cannot read the contract of an input.
     """
-    bound: dict[str, ArtifactKey] = {}
+    bound: dict[str, TypeAndId] = {}
     if run:
         bound = {output: ref.key for output, ref in store.refs.outputs(run).items()}
     for name, reference in (inputs or {}).items():
@@ -133,7 +133,7 @@ def _input_called(stage: Stage, name: str, reference: str) -> Input:
     )
 
 
-def _stages_after(stage: Stage, bound: Mapping[str, ArtifactKey]) -> Iterator[Stage]:
+def _stages_after(stage: Stage, bound: Mapping[str, TypeAndId]) -> Iterator[Stage]:
     """Yield the later stages that depend on `stage`, if the run already has their outputs."""
     changed = {stage.output}
     for later in stages.STAGES[stages.STAGES.index(stage) + 1 :]:
@@ -177,7 +177,7 @@ def _plan(
     run: str | None,
     chosen: Iterable[Stage],
     configs: Mapping[str, StageConfig],
-    bound: Mapping[str, ArtifactKey],
+    bound: Mapping[str, TypeAndId],
     as_of: str | None,
 ) -> list[PlannedStage]:
     """Plan the chosen stages in their order.
@@ -208,11 +208,11 @@ def _plan(
         identity = identity_of(stage, config, ids, date)
         planned_stage = PlannedStage(stage, config, inputs, identity, "build", ())
         planned[stage.output] = _with_status(store, run, planned_stage, planned)
-        bound[stage.output] = planned_stage.artifact_key
+        bound[stage.output] = planned_stage.type_and_id
     return list(planned.values())
 
 
-def _require_all_inputs(run: str | None, stage: Stage, inputs: Mapping[str, ArtifactKey]) -> None:
+def _require_all_inputs(run: str | None, stage: Stage, inputs: Mapping[str, TypeAndId]) -> None:
     missing = [
         taken.name for taken in stage.consumes if taken.name not in inputs and not taken.optional
     ]
@@ -226,9 +226,7 @@ def _require_all_inputs(run: str | None, stage: Stage, inputs: Mapping[str, Arti
     raise ConfigError(f"stage {stage.name}", why, fix)
 
 
-def _check_input(
-    store: Store, run: str | None, stage: Stage, taken: Input, key: ArtifactKey
-) -> None:
+def _check_input(store: Store, run: str | None, stage: Stage, taken: Input, key: TypeAndId) -> None:
     """Refuse an input that is missing, was changed, or is nothing that the stage can read."""
     artifact_type, artifact_id = key
     if artifact_type != taken.artifact_type:
@@ -248,9 +246,9 @@ def _with_status(
 ) -> PlannedStage:
     """Return the stage with its status and, unless it is up to date, with the reasons."""
     output = planned_stage.stage.output
-    exists = store.has(*planned_stage.artifact_key)
+    exists = store.has(*planned_stage.type_and_id)
     ref = store.refs.get(run, output) if run else None
-    if ref and ref.key == planned_stage.artifact_key:
+    if ref and ref.key == planned_stage.type_and_id:
         if exists:
             return replace(planned_stage, status="up to date")
         return replace(planned_stage, reasons=(f"{run}/{output} is missing from the store",))

@@ -42,11 +42,11 @@ def keep_private() -> None:
     os.umask(umask())
 
 
-def prepare(at: Home, starts: bool = True, trust: bool = False) -> list[str]:
+def prepare(home: Home, starts: bool = True, trust: bool = False) -> list[str]:
     """Create the home if it is missing, and remove other users' access to it and to the store.
 
     Args:
-        at: The home.
+        home: The home.
         starts: Whether the command starts something that the home decides. The home must then be
             one that this user made or trusts; see known_homes.py.
         trust: Whether this user trusts the home from now on.
@@ -60,44 +60,44 @@ def prepare(at: Home, starts: bool = True, trust: bool = False) -> list[str]:
             what groundup would run.
         ConfigError: The store cannot be shared with the group of GROUNDUP_STORE_GROUP.
     """
-    _make(at)
+    _make(home)
     if starts:
-        lines = known_homes.admit(at, trust, cache_base())
-    elif known_homes.is_known(at):
+        lines = known_homes.admit(home, trust, cache_base())
+    elif known_homes.is_known(home):
         lines = []
     else:  # it may be any folder, to which a link in a cloned folder leads
         return []
-    _refuse_links(at)
-    _make_prefect_folder(at)
-    lines += _close(at.path)
-    for folder in known_homes.open_to_writers(at):  # although the home was closed
+    _refuse_links(home)
+    _make_prefect_folder(home)
+    lines += _close(home.path)
+    for folder in known_homes.open_to_writers(home):  # although the home was closed
         lines += _close(folder)
-    lines += _close_elsewhere(at)
+    lines += _close_elsewhere(home)
     group = os.environ.get(GROUP)
     if group:
-        lines += _share_store(at, group)
+        lines += _share_store(home, group)
     return lines
 
 
-def _make(at: Home) -> None:
-    with _explained(at):
-        at.path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
-        owner = at.path.stat().st_uid
+def _make(home: Home) -> None:
+    with _explained(home):
+        home.path.mkdir(mode=PRIVATE, parents=True, exist_ok=True)
+        owner = home.path.stat().st_uid
     if owner != os.geteuid():
         raise GroundupError(
-            f"the folder {at.path}",
+            f"the folder {home.path}",
             f"belongs to {_user_name(owner)}, who could plant in it what groundup would run",
             "name another folder: GROUNDUP_HOME=FOLDER groundup …",
         )
 
 
-def _make_prefect_folder(at: Home) -> None:
-    with _explained(at):
-        at.prefect.mkdir(mode=PRIVATE, exist_ok=True)
+def _make_prefect_folder(home: Home) -> None:
+    with _explained(home):
+        home.prefect.mkdir(mode=PRIVATE, exist_ok=True)
 
 
 @contextmanager
-def _explained(at: Home) -> Iterator[None]:
+def _explained(home: Home) -> Iterator[None]:
     """Turn an error of making a folder into one that says what to do."""
     try:
         yield
@@ -109,21 +109,21 @@ def _explained(at: Home) -> Iterator[None]:
         ) from None
     except OSError as error:
         raise GroundupError(
-            f"the folder {at.path}",
+            f"the folder {home.path}",
             f"cannot be written: {error.strerror}",
             "repair that, or name another folder: GROUNDUP_HOME=FOLDER groundup …",
         ) from None
 
 
-def _refuse_links(at: Home) -> None:
+def _refuse_links(home: Home) -> None:
     """Require that the folders of the home are in it: what a link leads to may be anybody's.
 
     Raises:
         GroundupError: One of them is a link.
     """
-    folders = [at.prefect]
+    folders = [home.prefect]
     if not os.environ.get("GROUNDUP_STORE"):
-        folders.append(at.path / "store")
+        folders.append(home.path / "store")
     for folder in folders:
         if folder.is_symlink():
             to = folder.readlink()
@@ -133,16 +133,16 @@ def _refuse_links(at: Home) -> None:
             raise GroundupError(f"the folder {folder}", f"is a link to {to}, out of the home", fix)
 
 
-def _close_elsewhere(at: Home) -> Iterator[str]:
+def _close_elsewhere(home: Home) -> Iterator[str]:
     """Close our files outside of the home: the store or, for one behind a URL, its cache."""
-    store = _local_store(at)
+    store = _local_store(home)
     if store is None:
         folder, entry, advice = cache_base(), CACHE_ENTRY, ""
     elif os.environ.get(GROUP):
         return
     else:
         folder, entry, advice = store, STORE_ENTRY, f" (to share it with a group, set {GROUP})"
-    if folder.is_relative_to(at.path) or not folder.is_dir():
+    if folder.is_relative_to(home.path) or not folder.is_dir():
         return
     if folder.stat().st_uid == os.geteuid():
         for ours in _ours(folder, entry):
@@ -156,9 +156,9 @@ def _ours(folder: Path, entry: re.Pattern[str]) -> list[Path]:
     return [folder] if ours == inside else ours
 
 
-def _local_store(at: Home) -> Path | None:
+def _local_store(home: Home) -> Path | None:
     """Return the folder of the store; None if the store is behind a URL."""
-    location = at.store.removeprefix("file://")
+    location = home.store.removeprefix("file://")
     return None if "://" in location else Path(location)
 
 
@@ -203,9 +203,9 @@ def _content(folder: Path) -> Iterator[tuple[Path, int]]:
                 yield path, stat.S_IMODE(found.st_mode)
 
 
-def _share_store(at: Home, group_name: str) -> Iterator[str]:
+def _share_store(home: Home, group_name: str) -> Iterator[str]:
     """Give the store to a group once. The setgid bit hands later files to the group, too."""
-    store = _shareable_store(at, group_name)
+    store = _shareable_store(home, group_name)
     group = _group_id(group_name)
     store.mkdir(parents=True, exist_ok=True)
     state = store.stat()
@@ -235,18 +235,18 @@ def _share_store(at: Home, group_name: str) -> Iterator[str]:
     )
 
 
-def _shareable_store(at: Home, group_name: str) -> Path:
-    store = _local_store(at)
+def _shareable_store(home: Home, group_name: str) -> Path:
+    store = _local_store(home)
     if store is None:
         raise ConfigError(
             f"{GROUP}={group_name}",
             "the store is behind a URL",
             f"set there who may read it, and unset {GROUP}",
         )
-    if store.is_relative_to(at.path):
+    if store.is_relative_to(home.path):
         raise ConfigError(
             f"{GROUP}={group_name}",
-            f"the store is in the home {at.path}, which is yours alone",
+            f"the store is in the home {home.path}, which is yours alone",
             "put the store elsewhere, e.g. GROUNDUP_STORE=/srv/groundup",
         )
     return store

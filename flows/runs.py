@@ -12,7 +12,7 @@ from data_contracts import Artifact, ConfigError, GroundupError, Store
 from flows import recipe as recipes
 from flows.cli import console
 from flows.cli.console import out
-from flows.home import home
+from flows.home import current_home
 from flows.prefect_host import server
 from flows.preview import PlannedStage
 from flows.recipe import Recipe
@@ -99,14 +99,14 @@ def _run_flow(recipe: Recipe, name: str, overrides: list[str], as_of: str | None
     # The terminal shows progress; Prefect's logs are in the UI.
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     # Prefect reads its settings when it is imported, so not before the server is chosen.
-    with server.running_server(home(), "flows.build_llm") as started_here:
+    with server.running_server(current_home(), "flows.build_llm") as started_here:
         from prefect.logging.handlers import APILogHandler
         from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
         from flows.build_llm import build_llm
 
         if not started_here:
-            out.print(f"[dim]watch it at {server.sign_in_address(home())}[/]")
+            out.print(f"[dim]watch it at {server.sign_in_address(current_home())}[/]")
         reference = absolute_reference(recipe.name)
         key = "recipe" if recipe.name in recipes.NAMES else "recipe_file"
         chosen: dict[str, Any] = {key: reference}

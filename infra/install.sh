@@ -49,7 +49,7 @@ env -u PREFECT_API_URL .venv/bin/python -c 'import sys
 from data_contracts import GroundupError
 from flows import home; from flows.prefect_host import server
 try:
-    with server.running_server(home.home(), "prefect"): pass
+    with server.running_server(home.current_home(), "prefect"): pass
 except GroundupError as error:
     sys.exit(str(error))' ||
     echo "Prefect could not be started now: the first run will try again." >&2

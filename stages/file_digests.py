@@ -1,7 +1,7 @@
 """sha256 of the user's files, cached between runs: a preview must not read terabytes each time.
 
 An entry is valid while device, inode, size, mtime and ctime of the file are the same; every write
-changes ctime. A file that was changed less than SETTLED ago is hashed but not cached, because a
+changes ctime. A file that was changed less than MIN_AGE_NS ago is hashed but not cached, because a
 second write within one tick of the file system's clock would leave no trace. The cache is
 sha256.sqlite under $GROUNDUP_CACHE or ~/.cache/groundup, and can be deleted.
 """
@@ -23,7 +23,7 @@ from data_contracts import InputError
 from data_contracts.regular_files import check_regular, open_regular
 from stages.execution.cores import cores
 
-SETTLED = 2 * 10**9  # nanoseconds: the coarsest clock of a file system
+MIN_AGE_NS = 2 * 10**9  # the coarsest clock of a file system
 PIECE = 4 << 20  # bytes
 SAVE_SECONDS = 5  # a kill loses at most this much work
 
@@ -62,7 +62,7 @@ def repair_of(error: OSError) -> str:
 
 
 def _digests(paths: Iterable[Path]) -> dict[Path, str]:
-    settled = time.time_ns() - SETTLED
+    cutoff = time.time_ns() - MIN_AGE_NS
     states = {path: _state(path) for path in paths}
     with closing(_open_cache()) as cache:
         digests: dict[Path, str] = {}
@@ -81,7 +81,7 @@ def _digests(paths: Iterable[Path]) -> dict[Path, str]:
                 for path, found in zip(new, hashed, strict=True):
                     digests[path] = found
                     state, changed = states[path]
-                    if changed < settled and _state(path) == states[path]:
+                    if changed < cutoff and _state(path) == states[path]:
                         fresh.append((_key(path), state, found))
                     if time.monotonic() > saved + SAVE_SECONDS:
                         _remember(cache, fresh)

@@ -21,26 +21,26 @@ REPOSITORY = Path(__file__).parents[1]
 SHARED = "TESTS_SHARED"  # names the folder that the processes of a session share
 FILES = ("prefect.db", "prefect.db-wal", "memo_store.toml")
 SET_UP = """
-from flows.home import home
+from flows.home import current_home
 from flows.prefect_host.server import running_server
-with running_server(home(), "prefect"):
+with running_server(current_home(), "prefect"):
     pass
 """
 
 
-def copy_into(home: Path) -> None:
+def copy_into(path: Path) -> None:
     """Put the database into a home that has none and that this user made, or makes here."""
-    at = Home(home)
-    if (at.prefect / FILES[0]).exists():
+    home = Home(path)
+    if (home.prefect / FILES[0]).exists():
         return
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        known_homes.admit(at)
+        known_homes.admit(home)
     except GroundupError:
         return  # a test has filled it, and groundup will refuse it
-    at.prefect.mkdir(mode=0o700, exist_ok=True)
+    home.prefect.mkdir(mode=0o700, exist_ok=True)
     for file in _made().iterdir():
-        shutil.copy(file, at.prefect)
+        shutil.copy(file, home.prefect)
 
 
 def _made() -> Path:

@@ -40,7 +40,7 @@ from flows.cli.options import (
     UrlOption,
     VersionOption,
 )
-from flows.home import home, open_store
+from flows.home import current_home, open_store
 
 if TYPE_CHECKING:
     from data_contracts.store.refs import RecipeRef
@@ -185,7 +185,7 @@ def up(
 
     _open_home(trust_home)
     with out.status("starting Prefect: server, deployments, worker …"):
-        address = server.up(home(), port, at_once, host, url)
+        address = server.up(current_home(), port, at_once, host, url)
     out.print(Text.assemble(("up", "bold green"), f"  {address}"))
     if address != server.ui_url():
         out.print(
@@ -202,9 +202,9 @@ def down() -> None:
     """Stop what `up` started. Runs and artifacts stay."""
     from flows.prefect_host import server
 
-    if home().path.exists():
-        _say(private_home.prepare(home(), starts=False))
-    out.print(server.down(home()))
+    if current_home().path.exists():
+        _say(private_home.prepare(current_home(), starts=False))
+    out.print(server.down(current_home()))
 
 
 @app.command()
@@ -375,7 +375,7 @@ def main() -> None:
 
 def _open_home(trust: bool) -> None:
     """Refuse a home that somebody else may have filled, unless it is trusted. Make it private."""
-    _say(private_home.prepare(home(), trust=trust))
+    _say(private_home.prepare(current_home(), trust=trust))
 
 
 def _say(lines: list[str]) -> None:

@@ -208,7 +208,7 @@ def accept_any_text() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-class _Pace(ProgressColumn):
+class _ProgressRate(ProgressColumn):
     """How much is done, the rate, and the time left: "140/400 steps  4.5/s  0:58 left"."""
 
     def render(self, task: Task) -> Text:
@@ -231,7 +231,7 @@ class _LiveReport(Report):
             SpinnerColumn(),
             TextColumn(f"{stage:<20}"),
             BarColumn(12),
-            _Pace(),
+            _ProgressRate(),
             TextColumn("[dim]{task.fields[figure]}"),
         )
         self._bar = Progress(*columns, console=out, transient=True)

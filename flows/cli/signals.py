@@ -180,10 +180,10 @@ def end_children() -> None:
     """
     import psutil
 
-    from flows.home import home
+    from flows.home import current_home
     from flows.prefect_host.processes import recorded
 
-    left_alone = recorded(home())
+    left_alone = recorded(current_home())
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             is_of_python = any("from multiprocessing." in part for part in child.cmdline())

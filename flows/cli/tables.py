@@ -127,7 +127,7 @@ def _planned_row(planned_stage: PlannedStage) -> dict[str, Any]:
         "stage": planned_stage.stage.name,
         "status": planned_stage.status,
         "reasons": list(planned_stage.reasons),
-        "artifact": "/".join(planned_stage.artifact_key),
+        "artifact": "/".join(planned_stage.type_and_id),
     }
 
 

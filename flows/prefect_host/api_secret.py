@@ -25,33 +25,33 @@ MAX_CHARS = 4096
 OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
-def path(at: Home) -> Path:
+def path(home: Home) -> Path:
     """Return the file that holds the secret."""
-    return at.prefect / "api-secret"
+    return home.prefect / "api-secret"
 
 
-def read_or_make(at: Home) -> str:
+def read_or_make(home: Home) -> str:
     """Return the secret, "groundup:…". Creates one if there is none.
 
     Raises:
         GroundupError: The file cannot be written or read, or others may have read it.
     """
-    with writing(at):
-        private_home.prepare(at)
-        if not path(at).is_symlink() and not path(at).exists():
-            _make(at)
-        return _read(at)
+    with writing(home):
+        private_home.prepare(home)
+        if not path(home).is_symlink() and not path(home).exists():
+            _make(home)
+        return _read(home)
 
 
-def forget(at: Home) -> None:
+def forget(home: Home) -> None:
     """Delete the secret: the next server gets a new one, and the old one opens nothing."""
-    path(at).unlink(missing_ok=True)
+    path(home).unlink(missing_ok=True)
 
 
-def is_held_by(at: Home, text: str) -> bool:
+def is_held_by(home: Home, text: str) -> bool:
     """Return whether `text` holds the secret that the home has now, as it is or as it is sent."""
     try:
-        secret = _read(at)
+        secret = _read(home)
     except (OSError, GroundupError):  # there is none that could be used
         return False
     _, _, password = secret.partition(":")
@@ -63,36 +63,36 @@ def basic(secret: str) -> str:
     return base64.b64encode(secret.encode()).decode()
 
 
-def _make(at: Home) -> None:
+def _make(home: Home) -> None:
     """Write a new secret.
 
     Linking a finished file makes this atomic: processes that do it at the same time end up with
     one secret, and none reads half of one.
     """
-    new = path(at).with_name(f"api-secret.{os.getpid()}.{secrets.token_hex(4)}")
+    new = path(home).with_name(f"api-secret.{os.getpid()}.{secrets.token_hex(4)}")
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w") as file:
         file.write(f"{USER}:{secrets.token_urlsafe(32)}")
     try:
         with suppress(FileExistsError):
-            os.link(new, path(at))
+            os.link(new, path(home))
     finally:
         new.unlink()
 
 
-def _read(at: Home) -> str:
-    descriptor = os.open(path(at), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+def _read(home: Home) -> str:
+    descriptor = os.open(path(home), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(descriptor) as file:
         found = os.fstat(descriptor)
         if found.st_uid != os.geteuid():
-            raise _unusable(at, f"belongs to user {found.st_uid}, not to you")
+            raise _unusable(home, f"belongs to user {found.st_uid}, not to you")
         if found.st_mode & OTHERS:
             mode = stat.S_IMODE(found.st_mode)
-            raise _unusable(at, f"is open to others (mode {mode:o}): they may know it")
+            raise _unusable(home, f"is open to others (mode {mode:o}): they may know it")
         secret = file.read(MAX_CHARS).strip()
     if not _is_well_formed(secret):
         raise _unusable(
-            at,
+            home,
             "holds no secret of the form user:password "
             f"with {MIN_PASSWORD_CHARS} or more characters",
         )
@@ -106,8 +106,8 @@ def _is_well_formed(secret: str) -> bool:
     return secret.isascii() and secret.isprintable()
 
 
-def _unusable(at: Home, why: str) -> GroundupError:
-    unusable = path(at).with_name(f"{path(at).name}.unusable")
-    move = f"mv {repair.quoted(path(at))} {repair.quoted(unusable)}"
+def _unusable(home: Home, why: str) -> GroundupError:
+    unusable = path(home).with_name(f"{path(home).name}.unusable")
+    move = f"mv {repair.quoted(path(home))} {repair.quoted(unusable)}"
     fix = f"groundup down; {move}; groundup up makes a new one"
-    return GroundupError(f"the API secret {path(at)}", why, fix)
+    return GroundupError(f"the API secret {path(home)}", why, fix)

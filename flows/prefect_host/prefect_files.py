@@ -27,9 +27,9 @@ READERS = {
 FILES = (".env", "prefect.toml", "pyproject.toml", "profiles.toml", "logging.yml")
 
 
-def unread(at: Home) -> list[str]:
+def unread(home: Home) -> list[str]:
     """Return a line about each file of settings in the home: it has no effect."""
-    found = [at.prefect / name for name in FILES if os.path.lexists(at.prefect / name)]
+    found = [home.prefect / name for name in FILES if os.path.lexists(home.prefect / name)]
     return [f"{path} is not read: settings of Prefect come from the environment" for path in found]
 
 

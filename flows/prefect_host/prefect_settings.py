@@ -20,7 +20,7 @@ from flows.prefect_host import api_secret, prefect_files, processes, server_addr
 from flows.prefect_host.server_address import Address
 
 
-def environment(at: Home, address: Address | None = None) -> dict[str, str]:
+def environment(home: Home, address: Address | None = None) -> dict[str, str]:
     """Return the settings for every process that uses Prefect.
 
     They must be in os.environ before Prefect is imported. Telemetry is off, because it fails with
@@ -29,14 +29,14 @@ def environment(at: Home, address: Address | None = None) -> dict[str, str]:
     set) gets neither: its credentials are the user's.
 
     Args:
-        at: The home.
+        home: The home.
         address: The address of our server if none runs yet; None for the usual one.
 
     Raises:
         ConfigError: Our secret would be sent to a server that the environment names.
     """
     settings = {
-        "PREFECT_HOME": str(at.prefect),
+        "PREFECT_HOME": str(home.prefect),
         **prefect_files.settings(),
         "PYTHONSAFEPATH": "1",  # nothing is imported from the folder in which somebody works
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -51,26 +51,26 @@ def environment(at: Home, address: Address | None = None) -> dict[str, str]:
         "PREFECT_SERVER_API_KEEPALIVE_TIMEOUT": "3600",
         "PREFECT_CLI_PROMPT": "false",
         "GROUNDUP_FOLDER": str(Path.cwd()),
-        "GROUNDUP_HOME": str(at.path),
-        "GROUNDUP_STORE": at.store,
+        "GROUNDUP_HOME": str(home.path),
+        "GROUNDUP_STORE": home.store,
     }
     users_api_url = os.environ.get("PREFECT_API_URL")
     if users_api_url:
         settings["PREFECT_API_URL"] = users_api_url.rstrip("/")
-        _refuse_our_secret(at, settings["PREFECT_API_URL"])
+        _refuse_our_secret(home, settings["PREFECT_API_URL"])
         return settings | _proxies()
-    chosen = recorded_address(at) or address or server_address.wanted(None, None, None)
-    secret = api_secret.read_or_make(at)
+    chosen = recorded_address(home) or address or server_address.wanted(None, None, None)
+    secret = api_secret.read_or_make(home)
     settings["PREFECT_API_URL"] = chosen.api_url
     settings["PREFECT_API_AUTH_STRING"] = secret
     settings["PREFECT_SERVER_API_AUTH_STRING"] = secret
     return settings | _proxies(chosen.local_host)
 
 
-def import_prefect(at: Home, module: str) -> None:
+def import_prefect(home: Home, module: str) -> None:
     """Import Prefect, then `module`, which uses it, without settings of the current folder."""
-    with writing(at):
-        private_home.prepare(at)
+    with writing(home):
+        private_home.prepare(home)
     with chdir(prefect_files.package()):
         # Whatever is imported of Prefect first builds its settings, so this stands in here, too.
         prefect_files.ignore_those_of_folders()
@@ -78,12 +78,12 @@ def import_prefect(at: Home, module: str) -> None:
         import_module(module)
 
 
-def recorded_address(at: Home) -> Address | None:
+def recorded_address(home: Home) -> Address | None:
     """Return the address of our server; None if it does not run or does not require the secret.
 
     The address is that of the process, whatever its record says: the secret is sent there.
     """
-    found = processes.alive(at, "server")
+    found = processes.alive(home, "server")
     if found is None:
         return None
     try:
@@ -92,13 +92,13 @@ def recorded_address(at: Home) -> Address | None:
         return None
 
 
-def is_own_server(at: Home, api_url: str) -> bool:
+def is_own_server(home: Home, api_url: str) -> bool:
     """Return whether our server runs, and `api_url` is the URL of its API."""
-    own = recorded_address(at)
+    own = recorded_address(home)
     return own is not None and api_url.removesuffix("/api") in own.origins
 
 
-def _refuse_our_secret(at: Home, users_api_url: str) -> None:
+def _refuse_our_secret(home: Home, users_api_url: str) -> None:
     """Keep the secret of our server from a server that the environment names.
 
     Raises:
@@ -110,8 +110,8 @@ def _refuse_our_secret(at: Home, users_api_url: str) -> None:
         for name, value in os.environ.items()
         if name.upper().startswith("PREFECT_") and not name.upper().startswith("PREFECT_SERVER_")
     }
-    holding = sorted(name for name, value in sent.items() if api_secret.is_held_by(at, value))
-    if holding and not is_own_server(at, users_api_url):
+    holding = sorted(name for name, value in sent.items() if api_secret.is_held_by(home, value))
+    if holding and not is_own_server(home, users_api_url):
         names = " and ".join(holding)
         raise ConfigError(
             f"PREFECT_API_URL={masked(users_api_url)}",
@@ -120,10 +120,10 @@ def _refuse_our_secret(at: Home, users_api_url: str) -> None:
         )
 
 
-def point_at(at: Home, address: Address) -> None:
+def point_at(home: Home, address: Address) -> None:
     """Set this process's environment to our server: where it runs, or else at `address`."""
     os.environ.pop("PREFECT_API_URL", None)
-    os.environ.update(environment(at, address))
+    os.environ.update(environment(home, address))
 
 
 def ui_url() -> str:

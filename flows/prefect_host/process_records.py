@@ -52,20 +52,20 @@ def problem(path: Path) -> str | None:
     return None
 
 
-def write(at: Home, path: Path, record: dict[str, Any]) -> None:
+def write(home: Home, path: Path, record: dict[str, Any]) -> None:
     """Write a record: whoever reads it finds the old one or the new one, never a part."""
     new = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-    with writing(at):
+    with writing(home):
         descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(record, file)
         new.replace(path)
 
 
-def set_aside(at: Home, path: Path) -> Path:
+def set_aside(home: Home, path: Path) -> Path:
     """Rename a record that cannot be used, and return its new path. No file is overwritten."""
     aside = path.with_name(f"{path.name}.unusable-{secrets.token_hex(4)}")
-    with writing(at):
+    with writing(home):
         path.rename(aside)
     return aside
 

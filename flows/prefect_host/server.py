@@ -42,12 +42,12 @@ FOREIGN_SERVER = (
 )
 
 
-def sign_in_address(at: Home) -> str:
+def sign_in_address(home: Home) -> str:
     """Return a URL that signs a browser in, once; for a server that is not ours, the UI's URL."""
-    address = recorded_address(at)
+    address = recorded_address(home)
     if address is None or os.environ["PREFECT_API_URL"] != address.api_url:
         return ui_url()
-    return sign_in.new_address(address, api_secret.read_or_make(at))
+    return sign_in.new_address(address, api_secret.read_or_make(home))
 
 
 def is_up(url: str | None = None) -> bool:
@@ -61,45 +61,45 @@ def is_up(url: str | None = None) -> bool:
 
 
 @contextmanager
-def running_server(at: Home, module: str) -> Iterator[bool]:
+def running_server(home: Home, module: str) -> Iterator[bool]:
     """Provide a server for the length of a run.
 
     If another program has the port, the server takes a free one. Runs that overlap share the
     server. The last of them stops it, unless `groundup up` has kept it meanwhile.
 
     Args:
-        at: The home.
+        home: The home.
         module: A module that uses Prefect. It is imported while the server starts.
 
     Yields:
         Whether the server was started here.
     """
-    private_home.prepare(at)
+    private_home.prepare(home)
     has_own_prefect = bool(os.environ.get("PREFECT_API_URL"))
-    os.environ.update(environment(at))
+    os.environ.update(environment(home))
     if has_own_prefect:
         _require_answer()
-        import_prefect(at, module)
+        import_prefect(home, module)
         yield False
         return
-    with users_file(at) as users:
+    with users_file(home) as users:
         try:
-            with starting_or_stopping(at):
-                _say(processes.recover(at))
+            with starting_or_stopping(home):
+                _say(processes.recover(home))
                 fcntl.flock(users, fcntl.LOCK_SH)
                 usual = server_address.wanted(None, None, None)
-                was_started = _ensure_server(at, usual, module, or_any_port=True)
+                was_started = _ensure_server(home, usual, module, or_any_port=True)
             yield was_started
         finally:
-            with starting_or_stopping(at):
+            with starting_or_stopping(home):
                 fcntl.flock(users, fcntl.LOCK_UN)
-                is_kept = processes.record_of(at, "server").get("kept")
-                if not is_in_use(at) and not is_kept:
-                    processes.stop(at, "server")
+                is_kept = processes.record_of(home, "server").get("kept")
+                if not is_in_use(home) and not is_kept:
+                    processes.stop(home, "server")
 
 
 def up(
-    at: Home,
+    home: Home,
     port: int | None = None,
     at_once: int | None = None,
     host: str | None = None,
@@ -110,7 +110,7 @@ def up(
     Calling it again repairs what is missing.
 
     Args:
-        at: The home.
+        home: The home.
         port: The port of the server.
         at_once: How many runs the worker does at a time, by default 1: two trainings on the same
             cores take longer than one after the other.
@@ -123,60 +123,60 @@ def up(
     Raises:
         GroundupError: The port is taken, or what already runs was started with other arguments.
     """
-    private_home.prepare(at)
-    with starting_or_stopping(at):
-        _say(processes.recover(at))
-        already_up = [process for process in processes.PROCESSES if processes.alive(at, process)]
+    private_home.prepare(home)
+    with starting_or_stopping(home):
+        _say(processes.recover(home))
+        already_up = [process for process in processes.PROCESSES if processes.alive(home, process)]
         try:
-            return _up(at, {"--port": port, "--host": host, "--url": url}, at_once)
+            return _up(home, {"--port": port, "--host": host, "--url": url}, at_once)
         except BaseException:  # a signal, too: nothing stays half started
             with uninterrupted():
-                _stop_all_but(at, already_up)
+                _stop_all_but(home, already_up)
             raise
 
 
-def _stop_all_but(at: Home, already_up: list[str]) -> None:
+def _stop_all_but(home: Home, already_up: list[str]) -> None:
     """Stop what this command has started.
 
     If the command is killed meanwhile, a server that nobody keeps ends by itself.
     """
     if "server" not in already_up:
-        processes.keep(at, False)
+        processes.keep(home, False)
     for process in processes.PROCESSES:
         if process not in already_up:
-            processes.stop(at, process)
+            processes.stop(home, process)
 
 
-def _up(at: Home, options: dict[str, Any], at_once: int | None) -> str:
+def _up(home: Home, options: dict[str, Any], at_once: int | None) -> str:
     has_own_prefect = bool(os.environ.get("PREFECT_API_URL"))
-    address = _requested_address(at, options)
-    os.environ.update(environment(at, address))
-    _say(prefect_files.unread(at))
+    address = _requested_address(home, options)
+    os.environ.update(environment(home, address))
+    _say(prefect_files.unread(home))
     if has_own_prefect:
-        if not is_own_server(at, os.environ["PREFECT_API_URL"]):
+        if not is_own_server(home, os.environ["PREFECT_API_URL"]):
             _say([f"using {ui_url()}, as PREFECT_API_URL says; {FOREIGN_SERVER}"])
         _require_answer()
-        import_prefect(at, DEPLOYMENTS)
+        import_prefect(home, DEPLOYMENTS)
     else:
-        _ensure_server(at, address, DEPLOYMENTS)
+        _ensure_server(home, address, DEPLOYMENTS)
     # Prefect reads its settings when it is imported, so not before the server is chosen.
     from flows.prefect_host import deployments
 
-    has_runs = has_own_prefect or processes.alive(at, "worker") or is_in_use(at)
+    has_runs = has_own_prefect or processes.alive(home, "worker") or is_in_use(home)
     if not has_runs:
         deployments.mark_lost_runs_crashed()
     deployments.deploy(whole_server=not has_own_prefect)
-    _ensure_worker(at, at_once, deployments.last_heartbeat)
-    sign_in_url = sign_in_address(at)
-    processes.keep(at, True)
+    _ensure_worker(home, at_once, deployments.last_heartbeat)
+    sign_in_url = sign_in_address(home)
+    processes.keep(home, True)
     return sign_in_url
 
 
-def _requested_address(at: Home, options: dict[str, Any]) -> Address:
+def _requested_address(home: Home, options: dict[str, Any]) -> Address:
     """Return the address where our server runs or will run.
 
     Args:
-        at: The home.
+        home: The home.
         options: The values of --port, --host and --url; None where not given.
 
     Raises:
@@ -191,7 +191,7 @@ def _requested_address(at: Home, options: dict[str, Any]) -> Address:
             "leave it out, or unset PREFECT_API_URL",
         )
     address = server_address.wanted(options["--host"], options["--port"], options["--url"])
-    running = recorded_address(at)
+    running = recorded_address(home)
     if running is None:
         return address
     for option in given:
@@ -204,21 +204,21 @@ def _requested_address(at: Home, options: dict[str, Any]) -> Address:
     return running
 
 
-def down(at: Home) -> str:
+def down(home: Home) -> str:
     """Stop the worker and the server; a run from the shell keeps a server that it still uses.
 
     Returns:
         A sentence on what was stopped.
     """
-    if not at.prefect.exists():
+    if not home.prefect.exists():
         return "nothing was up"
-    with starting_or_stopping(at):
-        _say(processes.recover(at))
-        if processes.alive(at, "server") and is_in_use(at):
-            prefix = "stopped worker; " if processes.stop(at, "worker") else ""
-            processes.keep(at, False)
+    with starting_or_stopping(home):
+        _say(processes.recover(home))
+        if processes.alive(home, "server") and is_in_use(home):
+            prefix = "stopped worker; " if processes.stop(home, "worker") else ""
+            processes.keep(home, False)
             return f"{prefix}a run still uses the server, and will stop it"
-        stopped = [process for process in processes.PROCESSES if processes.stop(at, process)]
+        stopped = [process for process in processes.PROCESSES if processes.stop(home, process)]
         return f"stopped {' and '.join(stopped)}" if stopped else "nothing was up"
 
 
@@ -236,7 +236,7 @@ def _require_answer() -> None:
         )
 
 
-def _ensure_server(at: Home, address: Address, module: str, or_any_port: bool = False) -> bool:
+def _ensure_server(home: Home, address: Address, module: str, or_any_port: bool = False) -> bool:
     """Start our server if it does not run, import `module`, and wait until the server answers.
 
     Returns:
@@ -246,36 +246,36 @@ def _ensure_server(at: Home, address: Address, module: str, or_any_port: bool = 
         GroundupError: The port is taken, or the server does not come up in time. The message then
             has the end of its log.
     """
-    alive = processes.alive(at, "server")
-    if alive and recorded_address(at) is None:
+    alive = processes.alive(home, "server")
+    if alive and recorded_address(home) is None:
         raise GroundupError(
             "the server that runs",
             "was started by an older groundup and lets everybody in",
             RESTART,
         )
-    point_at(at, address)
+    point_at(home, address)
     if not alive:
-        _start_server(at, address, or_any_port)
-    import_prefect(at, module)
-    _wait_for(at, "server", is_up)
+        _start_server(home, address, or_any_port)
+    import_prefect(home, module)
+    _wait_for(home, "server", is_up)
     return not alive
 
 
-def _start_server(at: Home, address: Address, or_any_port: bool) -> None:
+def _start_server(home: Home, address: Address, or_any_port: bool) -> None:
     """Start a server on a socket that listens already: no other user can take the port first."""
-    processes.stop(at, "worker")  # of a server that was killed
+    processes.stop(home, "worker")  # of a server that was killed
     # Whoever has had the port since then may know the secret: a browser's open tab sends it.
-    api_secret.forget(at)
+    api_secret.forget(home)
     listening, address = server_address.listen(address, or_any_port)
     with listening:
-        point_at(at, address)
+        point_at(home, address)
         descriptor = listening.fileno()
         command = ["flows.prefect_host.prefect_server", "--socket", str(descriptor)]
         command += address.options()
-        processes.spawn(at, "server", command, [descriptor])
+        processes.spawn(home, "server", command, [descriptor])
 
 
-def _ensure_worker(at: Home, at_once: int | None, last_heartbeat: Callable[[], object]) -> None:
+def _ensure_worker(home: Home, at_once: int | None, last_heartbeat: Callable[[], object]) -> None:
     """Start our worker if it does not run, and wait until the server has a heartbeat of it.
 
     Raises:
@@ -284,19 +284,19 @@ def _ensure_worker(at: Home, at_once: int | None, last_heartbeat: Callable[[], o
     wanted: dict[str, Any] = {
         "at_once": at_once or 1,
         "url": masked(os.environ["PREFECT_API_URL"]),
-        "store": at.store,
+        "store": home.store,
     }
-    if processes.alive(at, "worker"):
+    if processes.alive(home, "worker"):
         compared = wanted if at_once else {key: wanted[key] for key in ("url", "store")}
-        _require_same_worker(processes.record_of(at, "worker"), compared)
+        _require_same_worker(processes.record_of(home, "worker"), compared)
         return
     before = last_heartbeat()
-    server = processes.alive(at, "server")
+    server = processes.alive(home, "server")
     command = ["flows.prefect_host.prefect_worker", POOL, WORKER, str(wanted["at_once"])]
     if server:
         command.append(str(server.pid))
-    processes.spawn(at, "worker", command, **wanted)
-    _wait_for(at, "worker", lambda: last_heartbeat() != before)
+    processes.spawn(home, "worker", command, **wanted)
+    _wait_for(home, "worker", lambda: last_heartbeat() != before)
 
 
 def _require_same_worker(record: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -313,13 +313,13 @@ def _require_same_worker(record: dict[str, Any], wanted: dict[str, Any]) -> None
             )
 
 
-def _wait_for(at: Home, process: str, is_ready: Callable[[], bool]) -> None:
+def _wait_for(home: Home, process: str, is_ready: Callable[[], bool]) -> None:
     deadline = time.monotonic() + START_TIMEOUT_S
     while not is_ready():
-        if not processes.alive(at, process) or time.monotonic() > deadline:
+        if not processes.alive(home, process) or time.monotonic() > deadline:
             raise GroundupError(
                 f"the Prefect {process}",
-                f"did not come up; its log ends:\n{processes.log_end(at, process)}",
-                f"see {at.log(process)}, then groundup up",
+                f"did not come up; its log ends:\n{processes.log_end(home, process)}",
+                f"see {home.log(process)}, then groundup up",
             )
         time.sleep(0.1)

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TextIO
 
-from flows.home import Home, home
+from flows.home import Home, current_home
 from flows.prefect_host import process_records
 from flows.prefect_host.server_locks import open_lock
 
@@ -20,25 +20,25 @@ GRACE_S = 3.0  # the server waits for clients that hold a connection; not longer
 
 def end_when_unused() -> None:
     """Start a thread that ends this server once no run uses it, unless `groundup up` keeps it."""
-    threading.Thread(target=_watch, args=(home(),), name="life", daemon=True).start()
+    threading.Thread(target=_watch, args=(current_home(),), name="life", daemon=True).start()
 
 
-def _watch(at: Home) -> None:
-    while not _is_unused(at):
+def _watch(home: Home) -> None:
+    while not _is_unused(home):
         time.sleep(POLL_S)
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(GRACE_S)
     os._exit(0)
 
 
-def _is_unused(at: Home) -> bool:
+def _is_unused(home: Home) -> bool:
     """Return whether this server has no users. False while another process starts or stops one.
 
     A server whose record cannot be read stays: the next command finds it by its command line.
     """
-    path = at.pid_file("server")
+    path = home.pid_file("server")
     try:
-        with _locked(at.prefect / "server.lock"), _locked(at.prefect / "server.users"):
+        with _locked(home.prefect / "server.lock"), _locked(home.prefect / "server.users"):
             if not os.path.lexists(path):
                 # The process that started this server was killed before it could write the record.
                 return True

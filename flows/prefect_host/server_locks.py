@@ -22,24 +22,24 @@ def open_lock(path: Path) -> TextIO:
 
 
 @contextmanager
-def starting_or_stopping(at: Home) -> Iterator[None]:
+def starting_or_stopping(home: Home) -> Iterator[None]:
     """Let one process at a time look for a server, start one or stop it."""
-    with writing(at):
-        lock = open_lock(at.prefect / "server.lock")
+    with writing(home):
+        lock = open_lock(home.prefect / "server.lock")
     with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
-def users_file(at: Home) -> TextIO:
+def users_file(home: Home) -> TextIO:
     """Open the file on which every run from the shell holds a shared lock."""
-    with writing(at):
-        return open_lock(at.prefect / "server.users")
+    with writing(home):
+        return open_lock(home.prefect / "server.users")
 
 
-def is_in_use(at: Home) -> bool:
+def is_in_use(home: Home) -> bool:
     """Return whether a run from the shell uses the server."""
-    with users_file(at) as users:
+    with users_file(home) as users:
         try:
             fcntl.flock(users, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

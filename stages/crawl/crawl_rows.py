@@ -7,7 +7,7 @@ from typing import Any
 
 from stages.crawl.archive import Archive, ArchivePosition
 from stages.crawl.crawler import MAX_HOPS, Crawler
-from stages.crawl.journal import Entry, Journal
+from stages.crawl.journal import Journal, JournalEntry
 from stages.crawl.rows import Rows, document_id
 
 
@@ -24,9 +24,9 @@ def write_rows(name: str, crawler: Crawler, journal: Journal, archive: Archive, 
         rows: Receives documents and failures.
     """
     moved: dict[str, str] = {}
-    failed: dict[str, Entry] = {}
+    failed: dict[str, JournalEntry] = {}
     pages: list[tuple[str, str, int]] = []
-    for url, offset in crawler.settled.items():
+    for url, offset in crawler.entry_offsets.items():
         entry = journal.at(offset)
         if entry["kind"] == "page":
             pages.append((document_id(name, url), url, offset))
@@ -58,7 +58,7 @@ def write_rows(name: str, crawler: Crawler, journal: Journal, archive: Archive, 
             _write_failure(name, url, end, failed.get(end), crawler, moved, rows)
 
 
-def _fetch(entry: Entry, record: ArchivePosition, archive: Archive) -> dict[str, Any]:
+def _fetch(entry: JournalEntry, record: ArchivePosition, archive: Archive) -> dict[str, Any]:
     """Return the columns of `fetches` for a page, with its position in the archive."""
     fetch = dict(entry["fetch"])
     fetch["fetched_at"] = datetime.fromisoformat(fetch["fetched_at"])
@@ -71,7 +71,7 @@ def _write_failure(
     name: str,
     url: str,
     end: str,
-    cause: Entry | None,
+    cause: JournalEntry | None,
     crawler: Crawler,
     moved: dict[str, str],
     rows: Rows,

@@ -27,7 +27,7 @@ from stages.crawl.fetch import (
     retry_after,
 )
 from stages.crawl.hosts import Host, Hosts
-from stages.crawl.journal import Entry, Journal
+from stages.crawl.journal import Journal, JournalEntry
 from stages.crawl.urls import origin
 from stages.report import Report
 
@@ -70,11 +70,11 @@ class Crawler:
         self._report = report
         self._stop = stop
         self.known: dict[str, Distance] = {}
-        self.settled: dict[str, int] = {}  # address → offset in the journal
+        self.entry_offsets: dict[str, int] = {}  # address → offset in the journal
         self.asked = 0
         self.pages = 0
         self.bytes = 0
-        self.resumed = 0  # addresses that an earlier run had settled
+        self.resumed = 0  # addresses that an earlier run had finished
         # By host that was given up: the number of addresses that were therefore not asked.
         self.lost: Counter[str] = Counter()
         self.cut_short = ""
@@ -87,7 +87,7 @@ class Crawler:
         """Crawl from `seeds`.
 
         Raises:
-            Interrupted: A signal asked to stop. Everything that is settled is on disk.
+            Interrupted: A signal asked to stop. Everything that is finished is on disk.
         """
         self._end = time.monotonic() + self.rules.seconds
         for seed in seeds:
@@ -96,14 +96,14 @@ class Crawler:
         try:
             while self._start_what_may() or self._under_way:
                 await self._wait()
-                self._report.progress(len(self.settled), len(self.known), "pages")
+                self._report.progress(len(self.entry_offsets), len(self.known), "pages")
         finally:
             await self._abandon()
 
     @property
     def left(self) -> int:
         """Addresses that are known and were not asked."""
-        return len(self.known) - len(self.settled)
+        return len(self.known) - len(self.entry_offsets)
 
     @property
     def limits(self) -> str:
@@ -127,11 +127,11 @@ class Crawler:
                 if not self._archive.holds(record):
                     break
                 last = record
-            self._settle(entry, offset)
+            self._apply_entry(entry, offset)
             end = following
         self._journal.cut(end)
         self._archive.cut(last)
-        self.resumed = len(self.settled)
+        self.resumed = len(self.entry_offsets)
         if self.resumed:
             self._report.note(
                 f"continued after {self.resumed} addresses that an earlier run had settled"
@@ -163,14 +163,14 @@ class Crawler:
 
     def _moved_closer(self, url: str, known: Distance) -> list[tuple[str, int, int]]:
         """Return the addresses that a known one leads to and that are closer now, too."""
-        if url in self.settled:
-            entry = self._journal.at(self.settled[url])
+        if url in self.entry_offsets:
+            entry = self._journal.at(self.entry_offsets[url])
             return self._onward(entry, known)
         if url not in self._taken:
             self._queue(url, known.depth)
         return []
 
-    def _onward(self, entry: Entry, distance: Distance) -> list[tuple[str, int, int]]:
+    def _onward(self, entry: JournalEntry, distance: Distance) -> list[tuple[str, int, int]]:
         """Return the addresses that an entry leads to, each with depth and hops."""
         if entry["kind"] == "moved":
             return [(entry["to"], distance.depth, distance.hops + 1)]
@@ -181,10 +181,10 @@ class Crawler:
         host.put(depth, len(self.known), url)
         self._hosts.schedule(host, self._taken)
 
-    def _settle(self, entry: Entry, offset: int) -> None:
+    def _apply_entry(self, entry: JournalEntry, offset: int) -> None:
         """Update all counts with an entry of the journal."""
         url = entry["url"]
-        self.settled[url] = offset
+        self.entry_offsets[url] = offset
         self._taken.add(url)
         distance = self.known.setdefault(url, Distance(0, 0))
         if entry["kind"] == "page":
@@ -303,7 +303,7 @@ class Crawler:
         host.reading_rules = False
 
     async def _visit(self, url: str, host: Host, refusal: FetchError | None) -> None:
-        """Settle one address as a page, a redirect or a failure.
+        """Record one address as a page, a redirect or a failure.
 
         Args:
             url: The address.
@@ -315,10 +315,10 @@ class Crawler:
         else:
             try:
                 response = await self._get(url, host, self.rules.page_bytes, page.WANTED)
-                entry = await self._judge(response, host.rules)
+                entry = await self._entry_for(response, host.rules)
             except FetchError as error:
                 entry = entries.failed(url, error)
-        self._settle(entry, self._journal.append(entry))
+        self._apply_entry(entry, self._journal.append(entry))
 
     async def _get(
         self,
@@ -362,7 +362,9 @@ class Crawler:
     def _may_try_again(self, host: Host, attempt: int) -> bool:
         return attempt < TRIES and not host.skipped and host.ready_at <= self._end
 
-    async def _judge(self, response: HttpResponse, robots_rules: robots.RobotsRules) -> Entry:
+    async def _entry_for(
+        self, response: HttpResponse, robots_rules: robots.RobotsRules
+    ) -> JournalEntry:
         """Return what becomes of an address, by the response; a page is written to the archive.
 
         Raises:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from stages.crawl.archive import ArchivePosition
 from stages.crawl.crawl_rules import CrawlRules
 from stages.crawl.fetch import FetchError, HttpResponse, redirect_target
-from stages.crawl.journal import Entry
+from stages.crawl.journal import JournalEntry
 from stages.crawl.page import WANTED, PageFacts, UnreadablePageError
 from stages.crawl.page import read as read_page
 
@@ -40,7 +40,7 @@ def facts_of(response: HttpResponse) -> PageFacts:
         raise FetchError("unreadable_row", str(error), 200) from None
 
 
-def moved(response: HttpResponse, rules: CrawlRules) -> Entry:
+def moved(response: HttpResponse, rules: CrawlRules) -> JournalEntry:
     """Return the entry of an address that redirects.
 
     Raises:
@@ -59,7 +59,7 @@ def of_page(
     robots: str,
     record: ArchivePosition,
     links: list[str],
-) -> Entry:
+) -> JournalEntry:
     """Return the entry of a page.
 
     Args:
@@ -84,7 +84,7 @@ def of_page(
     }
 
 
-def opted_out(response: HttpResponse, words: str, links: list[str]) -> Entry:
+def opted_out(response: HttpResponse, words: str, links: list[str]) -> JournalEntry:
     """Return the entry of a page that asks, in these words, not to be used. Links are followed."""
     error = FetchError("robots", f"the page asks not to be used: {words}", 200)
     entry = failed(response.url, error)
@@ -92,7 +92,7 @@ def opted_out(response: HttpResponse, words: str, links: list[str]) -> Entry:
     return entry
 
 
-def failed(url: str, error: FetchError) -> Entry:
+def failed(url: str, error: FetchError) -> JournalEntry:
     """Return the entry of an address that gave no document."""
     return {
         "kind": "failed",

@@ -1,4 +1,4 @@
-"""An append-only journal of a crawl: one JSON line per settled address. A rerun continues from it.
+"""An append-only journal of a crawl: one JSON line per finished address. A rerun continues from it.
 
 A line is written after the archive has the page, and both reach the operating system before the
 next step. So a killed process loses only the requests that were under way.
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict, cast
 
 
-class Entry(TypedDict):
+class JournalEntry(TypedDict):
     """What became of one address.
 
     Attributes:
@@ -53,7 +53,7 @@ class Journal:
         self._path = path
         self._file = path.open("a+b")
 
-    def replay(self) -> Iterator[tuple[int, int, Entry]]:
+    def replay(self) -> Iterator[tuple[int, int, JournalEntry]]:
         """Yield offset, next offset and entry of every line up to the first torn one."""
         offset = 0
         with self._path.open("rb") as file:
@@ -63,25 +63,25 @@ class Journal:
                 except ValueError:  # a torn line: the process or the machine died while writing
                     return
                 end = offset + len(line)
-                yield offset, end, cast(Entry, entry)
+                yield offset, end, cast(JournalEntry, entry)
                 offset = end
 
     def cut(self, offset: int) -> None:
         """Remove everything from `offset` on."""
         self._file.truncate(offset)
 
-    def append(self, entry: Entry) -> int:
+    def append(self, entry: JournalEntry) -> int:
         """Append an entry. Returns the offset of the new line."""
         offset = self._file.seek(0, os.SEEK_END)
         self._file.write(_line(entry))
         self._file.flush()
         return offset
 
-    def at(self, offset: int) -> Entry:
+    def at(self, offset: int) -> JournalEntry:
         self._file.seek(offset)
-        return cast(Entry, json.loads(self._file.readline()))
+        return cast(JournalEntry, json.loads(self._file.readline()))
 
-    def forget(self, unwanted: Callable[[Entry], bool]) -> None:
+    def forget(self, unwanted: Callable[[JournalEntry], bool]) -> None:
         """Drop entries, so that a rerun asks for their addresses again. All offsets change."""
         kept = self._path.with_suffix(".kept")
         with kept.open("wb") as file:
@@ -104,6 +104,6 @@ class Journal:
         self._path.unlink(missing_ok=True)
 
 
-def _line(entry: Entry) -> bytes:
+def _line(entry: JournalEntry) -> bytes:
     text = json.dumps(entry, ensure_ascii=True, separators=(",", ":"))
     return text.encode() + b"\n"

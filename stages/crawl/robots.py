@@ -67,7 +67,7 @@ async def read(
             response = await get(url)
             responses.append(response)
             if response.status not in REDIRECTS:
-                return _judge(response), responses
+                return _rules_from(response), responses
             url = redirect_target(response)
         except FetchError as error:
             detail = f"robots.txt could not be fetched, so nothing may be fetched: {error.detail}"
@@ -78,7 +78,7 @@ async def read(
     return RobotsRules("absent"), responses
 
 
-def _judge(response: HttpResponse) -> RobotsRules:
+def _rules_from(response: HttpResponse) -> RobotsRules:
     if response.status >= 500 or response.status == 429:
         detail = f"robots.txt answers {response.status}, so nothing may be fetched"
         return RobotsRules("absent", refusal=Refusal("robots", detail, response.status))

@@ -158,7 +158,11 @@ def _judge_seeds(
     Raises:
         InputError: All seeds failed. The journal is discarded, so that a rerun asks again.
     """
-    entries = {seed: journal.at(crawler.settled[seed]) for seed in seeds if seed in crawler.settled}
+    entries = {
+        seed: journal.at(crawler.entry_offsets[seed])
+        for seed in seeds
+        if seed in crawler.entry_offsets
+    }
     failed = {
         seed: f"{entry['reason']}: {entry['detail']}"
         for seed, entry in entries.items()

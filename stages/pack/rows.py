@@ -141,7 +141,7 @@ def encode(coder: Encoder, settings: RowSettings, documents: pa.RecordBatch) -> 
     return EncodedRows(columns.batch(), counts)
 
 
-class _Document(NamedTuple):
+class _DocumentToEncode(NamedTuple):
     """A document to encode.
 
     Attributes:
@@ -157,13 +157,13 @@ class _Document(NamedTuple):
     copies: int
 
 
-def _wanted(settings: RowSettings, documents: pa.RecordBatch) -> list[_Document]:
+def _wanted(settings: RowSettings, documents: pa.RecordBatch) -> list[_DocumentToEncode]:
     """Return the documents that occur at least once."""
     wanted = []
     for row in documents.to_pylist():
         copies = _copies(settings, row["id"], row["source"])
         if copies:
-            document = _Document(row["id"], row["source"], row["text"], copies)
+            document = _DocumentToEncode(row["id"], row["source"], row["text"], copies)
             wanted.append(document)
     return wanted
 

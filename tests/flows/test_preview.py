@@ -179,7 +179,7 @@ def test_a_missing_artifact_is_made_again_with_the_same_settings_and_gets_the_sa
     (planned_stage,) = preview.plan_stage(
         built, "demo", row, preview.last_config(built, "demo", row)
     )
-    assert planned_stage.artifact_key == ("unique_documents", before.id)
+    assert planned_stage.type_and_id == ("unique_documents", before.id)
 
 
 def test_a_missing_crawl_is_made_again_with_its_date(store, tmp_path):
@@ -197,7 +197,7 @@ def test_a_missing_crawl_is_made_again_with_its_date(store, tmp_path):
     (planned_stage,) = preview.plan_stage(
         store, "demo", row, preview.last_config(store, "demo", row)
     )
-    assert planned_stage.artifact_key == ("raw_documents", before.id)
+    assert planned_stage.type_and_id == ("raw_documents", before.id)
 
 
 def test_only_whole_runs_set_the_recipe_of_a_run(built):

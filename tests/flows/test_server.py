@@ -15,9 +15,9 @@ pytestmark = pytest.mark.slow
 
 RUN = """
 import sys
-from flows.home import home
+from flows.home import current_home
 from flows.prefect_host.server import is_up, running_server
-with running_server(home(), "prefect") as started_here:
+with running_server(current_home(), "prefect") as started_here:
     print(started_here, flush=True)
     sys.stdin.readline()
     print(is_up(), flush=True)

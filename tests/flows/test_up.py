@@ -19,16 +19,16 @@ from typer.testing import CliRunner
 
 from data_contracts import GroundupError
 from flows.cli import commands as cli
-from flows.home import Home, home
+from flows.home import Home, current_home
 from flows.prefect_host import api_secret, processes, server, server_address
 from flows.prefect_host.server_address import Address
 from tests.flows.conftest import REPOSITORY, Groundup, free_port
 
 LOST = """
 import time
-from flows.home import home
+from flows.home import current_home
 from flows.prefect_host.server import running_server
-with running_server(home(), "prefect"):
+with running_server(current_home(), "prefect"):
     from prefect import flow
     @flow(name="crawl")
     def stage():
@@ -69,7 +69,7 @@ def own_environment() -> Iterator[None]:
 
 
 @pytest.fixture
-def at(tmp_path: Path) -> Home:
+def home(tmp_path: Path) -> Home:
     return Home(tmp_path / "home")
 
 
@@ -142,27 +142,27 @@ def test_up_again_keeps_what_a_person_changed_repairs_what_the_code_determines_a
         groundup.run("down")
 
 
-def test_loopback_is_never_asked_through_a_proxy(at: Home) -> None:
+def test_loopback_is_never_asked_through_a_proxy(home: Home) -> None:
     with HTTPServer(("127.0.0.1", 0), Healthy) as listening:
         Thread(target=listening.serve_forever, args=[0.01], daemon=True).start()
         os.environ |= {"http_proxy": "http://127.0.0.1:9", "NO_PROXY": "intranet"}
-        os.environ |= server.environment(at, Address(port=listening.server_port))
+        os.environ |= server.environment(home, Address(port=listening.server_port))
         assert server.is_up()
         assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "intranet,127.0.0.1,localhost"
         del os.environ["PREFECT_API_URL"]
-        assert server.environment(at)["no_proxy"] == os.environ["no_proxy"], "said once"
+        assert server.environment(home)["no_proxy"] == os.environ["no_proxy"], "said once"
         listening.shutdown()
 
 
-def test_without_a_proxy_none_is_excepted(at: Home) -> None:
+def test_without_a_proxy_none_is_excepted(home: Home) -> None:
     with mock.patch("urllib.request.getproxies", dict):
-        assert not [name for name in server.environment(at) if "proxy" in name.lower()]
+        assert not [name for name in server.environment(home) if "proxy" in name.lower()]
 
 
-def test_a_prefect_of_ones_own_may_end_in_a_slash_and_must_answer(at: Home) -> None:
+def test_a_prefect_of_ones_own_may_end_in_a_slash_and_must_answer(home: Home) -> None:
     os.environ["PREFECT_API_URL"] = f"http://127.0.0.1:{free_port()}/api/"
     with pytest.raises(GroundupError, match="/api: does not answer"):
-        server.up(at)
+        server.up(home)
 
 
 def test_a_port_that_none_is_says_so_before_anything_starts() -> None:
@@ -171,7 +171,7 @@ def test_a_port_that_none_is_says_so_before_anything_starts() -> None:
 
 
 def test_a_port_kept_for_root_is_not_called_taken(
-    at: Home, monkeypatch: pytest.MonkeyPatch
+    home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def bind(probe: socket.socket, address: tuple[str, int]) -> None:
         if address[1] == 80:
@@ -182,19 +182,19 @@ def test_a_port_kept_for_root_is_not_called_taken(
     with pytest.raises(
         GroundupError, match=r"port 80: is kept for root by the system\n.*--port 4321"
     ):
-        server.up(at, 80)
+        server.up(home, 80)
 
 
-def test_a_port_that_is_taken_is_reported_with_one_that_is_free(at: Home) -> None:
+def test_a_port_that_is_taken_is_reported_with_one_that_is_free(home: Home) -> None:
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
         pytest.raises(GroundupError, match="is taken by another program") as error,
     ):
-        server.up(at, listening.getsockname()[1])
+        server.up(home, listening.getsockname()[1])
     server_address.listen(Address(port=int(error.value.fix.split()[-1])))[0].close()
 
 
-def test_a_port_that_somebody_took_in_advance_is_ours_or_refused(at: Home) -> None:
+def test_a_port_that_somebody_took_in_advance_is_ours_or_refused(home: Home) -> None:
     with socket.socket() as theirs:
         theirs.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         theirs.bind(("127.0.0.1", 0))
@@ -205,27 +205,29 @@ def test_a_port_that_somebody_took_in_advance_is_ours_or_refused(at: Home) -> No
 
 
 def test_a_new_server_has_a_new_secret_and_no_worker_of_the_last(
-    at: Home, monkeypatch: pytest.MonkeyPatch
+    home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = api_secret.read_or_make(at)
+    before = api_secret.read_or_make(home)
     monkeypatch.setitem(processes.MODULES, "server", "this")
     monkeypatch.setitem(processes.MODULES, "worker", "timeit")
-    processes.spawn(at, "server", ["this"])
-    processes.spawn(at, "worker", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
-    worker = processes.alive(at, "worker")
-    psutil.Process(processes.record_of(at, "server")["pid"]).wait(300)
+    processes.spawn(home, "server", ["this"])
+    processes.spawn(home, "worker", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
+    worker = processes.alive(home, "worker")
+    psutil.Process(processes.record_of(home, "server")["pid"]).wait(300)
     asked: dict[str, str] = {}
 
-    def spawn(at: Home, process: str, command: list[str], handed_over: list[int], **_: Any) -> None:
+    def spawn(
+        home: Home, process: str, command: list[str], handed_over: list[int], **_: Any
+    ) -> None:
         asked["secret"] = os.environ["PREFECT_SERVER_API_AUTH_STRING"]
         raise KeyboardInterrupt
 
     monkeypatch.setattr(processes, "spawn", spawn)
     with pytest.raises(KeyboardInterrupt):
-        server.up(at, free_port())
+        server.up(home, free_port())
     assert worker
     assert not worker.is_running()
-    assert asked["secret"] == api_secret.read_or_make(at) != before
+    assert asked["secret"] == api_secret.read_or_make(home) != before
 
 
 def test_a_home_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
@@ -240,18 +242,18 @@ def test_a_home_is_found_from_a_tilde_and_an_empty_one_is_none(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("GROUNDUP_HOME", "~/x")
-    assert home().path == Path.home() / "x"
+    assert current_home().path == Path.home() / "x"
     monkeypatch.setenv("GROUNDUP_HOME", "")
-    assert home().path == Path.cwd() / ".groundup"
+    assert current_home().path == Path.cwd() / ".groundup"
 
 
 @pytest.mark.parametrize(
     "written", ["", "[]", '{"pid": "x"}', '{"pid": 1}', '{"pid": 1, "command": 2}']
 )
-def test_a_record_of_a_process_that_is_damaged_is_none(written: str, at: Home) -> None:
-    at.prefect.mkdir(parents=True)
-    at.pid_file("server").write_text(written)
-    assert server.down(at) == "nothing was up"
+def test_a_record_of_a_process_that_is_damaged_is_none(written: str, home: Home) -> None:
+    home.prefect.mkdir(parents=True)
+    home.pid_file("server").write_text(written)
+    assert server.down(home) == "nothing was up"
 
 
 def test_a_home_that_is_a_file_is_reported(tmp_path: Path) -> None:
@@ -260,45 +262,47 @@ def test_a_home_that_is_a_file_is_reported(tmp_path: Path) -> None:
         server.up(Home(tmp_path / "home"))
 
 
-def test_down_where_nothing_was_up_makes_no_folder(at: Home) -> None:
-    assert server.down(at) == "nothing was up"
-    assert not at.path.exists()
+def test_down_where_nothing_was_up_makes_no_folder(home: Home) -> None:
+    assert server.down(home) == "nothing was up"
+    assert not home.path.exists()
 
 
-def test_an_interrupted_up_stops_what_it_started(at: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupted_up_stops_what_it_started(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[psutil.Process] = []
     take_timeit_for_ours(monkeypatch)
 
-    def interrupted(at: Home, *_: object) -> str:
-        processes.spawn(at, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
-        started.append(processes.alive(at, "server"))
+    def interrupted(home: Home, *_: object) -> str:
+        processes.spawn(home, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
+        started.append(processes.alive(home, "server"))
         raise KeyboardInterrupt
 
     monkeypatch.setattr(server, "_up", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        server.up(at)
+        server.up(home)
     assert not started[0].is_running()
 
 
 def test_a_process_is_known_by_its_command_whatever_the_clock_says(
-    at: Home, monkeypatch: pytest.MonkeyPatch
+    home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at.prefect.mkdir(parents=True)
+    home.prefect.mkdir(parents=True)
     take_timeit_for_ours(monkeypatch)
-    processes.spawn(at, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
-    record = processes.record_of(at, "server")
-    assert processes.alive(at, "server")
-    processes.write_record(at, "server", record | {"command": ["-m", "something.else"]})
-    assert not processes.alive(at, "server")
-    processes.write_record(at, "server", record)
-    assert processes.stop(at, "server")
+    processes.spawn(home, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
+    record = processes.record_of(home, "server")
+    assert processes.alive(home, "server")
+    processes.write_record(home, "server", record | {"command": ["-m", "something.else"]})
+    assert not processes.alive(home, "server")
+    processes.write_record(home, "server", record)
+    assert processes.stop(home, "server")
 
 
-def test_the_log_of_a_server_has_what_the_terminal_of_a_run_leaves_out(at: Home) -> None:
-    at.prefect.mkdir(parents=True)
+def test_the_log_of_a_server_has_what_the_terminal_of_a_run_leaves_out(home: Home) -> None:
+    home.prefect.mkdir(parents=True)
     os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "CRITICAL"
     processes.spawn(
-        at,
+        home,
         "server",
         [
             "timeit",
@@ -307,5 +311,5 @@ def test_the_log_of_a_server_has_what_the_terminal_of_a_run_leaves_out(at: Home)
             "import os; print(os.environ.get('PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL'))",
         ],
     )
-    psutil.Process(processes.record_of(at, "server")["pid"]).wait(300)
-    assert at.log("server").read_text().startswith("None\n")
+    psutil.Process(processes.record_of(home, "server")["pid"]).wait(300)
+    assert home.log("server").read_text().startswith("None\n")

@@ -334,9 +334,9 @@ WORK = """
 from datasets import config
 config.STREAMING_READ_MAX_RETRIES = 1
 config.STREAMING_READ_RETRY_INTERVAL = 0  # or it would try a missing proxy for minutes
-from flows.home import home
+from flows.home import current_home
 from flows.prefect_host.server import running_server
-with running_server(home(), "prefect"):
+with running_server(current_home(), "prefect"):
     from flows.build_llm import build_llm
     from flows.stage_flows import crawl
     import sys
@@ -360,13 +360,13 @@ def test_a_wrong_file_and_the_password_of_a_proxy_reach_neither_database_nor_log
 ) -> None:
     wrong = tmp_path / "shadow"
     wrong.write_text(f"root: {SECRET}\n")
-    at = Home(tmp_path / "home")
-    prefect_database.copy_into(at.path)
+    home = Home(tmp_path / "home")
+    prefect_database.copy_into(home.path)
     kept_environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "GROUNDUP_"))
     }
     settings = {
-        "GROUNDUP_HOME": str(at.path),
+        "GROUNDUP_HOME": str(home.path),
         "GROUNDUP_PORT": str(free_port()),
         "PYTHONPATH": str(REPOSITORY),
     }
@@ -393,5 +393,5 @@ def test_a_wrong_file_and_the_password_of_a_proxy_reach_neither_database_nor_log
     assert "failed: crawl source dataset" in done.stdout, "the proxy was asked"
     assert "flows.prefect_host.prefect_server" in done.stdout, "the processes were looked at"
     assert SECRET not in done.stdout + done.stderr
-    assert kept(at.path, SECRET) == []
-    assert kept(at.path, "is no recipe"), "the database was looked at, and has the reason"
+    assert kept(home.path, SECRET) == []
+    assert kept(home.path, "is no recipe"), "the database was looked at, and has the reason"

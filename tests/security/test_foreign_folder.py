@@ -109,9 +109,9 @@ def test_a_run_from_the_shell_takes_no_settings_of_the_folder(tmp_path: Path) ->
     folder.mkdir()
     ran = planted(folder, *SETTINGS)
     script = (
-        "from flows.home import home\n"
+        "from flows.home import current_home\n"
         "from flows.prefect_host.server import running_server\n"
-        "with running_server(home(), 'flows.build_llm'): pass"
+        "with running_server(current_home(), 'flows.build_llm'): pass"
     )
     groundup = Groundup(tmp_path / "home", free_port(), folder)
     groundup.set_up()
@@ -124,7 +124,7 @@ def test_a_run_from_the_shell_takes_no_settings_of_the_folder(tmp_path: Path) ->
 
 IN_USE = """
 import sys
-from flows.home import home
+from flows.home import current_home
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY as SETTING
 from prefect.settings import get_current_settings, temporary_settings
 def show():
@@ -133,7 +133,7 @@ def show():
 """
 USES = {
     "a run": "from flows.prefect_host.server import running_server\n"
-    "with running_server(home(), 'flows.build_llm'):\n"
+    "with running_server(current_home(), 'flows.build_llm'):\n"
     + IN_USE.replace("\n", "\n    ")
     + "\n    show()",
     "a flow run of a worker": f"{IN_USE}\nfrom flows.working_folder import enter_folder\n"
@@ -154,7 +154,7 @@ def test_a_setting_that_is_changed_for_a_while_reads_no_file_of_the_folder(
     settings = {"PYTHONPATH": str(REPOSITORY), "GROUNDUP_FOLDER": str(folder)}
     is_run = "running_server" in use
     done = subprocess.run(
-        [sys.executable, "-P", "-c", f"from flows.home import home\n{use}"],
+        [sys.executable, "-P", "-c", f"from flows.home import current_home\n{use}"],
         cwd=folder if is_run else tmp_path,
         env=groundup.environment | settings,
         capture_output=True,

@@ -56,19 +56,19 @@ def public() -> Iterator[Path]:
 @pytest.fixture
 def open_home(public: Path) -> Home:
     """A home as older releases left it: 0755 and 0644."""
-    at = Home(public / "home")
+    home = Home(public / "home")
     for name in (
         "prefect/prefect.db",
         "prefect/server.log",
         "store/objects/raw_documents/abc/manifest.json",
     ):
-        path = at.path / name
+        path = home.path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("mine")
-    for path in [at.path, *at.path.rglob("*")]:
+    for path in [home.path, *home.path.rglob("*")]:
         path.chmod(0o755 if path.is_dir() else 0o644)
-    known_homes.admit(at, trust=True)
-    return at
+    known_homes.admit(home, trust=True)
+    return home
 
 
 def test_a_home_that_others_could_read_is_closed_with_all_that_is_in_it_and_that_is_said(
@@ -172,19 +172,19 @@ def test_a_store_in_a_folder_of_other_files_is_given_to_no_group(
 WORK = """
 from pathlib import Path
 from flows.private_home import keep_private, prepare
-from flows.home import home
+from flows.home import current_home
 keep_private()
-prepare(home())
-folder = Path(home().store) / "objects" / "tokenizer"
+prepare(current_home())
+folder = Path(current_home().store) / "objects" / "tokenizer"
 folder.mkdir(parents=True)
 (folder / "made later.json").write_text("ours")
 """
 
 
 def test_a_group_that_the_setting_names_shares_the_store_and_nobody_else(public: Path) -> None:
-    store, at = public / "store", public / "home"
+    store, home = public / "store", public / "home"
     settings = {
-        "GROUNDUP_HOME": str(at),
+        "GROUNDUP_HOME": str(home),
         "GROUNDUP_STORE": str(store),
         "GROUNDUP_STORE_GROUP": "nogroup",
     }
@@ -198,7 +198,7 @@ def test_a_group_that_the_setting_names_shares_the_store_and_nobody_else(public:
     assert readable(store, user=4711) == [str(made / "made later.json")], "a member of the group"
     assert as_other("touch", str(made / "theirs"), user=4711).returncode == 0, "who may add to it"
     assert readable(store, user=4711, group=4711) == []
-    assert stat.S_IMODE(at.stat().st_mode) == 0o700, "the home is not shared"
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700, "the home is not shared"
 
 
 @pytest.mark.parametrize(

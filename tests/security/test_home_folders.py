@@ -20,15 +20,15 @@ __all__ = ["own_record"]  # a fixture that every test here uses
 def test_a_folder_in_a_home_to_which_others_could_write_is_as_such_a_home(
     folder: str, tmp_path: Path
 ) -> None:
-    at = made(tmp_path / "home")
-    (at.path / folder).mkdir(parents=True, exist_ok=True)
-    (at.path / folder).chmod(0o777)
+    home = made(tmp_path / "home")
+    (home.path / folder).mkdir(parents=True, exist_ok=True)
+    (home.path / folder).chmod(0o777)
     with pytest.raises(GroundupError, match=f"users of this machine may write to .*/{folder}"):
-        private_home.prepare(at)
-    private_home.prepare(at, trust=True)
-    assert stat.S_IMODE((at.path / folder).stat().st_mode) == 0o700
+        private_home.prepare(home)
+    private_home.prepare(home, trust=True)
+    assert stat.S_IMODE((home.path / folder).stat().st_mode) == 0o700
     forget_this_process()
-    assert private_home.prepare(at) == [], "it was closed"
+    assert private_home.prepare(home) == [], "it was closed"
 
 
 @pytest.mark.parametrize("name", ["prefect", "store"])
@@ -36,24 +36,24 @@ def test_a_folder_in_a_home_to_which_others_could_write_is_as_such_a_home(
 def test_a_folder_of_a_home_that_is_a_link_is_one_error_and_nothing_is_made_behind_it(
     name: str, is_there: bool, tmp_path: Path
 ) -> None:
-    at = made(tmp_path / "home")
+    home = made(tmp_path / "home")
     elsewhere = tmp_path / "elsewhere"
     if is_there:
         elsewhere.mkdir()
     if name == "prefect":
-        shutil.rmtree(at.prefect)
-    (at.path / name).symlink_to(elsewhere)
+        shutil.rmtree(home.prefect)
+    (home.path / name).symlink_to(elsewhere)
     with pytest.raises(GroundupError, match=f"is a link to {elsewhere}, out of the home") as error:
-        private_home.prepare(at)
-    assert error.value.fix.startswith(f"move it away: mv -n {at.path / name} ")
+        private_home.prepare(home)
+    assert error.value.fix.startswith(f"move it away: mv -n {home.path / name} ")
     assert not elsewhere.exists() or not list(elsewhere.iterdir())
 
 
 def test_a_command_that_meets_a_link_in_its_home_ends_with_one_error(tmp_path: Path) -> None:
-    at = made(tmp_path / "home")
-    groundup = Groundup(at.path, free_port(), tmp_path, makes_database=True)
-    shutil.rmtree(at.prefect)
-    at.prefect.symlink_to(tmp_path)
+    home = made(tmp_path / "home")
+    groundup = Groundup(home.path, free_port(), tmp_path, makes_database=True)
+    shutil.rmtree(home.prefect)
+    home.prefect.symlink_to(tmp_path)
     for command in (["up"], ["down"]):
         done = groundup.run(*command, check=False)
         assert done.returncode == 2

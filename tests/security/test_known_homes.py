@@ -39,11 +39,11 @@ def forget_this_process() -> None:
 
 def made(path: Path) -> Home:
     """A home that groundup made, with something in it."""
-    at = Home(path)
-    private_home.prepare(at)
-    (at.prefect / "prefect.db").write_text("mine")
+    home = Home(path)
+    private_home.prepare(home)
+    (home.prefect / "prefect.db").write_text("mine")
     forget_this_process()
-    return at
+    return home
 
 
 def planted_logging(home: Path, ran: Path) -> None:
@@ -107,87 +107,87 @@ Plant = Callable[[Path, Path], None]
 def test_a_home_that_holds_something_and_is_not_recorded_is_refused(
     plant: Plant, tmp_path: Path
 ) -> None:
-    at = Home(tmp_path / "home")
-    at.prefect.mkdir(parents=True)
-    plant(at.path, tmp_path / "ran")
-    before = sorted(at.path.rglob("*"))
+    home = Home(tmp_path / "home")
+    home.prefect.mkdir(parents=True)
+    plant(home.path, tmp_path / "ran")
+    before = sorted(home.path.rglob("*"))
     with pytest.raises(GroundupError, match=NOT_MADE) as error:
-        private_home.prepare(at)
+        private_home.prepare(home)
     assert "--trust-home" in error.value.fix
     assert "GROUNDUP_TRUST_HOME=1" in error.value.fix
-    assert sorted(at.path.rglob("*")) == before, "it is left as it was"
+    assert sorted(home.path.rglob("*")) == before, "it is left as it was"
 
 
 def test_a_home_that_groundup_made_is_known_from_then_on(own_record: Path, tmp_path: Path) -> None:
-    at = made(tmp_path / "home")
-    assert private_home.prepare(at) == []
+    home = made(tmp_path / "home")
+    assert private_home.prepare(home) == []
     assert stat.S_IMODE(own_record.stat().st_mode) == 0o600
     assert stat.S_IMODE(own_record.parent.stat().st_mode) == 0o700
-    assert stat.S_IMODE((at.path / "home-token").stat().st_mode) == 0o600
+    assert stat.S_IMODE((home.path / "home-token").stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize("folders", [[], ["prefect"], ["prefect", "store/objects"]])
 def test_a_folder_that_is_empty_becomes_a_home(folders: list[str], tmp_path: Path) -> None:
-    at = Home(tmp_path / "home")
-    at.path.mkdir()
+    home = Home(tmp_path / "home")
+    home.path.mkdir()
     for folder in folders:
-        (at.path / folder).mkdir(parents=True)
-    private_home.prepare(at)
+        (home.path / folder).mkdir(parents=True)
+    private_home.prepare(home)
     forget_this_process()
-    (at.prefect / "prefect.db").write_text("mine")
-    private_home.prepare(at)
+    (home.prefect / "prefect.db").write_text("mine")
+    private_home.prepare(home)
 
 
 def test_a_cache_that_a_preview_wrote_into_the_home_is_no_reason_to_refuse_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at = Home(tmp_path / "home")
-    cache = at.path / "cache"
+    home = Home(tmp_path / "home")
+    cache = home.path / "cache"
     cache.mkdir(parents=True)
-    at.path.chmod(0o700)
+    home.path.chmod(0o700)
     (cache / "sha256.sqlite").touch()
     with pytest.raises(GroundupError, match="is not one that groundup made for you"):
-        private_home.prepare(at)
+        private_home.prepare(home)
     monkeypatch.setenv("GROUNDUP_CACHE", str(cache))
-    assert private_home.prepare(at) == []
+    assert private_home.prepare(home) == []
 
 
 def test_a_home_of_an_earlier_version_is_accepted_once_and_nothing_is_lost(tmp_path: Path) -> None:
-    at = Home(tmp_path / "home")
-    at.prefect.mkdir(parents=True)
-    at.path.chmod(0o755)  # whatever the umask: a folder that others may write is refused for that
-    (at.prefect / "prefect.db").write_text("mine")
+    home = Home(tmp_path / "home")
+    home.prefect.mkdir(parents=True)
+    home.path.chmod(0o755)  # whatever the umask: a folder that others may write is refused for that
+    (home.prefect / "prefect.db").write_text("mine")
     with pytest.raises(GroundupError, match="versions before this record did not"):
-        private_home.prepare(at)
-    assert "is trusted from now on" in private_home.prepare(at, trust=True)[0]
+        private_home.prepare(home)
+    assert "is trusted from now on" in private_home.prepare(home, trust=True)[0]
     forget_this_process()
-    assert private_home.prepare(at) == []
-    assert (at.prefect / "prefect.db").read_text() == "mine"
+    assert private_home.prepare(home) == []
+    assert (home.prefect / "prefect.db").read_text() == "mine"
 
 
 def test_the_environment_accepts_a_home_and_takes_no_other_word_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    at = Home(tmp_path / "home")
-    at.prefect.mkdir(parents=True)
-    planted_record(at.path, tmp_path)
+    home = Home(tmp_path / "home")
+    home.prefect.mkdir(parents=True)
+    planted_record(home.path, tmp_path)
     for value in ("0", ""):
         monkeypatch.setenv("GROUNDUP_TRUST_HOME", value)
         with pytest.raises(GroundupError, match=NOT_MADE):
-            private_home.prepare(at)
+            private_home.prepare(home)
     monkeypatch.setenv("GROUNDUP_TRUST_HOME", "yes")
     with pytest.raises(ConfigError, match="neither 0 nor 1"):
-        private_home.prepare(at)
+        private_home.prepare(home)
     monkeypatch.setenv("GROUNDUP_TRUST_HOME", "1")
-    private_home.prepare(at)
+    private_home.prepare(home)
 
 
 def test_a_home_that_was_moved_is_known_and_its_copy_is_not(tmp_path: Path) -> None:
-    at = made(tmp_path / "home")
-    shutil.copytree(at.path, tmp_path / "copy")
-    with pytest.raises(GroundupError, match=f"it is a copy of {at.path}"):
+    home = made(tmp_path / "home")
+    shutil.copytree(home.path, tmp_path / "copy")
+    with pytest.raises(GroundupError, match=f"it is a copy of {home.path}"):
         private_home.prepare(Home(tmp_path / "copy"))
-    at.path.rename(tmp_path / "moved")
+    home.path.rename(tmp_path / "moved")
     moved = Home(tmp_path / "moved")
     assert private_home.prepare(moved) == []
     private_home.prepare(Home(tmp_path / "copy"), trust=True)
@@ -197,52 +197,52 @@ def test_a_home_that_was_moved_is_known_and_its_copy_is_not(tmp_path: Path) -> N
 
 
 def test_what_takes_the_place_of_a_home_is_not_known(tmp_path: Path) -> None:
-    at = made(tmp_path / "home")
-    shutil.copytree(at.path, tmp_path / "other")
-    at.path.rename(tmp_path / "old")
-    (tmp_path / "other").rename(at.path)
+    home = made(tmp_path / "home")
+    shutil.copytree(home.path, tmp_path / "other")
+    home.path.rename(tmp_path / "old")
+    (tmp_path / "other").rename(home.path)
     with pytest.raises(GroundupError, match="was put in its place"):
-        private_home.prepare(at)
+        private_home.prepare(home)
 
 
 def test_a_device_that_is_numbered_anew_changes_nothing(own_record: Path, tmp_path: Path) -> None:
-    at = made(tmp_path / "home")
+    home = made(tmp_path / "home")
     entry = json.loads(own_record.read_text())
     own_record.write_text(json.dumps(entry | {"device": entry["device"] + 1}))
-    assert private_home.prepare(at) == []
+    assert private_home.prepare(home) == []
 
 
 def test_a_home_to_which_others_could_write_is_not_known(tmp_path: Path) -> None:
-    at = made(tmp_path / "home")
-    at.path.chmod(0o770)
+    home = made(tmp_path / "home")
+    home.path.chmod(0o770)
     with pytest.raises(GroundupError, match="other users of this machine may write to it"):
-        private_home.prepare(at)
-    private_home.prepare(at, trust=True)
+        private_home.prepare(home)
+    private_home.prepare(home, trust=True)
     forget_this_process()
-    assert private_home.prepare(at) == [], "it was closed"
+    assert private_home.prepare(home) == [], "it was closed"
 
 
 @pytest.mark.parametrize("damage", ["{", "[]\n", "null\n", '{"token": 1}\n', "\0" * 100, ""])
 def test_a_damaged_record_knows_no_home_and_takes_new_ones(
     damage: str, own_record: Path, tmp_path: Path
 ) -> None:
-    at = made(tmp_path / "home")
+    home = made(tmp_path / "home")
     own_record.write_text(damage)
     with pytest.raises(GroundupError, match=NOT_MADE):
-        private_home.prepare(at)
-    private_home.prepare(at, trust=True)
+        private_home.prepare(home)
+    private_home.prepare(home, trust=True)
     forget_this_process()
-    assert private_home.prepare(at) == []
+    assert private_home.prepare(home) == []
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602])
 def test_a_record_that_others_may_write_is_not_used(
     mode: int, own_record: Path, tmp_path: Path
 ) -> None:
-    at = made(tmp_path / "home")
+    home = made(tmp_path / "home")
     own_record.chmod(mode)
     with pytest.raises(GroundupError, match=r"cannot be read \(others may write"):
-        private_home.prepare(at)
+        private_home.prepare(home)
 
 
 def test_without_a_folder_for_the_record_a_new_home_works_and_that_is_said(
@@ -256,22 +256,23 @@ def test_without_a_folder_for_the_record_a_new_home_works_and_that_is_said(
     ):
         for name, value in settings.items():
             monkeypatch.setenv(name, value)
-        at = Home(tmp_path / f"home-{len(list(tmp_path.iterdir()))}")
-        (line,) = private_home.prepare(at)
+        home = Home(tmp_path / f"home-{len(list(tmp_path.iterdir()))}")
+        (line,) = private_home.prepare(home)
         assert "cannot be recorded as yours" in line
-        assert private_home.prepare(at) == [], "said once by a command"
-        (at.prefect / "prefect.db").write_text("mine")
-        assert private_home.prepare(at) == []
+        assert private_home.prepare(home) == [], "said once by a command"
+        (home.prefect / "prefect.db").write_text("mine")
+        assert private_home.prepare(home) == []
         forget_this_process()
         with pytest.raises(GroundupError, match=NOT_MADE):
-            private_home.prepare(at)
-        private_home.prepare(at, trust=True)
+            private_home.prepare(home)
+        private_home.prepare(home, trust=True)
 
 
 def test_many_that_make_a_home_at_once_are_admitted(tmp_path: Path) -> None:
     script = (
-        "from flows import private_home; from flows.home import home; "
-        "private_home.prepare(home()); (home().prefect / 'prefect.db').write_text('mine')"
+        "from flows import private_home; from flows.home import current_home; "
+        "private_home.prepare(current_home()); "
+        "(current_home().prefect / 'prefect.db').write_text('mine')"
     )
     environment = os.environ | {"GROUNDUP_HOME": str(tmp_path / "home")}
     crowd = [
@@ -316,9 +317,9 @@ def test_files_that_come_into_a_known_home_later_give_prefect_no_settings(
 ) -> None:
     ran = tmp_path / "ran"
     groundup = Groundup(tmp_path / "home", free_port(), tmp_path)
-    at = made(tmp_path / "home")
-    (at.prefect / "prefect.db").unlink()
-    plant(at.path, ran)
+    home = made(tmp_path / "home")
+    (home.prefect / "prefect.db").unlink()
+    plant(home.path, ran)
     try:
         done = groundup.run("up")
         assert "is not read: settings of Prefect come from the environment" in done.stderr

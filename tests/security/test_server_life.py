@@ -16,14 +16,14 @@ from flows.prefect_host import server_life
 @pytest.fixture
 def served(tmp_path: Path) -> Home:
     """A home whose record names this process as its server."""
-    at = Home(tmp_path)
-    at.prefect.mkdir()
-    record(at)
-    return at
+    home = Home(tmp_path)
+    home.prefect.mkdir()
+    record(home)
+    return home
 
 
-def record(at: Home, **more: object) -> None:
-    at.pid_file("server").write_text(json.dumps({"pid": os.getpid(), "command": []} | more))
+def record(home: Home, **more: object) -> None:
+    home.pid_file("server").write_text(json.dumps({"pid": os.getpid(), "command": []} | more))
 
 
 def test_a_server_stays_while_one_of_two_runs_still_uses_it(served: Home) -> None:

@@ -107,29 +107,29 @@ DAMAGES = {
 def test_a_damaged_record_is_set_aside_with_one_line(
     damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    at = Home(tmp_path)
-    at.prefect.mkdir()
-    path = at.pid_file("server")
+    home = Home(tmp_path)
+    home.prefect.mkdir()
+    path = home.pid_file("server")
     damage(path)
-    assert processes.record_of(at, "server") == {}
-    assert processes.alive(at, "server") is None
-    assert processes.recorded(at) == set()
-    (line,) = processes.recover(at)
+    assert processes.record_of(home, "server") == {}
+    assert processes.alive(home, "server") is None
+    assert processes.recorded(home) == set()
+    (line,) = processes.recover(home)
     assert NOT_A_RECORD in line
     assert not os.path.lexists(path)
-    assert len(list(at.prefect.glob("server.json.unusable-*"))) == 1, "nothing is lost"
-    assert processes.recover(at) == []
+    assert len(list(home.prefect.glob("server.json.unusable-*"))) == 1, "nothing is lost"
+    assert processes.recover(home) == []
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
 def test_a_server_whose_record_is_damaged_stays_and_does_not_fail(
     damage: Callable[[Path], None], tmp_path: Path
 ) -> None:
-    at = Home(tmp_path)
-    at.prefect.mkdir()
-    damage(at.pid_file("server"))
-    assert not _is_unused(at)
-    assert os.path.lexists(at.pid_file("server"))
+    home = Home(tmp_path)
+    home.prefect.mkdir()
+    damage(home.pid_file("server"))
+    assert not _is_unused(home)
+    assert os.path.lexists(home.pid_file("server"))
 
 
 @pytest.mark.parametrize("process", processes.PROCESSES)
@@ -137,13 +137,13 @@ def test_a_server_whose_record_is_damaged_stays_and_does_not_fail(
 def test_a_record_of_an_unrelated_process_stops_nothing(
     process: str, has_our_home: bool, tmp_path: Path
 ) -> None:
-    at = Home(tmp_path)
-    at.prefect.mkdir()
-    with sleeper(at.path if has_our_home else None) as victim:
+    home = Home(tmp_path)
+    home.prefect.mkdir()
+    with sleeper(home.path if has_our_home else None) as victim:
         command = psutil.Process(victim.pid).cmdline()[1:]
-        processes.write_record(at, process, {"pid": victim.pid, "command": command})
-        assert processes.alive(at, process) is None
-        assert not processes.stop(at, process)
+        processes.write_record(home, process, {"pid": victim.pid, "command": command})
+        assert processes.alive(home, process) is None
+        assert not processes.stop(home, process)
         assert victim.poll() is None
         victim.kill()
 
@@ -153,8 +153,8 @@ def test_a_server_of_another_home_is_not_ours(
 ) -> None:
     monkeypatch.setitem(processes.MODULES, "server", "timeit")
     mine, other = Home(tmp_path / "mine"), Home(tmp_path / "other")
-    for at in (mine, other):
-        at.prefect.mkdir(parents=True)
+    for home in (mine, other):
+        home.prefect.mkdir(parents=True)
     processes.spawn(mine, "server", ["timeit", "-n1", "-r1", "import time; time.sleep(600)"])
     try:
         processes.write_record(other, "server", processes.record_of(mine, "server"))
@@ -166,22 +166,22 @@ def test_a_server_of_another_home_is_not_ours(
 
 
 def test_a_record_is_written_through_no_link(tmp_path: Path) -> None:
-    at = Home(tmp_path)
-    at.prefect.mkdir()
+    home = Home(tmp_path)
+    home.prefect.mkdir()
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    at.pid_file("server").symlink_to(victim)
-    process_records.write(at, at.pid_file("server"), {"pid": 1, "command": []})
+    home.pid_file("server").symlink_to(victim)
+    process_records.write(home, home.pid_file("server"), {"pid": 1, "command": []})
     assert victim.read_text() == "mine"
 
 
 @pytest.mark.slow
 def test_down_stops_what_runs_although_its_record_was_damaged(groundup: Groundup) -> None:
-    at = Home(groundup.home)
+    home = Home(groundup.home)
     groundup.run("up")
-    running = [processes.alive(at, process) for process in processes.PROCESSES]
+    running = [processes.alive(home, process) for process in processes.PROCESSES]
     for process in processes.PROCESSES:
-        truncated(at.pid_file(process))
+        truncated(home.pid_file(process))
     with sleeper(groundup.home) as victim:
         done = groundup.run("down")
         assert victim.poll() is None
@@ -196,30 +196,30 @@ def test_down_stops_what_runs_although_its_record_was_damaged(groundup: Groundup
 def test_up_goes_on_with_what_runs_although_its_record_was_damaged(
     damage: Callable[[Path], None], groundup: Groundup
 ) -> None:
-    at = Home(groundup.home)
+    home = Home(groundup.home)
     groundup.run("up")
-    server = processes.alive(at, "server")
+    server = processes.alive(home, "server")
     assert server
     server.send_signal(signal.SIGSTOP)  # it looks at its record each second
-    damage(at.pid_file("server"))
-    found = processes.recover(at)
+    damage(home.pid_file("server"))
+    found = processes.recover(home)
     server.send_signal(signal.SIGCONT)
     assert "was found and is recorded again" in found[0]
     assert groundup.url in groundup.run("up").stdout
-    assert processes.alive(at, "server") == server
+    assert processes.alive(home, "server") == server
 
 
 @pytest.mark.slow
 def test_a_planted_address_does_not_get_the_secret(groundup: Groundup) -> None:
     """The address of a server is that of its process, whatever its record says."""
-    at = Home(groundup.home)
+    home = Home(groundup.home)
     groundup.run("up")
     port = free_port()
     impostor = Impostor(port)
     try:
-        record = processes.record_of(at, "server")
+        record = processes.record_of(home, "server")
         planted = {"host": "127.0.0.1", "port": port, "url": None}
-        processes.write_record(at, "server", record | planted)
+        processes.write_record(home, "server", record | planted)
         assert f"http://127.0.0.1:{groundup.port}/" in groundup.run("up").stdout
     finally:
         impostor.close()

@@ -27,7 +27,7 @@ def read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Path]:
     monkeypatch.setattr(
         under_test, "_sha256", lambda path, stop: (done.append(path), hashed(path, stop))[1]
     )
-    monkeypatch.setattr(under_test, "SETTLED", 0)
+    monkeypatch.setattr(under_test, "MIN_AGE_NS", 0)
     monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
     return done
 
@@ -60,7 +60,7 @@ def test_a_file_that_changed_is_read_again(read: list[Path], file: Path, change:
 def test_a_file_that_just_changed_is_not_trusted(
     read: list[Path], file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(under_test, "SETTLED", 60 * 10**9)
+    monkeypatch.setattr(under_test, "MIN_AGE_NS", 60 * 10**9)
     assert file_digests([file], "stage.files") == file_digests([file], "stage.files")
     assert read == [file, file]
 
