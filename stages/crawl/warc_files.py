@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +27,13 @@ _SWALLOWED = "the Content-Length of the record is wrong: the record includes the
 _LONG_HEAD = f"its headers have more than {MAX_HEAD_LINES:,} lines or {MAX_HEAD_BYTES >> 10:,} kB"
 _NO_MEMORY = "the body takes more memory than there is"
 _CUT_BODY = "the body, packed or in chunks, is cut, and nothing marks the record as cut"
+
+
+class _Nowhere(io.TextIOBase):
+    """Takes what is written, without memory for it."""
+
+    def write(self, text: str, /) -> int:
+        return len(text)
 
 
 def read(source: FilesSource, path: Path) -> Iterator[Item]:
@@ -120,7 +129,9 @@ def _item(response: HttpResponse, problem: str, is_empty: bool) -> Item:
 
 def _page(response: HttpResponse) -> Item:
     try:
-        page = read_page(response)
+        # A parser that runs out of memory writes a traceback for each error that it cannot note.
+        with redirect_stderr(_Nowhere()):
+            page = read_page(response)
     except UnreadablePageError as error:
         return Failure(response.url, "unreadable_row", str(error), 200, claims=True)
     if page.opt_out:

@@ -322,6 +322,17 @@ def test_a_body_of_brotli_that_unpacks_to_gigabytes_is_cut_at_the_limit(tmp_path
     assert done.peak <= 512
 
 
+@pytest.mark.slow
+def test_a_page_that_takes_all_memory_to_parse_is_one_failure_without_tracebacks(tmp_path, capfd):
+    """lxml used to write one for each error of the page that it could not note."""
+    tag = b"<a" + b"".join(b" a%d" % number for number in range(1000)) + b">"
+    (tmp_path / "a.warc.gz").write_bytes(gzip.compress(record("a", tag * 3000) + record("b")))
+    paths = [str(tmp_path / "a.warc.gz")]
+    done = crawled(tmp_path / "store", kind="files", name="mine", paths=paths)
+    assert (done.documents, done.rejected, done.error) == (1, {"unreadable_row": 1}, "")
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_a_page_that_the_end_of_an_archive_cuts_is_marked_as_cut(read):
     documents, failures = read(record("a") + record("b")[:-20])
     assert documents == {"a": (PAGE, False), "b": (PAGE[:-16], True)}
