@@ -23,6 +23,9 @@ class ChunkedBody:
 
     Many archives hold bodies without chunks under the headers of chunked ones. One that does not
     begin with the length of a chunk is read as it is.
+
+    Attributes:
+        is_cut: Whether the bytes ended inside a chunk or its length.
     """
 
     def __init__(self, stream: Stream):
@@ -33,11 +36,7 @@ class ChunkedBody:
         self._is_first = True
         self._is_chunked = True
         self._is_over = False
-
-    @property
-    def is_cut(self) -> bool:
-        """Whether the body was read to its end, and that is inside a chunk."""
-        return self._is_over and self._left > 0
+        self.is_cut = False
 
     def read(self, length: int, /) -> bytes:
         """Return at most `length` bytes; none at the end.
@@ -62,6 +61,7 @@ class ChunkedBody:
         self._at = 0
         if not self._bytes:
             self._is_over = True
+            self.is_cut = self._left > 0
 
     def _begin_chunk(self) -> None:
         if len(self._bytes) - self._at < _MAX_LINE_BYTES:
@@ -70,6 +70,9 @@ class ChunkedBody:
             return
         line = _LENGTH.match(self._bytes, self._at, self._at + _MAX_LINE_BYTES)
         if line is None:
+            if self._ends_here():
+                self._is_over = self.is_cut = True
+                return
             if not self._is_first or _LIKE_LENGTH.match(self._bytes):
                 raise UnreadableBodyError(
                     "the body is in chunks, and one has no length that can be read"
@@ -80,6 +83,11 @@ class ChunkedBody:
         self._at = line.end()
         self._left = int(line[1], 16)
         self._is_over = self._left == 0
+
+    def _ends_here(self) -> bool:
+        """Return whether the bytes end inside the length of a chunk that is not the first."""
+        rest = self._bytes[self._at :]
+        return not self._is_first and len(rest) < _MAX_LINE_BYTES and b"\n" not in rest
 
     def _take(self, length: int, body: bytearray) -> None:
         """Append what is there of this chunk; behind its last byte, pass over the end of it."""
@@ -96,6 +104,6 @@ class ChunkedBody:
             return
         if len(self._bytes) - self._at < len(_END):
             self._fill()
-        if not self._is_over and not self._bytes.startswith(_END, self._at):
+        if not _END.startswith(self._bytes[self._at : self._at + len(_END)]):  # or cut there
             raise UnreadableBodyError("the body is in chunks, and one is longer than it says")
         self._at += len(_END)

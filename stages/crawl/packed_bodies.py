@@ -160,9 +160,11 @@ def _unpacked_brotli(stream: Stream, limit: int) -> Body:
     decompressor = brotli.Decompressor()
     body = bytearray()
     read = 0
+    more = b""
     while len(body) < limit and not decompressor.is_finished():
-        piece = b""
-        if decompressor.can_accept_more_data():
+        piece, before = b"", more
+        # It says that it accepts more when all was read and the end is still to be given.
+        if not before and decompressor.can_accept_more_data():
             piece = next(pieces, b"")
             read += len(piece)
         try:
@@ -171,7 +173,7 @@ def _unpacked_brotli(stream: Stream, limit: int) -> Body:
             if read <= len(first) and _looks_like_text(first):
                 return _as_it_is(first, stream, limit, "brotli")
             raise UnreadableBodyError(f"the body, packed with brotli: {error}") from None
-        if not piece and not more and not decompressor.is_finished():
+        if not (piece or more or before or decompressor.is_finished()):
             return Body(bytes(body), is_cut=True)
         body += more
     return Body(bytes(body[:limit]))

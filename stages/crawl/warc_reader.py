@@ -74,18 +74,21 @@ class WarcRecord:
             ArchiveLoadFailed: The record cannot be parsed.
         """
         with parsing():
-            encodings = self._http_values("content-encoding")
             stream: Stream = self._block
-            for name in re.split(r"[\s,]+", self._http_values("transfer-encoding").lower()):
-                if isinstance(stream, ChunkedBody) and name not in ("", "chunked"):
-                    raise UnreadableBodyError(f"Transfer-Encoding {name[:80]} is around the chunks")
-                if name == "chunked":
-                    stream = ChunkedBody(stream)
-                else:
-                    encodings += f",{name}"
-            body = unpacked(stream, encodings.strip(","), limit)
-            is_cut = isinstance(stream, ChunkedBody) and stream.is_cut
-            return replace(body, is_cut=body.is_cut or is_cut)
+            framings = re.split(r"[\s,]+", self._http_values("transfer-encoding").lower())
+            encodings = [self._http_values("content-encoding")]
+            encodings += [name for name in framings if name and name != "chunked"]
+            times = framings.count("chunked")
+            # Twice if a proxy repeats the header; the second is read as it is.
+            if times > 2 or (times and framings[-1] not in ("", "chunked")):
+                stated = ",".join(framings)[:80]
+                raise UnreadableBodyError(f"Transfer-Encoding {stated} is not supported")
+            frames = []
+            for _ in range(times):
+                stream = ChunkedBody(stream)
+                frames.append(stream)
+            body = unpacked(stream, ",".join(filter(None, encodings)), limit)
+            return replace(body, is_cut=body.is_cut or any(frame.is_cut for frame in frames))
 
     def _http_values(self, name: str) -> str:
         """Return the values of all HTTP headers of this name."""

@@ -168,7 +168,9 @@ def test_a_body_that_cannot_be_unpacked_is_one_failure(read):
 def test_bytes_behind_a_body_packed_with_brotli_are_passed_over(read):
     """A decompressor of brotli fails at them and keeps the body to itself."""
     data = record("a", brotli(WORDS) + b"\r\n", BR) + record("b", brotli(PAGE) + b"\0" * 99, BR)
-    assert read(data) == ({"a": (WORDS, False), "b": (PAGE, False)}, [])
+    data += record("c", brotli(PAGE * 9999) + b"\r\n", BR)  # more than is unpacked at a time
+    wanted = {"a": (WORDS, False), "b": (PAGE, False), "c": (PAGE * 9999, False)}
+    assert read(data) == (wanted, [])
 
 
 @pytest.mark.parametrize(
@@ -204,6 +206,7 @@ def test_a_packing_is_found_in_whatever_header_it_is_stated(read, headers, packe
         GZIP + GZIP,
         b"Transfer-Encoding: lzw\r\n",
         b"Transfer-Encoding: chunked, gzip\r\n",
+        b"Transfer-Encoding: " + b"chunked," * 30_000 + b"\r\n",
         GZIP + b"Transfer-Encoding: deflate\r\n",
     ],
 )
@@ -275,6 +278,7 @@ def test_millions_of_chunks_of_one_byte_end_no_archive(tmp_path):
         (b"F" * 16 + b"\r\na", "the body is in chunks, and one has no length that can be read"),
         (b"1;" + b"x" * 9999 + b"\r\na", "the body is in chunks, and one has no length"),
         (b"9\r\nabc", CUT),
+        (b"1\r\na\r\n1", CUT),
     ],
 )
 def test_a_body_whose_chunks_are_damaged_is_one_failure(read, body, detail):
