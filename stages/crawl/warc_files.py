@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
+from contextlib import redirect_stderr
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,14 +17,23 @@ from stages.crawl.page import WANTED, UnreadablePageError
 from stages.crawl.page import read as read_page
 from stages.crawl.unpacking import opened_by_content
 from stages.crawl.urls import canonical
-from stages.crawl.warc_reader import WarcRecord, read_records
+from stages.crawl.warc_reader import MAX_HEAD_BYTES, MAX_HEAD_LINES, WarcRecord, read_records
 from stages.documentation_server import is_documentation_server
 
 _RESERVED = "the address belongs to the built-in documentation server, which did not send this page"
 _NO_TYPE = "a record that does not state its type (WARC-Type)"
 _SHORT = "a record ends before its Content-Length: the archive was cut, or that length is wrong"
 _SWALLOWED = "the Content-Length of the record is wrong: the record includes the one behind it"
-_CUT_BODY = "the packed body ends before its end, and nothing marks the record as cut"
+_LONG_HEAD = f"its headers have more than {MAX_HEAD_LINES:,} lines or {MAX_HEAD_BYTES >> 10:,} kB"
+_NO_MEMORY = "the body takes more memory than there is"
+_CUT_BODY = "the body, packed or in chunks, is cut, and nothing marks the record as cut"
+
+
+class _Nowhere(io.TextIOBase):
+    """Takes what is written, without memory for it."""
+
+    def write(self, text: str, /) -> int:
+        return len(text)
 
 
 def read(source: FilesSource, path: Path) -> Iterator[Item]:
@@ -48,6 +59,9 @@ def _read_response(source: FilesSource, path: Path, record: WarcRecord) -> Itera
     address = record.header("WARC-Target-URI") or ""
     path_of_address, _, _ = address.partition("?")
     if path_of_address.endswith("/robots.txt"):
+        return
+    if record.has_long_head:
+        yield Failure(address or path.as_uri(), "unreadable_row", _LONG_HEAD)
         return
     try:
         url = canonical(address)
@@ -95,6 +109,8 @@ def _body(record: WarcRecord, limit: int) -> tuple[Body, str]:
         return record.read_body(limit), ""
     except UnreadableBodyError as error:
         return Body(b""), str(error)
+    except MemoryError:
+        return Body(b""), _NO_MEMORY
 
 
 def _item(response: HttpResponse, problem: str, is_empty: bool) -> Item:
@@ -113,7 +129,9 @@ def _item(response: HttpResponse, problem: str, is_empty: bool) -> Item:
 
 def _page(response: HttpResponse) -> Item:
     try:
-        page = read_page(response)
+        # A parser that runs out of memory writes a traceback for each error that it cannot note.
+        with redirect_stderr(_Nowhere()):
+            page = read_page(response)
     except UnreadablePageError as error:
         return Failure(response.url, "unreadable_row", str(error), 200, claims=True)
     if page.opt_out:

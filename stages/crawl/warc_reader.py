@@ -7,19 +7,25 @@ warcio assumes that a record has its fields, that lines end, and that Content-Le
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from dataclasses import replace
 from io import BufferedReader
 from typing import Any
 
 from warcio.archiveiterator import ArchiveIterator
-from warcio.bufferedreaders import ChunkedDataReader, DecompressingBufferedReader
+from warcio.bufferedreaders import DecompressingBufferedReader
 from warcio.exceptions import ArchiveLoadFailed
 from warcio.recordloader import ArcWarcRecord
+from warcio.statusandheaders import StatusAndHeaders, StatusAndHeadersParser
 
-from stages.crawl.packed_bodies import Body, unpacked
+from stages.crawl.chunked_bodies import ChunkedBody
+from stages.crawl.packed_bodies import Body, Stream, UnreadableBodyError, unpacked
 
 MAX_LINE_BYTES = 1 << 20
+MAX_HEAD_BYTES = 1 << 18  # of a record, and of the HTTP response in it
+MAX_HEAD_LINES = 2000
 _BLOCK = 1 << 16  # bytes read at a time
 _TYPES = frozenset(
     {
@@ -35,6 +41,7 @@ _TYPES = frozenset(
     }
 )
 _WARCIO_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+_NEEDED = (b"content-length:", b"warc-target-uri:", b"warc-type:")  # to find what follows a record
 _NEXT_RECORD = b"\r\n\r\nWARC/1."
 
 
@@ -48,6 +55,8 @@ class WarcRecord:
         self._errors_before = records.err_count
         self.type: str | None = record.rec_type
         self.http_headers = record.http_headers
+        heads = (record.rec_headers, record.http_headers)
+        self.has_long_head = any(getattr(head, "is_too_long", False) for head in heads)
         self.is_short = False  # the archive ends before the record does
         self.is_misaligned = False  # no empty line follows the record
         self.holds_next_record = False
@@ -64,12 +73,27 @@ class WarcRecord:
             UnreadableBodyError: The body is packed in a way that is not supported, or damaged.
             ArchiveLoadFailed: The record cannot be parsed.
         """
-        encodings = self.http_headers.get_header("content-encoding") or ""
         with parsing():
-            stream = self._block
-            if self.http_headers.get_header("transfer-encoding") == "chunked":
-                stream = ChunkedDataReader(self._block)
-            return unpacked(stream, encodings, limit)
+            stream: Stream = self._block
+            framings = re.split(r"[\s,]+", self._http_values("transfer-encoding").lower())
+            encodings = [self._http_values("content-encoding")]
+            encodings += [name for name in framings if name and name != "chunked"]
+            times = framings.count("chunked")
+            # Twice if a proxy repeats the header; the second is read as it is.
+            if times > 2 or (times and framings[-1] not in ("", "chunked")):
+                stated = ",".join(framings)[:80]
+                raise UnreadableBodyError(f"Transfer-Encoding {stated} is not supported")
+            frames = []
+            for _ in range(times):
+                stream = ChunkedBody(stream)
+                frames.append(stream)
+            body = unpacked(stream, ",".join(filter(None, encodings)), limit)
+            return replace(body, is_cut=body.is_cut or any(frame.is_cut for frame in frames))
+
+    def _http_values(self, name: str) -> str:
+        """Return the values of all HTTP headers of this name."""
+        headers = self.http_headers.headers
+        return ",".join(value for stated, value in headers if stated.lower() == name)
 
     def finish(self) -> None:
         """Read the record to its end, and look at what follows."""
@@ -124,6 +148,9 @@ def read_records(file: BufferedReader) -> Iterator[WarcRecord]:
     with parsing():
         is_empty = not file.peek(1)
         records = ArchiveIterator(file, arc2warc=True)
+        records.loader.warc_parser = _BoundedParser(records.loader.WARC_TYPES, is_outer=True)
+        records.loader.http_parser = _BoundedParser(records.loader.HTTP_TYPES)
+        records.loader.http_req_parser = _BoundedParser(records.loader.HTTP_VERBS)
         records.reader = _BoundedLineReader(records.fh, block_size=_BLOCK)
     known = 0
     while True:
@@ -156,6 +183,55 @@ class _BoundedLineReader(DecompressingBufferedReader):
                 f"it has a line of more than {MAX_LINE_BYTES:,} bytes where a header should be"
             )
         return bytes(line)
+
+
+class _BoundedParser(StatusAndHeadersParser):
+    """Reads so much of a head, and marks one that is longer.
+
+    A few kB of gzip hold millions of lines, and a header may go on over all of them.
+    """
+
+    def __init__(self, first_words: list[str], is_outer: bool = False):
+        super().__init__(first_words, verify=is_outer)
+        self._is_outer = is_outer
+
+    def parse(self, stream: Any, full_statusline: bytes | None = None) -> StatusAndHeaders:
+        head = _Head(stream, self._is_outer)
+        headers = super().parse(head, full_statusline)
+        headers.is_too_long = head.is_too_long
+        return headers
+
+
+class _Head:
+    """The lines of a head. It ends at the bound, or holds only the most needed lines behind it."""
+
+    def __init__(self, stream: Any, is_outer: bool):
+        self._stream, self._is_outer = stream, is_outer
+        self._lines, self._bytes = MAX_HEAD_LINES, MAX_HEAD_BYTES
+        self._needed = list(_NEEDED)
+        self.is_too_long = False
+
+    def readline(self) -> bytes:
+        if not self.is_too_long:
+            # The line may be cut: nothing behind the head of the HTTP response is needed.
+            line: bytes = self._stream.readline(None if self._is_outer else self._bytes)
+            self._lines -= 1
+            self._bytes -= len(line)
+            if self._lines > 0 and self._bytes > 0:
+                return line
+            self.is_too_long = True
+        return self._next_needed() if self._is_outer else b""
+
+    def _next_needed(self) -> bytes:
+        """Return a line that is needed to find the next record, or the one that ends the head."""
+        while line := self._stream.readline():
+            name = next(filter(line.lower().startswith, self._needed), None)
+            if name:
+                self._needed.remove(name)
+                return bytes(line)
+            if not line.strip():
+                break
+        return b""
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def brotli(data: bytes) -> bytes:
 BR = b"Content-Encoding: br\r\n"
 GZIP = b"Content-Encoding: gzip\r\n"
 CHUNKED = b"Transfer-Encoding: chunked\r\n"
-CUT = "the packed body ends before its end, and nothing marks the record as cut"
+CUT = "the body, packed or in chunks, is cut, and nothing marks the record as cut"
 WORDS = b"<p>" + b" ".join(b"word %d" % (number * 7919) for number in range(40_000))
 
 
@@ -87,6 +87,10 @@ def chunked(data: bytes) -> bytes:
         ("gzip", WORDS),
         ("deflate", WORDS),
         ("utf-8", WORDS),
+        ("identity, gzip", gzip.compress(WORDS)),
+        ("none", WORDS),
+        ("text/html; charset=iso-8859-1", WORDS),
+        ("gzip", gzip.compress(b"") * 999 + gzip.compress(WORDS)),
     ],
 )
 def test_a_body_is_unpacked_to_its_end_or_taken_as_it_is(read, encoding, packed, frame):
@@ -161,6 +165,156 @@ def test_a_body_that_cannot_be_unpacked_is_one_failure(read):
     ]
 
 
+def test_bytes_behind_a_body_packed_with_brotli_are_passed_over(read):
+    """A decompressor of brotli fails at them and keeps the body to itself."""
+    data = record("a", brotli(WORDS) + b"\r\n", BR) + record("b", brotli(PAGE) + b"\0" * 99, BR)
+    data += record("c", brotli(PAGE * 9999) + b"\r\n", BR)  # more than is unpacked at a time
+    wanted = {"a": (WORDS, False), "b": (PAGE, False), "c": (PAGE * 9999, False)}
+    assert read(data) == (wanted, [])
+
+
+@pytest.mark.parametrize(
+    "encoding", ["lzma", "xz", "bzip2", "dcb", "zlib", "gzip;q=1.0", '"gzip"', "gzip, gzip", "hex"]
+)
+def test_a_body_that_is_packed_in_an_unknown_way_is_one_failure(read, encoding):
+    headers = b"Content-Encoding: %s\r\n" % encoding.encode()
+    data = record("a", gzip.compress(WORDS), headers) + record("b")
+    why = f"Content-Encoding {encoding} is not supported"
+    assert read(data) == ({"b": (PAGE, False)}, [("a", why)])
+
+
+@pytest.mark.parametrize(
+    ("headers", "packed"),
+    [
+        (b"Content-Encoding: identity\r\n" + GZIP, gzip.compress(WORDS)),
+        (b"Transfer-Encoding: gzip\r\n", gzip.compress(WORDS)),
+        (b"Transfer-Encoding: gzip, chunked\r\n", chunked(gzip.compress(WORDS))),
+        (b"Transfer-Encoding: gzip\r\n" + CHUNKED, chunked(gzip.compress(WORDS))),
+        (b"Transfer-Encoding: Chunked\r\n", chunked(WORDS)),
+        (CHUNKED + CHUNKED, chunked(WORDS)),
+        (CHUNKED + GZIP, gzip.compress(WORDS)),
+    ],
+)
+def test_a_packing_is_found_in_whatever_header_it_is_stated(read, headers, packed):
+    data = record("a", packed, headers) + record("b")
+    assert read(data) == ({"a": (WORDS, False), "b": (PAGE, False)}, [])
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        GZIP + GZIP,
+        b"Transfer-Encoding: lzw\r\n",
+        b"Transfer-Encoding: chunked, gzip\r\n",
+        b"Transfer-Encoding: " + b"chunked," * 30_000 + b"\r\n",
+        GZIP + b"Transfer-Encoding: deflate\r\n",
+    ],
+)
+def test_packings_that_are_not_undone_are_one_failure(read, headers):
+    documents, failures = read(record("a", gzip.compress(WORDS), headers) + record("b"))
+    assert documents == {"b": (PAGE, False)}
+    assert [address for address, _ in failures] == ["a"]
+
+
+@pytest.mark.parametrize("frame", [bytes, chunked])
+@pytest.mark.parametrize(
+    ("encoding", "packed"),
+    [
+        ("gzip", gzip.compress(WORDS)),
+        ("deflate", deflated(WORDS, zlib.MAX_WBITS)),
+        ("br", None),
+    ],
+)
+def test_packed_bytes_whose_begin_is_damaged_are_not_taken_for_a_page(
+    read, encoding, packed, frame
+):
+    packed = packed or brotli(WORDS)
+    headers = b"Content-Encoding: %s\r\n" % encoding.encode()
+    headers += CHUNKED if frame is chunked else b""
+    damaged = b"\xff" * 8 + packed[8:]
+    documents, failures = read(record("a", frame(damaged), headers) + record("b"))
+    assert documents == {"b": (PAGE, False)}
+    assert [address for address, _ in failures] == ["a"]
+
+
+@pytest.mark.parametrize(
+    "text", [WORDS, "<p>\u00e9\u4e00\u0416 ".encode() * 999, b"<p>\xe9\xc6" * 99]
+)
+@pytest.mark.parametrize("headers", [GZIP, BR, b"Content-Encoding: deflate\r\n"])
+def test_a_text_under_the_headers_of_a_packed_one_is_taken_as_it_is(read, text, headers):
+    if headers == BR:
+        pytest.importorskip("brotli")
+    assert read(record("a", text, headers)) == ({"a": (text, False)}, [])
+
+
+def test_a_body_of_too_many_members_of_gzip_is_one_failure(read):
+    """Each costs time, even one that unpacks to nothing."""
+    data = record("a", gzip.compress(b"") * 100_000, GZIP) + record("b")
+    why = "the body, packed with gzip, has more than 1,000 members"
+    assert read(data) == ({"b": (PAGE, False)}, [("a", why)])
+
+
+def test_a_body_in_chunks_of_one_byte_is_read(read):
+    body = b"".join(b"1\r\n%c\r\n" % byte for byte in WORDS)
+    data = record("a", body + b"0;x=y\r\nTrailer: x\r\n\r\n", CHUNKED) + record("b")
+    assert read(data) == ({"a": (WORDS, False), "b": (PAGE, False)}, [])
+
+
+@pytest.mark.slow
+def test_millions_of_chunks_of_one_byte_end_no_archive(tmp_path):
+    data = record("a", b"1\r\na\r\n" * 3_000_000 + b"0\r\n\r\n", CHUNKED) + record("b")
+    (tmp_path / "a.warc.gz").write_bytes(gzip.compress(data))
+    paths = [str(tmp_path / "a.warc.gz")]
+    done = crawled(tmp_path / "store", kind="files", name="mine", paths=paths)
+    assert (done.documents, done.error) == (2, "")
+    assert done.peak <= 512
+
+
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        (b"5\r\nabcdefgh\r\n0\r\n\r\n", "the body is in chunks, and one is longer than it says"),
+        (b"1\r\na\r\nx\r\n", "the body is in chunks, and one has no length that can be read"),
+        (b"F" * 16 + b"\r\na", "the body is in chunks, and one has no length that can be read"),
+        (b"1;" + b"x" * 9999 + b"\r\na", "the body is in chunks, and one has no length"),
+        (b"9\r\nabc", CUT),
+        (b"1\r\na\r\n1", CUT),
+    ],
+)
+def test_a_body_whose_chunks_are_damaged_is_one_failure(read, body, detail):
+    documents, failures = read(record("a", body, CHUNKED) + record("b"))
+    assert documents == {"b": (PAGE, False)}
+    ((address, said),) = failures
+    assert address == "a"
+    assert said.startswith(detail)
+
+
+LONG_HEADERS = {
+    "folded": b"X: y\r\n" + b" z\r\n" * 1_000_000,
+    "many": b"".join(b"X%d: y\r\n" % number for number in range(100_000)),
+    "one line": b"X: " + b"y" * 3_000_000 + b"\r\n",
+}
+LONG = "its headers have more than 2,000 lines or 256 kB"
+
+
+@pytest.mark.parametrize("case", LONG_HEADERS)
+def test_a_response_with_headers_beyond_the_bound_is_one_failure(read, case):
+    data = record("a", headers=LONG_HEADERS[case]) + record("b")
+    assert read(data) == ({"b": (PAGE, False)}, [("a", LONG)])
+
+
+@pytest.mark.parametrize("case", ["folded", "many"])
+@pytest.mark.parametrize("before", [b"WARC-Type", b"Content-Length"])
+def test_a_record_whose_own_head_is_beyond_the_bound_is_one_failure(read, case, before):
+    whole = record("a").replace(before, LONG_HEADERS[case] + before, 1)
+    assert read(whole + record("b")) == ({"b": (PAGE, False)}, [("a", LONG)])
+
+
+def test_headers_within_the_bound_are_read(read):
+    headers = b"".join(b"X%d: y\r\n" % number for number in range(1900))
+    assert read(record("a", headers=headers)) == ({"a": (PAGE, False)}, [])
+
+
 @pytest.mark.slow
 def test_a_body_of_brotli_that_unpacks_to_gigabytes_is_cut_at_the_limit(tmp_path):
     packer = pytest.importorskip("brotli").Compressor(quality=1)
@@ -170,6 +324,17 @@ def test_a_body_of_brotli_that_unpacks_to_gigabytes_is_cut_at_the_limit(tmp_path
     done = crawled(tmp_path / "store", kind="files", name="mine", paths=paths)
     assert (done.documents, done.error) == (1, "")
     assert done.peak <= 512
+
+
+@pytest.mark.slow
+def test_a_page_that_takes_all_memory_to_parse_is_one_failure_without_tracebacks(tmp_path, capfd):
+    """lxml used to write one for each error of the page that it could not note."""
+    tag = b"<a" + b"".join(b" a%d" % number for number in range(1000)) + b">"
+    (tmp_path / "a.warc.gz").write_bytes(gzip.compress(record("a", tag * 3000) + record("b")))
+    paths = [str(tmp_path / "a.warc.gz")]
+    done = crawled(tmp_path / "store", kind="files", name="mine", paths=paths)
+    assert (done.documents, done.rejected, done.error) == (1, {"unreadable_row": 1}, "")
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_page_that_the_end_of_an_archive_cuts_is_marked_as_cut(read):
