@@ -3,7 +3,8 @@
 A home holds the database, logs, the API secret and artifacts made of pages that may be private.
 The umask closes new files to other users. A home that an older groundup left open is closed when
 the next command works in it. A store or a cache elsewhere may share its folder with files that are
-none of groundup's, such as those of a web site: only what groundup made there is closed.
+none of groundup's, such as those of a web site: only what groundup made there is closed, as its
+content shows.
 GROUNDUP_STORE_GROUP names a group that shares a store outside of the home.
 """
 
@@ -145,15 +146,26 @@ def _close_elsewhere(at: Home) -> Iterator[str]:
     if folder.is_relative_to(at.path) or not folder.is_dir():
         return
     if folder.stat().st_uid == os.geteuid():
+        if not folder.stat().st_mode & ALL_BUT_OWNER:  # nobody else gets in
+            return
         for ours in _ours(folder, entry):
             yield from _close(ours, advice)
 
 
 def _ours(folder: Path, entry: re.Pattern[str]) -> list[Path]:
     """Return the folder if nothing but what groundup makes is in it, or else only that."""
+    # Reads contracts, which the help of a command does not need.
+    from data_contracts.store.traces import Trace, trace_of
+
     inside = sorted(path for path in folder.iterdir() if path.name != "lost+found")
-    ours = [path for path in inside if entry.fullmatch(path.name) and not path.is_symlink()]
-    return [folder] if ours == inside else ours
+    traces = dict.fromkeys(inside, Trace.FOREIGN)
+    for path in inside:
+        if entry.fullmatch(path.name):
+            traces[path] = trace_of(path)
+    if Trace.FOREIGN not in traces.values():
+        return [folder]
+    # Beside other files, an empty folder may be anybody's.
+    return [path for path, trace in traces.items() if trace is Trace.OURS]
 
 
 def _local_store(at: Home) -> Path | None:
