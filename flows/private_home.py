@@ -71,8 +71,12 @@ def prepare(at: Home, starts: bool = True, trust: bool = False) -> list[str]:
     _refuse_links(at)
     _make_prefect_folder(at)
     lines += _close(at.path)
-    for folder in known_homes.open_to_writers(at):  # although the home was closed
-        lines += _close(folder)
+    if lines:  # the home was accepted, or closed; in a closed one, too, others may have a way in
+        for path in known_homes.open_to_writers(at):
+            lines += _close(path)
+        if any(known_homes.open_refs(at)):
+            for name in known_homes.REFS:
+                lines += _close_content(at.path / name)
     lines += _close_elsewhere(at)
     group = os.environ.get(GROUP)
     if group:
@@ -181,7 +185,18 @@ def _close(folder: Path, advice: str = "") -> Iterator[str]:
         return
     # The folder itself comes first: from then on nobody else gets in.
     folder.chmod(stat.S_IMODE(found.st_mode) & ~ALL_BUT_OWNER)
-    changed, left = 1, 0
+    yield from _close_content(folder, advice, changed=1)
+
+
+def _close_content(folder: Path, advice: str = "", changed: int = 0) -> Iterator[str]:
+    """Remove other users' access to all that is in a folder, and yield a line about it.
+
+    Args:
+        folder: The folder.
+        advice: What the line says about sharing it.
+        changed: How many files and folders have been closed before.
+    """
+    left = 0
     for path, mode in _content(folder):
         if not mode & ALL_BUT_OWNER:
             continue
@@ -191,6 +206,8 @@ def _close(folder: Path, advice: str = "") -> Iterator[str]:
         except PermissionError:
             # The file is another user's. Only that user and we can still reach it.
             left += 1
+    if not changed:
+        return
     theirs = f"; {left:,} belong to others and stay as they are" if left else ""
     yield (
         f"{folder} was open to other users of this machine: "
