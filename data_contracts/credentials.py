@@ -25,6 +25,9 @@ ADVICE = (
 MAX_CREDENTIAL_CHARS = 4096
 _MARKS = ("//", "\\", "=", "%", ":/", "@", "port", "Port")
 _CLOSERS = {"'": "'", '"': '"', "`": "`", "<": ">", "[": "]", "(": ")", "{": "}"}
+# Behind the name of a host, a comma and a blank end an address, and prose goes on. It has no colon,
+# behind which there could be a password, and nothing of a parameter or an encoding.
+_HOST_AND_PROSE = re.compile(r"https?://[\w-]+(?:\.[\w-]+)+,\s[^:?&;=%]*\Z", re.IGNORECASE)
 _ENDS_IN_TEXT = re.compile(r"[\s'\"`<>,]")
 
 
@@ -86,6 +89,8 @@ def _one_address(text: str) -> str | None:
     stripped = credential_patterns.EACH_AT_OF_HTML.sub("@", text.strip())
     begin = credential_patterns.start_of_address(stripped)
     if begin is None or f"//{MASK}@" in stripped or re.search(r"\s", stripped[:begin]):
+        return None
+    if _HOST_AND_PROSE.match(stripped, begin):
         return None
     closer = _CLOSERS.get(stripped[begin - 1 : begin])
     if closer is None:

@@ -176,6 +176,43 @@ def test_a_text_without_credentials_stays_as_it_is(text: str) -> None:
     assert masked(text) == text
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://example.org, mail me@example.org",
+        "'https://docs.example.org, or someone@example.org'",
+    ],
+)
+def test_a_setting_of_a_host_and_then_a_comma_and_a_blank_is_prose(text: str) -> None:
+    assert not holds_credentials(text)
+    assert masked_address(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"https://example.org, x:{SECRET}@host",
+        f"https://user, {SECRET}@host",
+        f"https://example.org,{SECRET}@host",
+        f"https://example.org: x, {SECRET}@host",
+        f"https://example.org, see https://user:{SECRET}@host",
+        f"https://example.org, x?token={SECRET}",
+        f"https://example.org, x%3A{SECRET}@host",
+    ],
+)
+def test_a_setting_with_a_colon_or_without_a_host_and_a_blank_is_refused(text: str) -> None:
+    assert holds_credentials(text)
+
+
+# Rather too much than too little: SECURITY.md says so.
+TOO_MUCH = ["see http://intranet: mail a@b", "file://C:/a@b"]
+
+
+@pytest.mark.parametrize("text", TOO_MUCH)
+def test_what_could_be_a_password_is_masked_although_it_may_be_none(text: str) -> None:
+    assert masked(text) != text
+
+
 def test_what_a_library_takes_for_a_port_is_masked() -> None:
     for text in (
         f"Port could not be cast to integer value as 'p{SECRET}'",
