@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from functools import cached_property
 
 MASK = "***"
+# Stands for a ";" that ends no word: in an address by itself it begins a parameter at most.
+SEMICOLON = "\ue000"
 MAX_QUOTED_CHARS = 4096
 
 # A character as it is, or percent-encoded once or more often (%40, %2540), or as HTML and JSON
@@ -65,15 +67,23 @@ _NAMES = (
     r"|(?:api|access|account|auth|private|secret|shared|storage|subscription)[_-]?key)"
     r"|(?:[\w-]*[_-])?(?:pass|pw|pwd|pat|sas|sig|jwt|auth|credentials))"
 )
-_SEPARATED = r"(?:[?&#;]|\\u0026|%(?:25){0,3}(?:3F|26|23|3B))"
+_SEPARATED = rf"(?:[?&#;{SEMICOLON}]|\\u0026|{_PERCENT}(?:3F|26|23|3B))"
 _EQUALS = r"(?:=|%(?:25){0,3}3D)"
 _VALUE = (
     r"(?!\*\*\*)[^&#\s'\"<>]+"
     r"(?:['\"<>](?=[^\s,;:)\]}>&'\"])[^&#\s'\"<>]*)*"  # a quote in the middle of a value
     r"(?:[ \t][^&#?\n]{0,200}(?=&[\w.-]{1,50}=))?"  # a blank, if another parameter follows
 )
+_EACH_NAME = re.compile(_NAMES, re.IGNORECASE)
+# A name with percent-encoded letters: servers decode it.
+_LETTER = rf"{_PERCENT}(?:3[0-9]|[46][1-9A-F]|[57][0-9A]|2[DE]|5F)"
+_ENCODED_NAME = re.compile(
+    rf"({_SEPARATED})((?:[\w.-]|{_LETTER})++)(?={_EQUALS}(?!\*\*\*))", re.IGNORECASE
+)
+_EACH_LETTER = re.compile(_LETTER, re.IGNORECASE)
 _PARAMETER = re.compile(rf"({_SEPARATED}{_NAMES}{_EQUALS}){_VALUE}", re.IGNORECASE)
-_KEY = re.compile(rf"({_SEPARATED}key{_EQUALS})(?!\*\*\*)[\w.~+/%-]{{20,}}", re.IGNORECASE)
+_KEY_NAME = rf"(?:k|{_PERCENT}[46]B)(?:e|{_PERCENT}[46]5)(?:y|{_PERCENT}[57]9)"
+_KEY = re.compile(rf"({_SEPARATED}{_KEY_NAME}{_EQUALS})(?!\*\*\*)[\w.~+/%-]{{20,}}", re.IGNORECASE)
 # Libraries take the beginning of a password with a "/" for a port, and quote it.
 _QUOTED_PORT = re.compile(
     r"(\bport\b[^'\"\n]{0,40}(?:\bas|:) ?)(?:'(?!\d*')[^\n]*'|\"(?!\d*\")[^\n]*\")", re.IGNORECASE
@@ -83,9 +93,17 @@ _QUOTED_PORT = re.compile(
 def masked_line(line: str) -> str:
     """Return a line with the credentials of every address in it replaced by MASK."""
     line = _without_users(line)
+    if "%" in line:
+        line = _ENCODED_NAME.sub(_with_plain_name, line)
     line = _PARAMETER.sub(rf"\g<1>{MASK}", line)
     line = _KEY.sub(rf"\g<1>{MASK}", line)
     return _QUOTED_PORT.sub(rf"\g<1>'{MASK}'", line)
+
+
+def _with_plain_name(found: re.Match[str]) -> str:
+    """Return separator and name of a parameter, the name decoded if it is one of a credential."""
+    name = _EACH_LETTER.sub(lambda letter: chr(int(letter[0][-2:], 16)), found[2])
+    return found[1] + (name if _EACH_NAME.fullmatch(name) else found[2])
 
 
 def start_of_address(text: str) -> int | None:

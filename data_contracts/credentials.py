@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from data_contracts import credential_patterns
-from data_contracts.credential_patterns import MASK
+from data_contracts.credential_patterns import MASK, SEMICOLON
 
 ADVICE = (
     "take the credentials out of the address and change them, "
@@ -25,7 +25,10 @@ ADVICE = (
 MAX_CREDENTIAL_CHARS = 4096
 _MARKS = ("//", "\\", "=", "%", ":/", "@", "port", "Port")
 _CLOSERS = {"'": "'", '"': '"', "`": "`", "<": ">", "[": "]", "(": ")", "{": "}"}
-_ENDS_IN_TEXT = re.compile(r"[\s'\"`<>,;]")
+# Behind the name of a host, a comma and a blank end an address, and prose goes on. It has no colon,
+# behind which there could be a password, and nothing of a parameter or an encoding.
+_HOST_AND_PROSE = re.compile(r"https?://[\w-]+(?:\.[\w-]+)+,\s[^:?&;=%]*\Z", re.IGNORECASE)
+_ENDS_IN_TEXT = re.compile(r"[\s'\"`<>,]")
 
 
 def masked(text: str) -> str:
@@ -63,7 +66,7 @@ def masked_address(text: str) -> str:
     address = _one_address(text)
     if address is None or masked(address) == address:
         return masked(text)
-    return masked(address)
+    return masked(address).replace(SEMICOLON, ";")
 
 
 def holds_credentials(text: str) -> bool:
@@ -87,12 +90,18 @@ def _one_address(text: str) -> str | None:
     begin = credential_patterns.start_of_address(stripped)
     if begin is None or f"//{MASK}@" in stripped or re.search(r"\s", stripped[:begin]):
         return None
+    if _HOST_AND_PROSE.match(stripped, begin):
+        return None
     closer = _CLOSERS.get(stripped[begin - 1 : begin])
     if closer is None:
-        return _ENDS_IN_TEXT.sub("_", stripped)
+        return _without_ends(stripped)
     if stripped.endswith(closer):
-        return stripped[:begin] + _ENDS_IN_TEXT.sub("_", stripped[begin:-1]) + closer
+        return stripped[:begin] + _without_ends(stripped[begin:-1]) + closer
     return None if re.search(r"\s", stripped) else stripped
+
+
+def _without_ends(address: str) -> str:
+    return _ENDS_IN_TEXT.sub("_", address).replace(";", SEMICOLON)
 
 
 @contextmanager

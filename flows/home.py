@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from data_contracts import ConfigError, GroundupError
 from data_contracts.credentials import ADVICE, holds_credentials, masked_address
+from data_contracts.environment import folder_named
 
 if TYPE_CHECKING:
     from data_contracts import Store
@@ -30,8 +31,8 @@ class Home:
             A URL, or an absolute path, which means the same folder to every process.
 
         Raises:
-            ConfigError: The URL holds credentials. They would end up in records, logs and
-                messages.
+            ConfigError: The path can be none, or the URL holds credentials, which would end up in
+                records, logs and messages.
         """
         location = os.environ.get("GROUNDUP_STORE") or str(self.path / "store")
         if holds_credentials(location):
@@ -42,7 +43,7 @@ class Home:
             )
         if "://" in location:
             return location
-        return str(Path(location).expanduser().resolve())
+        return str(folder_named("GROUNDUP_STORE", location))
 
     @property
     def prefect(self) -> Path:
@@ -59,8 +60,12 @@ class Home:
 
 
 def current_home() -> Home:
-    """Return the home that this process uses."""
-    return Home(Path(os.environ.get("GROUNDUP_HOME") or ".groundup").expanduser().resolve())
+    """Return the home that this process uses.
+
+    Raises:
+        ConfigError: GROUNDUP_HOME can be no folder.
+    """
+    return Home(folder_named("GROUNDUP_HOME", os.environ.get("GROUNDUP_HOME") or ".groundup"))
 
 
 def open_store() -> Store:

@@ -31,6 +31,9 @@ MAX_EMPTY_FOLDERS = 100
 MAX_RECORD_BYTES = 16 << 20
 # The folders of a home whose content decides what runs; "" is the home itself.
 DECIDING = ("", "prefect", "store", "store/refs", "store/names", "store/objects")
+# What decides, too: Prefect's database with its journals, and all that is in the folders of refs.
+DATABASES = tuple(f"prefect/prefect.db{end}" for end in ("", "-wal", "-shm", "-journal"))
+REFS = ("store/refs", "store/names")
 OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 # Homes that this process has admitted. A record that cannot be written would otherwise refuse the
@@ -112,8 +115,8 @@ def admit(home: Home, trust: bool = False, cache: Path | None = None) -> list[st
 def is_known(home: Home) -> bool:
     """Return whether the home is recorded, or was admitted by this process.
 
-    A home to which others may write is not, nor one with such a folder in it: they may have filled
-    it since. A home that was moved is recorded under its new path.
+    A home to which others may write is not, nor one with such a folder, database or ref in it: they
+    may have filled it since. A home that was moved is recorded under its new path.
     """
     here = _here(home)
     if here.folder in _admitted:
@@ -124,7 +127,7 @@ def is_known(home: Home) -> bool:
         matching = [entry for entry in _entries() if here.token and entry.is_at(here)]
     except OSError:
         return False
-    if not matching:
+    if not matching or any(open_refs(home)):  # there may be many, so they come last
         return False
     if all(entry.path != here.path for entry in matching):
         _append(here)
@@ -257,18 +260,38 @@ def _holds_something(home: Path, cache: Path | None) -> bool:
 
 
 def open_to_writers(home: Home) -> list[Path]:
-    """Return the folders to which others may write: the home, or those in it that decide."""
+    """Return what others may write to: the home, or the folders and databases that decide."""
     found = []
-    for name in DECIDING:
-        folder = home.path / name
+    for name in (*DECIDING, *DATABASES):
+        path = home.path / name
         try:
-            state = folder.lstat()
+            state = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             continue
-        is_theirs = state.st_uid != os.geteuid() or bool(state.st_mode & OTHERS_WRITE)
-        if is_theirs and not stat.S_ISLNK(state.st_mode):
-            found.append(folder)
+        if _is_theirs(state):
+            found.append(path)
     return found
+
+
+def open_refs(home: Home) -> Iterator[Path]:
+    """Yield the refs, and the folders of refs, to which others may write, as they are found."""
+    left = [str(home.path / name) for name in REFS]
+    while left:
+        try:
+            with os.scandir(left.pop()) as entries:
+                for entry in entries:
+                    if _is_theirs(entry.stat(follow_symlinks=False)):
+                        yield Path(entry.path)
+                    if entry.is_dir(follow_symlinks=False):
+                        left.append(entry.path)
+        except (FileNotFoundError, NotADirectoryError):  # a process that works here deleted it
+            continue
+
+
+def _is_theirs(state: os.stat_result) -> bool:
+    """Return whether others may write to it. A link has no permissions of its own."""
+    is_theirs = state.st_uid != os.geteuid() or bool(state.st_mode & OTHERS_WRITE)
+    return is_theirs and not stat.S_ISLNK(state.st_mode)
 
 
 def _refusal(home: Home) -> GroundupError:
@@ -293,6 +316,9 @@ def _why_unknown(home: Home) -> str:
         same_token = [entry for entry in _entries() if here.token and entry.token == here.token]
     except OSError as error:
         return f"the record of your homes cannot be read ({_reason(error)})"
+    opened_ref = next(open_refs(home), None) if any(one.is_at(here) for one in same_token) else None
+    if opened_ref:
+        return f"other users of this machine may write to {opened_ref}"
     if same_token:
         return f"it is a copy of {same_token[-1].path}, or was put in its place"
     return (

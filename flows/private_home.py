@@ -3,7 +3,8 @@
 A home holds the database, logs, the API secret and artifacts made of pages that may be private.
 The umask closes new files to other users. A home that an older groundup left open is closed when
 the next command works in it. A store or a cache elsewhere may share its folder with files that are
-none of groundup's, such as those of a web site: only what groundup made there is closed.
+none of groundup's, such as those of a web site: only what groundup made there is closed, as its
+content shows.
 GROUNDUP_STORE_GROUP names a group that shares a store outside of the home.
 """
 
@@ -70,8 +71,12 @@ def prepare(home: Home, starts: bool = True, trust: bool = False) -> list[str]:
     _refuse_links(home)
     _make_prefect_folder(home)
     lines += _close(home.path)
-    for folder in known_homes.open_to_writers(home):  # although the home was closed
-        lines += _close(folder)
+    if lines:  # the home was accepted, or closed; in a closed one, too, others may have a way in
+        for path in known_homes.open_to_writers(home):
+            lines += _close(path)
+        if any(known_homes.open_refs(home)):
+            for name in known_homes.REFS:
+                lines += _close_content(home.path / name)
     lines += _close_elsewhere(home)
     group = os.environ.get(GROUP)
     if group:
@@ -145,15 +150,26 @@ def _close_elsewhere(home: Home) -> Iterator[str]:
     if folder.is_relative_to(home.path) or not folder.is_dir():
         return
     if folder.stat().st_uid == os.geteuid():
+        if not folder.stat().st_mode & ALL_BUT_OWNER:  # nobody else gets in
+            return
         for ours in _ours(folder, entry):
             yield from _close(ours, advice)
 
 
 def _ours(folder: Path, entry: re.Pattern[str]) -> list[Path]:
     """Return the folder if nothing but what groundup makes is in it, or else only that."""
+    # Reads contracts, which the help of a command does not need.
+    from data_contracts.store.traces import Trace, trace_of
+
     inside = sorted(path for path in folder.iterdir() if path.name != "lost+found")
-    ours = [path for path in inside if entry.fullmatch(path.name) and not path.is_symlink()]
-    return [folder] if ours == inside else ours
+    traces = dict.fromkeys(inside, Trace.FOREIGN)
+    for path in inside:
+        if entry.fullmatch(path.name):
+            traces[path] = trace_of(path)
+    if Trace.FOREIGN not in traces.values():
+        return [folder]
+    # Beside other files, an empty folder may be anybody's.
+    return [path for path, trace in traces.items() if trace is Trace.OURS]
 
 
 def _local_store(home: Home) -> Path | None:
@@ -169,7 +185,18 @@ def _close(folder: Path, advice: str = "") -> Iterator[str]:
         return
     # The folder itself comes first: from then on nobody else gets in.
     folder.chmod(stat.S_IMODE(found.st_mode) & ~ALL_BUT_OWNER)
-    changed, left = 1, 0
+    yield from _close_content(folder, advice, changed=1)
+
+
+def _close_content(folder: Path, advice: str = "", changed: int = 0) -> Iterator[str]:
+    """Remove other users' access to all that is in a folder, and yield a line about it.
+
+    Args:
+        folder: The folder.
+        advice: What the line says about sharing it.
+        changed: How many files and folders have been closed before.
+    """
+    left = 0
     for path, mode in _content(folder):
         if not mode & ALL_BUT_OWNER:
             continue
@@ -179,6 +206,8 @@ def _close(folder: Path, advice: str = "") -> Iterator[str]:
         except PermissionError:
             # The file is another user's. Only that user and we can still reach it.
             left += 1
+    if not changed:
+        return
     theirs = f"; {left:,} belong to others and stay as they are" if left else ""
     yield (
         f"{folder} was open to other users of this machine: "

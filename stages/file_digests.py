@@ -21,6 +21,7 @@ from pathlib import Path
 
 from data_contracts import InputError
 from data_contracts.regular_files import check_regular, open_regular
+from data_contracts.store.address import cache_base
 from stages.execution.cores import cores
 
 MIN_AGE_NS = 2 * 10**9  # the coarsest clock of a file system
@@ -128,8 +129,7 @@ def _sha256(path: Path, stopped: threading.Event) -> str:
 
 
 def _open_cache() -> sqlite3.Connection:
-    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "groundup"
-    folder = Path(os.environ.get("GROUNDUP_CACHE") or default).expanduser()
+    folder = cache_base()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return _connect(str(folder / "sha256.sqlite"))

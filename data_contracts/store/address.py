@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+from data_contracts.environment import folder_named
 from data_contracts.store.identity import key_of
 
 
@@ -92,8 +93,14 @@ def default_cache(url: str) -> Path:
 
 
 def cache_base() -> Path:
-    """Return the folder of all caches: GROUNDUP_CACHE, or `groundup` among the user's caches."""
+    """Return the folder of all caches: GROUNDUP_CACHE, or `groundup` among the user's caches.
+
+    Raises:
+        ConfigError: It is named after a home directory that does not exist.
+    """
     base = os.environ.get("GROUNDUP_CACHE")
-    if not base:
-        base = os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "groundup")
-    return Path(base).expanduser().resolve()
+    if base:
+        return folder_named("GROUNDUP_CACHE", base)
+    users = os.environ.get("XDG_CACHE_HOME")
+    variable = "XDG_CACHE_HOME" if users else "GROUNDUP_CACHE"
+    return folder_named(variable, os.path.join(users or "~/.cache", "groundup"))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from data_contracts.contract import SHIPPED, Contracts
+from data_contracts.environment import folder_named
 from data_contracts.errors import ArtifactError
 from data_contracts.files import flush, read_bounded
 from data_contracts.store import commit, links, repair, resolution, seals
@@ -51,7 +52,7 @@ class Store:
     """
 
     def __init__(self, root: Path | str, contracts: Contracts = SHIPPED):
-        self.root = Path(root).expanduser().resolve()
+        self.root = folder_named("GROUNDUP_STORE", str(root))
         self.contracts = contracts
         self.address = StoreAddress(str(self.root))
         current = FolderStorage(self.root / REFS)

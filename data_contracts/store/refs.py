@@ -31,7 +31,7 @@ from data_contracts.store.manifest import TYPE_KEYS, ArtifactId, Moment, Name, S
 CONCURRENT_READS = 16  # reading an entry of a bucket takes a while
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _ENTRY_FILE = re.compile(r"[0-9]{8,}\.json")
-_RECIPE = ".recipe"  # no output has this name
+RECIPE = ".recipe"  # no output has this name
 
 
 class _Entry(BaseModel):
@@ -191,11 +191,11 @@ class Refs:
 
     def recipe(self, run: str) -> RecipeRef | None:
         """Return the recipe that `run` last followed as a whole."""
-        return self._newest(f"{checked(run)}/{_RECIPE}", RecipeRef)
+        return self._newest(f"{checked(run)}/{RECIPE}", RecipeRef)
 
     def set_recipe(self, run: str, recipe: RecipeRef) -> None:
         """Remember the recipe of the whole run that begins now, whatever the entry before says."""
-        key = f"{checked(run)}/{_RECIPE}"
+        key = f"{checked(run)}/{RECIPE}"
         try:
             self._append(key, recipe, unless=lambda newest: newest == recipe)
         except ArtifactError:  # the entry before cannot be read

@@ -88,6 +88,7 @@ def status_of(command: Callable[[], object], as_json: bool) -> int:
 def _outcome(command: Callable[[], object], request: signals.StopRequest, as_json: bool) -> object:
     """Run a command, and return the status that it gives or that reports its failure."""
     try:
+        signals.require_grace()
         status = command()
         if status == 128 + signals.INTERRUPTED:  # typer's answer to Ctrl-C, and to Stopped
             raise KeyboardInterrupt

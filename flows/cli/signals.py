@@ -18,12 +18,17 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from data_contracts.environment import seconds_named
+from data_contracts.errors import ConfigError
 from flows.cli import early_signals
 from stages.execution.interruption import handled_signals
 
 # Seconds for a stage to reach its next resume checkpoint. Longer steps need more. A scheduler's own
 # time limit says how much there is.
-GRACE_S = float(os.environ.get("GROUNDUP_GRACE_S") or 6)
+GRACE = "GROUNDUP_GRACE_S"
+GRACE_S, MAX_GRACE_S = 6.0, 86_400.0
+with suppress(ConfigError):  # `require_grace` says so where an error can be reported
+    GRACE_S = seconds_named(GRACE, GRACE_S, MAX_GRACE_S)
 END_S = GRACE_S + 3
 
 INTERRUPTED = int(signal.SIGINT)
@@ -170,6 +175,15 @@ def _next_ending_signal(reading: int) -> int | None:
             return None
         if received[0] in endings:  # others arrive, too, such as the alarm of a time limit
             return received[0]
+
+
+def require_grace() -> None:
+    """Check that GROUNDUP_GRACE_S is a number of seconds.
+
+    Raises:
+        ConfigError: It is not.
+    """
+    seconds_named(GRACE, GRACE_S, MAX_GRACE_S)
 
 
 def end_children() -> None:

@@ -8,11 +8,13 @@ read the environment of these processes.
 from __future__ import annotations
 
 import base64
+import json
 import os
 import secrets
 import stat
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import unquote
 
 from data_contracts import GroundupError
 from data_contracts.store import repair
@@ -49,13 +51,46 @@ def forget(home: Home) -> None:
 
 
 def is_held_by(home: Home, text: str) -> bool:
-    """Return whether `text` holds the secret that the home has now, as it is or as it is sent."""
+    """Return whether `text` holds the secret that the home has now, in a form that is undone.
+
+    Such forms are base64 and percent-encoding, of the secret or of its password alone. Text that is
+    JSON is read as such, too, for its escapes hide any character.
+    """
     try:
         secret = _read(home)
     except (OSError, GroundupError):  # there is none that could be used
         return False
     _, _, password = secret.partition(":")
-    return any(form in text for form in (secret, password, basic(secret)))
+    texts = _texts_in(text)
+    texts += [unquote(one) for one in texts]
+    return any(form in one for form in _forms(secret, password) for one in texts)
+
+
+def _forms(*secrets_of_ours: str) -> list[str]:
+    """Return how a secret may be written. Base64 has an alphabet for URLs, and padding or none."""
+    forms = []
+    for secret in secrets_of_ours:
+        encoded = basic(secret).rstrip("=")
+        forms += [secret, encoded, encoded.replace("+", "-").replace("/", "_")]
+    return forms
+
+
+def _texts_in(text: str) -> list[str]:
+    """Return the text and, if it is JSON, every text in it, keys as well."""
+    texts = [text]
+    try:
+        left = [json.loads(text)]
+    except (ValueError, RecursionError):
+        return texts
+    while left:
+        value = left.pop()
+        if isinstance(value, str):
+            texts.append(value)
+        elif isinstance(value, dict):
+            left += [*value, *value.values()]
+        elif isinstance(value, list):
+            left += value
+    return texts
 
 
 def basic(secret: str) -> str:

@@ -110,7 +110,8 @@ def usual_port() -> int:
         ConfigError: GROUNDUP_PORT is not a port.
     """
     text = os.environ.get("GROUNDUP_PORT", "4200")
-    is_number = text.isascii() and text.isdecimal()
+    # Python refuses to read a number of thousands of digits.
+    is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(MAX_PORT))
     if not is_number or not 0 < int(text) <= MAX_PORT:
         raise ConfigError(
             f"GROUNDUP_PORT={text}", "is not a port", f"set a number from 1 to {MAX_PORT}"

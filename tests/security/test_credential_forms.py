@@ -69,6 +69,18 @@ FORMS = [
     f"https://example.org/x?token=p a{SECRET}&n=1",
     f"https://example.org/x?a=1\\u0026token={SECRET}",
     f"https://example.org/x%3Ftoken%3D{SECRET}",
+    f"https://example.org/x;token={SECRET}",
+    f"https://example.org/x;v=1;token={SECRET}",
+    f"https://example.org/x?a=1;sig={SECRET}",
+    f"https://example.org/x?token=p;{SECRET}",
+    f"https://example.org/x?token=p;a={SECRET}",
+    f"https://example.org/x;%74oken={SECRET}",
+    f"https://example.org/x?%74oken={SECRET}",
+    f"https://example.org/x?tok%65n={SECRET}&n=1",
+    f"https://example.org/x;a=1&%2573%2569%2567={SECRET}",
+    f"https://example.org/x?api%5fk%45y%3D{SECRET}",
+    f"https://example.org/x?%6Bey={SECRET * 4}",
+    f"https://example.org/x;key={SECRET * 4}",
     f"https://user:8080/{SECRET}@host",
     f"https://user:1234?{SECRET}@host/path",
     f"https://user:1234#{SECRET}@host",
@@ -114,6 +126,9 @@ HARMLESS = [
     "e&&e.protocol&&e.auth===void 0;t.credentials=`include`",
     "if (a //b:80/c@d) return;",
     "&#64; is an at sign, and so is %40",
+    "https://example.org/x?%6Eame=1&b%61r=2&w%6Frd%5Fs=3",
+    "https://example.org/x;jsessionid=1;v=2",
+    "https://example.org/x?k%65y=word",
 ]
 
 
@@ -159,6 +174,43 @@ def test_a_setting_of_prose_is_not_refused_but_masked_where_it_is_shown(address:
 @pytest.mark.parametrize("text", HARMLESS)
 def test_a_text_without_credentials_stays_as_it_is(text: str) -> None:
     assert masked(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://example.org, mail me@example.org",
+        "'https://docs.example.org, or someone@example.org'",
+    ],
+)
+def test_a_setting_of_a_host_and_then_a_comma_and_a_blank_is_prose(text: str) -> None:
+    assert not holds_credentials(text)
+    assert masked_address(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"https://example.org, x:{SECRET}@host",
+        f"https://user, {SECRET}@host",
+        f"https://example.org,{SECRET}@host",
+        f"https://example.org: x, {SECRET}@host",
+        f"https://example.org, see https://user:{SECRET}@host",
+        f"https://example.org, x?token={SECRET}",
+        f"https://example.org, x%3A{SECRET}@host",
+    ],
+)
+def test_a_setting_with_a_colon_or_without_a_host_and_a_blank_is_refused(text: str) -> None:
+    assert holds_credentials(text)
+
+
+# Rather too much than too little: SECURITY.md says so.
+TOO_MUCH = ["see http://intranet: mail a@b", "file://C:/a@b"]
+
+
+@pytest.mark.parametrize("text", TOO_MUCH)
+def test_what_could_be_a_password_is_masked_although_it_may_be_none(text: str) -> None:
+    assert masked(text) != text
 
 
 def test_what_a_library_takes_for_a_port_is_masked() -> None:
@@ -222,6 +274,10 @@ LONG = {
     "at": "@" * 1_000_000,
     "without slashes": "http:" * 200_000 + "@",
     "parameters": "&token=a b" * 100_000,
+    "semicolons": "https://a/" + ";token" * 160_000,
+    "encoded names": "https://a/" + "&" + "%74oken" * 140_000,
+    "encoded separators": "https://a/" + "%3B%74%253F" * 90_000,
+    "encoded percent": "https://a/" + "%2525" * 200_000,
     "names": "&" + "token" * 200_000,
     "quoted ports": "port: " * 160_000,
     "blanks": " " * 1_000_000 + "//@",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import base64
+import json
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -10,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from flows.home import Home
+from flows.prefect_host import api_secret
 from flows.prefect_host.api_secret import basic
 from tests.flows.conftest import Groundup, free_port
 
@@ -115,6 +119,30 @@ def test_headers_of_the_environment_that_hold_our_secret_are_not_sent_to_a_forei
     assert "PREFECT_CLIENT_CUSTOM_HEADERS would send it our secret" in done.stderr
     assert not [form for form in forms.values() if form in done.stdout + done.stderr]
     assert foreign.received == []
+
+
+HIDDEN: dict[str, Callable[[str], str]] = {
+    "as it is": str,
+    "in JSON": lambda text: json.dumps({"X-A": text}),
+    "escapes": lambda text: '{"X-A": "' + "".join(f"\\u{ord(o):04x}" for o in text) + '"}',
+    "a name": lambda text: json.dumps({text: ["x"]}),
+    "base64": lambda text: base64.b64encode(text.encode()).decode(),
+    "for URLs": lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("="),
+    "percent": lambda text: "".join(f"%{ord(one):02X}" for one in text),
+    "percent in JSON": lambda text: json.dumps({"X": "".join(f"%{ord(o):02x}" for o in text)}),
+}
+
+
+@pytest.mark.parametrize("hide", HIDDEN.values(), ids=HIDDEN)
+def test_our_secret_is_found_in_any_form_that_is_undone(
+    hide: Callable[[str], str], tmp_path: Path
+) -> None:
+    at = Home(tmp_path / "home")
+    for secret in ("groundup:a>b?c~d~e~~f>>g??h", api_secret.read_or_make(at)):
+        (at.prefect / "api-secret").write_text(secret)
+        for text in (secret, secret.partition(":")[2]):
+            assert api_secret.is_held_by(at, hide(text))
+        assert not api_secret.is_held_by(at, hide("a token of theirs"))
 
 
 @pytest.mark.slow

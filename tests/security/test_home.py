@@ -22,6 +22,7 @@ from flows.home import Home
 from tests.flows.conftest import Groundup, free_port
 
 NOBODY = 65534
+ID = "0123456789abcdef01234567"  # of an artifact
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 
 
@@ -107,8 +108,9 @@ def test_a_store_elsewhere_is_closed_too_and_how_to_share_it_is_said(
     store = public / "store"
     store.mkdir()
     store.chmod(0o755)  # whatever the umask is that an earlier test has set
-    (store / "objects").mkdir()
-    (store / "objects" / "pages").write_text("mine")
+    artifact = store / "objects" / "raw_documents" / ID
+    artifact.mkdir(parents=True)
+    (artifact / "manifest.json").write_text("mine")
     monkeypatch.setenv("GROUNDUP_STORE", str(store))
     _, line = private_home.prepare(open_home)
     assert line.startswith(f"{store} was open")
@@ -122,8 +124,9 @@ def test_the_cache_of_a_store_behind_a_url_is_closed_too(
     cache = public / "cache"
     cache.mkdir()
     cache.chmod(0o755)
-    (cache / "0123456789abcdef").mkdir()
-    (cache / "0123456789abcdef" / "pages").write_text("mine")
+    artifact = cache / "0123456789abcdef" / "objects" / "raw_documents" / ID
+    artifact.mkdir(parents=True)
+    (artifact / "manifest.json").write_text("mine")
     monkeypatch.setenv("GROUNDUP_STORE", "s3://bucket/prefix")
     monkeypatch.setenv("GROUNDUP_CACHE", str(cache))
     private_home.prepare(open_home)
@@ -143,7 +146,9 @@ def test_a_folder_of_other_files_stays_open_and_what_groundup_makes_there_is_clo
     """A web site does not vanish because somebody named its folder."""
     site = public / "site"
     store, made_by_us = SHARED_FOLDERS[variable]
-    for name in (f"{made_by_us}/pages", "index.html", "images/logo.svg"):
+    ours = made_by_us if made_by_us == "objects" else f"{made_by_us}/objects"
+    artifact = f"{ours}/raw_documents/{ID}/manifest.json"
+    for name in (artifact, "index.html", "images/logo.svg"):
         path = site / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("text")
