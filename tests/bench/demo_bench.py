@@ -37,6 +37,13 @@ AIMS = {
     "below_xz": 0.2,
 }
 NAME = "demo"
+START_A_SERVER = """
+from flows.home import current_home
+from flows.prefect_host.server import running_server
+
+with running_server(current_home(), "prefect"):
+    pass
+"""
 
 
 def held(process: psutil.Process) -> int:
@@ -79,11 +86,9 @@ def groundup(home: Path, *arguments: str) -> tuple[dict[str, Any], float, float]
 
 
 def set_up(home: Path) -> None:
-    """Make Prefect's database, as `make setup` does."""
-    folder = home / "prefect"
-    folder.mkdir(parents=True, exist_ok=True)
-    command = [program("prefect"), "server", "database", "upgrade", "--yes"]
-    environment = os.environ | {"PREFECT_HOME": str(folder)}
+    """Start a server once, as `make setup` does: that records the home and makes the database."""
+    command = [sys.executable, "-c", START_A_SERVER]
+    environment = os.environ | {"GROUNDUP_HOME": str(home)}
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
