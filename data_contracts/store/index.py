@@ -20,7 +20,7 @@ from data_contracts.store.seals import Seal
 if TYPE_CHECKING:
     from data_contracts.store.local import Store
 
-Key = tuple[str, str]
+Key = tuple[str, str]  # type and id of an artifact
 _MAX_SHOWN = 3  # names in a note
 
 

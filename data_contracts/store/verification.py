@@ -14,15 +14,12 @@ from dataclasses import dataclass, replace
 from data_contracts.errors import ArtifactError, ConfigError, GroundupError
 from data_contracts.store import repair
 from data_contracts.store.artifact import Artifact
-from data_contracts.store.index import StoreIndex
+from data_contracts.store.index import Key, StoreIndex
 from data_contracts.store.local import Store
 from data_contracts.store.publishing import ref_to
 from data_contracts.store.refs import Ref, is_name
 from data_contracts.store.repair import Damage
 from data_contracts.store.seals import Seal
-
-Key = tuple[str, str]
-_MAX_SHOWN = 3  # names in a note
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,7 +62,7 @@ GEMM_TIMES, GEMMS = 3, 10  # a size is timed three times in a round, over ten pr
 
 
 @dataclass
-class Loop:
+class Loop(ABC):
     """A training loop over a model whose parameters have transformers' names.
 
     micro: rows of a forward pass. optimizer_seconds: spent in updates so far. loss: mean of the
@@ -94,9 +95,9 @@ class Loop:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
 
+    @abstractmethod
     def add_gradients(self, tokens_BT: Tensor) -> float:
         """Add the gradients of a batch to the parameters, and return its summed loss."""
-        raise NotImplementedError
 
     def muon_flops(self) -> int:
         """FLOPs of Muon's matrix products in one step."""
