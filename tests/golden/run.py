@@ -6,14 +6,15 @@ write them to a file before a change, and compare afterwards:
 
     python -m tests.golden.run before.json
     python -m tests.golden.run after.json && diff before.json after.json
+    python -m tests.golden.run --threads 2 before2.json   # the same where threads share the rows
     python -m tests.golden.run --record      # after a change that is meant to change results
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
-import sys
 import tempfile
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -48,12 +49,13 @@ def releases() -> dict[str, str]:
     return {package: version(package) for package in WRITERS}
 
 
-def run(folder: Path, names: Iterable[str]) -> dict[str, Any]:
+def run(folder: Path, names: Iterable[str], threads: int = 1) -> dict[str, Any]:
     """Run stages on the pages.
 
     Args:
         folder: Where the store goes.
         names: The stages, in the order of the map.
+        threads: Threads that each training stage uses.
 
     Returns:
         "made": id, rows and the digest of each file, by stage. "ids": the ids of all stages.
@@ -67,7 +69,7 @@ def run(folder: Path, names: Iterable[str]) -> dict[str, Any]:
         "collect_chats.kinds=[section, prose, identity]",
         "pretrain.training.duration=20",
         "sft.training.duration=5",
-        *(f"{stage}.compute.threads=1" for stage in ("pretrain", "sft", "dpo")),
+        *(f"{stage}.compute.threads={threads}" for stage in ("pretrain", "sft", "dpo")),
     ]
     configs = recipe.load("smoke", changes).configs
     made: dict[str, Any] = {}
@@ -107,15 +109,21 @@ def digests(artifact: Artifact) -> dict[str, str]:
     return {entry.path: entry.sha256 for entry in artifact.manifest.files}
 
 
-def main(arguments: list[str]) -> None:
+def main() -> None:
     """Write what all stages make to a file, or record what is the same everywhere."""
-    record = arguments == ["--record"]
+    parser = argparse.ArgumentParser(description="Run recipe smoke on made-up pages.")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("file", nargs="?", type=Path, help="where ids and digests are written")
+    target.add_argument("--record", action="store_true", help=f"write {RECORDED.name} instead")
+    parser.add_argument("--threads", type=int, default=1, help="of each stage that trains")
+    given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        results = run(Path(folder), SAME_EVERYWHERE if record else stages.NAMES)
-    target = RECORDED if record else Path(arguments[0])
+        names = SAME_EVERYWHERE if given.record else stages.NAMES
+        results = run(Path(folder), names, given.threads)
     text = json.dumps({"releases": releases(), **results}, indent=1, sort_keys=True)
-    target.write_text(f"{text}\n", "utf-8")
+    path = RECORDED if given.record else given.file
+    path.write_text(f"{text}\n", "utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

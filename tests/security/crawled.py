@@ -42,7 +42,8 @@ class _Peaks:
     """The peak memory of this process and of each that it starts.
 
     The kernel keeps it as long as they live. The peak of children in getrusage is of no use here: a
-    process inherits the peak of the one that started it.
+    process inherits the peak of the one that started it. Between fork and exec, a child shows the
+    memory of its parent, which would count twice: a child counts from its exec on.
     """
 
     def __init__(self) -> None:
@@ -53,11 +54,13 @@ class _Peaks:
 
     def _look(self) -> None:
         own = os.getpid()
+        own_command = _command(own)
         while not self._over.wait(0.005):
             with suppress(OSError, LookupError):  # the process has just ended
                 children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
                 for process in (own, *map(int, children)):
-                    self._of[process] = max(self._of.get(process, 0), _peak(process))
+                    if process == own or _command(process) != own_command:
+                        self._of[process] = max(self._of.get(process, 0), _peak(process))
 
     def total(self) -> float:
         """Return the megabytes that all processes would use if they were at their peaks at once."""
@@ -69,6 +72,10 @@ class _Peaks:
 def _peak(process: int) -> float:
     status = Path(f"/proc/{process}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def _command(process: int) -> bytes:
+    return Path(f"/proc/{process}/cmdline").read_bytes()
 
 
 def _crawl(store: str, source: str) -> Crawled:
