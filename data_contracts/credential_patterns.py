@@ -25,9 +25,9 @@ MAX_QUOTED_CHARS = 4096
 # A character as it is, or percent-encoded once or more often (%40, %2540), or as HTML and JSON
 # may write it.
 _PERCENT = r"%(?:25){0,3}"
-_AT_OF_HTML = r"&(?:#0{0,5}64|#x0{0,5}40|commat);"
+_AT_OF_HTML = r"&(?:#0{0,9}64(?![0-9])|#x0{0,9}40(?![0-9a-f])|commat(?=;));?"
 _AT = rf"(?:@|{_PERCENT}40|{_AT_OF_HTML}|\\u0040)"
-_COLON = rf"(?::|{_PERCENT}3A)"
+_COLON = rf"(?::|{_PERCENT}3A|&colon;|\\u003a)"
 _SLASH = rf"(?:/|{_PERCENT}2F)"
 # JSON may write "\/", and people write "\\" for "//"; a repr doubles it.
 _SEPARATOR = rf"(?:\\{{0,4}}{_SLASH}|\\{{1,4}}|{_PERCENT}5C)"

@@ -30,7 +30,8 @@ from data_contracts.store.manifest import TYPE_KEYS, ArtifactId, Moment, Name, S
 
 CONCURRENT_READS = 16  # reading an entry of a bucket takes a while
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
-_ENTRY_FILE = re.compile(r"[0-9]{8,}\.json")
+# The names that `_numbered` gives. Any other file is no entry.
+_ENTRY_FILE = re.compile(r"(?:[0-9]{8}|[1-9][0-9]{8,15})\.json")
 RECIPE = ".recipe"  # no output has this name
 
 

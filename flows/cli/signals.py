@@ -19,7 +19,7 @@ from types import FrameType
 from typing import Any
 
 from data_contracts.environment import seconds_named
-from data_contracts.errors import ConfigError
+from data_contracts.errors import ConfigError, GroundupError
 from flows.cli import early_signals
 from stages.execution.interruption import handled_signals
 
@@ -197,7 +197,9 @@ def end_children() -> None:
     from flows.home import current_home
     from flows.prefect_host.processes import recorded
 
-    left_alone = recorded(current_home())
+    left_alone: set[int] = set()
+    with suppress(GroundupError, OSError):  # a home that is no path has recorded nothing
+        left_alone = recorded(current_home())
     for child in psutil.Process().children(recursive=True):
         with suppress(psutil.Error):
             is_of_python = any("from multiprocessing." in part for part in child.cmdline())
@@ -206,7 +208,9 @@ def end_children() -> None:
 
 
 def _end_at_once(number: int) -> None:
-    end_children()
-    with suppress(OSError):  # the terminal may be gone
-        os.write(2, b"interrupted; run the same command again to go on\n")
-    os._exit(128 + number)
+    try:
+        end_children()
+        with suppress(OSError):  # the terminal may be gone
+            os.write(2, b"interrupted; run the same command again to go on\n")
+    finally:
+        os._exit(128 + number)

@@ -48,9 +48,9 @@ class Address:
     @property
     def origins(self) -> frozenset[str]:
         """The origins whose pages may call the server: its own, under each of its names."""
-        names = {LOOPBACK, "localhost", self.local_host}
-        own = {f"http://{name}:{self.port}" for name in names}
-        return frozenset(_without_default_port(origin) for origin in own | {self.ui_url})
+        # Not "localhost": browsers look for that at ::1 first, where another user may listen.
+        own = f"http://{self.local_host}:{self.port}"
+        return frozenset(_without_default_port(origin) for origin in (own, self.ui_url))
 
     @property
     def hosts(self) -> frozenset[str]:
@@ -93,7 +93,7 @@ def wanted(host: str | None, port: int | None, url: str | None) -> Address:
         ConfigError: The address is invalid, or would show the secret to a network.
     """
     address = Address(_checked_host(host or LOOPBACK), port or usual_port(), _checked_url(url))
-    if address.host != LOOPBACK and not address.url:
+    if not is_ipv4_loopback(address.host) and not address.url:
         raise ConfigError(
             f"--host {address.host}",
             "other machines would reach the server under a name that it does not know, without TLS",
@@ -183,21 +183,33 @@ def _checked_url(text: str | None) -> str | None:
         raise ConfigError("--url", "is not an address of the form https://HOST[:PORT]", fix)
     if parts.path not in ("", "/") or parts.query or parts.fragment:
         raise ConfigError(f"--url {text}", "has a path; the server is at the root of a host", fix)
-    if parts.scheme == "http" and not _is_loopback(parts.hostname or ""):
-        raise ConfigError(
-            f"--url {text}",
-            "would send the secret over the network in the clear",
-            "let a reverse proxy add TLS (infra/README.md), and give https://…",
-        )
+    if parts.scheme == "http":
+        _require_ipv4_loopback(text, parts.hostname or "")
     origin = f"{parts.scheme}://{parts.netloc.lower()}"
     return _without_default_port(origin) if port else origin
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
+def _require_ipv4_loopback(url: str, host: str) -> None:
+    """Refuse a URL without TLS under which something else than our server may answer."""
+    if is_ipv4_loopback(host):
+        return
+    if host in ("localhost", "::1"):
+        raise ConfigError(
+            f"--url {url}",
+            "may lead a browser to [::1], where another user can listen and take your sign-in",
+            f"write 127.0.0.1 instead of {host}",
+        )
+    raise ConfigError(
+        f"--url {url}",
+        "would send the secret over the network in the clear",
+        "let a reverse proxy add TLS (infra/README.md), and give https://…",
+    )
+
+
+def is_ipv4_loopback(host: str) -> bool:
+    """Return whether `host` is an address of 127.0.0.0/8."""
     try:
-        return ipaddress.ip_address(host).is_loopback
+        return ipaddress.IPv4Address(host).is_loopback
     except ValueError:
         return False
 

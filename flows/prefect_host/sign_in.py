@@ -8,6 +8,7 @@ no proxy or log sees it, and a program that only fetches the address does not us
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import json
@@ -17,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -97,6 +99,8 @@ class SignIn:
         endpoint = None
         if scope["type"] == "http":
             endpoint = endpoints.get(scope["path"])
+            if endpoint is None and not _is_comparable(Headers(scope=scope).get("Authorization")):
+                endpoint = _unauthorized
         if endpoint is None:
             await self.app(scope, receive, send)
             return
@@ -121,8 +125,24 @@ class SignIn:
         given = request.headers.get("Authorization", "").encode()
         expected = f"Basic {basic(self.secret)}".encode()
         if not hmac.compare_digest(given, expected):
-            return PlainTextResponse("Unauthorized", 401)
+            return await _unauthorized(request)
         return JSONResponse({"code": self.codes.issue()})
+
+
+async def _unauthorized(_: Request) -> Response:
+    return PlainTextResponse("Unauthorized", 401)
+
+
+def _is_comparable(authorization: str | None) -> bool:
+    """Return whether Prefect can compare credentials; it fails with a traceback where it cannot.
+
+    It decodes what follows "Basic", and `hmac.compare_digest` takes no text beyond ASCII.
+    """
+    credentials = (authorization or "").partition(" ")[2]
+    try:
+        return base64.b64decode(credentials).isascii()
+    except ValueError:
+        return True  # Prefect refuses what it cannot decode
 
 
 def new_address(address: Address, secret: str) -> str:

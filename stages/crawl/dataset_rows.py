@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import fields
 from os.path import expanduser
 from typing import Any
 
@@ -18,6 +19,15 @@ from stages.crawl.config import DatasetSource
 from stages.crawl.items import Items, Note, Taking
 
 PLAIN_FORMATS = frozenset({"arrow", "csv", "json", "parquet", "text"})
+# What a data set may say about how its files are read. The other settings of the readers, such as
+# `engine` (patterns that take for ever) and `chunksize` (all rows at once), are for its user.
+PLAIN_SETTINGS = frozenset({
+    "column_names", "columns", "comment", "data_dir", "data_files", "decimal", "delimiter",
+    "description", "doublequote", "encoding", "escapechar", "features", "field", "header",
+    "keep_default_na", "keep_linebreaks", "lineterminator", "na_filter", "name", "names",
+    "newlines_in_values", "quotechar", "quoting", "sep", "skipinitialspace", "skiprows",
+    "thousands", "version",
+})  # fmt: skip
 _BATCH_ROWS = 64  # of Parquet: a whole row group at a time is what `datasets` would take
 
 
@@ -70,8 +80,9 @@ def _numbered(source: DatasetSource, where: str, files: list[str]) -> Iterator[t
             yield 0, Note(left_out)
         for number, row in enumerate(_stream(builder, source.split), 1):
             yield number, row
-    # `datasets` raises these for absent, private and broken data sets.
-    except (OSError, ValueError, RuntimeError) as error:
+    # `datasets` raises these for absent, private and broken data sets, and its readers for settings
+    # of a data set that are of no use.
+    except (OSError, ValueError, RuntimeError, TypeError, LookupError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}"
         why = f"{source.dataset} cannot be read at row {number + 1:,}: {reason}"[:600]
         fix = "check the name, the revision and the network; gated data sets need `hf auth login`"
@@ -100,6 +111,7 @@ def _keep_own_files(builder: Any, source: DatasetSource, where: str, files: froz
         raise InputError(
             where, f"{source.dataset} is of the format {form!r}, which is not read", fix
         )
+    _require_plain_settings(builder.config, where, str(source.dataset))
     if form == "parquet":
         builder.config.batch_size = _BATCH_ROWS
     left_out: list[str] = []
@@ -124,6 +136,29 @@ def _keep_own_files(builder: Any, source: DatasetSource, where: str, files: froz
         f"{source.name}: {len(left_out):,} files that are not the data set's own were left out:"
         f" {', '.join(left_out[:3])}"
     )
+
+
+def _require_plain_settings(config: Any, where: str, dataset: str) -> None:
+    """Refuse settings of the reader that could keep it busy for ever, or fill the memory.
+
+    Raises:
+        InputError: The README.md of the data set has such a setting.
+    """
+    refused = []
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if field.name not in PLAIN_SETTINGS and value != field.default:
+            refused.append(field.name)
+        # pandas takes a longer separator for a pattern
+        is_separator = field.name in ("sep", "delimiter")
+        if is_separator and value is not None and len(str(value)) != 1:
+            refused.append(field.name)
+    if refused:
+        raise InputError(
+            where,
+            f"the README.md of {dataset} sets {', '.join(refused)}, which may make reading endless",
+            "remove these settings from a copy of the data set, or name its files as kind: files",
+        )
 
 
 def _is_own(file: str, source: DatasetSource, files: frozenset[str]) -> bool:

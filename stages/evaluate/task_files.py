@@ -39,6 +39,13 @@ ANSWER_SETTINGS = {
     "top_k", "top_p", "until",
 }  # fmt: skip
 
+# of `datasets.load_dataset`. Others may run code, write anywhere, or never end.
+DATA_SETTINGS = {
+    "cache_dir", "column_names", "columns", "data_dir", "data_files", "field", "keep_linebreaks",
+    "revision", "split", "streaming",
+}  # fmt: skip
+DATA_SCHEMES = {"https", "hf"}
+
 # what takes no longer, and makes no more text, than the template and the row are long
 _NODES = (
     nodes.Template,
@@ -211,10 +218,40 @@ def _code_in_setting(key: str, value: Any) -> Iterator[str]:
     elif key == "dataset_path" and not _is_in(value, READERS) and not _is_on_hub(value):
         readers = ", ".join(sorted(READERS))
         yield f"dataset_path {shown}, neither a name on the hub nor one of {readers}"
+    elif key == "dataset_kwargs":
+        yield from _code_in_data_settings(value)
     elif key == "generation_kwargs" and isinstance(value, dict):
         others = sorted(str(name) for name in value if name not in ANSWER_SETTINGS)
         for other in others:
             yield f"the setting of answers {other[:SHOWN]!r}"
+
+
+def _code_in_data_settings(settings: Any) -> Iterator[str]:
+    """Yield which settings of `datasets` a task may not choose.
+
+    fsspec opens the addresses. Chained ones (`filecache::…`) and most schemes can write files.
+    """
+    if not isinstance(settings, dict):
+        yield "dataset_kwargs that is no mapping"
+        return
+    for name, value in settings.items():
+        if name not in DATA_SETTINGS:
+            yield f"the setting of its data {str(name)[:SHOWN]!r}"
+        waiting = [value]
+        while waiting:
+            part = waiting.pop()
+            if isinstance(part, dict):
+                waiting += [*part.keys(), *part.values()]
+            elif isinstance(part, list):
+                waiting += part
+            elif not _is_plain_address(str(part)):
+                yield f"the address {str(part)[:SHOWN]!r}"
+
+
+def _is_plain_address(text: str) -> bool:
+    scheme, separator, _ = text.partition("://")
+    is_known = not separator or scheme in DATA_SCHEMES
+    return is_known and "::" not in text
 
 
 def _is_in(value: Any, names: set[str]) -> bool:

@@ -386,6 +386,7 @@ def test_a_name_with_a_damaged_entry_says_so_and_strangers_among_the_names_are_p
     (folder / ".DS_Store").write_text("")
     (folder / "Other FolderStorage").mkdir()
     (folder / "demo" / "chats" / "notes.txt").write_text("")
+    (folder / "demo" / "chats" / "000000007.json").write_text("{")  # no ref has this number
     assert isinstance(store.refs, Refs)
     assert store.refs.runs() == ["demo"]
     (folder / "demo" / "chats" / "00000002.json").write_text("{")

@@ -12,8 +12,15 @@ from flows.prefect_host.server_address import Address, wanted
 def test_the_server_is_known_on_loopback_only_unless_somebody_names_it() -> None:
     address = wanted(None, 4300, None)
     assert address.host == "127.0.0.1"
-    assert address.hosts == {"127.0.0.1:4300", "localhost:4300"}
-    assert address.origins == {"http://127.0.0.1:4300", "http://localhost:4300"}
+    assert address.hosts == {"127.0.0.1:4300"}
+    assert address.origins == {"http://127.0.0.1:4300"}
+
+
+def test_another_address_of_loopback_needs_no_proxy_and_is_the_only_one_it_is_known_under() -> None:
+    address = wanted("127.12.13.14", 4300, None)
+    assert address.api_url == "http://127.12.13.14:4300/api"
+    assert address.hosts == {"127.12.13.14:4300"}
+    assert server_address.from_options(address.options()) == address
 
 
 def test_a_name_behind_a_proxy_is_known_with_and_without_the_port_that_its_scheme_implies() -> None:
@@ -56,7 +63,13 @@ def test_an_address_that_would_show_the_secret_or_is_none_is_refused(
 
 
 def test_a_container_may_publish_the_server_on_the_loopback_of_its_host() -> None:
-    assert wanted("0.0.0.0", 4200, "http://localhost:8080").ui_url == "http://localhost:8080"
+    assert wanted("0.0.0.0", 4200, "http://127.0.0.1:8080").ui_url == "http://127.0.0.1:8080"
+
+
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST", "[::1]"])
+def test_a_name_that_a_browser_may_look_for_at_another_users_server_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"write 127\.0\.0\.1 instead"):
+        wanted(None, 4200, f"http://{name}:4200")
 
 
 @pytest.mark.parametrize("text", ["", "http", "0", "65536", "４２００", "-1"])

@@ -104,6 +104,16 @@ def test_codes_are_for_who_has_the_secret(client: TestClient, credentials: str |
     assert client.post(CODES_PATH, headers={"Authorization": right}).status_code == 200
 
 
+@pytest.mark.parametrize("text", ["groundup:é", "é", "\x80"])
+def test_credentials_that_prefect_cannot_compare_are_refused_before_it_sees_them(
+    client: TestClient, text: str
+) -> None:
+    credentials = base64.b64encode(text.encode("latin-1")).decode()
+    for path in ("/api/version", "/api/health", CODES_PATH):
+        refused = client.request("POST", path, headers={"Authorization": f"Basic {credentials}"})
+        assert refused.status_code == 401
+
+
 def test_the_page_runs_its_own_script_only_and_each_time_under_a_new_nonce(
     client: TestClient,
 ) -> None:
@@ -128,8 +138,6 @@ def test_other_methods_do_nothing(client: TestClient, method: str, path: str) ->
     "host",
     [
         "127.0.0.1:4200",
-        "localhost:4200",
-        "LOCALHOST:4200",
         "models.example.org",
         "models.example.org:443",
     ],
@@ -143,6 +151,7 @@ FOREIGN_HOSTS = [
     "127.0.0.1",
     "127.0.0.1:4201",
     "localhost",
+    "localhost:4200",
     "",
     "127.0.0.1:4200.evil.example",
     "127.0.0.1:4200@evil.example",

@@ -82,6 +82,22 @@ WAYS = {
         "changes": {"generation_kwargs": {"until": ["."], "custom_generate": "a/b"}}
     },
     "trust": {"changes": {"dataset_kwargs": {"trust_remote_code": True}}},
+    "a file system that writes": {
+        "changes": {
+            "dataset_kwargs": {
+                "data_files": {"test": "FOLDER/rows.jsonl"},
+                "storage_options": {"filecache": {"cache_storage": "/elsewhere"}},
+            }
+        }
+    },
+    "an address that writes": {
+        "changes": {"dataset_kwargs": {"data_files": {"test": ["filecache://FOLDER/rows.jsonl"]}}}
+    },
+    "a chained address": {
+        "changes": {"dataset_kwargs": {"data_dir": "simplecache::https://example.org/x"}}
+    },
+    "a reader's engine": {"changes": {"dataset_kwargs": {"engine": "python", "sep": "(a+)+b"}}},
+    "data settings that are none": {"changes": {"dataset_kwargs": ["x"]}},
     "a nested loop": {
         "changes": {
             "doc_to_text": "{% for a in range(99999) %}"

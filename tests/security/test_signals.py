@@ -170,6 +170,22 @@ def test_a_child_that_nobody_ended_is_ended(number: signal.Signals, tmp_path: Pa
     assert_gone([child])
 
 
+@every_signal
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["DEAF", "LEFT"])
+def test_a_home_that_is_no_path_keeps_no_child_alive(
+    number: signal.Signals, script: str, tmp_path: Path
+) -> None:
+    settings = {"GROUNDUP_HOME": "~nobody-of-this-name/x", "GROUNDUP_GRACE_S": "0.5"}
+    with own_command(tmp_path, globals()[script], **settings) as command:
+        assert command.stdout
+        child = int(command.stdout.readline())
+        command.send_signal(number)
+        stderr = command.communicate(timeout=TIMEOUT_S)[1]
+    assert (command.returncode, stderr) == (128 + number, f"{GO_ON}\n")
+    assert_gone([child])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
 def test_the_first_of_several_signals_decides_the_status(

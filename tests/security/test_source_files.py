@@ -223,6 +223,27 @@ def test_a_data_set_keeps_within_it_too(tmp_path, name):
     assert done.error or done.documents
 
 
+ENDLESS = {
+    "a pattern": ["sep: (a+)+b", "engine: python"],
+    "a separator that is a pattern": ["delimiter: (a+)+b"],
+    "all rows at once": ["chunksize: 1000000000"],
+}
+
+
+@pytest.mark.slow  # imports `datasets`
+@pytest.mark.parametrize("way", ENDLESS)
+def test_a_data_set_that_could_be_read_for_ever_is_refused(tmp_path, way):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    (folder / "a.csv").write_text("text\n" + "a" * 46 + "c\n")
+    head = ["---", "configs:", "- config_name: default", '  data_files: "a.csv"']
+    settings = [f"  {line}" for line in ENDLESS[way]]
+    (folder / "README.md").write_text("\n".join([*head, *settings, "---", ""]))
+    done = crawled(tmp_path / "store", kind="dataset", dataset=str(folder))
+    assert "which may make reading endless" in done.error, done
+    assert ENDLESS[way][0].split(":")[0] in done.error
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["record.warc.gz", "rows.jsonl.gz"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
