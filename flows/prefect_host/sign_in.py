@@ -16,7 +16,7 @@ import secrets
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from starlette.datastructures import Headers
 from starlette.requests import Request
@@ -26,6 +26,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from data_contracts import GroundupError
 from flows.prefect_host.api_secret import basic
 from flows.prefect_host.server_address import Address
+
+Endpoint = Callable[[Request], Awaitable[Response]]
 
 PAGE_PATH = "/sign-in"
 CODES_PATH = "/sign-in/codes"
@@ -95,7 +97,7 @@ class SignIn:
         self.codes = codes or Codes()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        endpoints = {PAGE_PATH: self._page, CODES_PATH: self._new_code}
+        endpoints: dict[str, Endpoint] = {PAGE_PATH: self._page, CODES_PATH: self._new_code}
         endpoint = None
         if scope["type"] == "http":
             endpoint = endpoints.get(scope["path"])
