@@ -45,13 +45,23 @@ def read(source: FilesSource, path: Path) -> Iterator[Item]:
     """
     with opened_by_content(path) as file:
         for record in read_records(file):
-            if record.type is None:
-                yield Failure(path.as_uri(), "unreadable_row", _NO_TYPE)
-            elif record.type == "response" and record.http_headers is not None:
-                yield from _read_response(source, path, record)
+            is_counted_as_swallowing = False
+            for item in _read_record(source, path, record):
+                yield item
+                is_counted_as_swallowing = isinstance(item, Failure) and item.detail == _SWALLOWED
             record.finish()
             if record.is_short:
                 yield Failure(path.as_uri(), "unreadable_row", _SHORT)
+            if record.holds_next_record and not is_counted_as_swallowing:
+                yield Failure(path.as_uri(), "unreadable_row", _SWALLOWED)
+
+
+def _read_record(source: FilesSource, path: Path, record: WarcRecord) -> Iterator[Item]:
+    """Yield what a record gives: nothing, if it is neither a response nor damaged."""
+    if record.type is None:
+        yield Failure(path.as_uri(), "unreadable_row", _NO_TYPE)
+    elif record.type == "response" and record.http_headers is not None:
+        yield from _read_response(source, path, record)
 
 
 def _read_response(source: FilesSource, path: Path, record: WarcRecord) -> Iterator[Item]:

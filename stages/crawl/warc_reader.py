@@ -42,7 +42,9 @@ _TYPES = frozenset(
 )
 _WARCIO_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 _NEEDED = (b"content-length:", b"warc-target-uri:", b"warc-type:")  # to find what follows a record
-_NEXT_RECORD = b"\r\n\r\nWARC/1."
+_EMPTY_LINE = b"\r\n\r\n"
+_NEXT_RECORD = re.compile(rb"\r\n\r\nWARC/(?:1\.|0\.1)")
+_NEXT_RECORD_BYTES = len(b"\r\n\r\nWARC/0.1")
 
 
 class WarcRecord:
@@ -50,7 +52,9 @@ class WarcRecord:
 
     def __init__(self, record: ArcWarcRecord, records: ArchiveIterator):
         self._record, self._records = record, records
-        self._block = _WatchedStream(record.raw_stream)
+        # The head of a response ends with an empty line, as what is before a record does.
+        before = _EMPTY_LINE if record.http_headers is not None else b""
+        self._block = _WatchedStream(record.raw_stream, before)
         record.raw_stream = self._block
         self._errors_before = records.err_count
         self.type: str | None = record.rec_type
@@ -114,9 +118,9 @@ class WarcRecord:
 class _WatchedStream:
     """The block of a record. Notices what looks like the head of another record in it."""
 
-    def __init__(self, stream: Any):
+    def __init__(self, stream: Any, before: bytes):
         self._stream = stream
-        self._tail = b""
+        self._tail = before
         self.holds_next_record = False
 
     @property
@@ -132,9 +136,9 @@ class _WatchedStream:
 
     def _look_at(self, piece: bytes) -> bytes:
         seen = self._tail + piece
-        if _NEXT_RECORD in seen:
+        if _NEXT_RECORD.search(seen):
             self.holds_next_record = True
-        self._tail = seen[-len(_NEXT_RECORD) :]
+        self._tail = seen[-_NEXT_RECORD_BYTES:]
         return piece
 
 

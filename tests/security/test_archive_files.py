@@ -1,4 +1,4 @@
-"""Hostile archives: bodies in any compression, records that are cut, and false lengths."""
+"""Hostile archives: bodies in any compression or in damaged chunks, and heads without end."""
 
 from __future__ import annotations
 
@@ -8,48 +8,8 @@ import zlib
 import pytest
 
 from tests.flows.conftest import Groundup
+from tests.security.archives import PAGE, record
 from tests.security.crawled import crawled
-
-PAGE = b"<p>a page of some words</p>"
-
-
-def record(
-    address: str,
-    body: bytes = PAGE,
-    headers: bytes = b"",
-    more: int = 0,
-) -> bytes:
-    """A response whose Content-Length is `more` bytes too large."""
-    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n" + headers + b"\r\n" + body
-    head = (
-        "WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:0>\r\n"
-        f"WARC-Date: 2026-01-01T00:00:00Z\r\nWARC-Target-URI: https://example.org/{address}\r\n"
-        "Content-Type: application/http; msgtype=response\r\n"
-        f"Content-Length: {len(http) + more}\r\n\r\n"
-    )
-    return head.encode() + http + b"\r\n\r\n"
-
-
-@pytest.fixture
-def read(run, tmp_path, reads_in_this_process):
-    """read(bytes) → (documents by name, failures as (address, detail))."""
-
-    def go(data: bytes, **settings):
-        path = tmp_path / "a.warc"
-        path.write_bytes(data)
-        source = {"kind": "files", "name": "mine", "paths": [str(path)]}
-        artifact = run("crawl", {"sources": [source | settings]})
-        documents = {}
-        for row in artifact.read("documents").to_pylist():
-            name = row["url"].removeprefix("https://example.org/")
-            documents[name] = (row["body"], row["truncated"])
-        failures = [
-            (row["url"].rpartition("/")[2], row["detail"])
-            for row in artifact.read("failures").to_pylist()
-        ]
-        return documents, failures
-
-    return go
 
 
 def brotli(data: bytes) -> bytes:
@@ -335,60 +295,3 @@ def test_a_page_that_takes_all_memory_to_parse_is_one_failure_without_tracebacks
     done = crawled(tmp_path / "store", kind="files", name="mine", paths=paths)
     assert (done.documents, done.rejected, done.error) == (1, {"unreadable_row": 1}, "")
     assert "Traceback" not in capfd.readouterr().err
-
-
-def test_a_page_that_the_end_of_an_archive_cuts_is_marked_as_cut(read):
-    documents, failures = read(record("a") + record("b")[:-20])
-    assert documents == {"a": (PAGE, False), "b": (PAGE[:-16], True)}
-    ((address, detail),) = failures
-    assert address == "a.warc"
-    assert "a record ends before its Content-Length: the archive was cut" in detail
-
-
-@pytest.mark.parametrize("more", [len(record("b")), len(record("b")) + 9, 1 << 30])
-def test_a_record_that_swallows_the_one_behind_it_is_a_failure(read, more):
-    last = record("c") if more == len(record("b")) else b""
-    documents, failures = read(record("first") + record("a", more=more) + record("b") + last)
-    assert set(documents) == ({"first", "c"} if last else {"first"})
-    assert failures[0] == (
-        "a",
-        "the Content-Length of the record is wrong: the record includes the one behind it",
-    )
-
-
-def test_a_page_about_archives_is_a_page(read):
-    body = b"<pre>\r\n\r\nWARC/1.0\r\nWARC-Type: response\r\n\r\n</pre>"
-    length = f"Content-Length: {len(body)}\r\n".encode()
-    documents, failures = read(record("a", body, length))
-    assert (documents, failures) == ({"a": (body, False)}, [])
-
-
-def test_a_content_length_that_is_too_small_marks_the_page_as_cut(read):
-    documents, failures = read(record("a", PAGE + b" more", more=-5) + record("b"))
-    assert documents == {"a": (PAGE, True), "b": (PAGE, False)}
-    assert failures == []
-
-
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_sound_archives_have_no_failures(read, pack):
-    data = b"".join(pack(record(name)) for name in "abc")
-    documents, failures = read(data)
-    assert documents == dict.fromkeys("abc", (PAGE, False))
-    assert failures == []
-
-
-def test_a_sound_arc_file_has_no_failures(run, tmp_path):
-    version = b"1 0 x\nURL IP-address Archive-date Content-type Archive-length\n"
-    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + PAGE
-    data = (
-        b"filedesc://a.arc 0.0.0.0 20260101000000 text/plain %d\n" % len(version)
-        + version
-        + b"\nhttps://example.org/a 1.2.3.4 20260101000000 text/html %d\n" % len(http)
-        + http
-        + b"\n"
-    )
-    (tmp_path / "a.arc").write_bytes(data)
-    source = {"kind": "files", "paths": [str(tmp_path / "a.arc")]}
-    artifact = run("crawl", {"sources": [source]})
-    assert (artifact.rows("documents"), artifact.rows("failures")) == (1, 0)
-    assert not artifact.read("documents").to_pylist()[0]["truncated"]
