@@ -92,6 +92,9 @@ class WarcRecord:
                 stream = ChunkedBody(stream)
                 frames.append(stream)
             body = unpacked(stream, ",".join(filter(None, encodings)), limit)
+            if len(body.bytes) < limit:
+                for frame in reversed(frames):
+                    _read_to_end(frame)
             return replace(body, is_cut=body.is_cut or any(frame.is_cut for frame in frames))
 
     def _http_values(self, name: str) -> str:
@@ -102,8 +105,7 @@ class WarcRecord:
     def finish(self) -> None:
         """Read the record to its end, and look at what follows."""
         with parsing():
-            while self._block.read(_BLOCK):
-                pass
+            _read_to_end(self._block)
             self._records.read_to_end()
         self.is_short = self._block.remaining > 0
         self.is_misaligned = self._records.err_count > self._errors_before
@@ -113,6 +115,11 @@ class WarcRecord:
         """Return whether the HTTP response itself states the length that the record has."""
         stated = self.http_headers.get_header("content-length") if self.http_headers else None
         return stated is not None and stated.strip() == str(self._record.payload_length)
+
+
+def _read_to_end(stream: Stream) -> None:
+    while stream.read(_BLOCK):
+        pass
 
 
 class _WatchedStream:

@@ -239,6 +239,10 @@ def test_millions_of_chunks_of_one_byte_end_no_archive(tmp_path):
         (b"1;" + b"x" * 9999 + b"\r\na", "the body is in chunks, and one has no length"),
         (b"9\r\nabc", CUT),
         (b"1\r\na\r\n1", CUT),
+        (b"5\r\nhello\r\n5\r\nworld\r\n", CUT),  # no last chunk
+        (b"5\r\nhello\r\n5\r\nworld\r", CUT),
+        (b"5\r\nhello\r\n5\r\nworld", CUT),
+        (b"5\r\nhello\r\n5\r\nworld\r\n0", CUT),
     ],
 )
 def test_a_body_whose_chunks_are_damaged_is_one_failure(read, body, detail):
@@ -247,6 +251,52 @@ def test_a_body_whose_chunks_are_damaged_is_one_failure(read, body, detail):
     ((address, said),) = failures
     assert address == "a"
     assert said.startswith(detail)
+
+
+def in_one_chunk(data: bytes) -> bytes:
+    """All of a body, without the chunk that ends it."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+CUT_BETWEEN_CHUNKS = {
+    "gzip": (GZIP + CHUNKED, lambda: in_one_chunk(gzip.compress(WORDS))),
+    "gzip, a member of two": (GZIP + CHUNKED, lambda: in_one_chunk(gzip.compress(WORDS[:999]))),
+    "deflate": (
+        b"Content-Encoding: deflate\r\n" + CHUNKED,
+        lambda: in_one_chunk(deflated(WORDS, zlib.MAX_WBITS)),
+    ),
+    "br": (BR + CHUNKED, lambda: in_one_chunk(brotli(WORDS))),
+    "outer of two frames": (CHUNKED * 2, lambda: in_one_chunk(chunked(WORDS))),
+    "inner of two frames": (CHUNKED * 2, lambda: chunked(in_one_chunk(WORDS))),
+    "frame of a header that is repeated": (CHUNKED * 2, lambda: in_one_chunk(WORDS)),
+    "text": (CHUNKED, lambda: in_one_chunk(WORDS)),
+}
+
+
+@pytest.mark.parametrize("case", CUT_BETWEEN_CHUNKS)
+def test_a_body_without_its_last_chunk_is_a_failure_unless_it_is_marked_as_cut(read, case):
+    headers, body = CUT_BETWEEN_CHUNKS[case]
+    data = record("a", body(), headers)
+    assert read(data + record("b")) == ({"b": (PAGE, False)}, [("a", CUT)])
+    marked = data.replace(b"WARC/1.0", b"WARC/1.0\r\nWARC-Truncated: length", 1)
+    documents, failures = read(marked + record("b"))
+    assert failures == []
+    text, is_marked = documents["a"]
+    assert is_marked
+    assert text
+    assert WORDS.startswith(text)
+
+
+def test_a_body_in_chunks_that_is_longer_than_the_limit_is_cut_there(read):
+    body = in_one_chunk(WORDS) * 2
+    documents, failures = read(record("a", body, CHUNKED), limits={"max_page_bytes": 2000})
+    assert documents == {"a": (WORDS[:2000], True)}
+    assert failures == []
+
+
+def test_a_body_of_two_frames_of_chunks_is_read(read):
+    data = record("a", chunked(chunked(WORDS)), CHUNKED * 2) + record("b")
+    assert read(data) == ({"a": (WORDS, False), "b": (PAGE, False)}, [])
 
 
 LONG_HEADERS = {
