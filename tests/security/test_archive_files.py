@@ -42,6 +42,9 @@ def chunked(data: bytes) -> bytes:
         ("x-gzip", gzip.compress(WORDS)),
         ("gzip", gzip.compress(WORDS[:1000]) + gzip.compress(WORDS[1000:])),
         ("gzip", gzip.compress(WORDS) + b"\0" * 100),
+        ("gzip", gzip.compress(WORDS) + b"\0" * 100_000),
+        ("gzip", gzip.compress(WORDS) + b"\r\n"),
+        ("gzip", gzip.compress(WORDS) + b"\n"),
         ("deflate", deflated(WORDS, zlib.MAX_WBITS)),
         ("deflate", deflated(WORDS, -zlib.MAX_WBITS)),
         ("gzip", WORDS),
@@ -74,6 +77,42 @@ def test_a_body_whose_packing_is_damaged_is_one_failure_wherever_the_damage_is(r
     ((address, detail),) = failures
     assert address == "a"
     assert detail.startswith("the body, packed with gzip: Error -3 while decompressing data")
+
+
+NO_MEMBER = "the body, packed with gzip, has bytes behind a member that do not begin another one"
+TWO_MEMBERS = gzip.compress(WORDS[:1000]), gzip.compress(WORDS[1000:])
+
+
+@pytest.mark.parametrize("frame", [bytes, chunked])
+@pytest.mark.parametrize(
+    "second",
+    [
+        b"\xff" + TWO_MEMBERS[1][1:],
+        TWO_MEMBERS[1][:1] + b"\xff" + TWO_MEMBERS[1][2:],
+        b"\0" + TWO_MEMBERS[1][1:],
+        b"\n" + TWO_MEMBERS[1][1:],
+        b"\0" * 100_000 + TWO_MEMBERS[1],
+        TWO_MEMBERS[1][1:],
+        b"\xff",
+    ],
+)
+def test_a_later_member_of_gzip_whose_beginning_is_damaged_is_one_failure(read, second, frame):
+    """The body used to end there, and to pass as whole."""
+    headers = GZIP + (CHUNKED if frame is chunked else b"")
+    data = record("a", frame(TWO_MEMBERS[0] + second), headers) + record("b")
+    assert read(data) == ({"b": (PAGE, False)}, [("a", NO_MEMBER)])
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 10, 20])
+def test_a_later_member_of_gzip_that_is_cut_is_a_failure_unless_it_is_marked_as_cut(read, length):
+    data = record("a", TWO_MEMBERS[0] + TWO_MEMBERS[1][:length], GZIP)
+    assert read(data + record("b")) == ({"b": (PAGE, False)}, [("a", CUT)])
+    marked = data.replace(b"WARC/1.0", b"WARC/1.0\r\nWARC-Truncated: length", 1)
+    documents, failures = read(marked)
+    assert failures == []
+    text, is_marked = documents["a"]
+    assert is_marked
+    assert text.startswith(WORDS[:1000])
 
 
 def test_a_packed_body_that_ends_too_early_is_a_failure_unless_it_is_marked_as_cut(read):
