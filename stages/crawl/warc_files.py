@@ -22,6 +22,10 @@ from stages.documentation_server import is_documentation_server
 
 _RESERVED = "the address belongs to the built-in documentation server, which did not send this page"
 _NO_TYPE = "a record that does not state its type (WARC-Type)"
+_NO_LENGTH = "a record does not state its length (Content-Length): those behind it may be lost"
+_NO_HTTP = (
+    "the record is said to hold an HTTP response and holds none, or its address is not of HTTP"
+)
 _SHORT = "a record ends before its Content-Length: the archive was cut, or that length is wrong"
 _SWALLOWED = "the Content-Length of the record is wrong: the record includes the one behind it"
 _LONG_HEAD = f"its headers have more than {MAX_HEAD_LINES:,} lines or {MAX_HEAD_BYTES >> 10:,} kB"
@@ -52,14 +56,21 @@ def read(source: FilesSource, path: Path) -> Iterator[Item]:
             record.finish()
             if record.is_short:
                 yield Failure(path.as_uri(), "unreadable_row", _SHORT)
-            if record.holds_next_record and not is_counted_as_swallowing:
+            # Without a length, it is counted, and ends where the archive does.
+            is_counted = is_counted_as_swallowing or not record.has_length
+            if record.holds_next_record and not is_counted:
                 yield Failure(path.as_uri(), "unreadable_row", _SWALLOWED)
 
 
 def _read_record(source: FilesSource, path: Path, record: WarcRecord) -> Iterator[Item]:
     """Yield what a record gives: nothing, if it is neither a response nor damaged."""
-    if record.type is None:
+    if not record.has_length:
+        yield Failure(path.as_uri(), "unreadable_row", _NO_LENGTH)
+    elif record.type is None:
         yield Failure(path.as_uri(), "unreadable_row", _NO_TYPE)
+    elif record.type == "response" and record.lacks_http_headers:
+        address = record.header("WARC-Target-URI") or path.as_uri()
+        yield Failure(address, "unreadable_row", _NO_HTTP)
     elif record.type == "response" and record.http_headers is not None:
         yield from _read_response(source, path, record)
 

@@ -17,7 +17,7 @@ from typing import Any
 from warcio.archiveiterator import ArchiveIterator
 from warcio.bufferedreaders import DecompressingBufferedReader
 from warcio.exceptions import ArchiveLoadFailed
-from warcio.recordloader import ArcWarcRecord
+from warcio.recordloader import ArcWarcRecord, ArcWarcRecordLoader
 from warcio.statusandheaders import StatusAndHeaders, StatusAndHeadersParser
 
 from stages.crawl.chunked_bodies import ChunkedBody
@@ -42,6 +42,7 @@ _TYPES = frozenset(
 )
 _WARCIO_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 _NEEDED = (b"content-length:", b"warc-target-uri:", b"warc-type:")  # to find what follows a record
+_LENGTH = re.compile(r"[0-9]{1,18}")
 _EMPTY_LINE = b"\r\n\r\n"
 _NEXT_RECORD = re.compile(rb"\r\n\r\nWARC/(?:1\.|0\.1)")
 _NEXT_RECORD_BYTES = len(b"\r\n\r\nWARC/0.1")
@@ -57,13 +58,21 @@ class WarcRecord:
         self._block = _WatchedStream(record.raw_stream, before)
         record.raw_stream = self._block
         self._errors_before = records.err_count
-        self.type: str | None = record.rec_type
+        self.type: str | None = _in_lower_case(record.rec_type)
+        length = self.header("Content-Length") or ""
+        self.has_length = _LENGTH.fullmatch(length.strip()) is not None
         self.http_headers = record.http_headers
         heads = (record.rec_headers, record.http_headers)
         self.has_long_head = any(getattr(head, "is_too_long", False) for head in heads)
         self.is_short = False  # the archive ends before the record does
         self.is_misaligned = False  # no empty line follows the record
         self.holds_next_record = False
+
+    @property
+    def lacks_http_headers(self) -> bool:
+        """Whether the record states that it holds HTTP, and no HTTP headers were found."""
+        media_type = self.header("Content-Type") or ""
+        return self.http_headers is None and media_type.lower().startswith("application/http")
 
     def header(self, name: str) -> str | None:
         """Return a header of the record (not of the HTTP response in it)."""
@@ -113,6 +122,8 @@ class WarcRecord:
 
     def _has_http_length(self) -> bool:
         """Return whether the HTTP response itself states the length that the record has."""
+        if self._record.payload_length < 0:  # it is not known
+            return False
         stated = self.http_headers.get_header("content-length") if self.http_headers else None
         return stated is not None and stated.strip() == str(self._record.payload_length)
 
@@ -159,6 +170,7 @@ def read_records(file: BufferedReader) -> Iterator[WarcRecord]:
     with parsing():
         is_empty = not file.peek(1)
         records = ArchiveIterator(file, arc2warc=True)
+        records.loader = _Loader(arc2warc=True)
         records.loader.warc_parser = _BoundedParser(records.loader.WARC_TYPES, is_outer=True)
         records.loader.http_parser = _BoundedParser(records.loader.HTTP_TYPES)
         records.loader.http_req_parser = _BoundedParser(records.loader.HTTP_VERBS)
@@ -174,6 +186,28 @@ def read_records(file: BufferedReader) -> Iterator[WarcRecord]:
         yield record
     if not known and not is_empty:
         raise ArchiveLoadFailed("it holds no record of an archive")
+
+
+class _Loader(ArcWarcRecordLoader):
+    """Takes types and schemes in capitals for what they are.
+
+    warcio parses no HTTP headers then, and takes a record without a block for the end of the file.
+    """
+
+    def load_http_headers(
+        self, rec_type: str | None, uri: str | None, stream: Any, length: int | None
+    ) -> StatusAndHeaders | None:
+        try:
+            headers: StatusAndHeaders | None = super().load_http_headers(
+                _in_lower_case(rec_type), _in_lower_case(uri), stream, length
+            )
+        except EOFError:
+            return None
+        return headers
+
+
+def _in_lower_case(text: str | None) -> str | None:
+    return None if text is None else text.strip().lower()
 
 
 class _BoundedLineReader(DecompressingBufferedReader):

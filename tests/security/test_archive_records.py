@@ -101,3 +101,79 @@ def test_a_sound_arc_file_has_no_failures(run, tmp_path):
     artifact = run("crawl", {"sources": [source]})
     assert (artifact.rows("documents"), artifact.rows("failures")) == (1, 0)
     assert not artifact.read("documents").to_pylist()[0]["truncated"]
+
+
+NO_LENGTH = "a record does not state its length (Content-Length): those behind it may be lost"
+NO_HTTP = (
+    "the record is said to hold an HTTP response and holds none, or its address is not of HTTP"
+)
+
+
+def without_length(data: bytes) -> bytes:
+    """The record without the first Content-Length, which is that of the record itself."""
+    return data.replace(b"Content-Length", b"X-Length", 1)
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        record("a"),
+        record("a", headers=b"Content-Length: -1\r\n"),
+        record("a", headers=b"Content-Length: %d\r\n" % len(PAGE)),
+        record("robots.txt"),
+        *(other(kind) for kind in ("request", "metadata", "warcinfo", "revisit", "unheard-of")),
+        other("request", block=b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"),
+        other("metadata").replace(b"WARC-Type", b"X-Type"),
+    ],
+)
+def test_a_record_without_a_length_is_counted_and_gives_no_page(read, first):
+    """No record behind it can be found: it goes on to the end of the archive."""
+    data = record("first") + without_length(first) + record("b")
+    assert read(data) == ({"first": (PAGE, False)}, [("a.warc", NO_LENGTH)])
+
+
+def test_a_last_record_without_a_length_is_counted(read):
+    data = record("first") + without_length(record("b"))
+    assert read(data) == ({"first": (PAGE, False)}, [("a.warc", NO_LENGTH)])
+
+
+@pytest.mark.parametrize("stated", [b"HTTPS://example.org/a", b"Https://EXAMPLE.org/a"])
+def test_a_page_whose_address_is_in_capitals_is_read(read, stated):
+    data = record("a").replace(b"https://example.org/a", stated, 1) + record("b")
+    assert read(data) == ({"a": (PAGE, False), "b": (PAGE, False)}, [])
+
+
+@pytest.mark.parametrize("stated", [b"Response", b"RESPONSE", b"response \t"])
+def test_a_page_whose_type_is_in_capitals_is_read(read, stated):
+    data = record("a").replace(b"response", stated, 1) + record("b")
+    assert read(data) == ({"a": (PAGE, False), "b": (PAGE, False)}, [])
+
+
+@pytest.mark.parametrize("stated", [b"example.org/a", b"//example.org/a", b"htps://example.org/a"])
+def test_a_response_of_http_whose_address_is_not_of_http_is_counted(read, stated):
+    data = record("a").replace(b"https://example.org/a", stated, 1) + record("b")
+    assert read(data) == ({"b": (PAGE, False)}, [("a", NO_HTTP)])
+
+
+def test_a_response_of_http_without_a_block_is_counted(read):
+    head, _, _ = record("a").partition(b"HTTP/1.1 200")
+    length = head.rindex(b"Content-Length")
+    data = head[:length] + b"Content-Length: 0\r\n\r\n\r\n\r\n" + record("b")
+    assert read(data) == ({"b": (PAGE, False)}, [("a", NO_HTTP)])
+
+
+def test_a_response_of_another_protocol_is_no_failure(read):
+    dns = other("response", block=b"20260101000000\r\nexample.org. 60 IN A 1.2.3.4\r\n")
+    dns = dns.replace(b"https://example.org/x", b"dns:example.org\r\nContent-Type: text/dns", 1)
+    assert read(dns + record("b")) == ({"b": (PAGE, False)}, [])
+
+
+def test_an_archive_that_is_cut_behind_the_head_of_a_record_has_a_failure(read):
+    """warcio takes the missing block for the end of the archive."""
+    head, _, _ = record("b").partition(b"HTTP/1.1 200")
+    documents, failures = read(record("a") + head)
+    assert documents == {"a": (PAGE, False)}
+    assert [detail for _, detail in failures] == [
+        NO_HTTP,
+        "a record ends before its Content-Length: the archive was cut, or that length is wrong",
+    ]
