@@ -15,12 +15,14 @@ from stages.crawl.items import Document, Failure, Item
 from stages.crawl.packed_bodies import Body, UnreadableBodyError
 from stages.crawl.page import WANTED, UnreadablePageError
 from stages.crawl.page import read as read_page
-from stages.crawl.unpacking import opened_by_content
+from stages.crawl.unpacking import begins_packed, opened_by_content
 from stages.crawl.urls import canonical
 from stages.crawl.warc_reader import MAX_HEAD_BYTES, MAX_HEAD_LINES, WarcRecord, read_records
 from stages.documentation_server import is_documentation_server
 
 _RESERVED = "the address belongs to the built-in documentation server, which did not send this page"
+_PACKED_TWICE = "the archive is packed twice with gzip, so that damage inside could not be noticed"
+_UNPACK_IT_ONCE = "unpack the archive once, and name what comes out in crawl.sources"
 _NO_TYPE = "a record that does not state its type (WARC-Type)"
 _NO_LENGTH = "a record does not state its length (Content-Length): those behind it may be lost"
 _NO_HTTP = (
@@ -48,6 +50,9 @@ def read(source: FilesSource, path: Path) -> Iterator[Item]:
         path: The archive.
     """
     with opened_by_content(path) as file:
+        if begins_packed(file):
+            yield Failure(path.as_uri(), "unreadable_row", _PACKED_TWICE, fix=_UNPACK_IT_ONCE)
+            return
         for record in read_records(file):
             is_counted_as_swallowing = False
             for item in _read_record(source, path, record):

@@ -174,7 +174,8 @@ def read_records(file: BufferedReader) -> Iterator[WarcRecord]:
         records.loader.warc_parser = _BoundedParser(records.loader.WARC_TYPES, is_outer=True)
         records.loader.http_parser = _BoundedParser(records.loader.HTTP_TYPES)
         records.loader.http_req_parser = _BoundedParser(records.loader.HTTP_VERBS)
-        records.reader = _BoundedLineReader(records.fh, block_size=_BLOCK)
+        # warcio's own unpacking ends at damage as at the end of the file.
+        records.reader = _BoundedLineReader(records.fh, block_size=_BLOCK, decomp_type=None)
     known = 0
     while True:
         with parsing():

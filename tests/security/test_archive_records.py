@@ -6,6 +6,7 @@ import gzip
 
 import pytest
 
+from data_contracts import InputError
 from tests.security.archives import PAGE, other, record
 
 SWALLOWED = "the Content-Length of the record is wrong: the record includes the one behind it"
@@ -101,6 +102,29 @@ def test_a_sound_arc_file_has_no_failures(run, tmp_path):
     artifact = run("crawl", {"sources": [source]})
     assert (artifact.rows("documents"), artifact.rows("failures")) == (1, 0)
     assert not artifact.read("documents").to_pylist()[0]["truncated"]
+
+
+PACKED_TWICE = "the archive is packed twice with gzip, so that damage inside could not be noticed"
+TEXT = b" ".join(b"word %d" % (number * 7919) for number in range(60_000))
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_an_archive_that_is_packed_twice_is_one_failure(read, is_damaged, pack):
+    """warcio ended it at damage in an inner member, as at the end of the file."""
+    members = bytearray(gzip.compress(record("a")) + gzip.compress(record("b", TEXT)))
+    if is_damaged:
+        members[-9000:-8000] = b"\xff" * 1000
+    inner = bytes(members) + gzip.compress(record("c"))
+    with pytest.raises(InputError, match="unreadable_row 1") as caught:
+        read(gzip.compress(pack(inner)))
+    assert PACKED_TWICE in str(caught.value)
+    assert "unpack the archive once" in str(caught.value)
+
+
+def test_a_page_that_begins_as_gzip_does_is_no_archive_that_is_packed_twice(read):
+    data = record("a", gzip.compress(PAGE), b"Content-Encoding: gzip\r\n")
+    assert read(gzip.compress(data)) == ({"a": (PAGE, False)}, [])
 
 
 NO_LENGTH = "a record does not state its length (Content-Length): those behind it may be lost"
