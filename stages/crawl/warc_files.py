@@ -111,7 +111,8 @@ def _response(source: FilesSource, url: str, began: datetime, record: WarcRecord
     record.finish()
     if record.holds_next_record:
         return Failure(url, "unreadable_row", _SWALLOWED, status)
-    is_marked = record.header("WARC-Truncated") is not None
+    marks = [record.header(name) for name in ("WARC-Truncated", "WARC-Segment-Number")]
+    is_marked = any(mark is not None for mark in marks)
     is_cut = is_marked or record.is_short or record.is_misaligned
     if body.is_cut and not is_cut:
         problem = _CUT_BODY

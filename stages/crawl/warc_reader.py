@@ -45,7 +45,11 @@ _NEEDED = (b"content-length:", b"warc-target-uri:", b"warc-type:")  # to find wh
 _LENGTH = re.compile(r"[0-9]{1,18}")
 _EMPTY_LINE = b"\r\n\r\n"
 _NEXT_RECORD = re.compile(rb"\r\n\r\nWARC/(?:1\.|0\.1)")
-_NEXT_RECORD_BYTES = len(b"\r\n\r\nWARC/0.1")
+_NEXT_ARC_RECORD = re.compile(
+    rb"\nhttps?://[^ \r\n]{1,2048} [0-9A-Fa-f.:]{3,45} [0-9]{14} "  # address, IP, date
+    rb"[^ \r\n]{1,80} [0-9]{1,12}\r?\nHTTP/"  # media type, length
+)
+_HEAD_BYTES = 2300  # of what shows that another record begins
 
 
 class WarcRecord:
@@ -55,7 +59,8 @@ class WarcRecord:
         self._record, self._records = record, records
         # The head of a response ends with an empty line, as what is before a record does.
         before = _EMPTY_LINE if record.http_headers is not None else b""
-        self._block = _WatchedStream(record.raw_stream, before)
+        next_record = _NEXT_ARC_RECORD if record.rec_headers.is_arc else _NEXT_RECORD
+        self._block = _WatchedStream(record.raw_stream, before, next_record)
         record.raw_stream = self._block
         self._errors_before = records.err_count
         self.type: str | None = _in_lower_case(record.rec_type)
@@ -136,8 +141,9 @@ def _read_to_end(stream: Stream) -> None:
 class _WatchedStream:
     """The block of a record. Notices what looks like the head of another record in it."""
 
-    def __init__(self, stream: Any, before: bytes):
+    def __init__(self, stream: Any, before: bytes, next_record: re.Pattern[bytes]):
         self._stream = stream
+        self._next_record = next_record
         self._tail = before
         self.holds_next_record = False
 
@@ -154,9 +160,9 @@ class _WatchedStream:
 
     def _look_at(self, piece: bytes) -> bytes:
         seen = self._tail + piece
-        if _NEXT_RECORD.search(seen):
+        if self._next_record.search(seen):
             self.holds_next_record = True
-        self._tail = seen[-_NEXT_RECORD_BYTES:]
+        self._tail = seen[-_HEAD_BYTES:]
         return piece
 
 
@@ -194,6 +200,16 @@ class _Loader(ArcWarcRecordLoader):
 
     warcio parses no HTTP headers then, and takes a record without a block for the end of the file.
     """
+
+    def _detect_type_load_headers(
+        self, stream: Any, statusline: bytes | None = None, known_format: str | None = None
+    ) -> tuple[str, StatusAndHeaders]:
+        found: tuple[str, StatusAndHeaders] = super()._detect_type_load_headers(
+            stream, statusline, known_format
+        )
+        kind, headers = found
+        headers.is_arc = kind == "arc2warc"
+        return found
 
     def load_http_headers(
         self, rec_type: str | None, uri: str | None, stream: Any, length: int | None

@@ -87,21 +87,35 @@ def test_sound_archives_have_no_failures(read, pack):
     assert failures == []
 
 
-def test_a_sound_arc_file_has_no_failures(run, tmp_path):
-    version = b"1 0 x\nURL IP-address Archive-date Content-type Archive-length\n"
+ARC_VERSION = b"1 0 x\nURL IP-address Archive-date Content-type Archive-length\n"
+ARC_HEAD = b"filedesc://a.arc 0.0.0.0 20260101000000 text/plain %d\n" % len(ARC_VERSION)
+
+
+def arc_record(name: bytes, more: int = 0) -> bytes:
+    """A response of an ARC file whose length is `more` bytes too large."""
     http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + PAGE
-    data = (
-        b"filedesc://a.arc 0.0.0.0 20260101000000 text/plain %d\n" % len(version)
-        + version
-        + b"\nhttps://example.org/a 1.2.3.4 20260101000000 text/html %d\n" % len(http)
-        + http
-        + b"\n"
-    )
-    (tmp_path / "a.arc").write_bytes(data)
+    fields = b"1.2.3.4 20260101000000 text/html %d" % (len(http) + more)
+    return b"\nhttps://example.org/%s %s\n%s" % (name, fields, http)
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_an_arc_file_has_a_failure_only_if_a_record_swallows_others(run, tmp_path, swallows):
+    more = len(arc_record(b"b")) if swallows else 0
+    pages = arc_record(b"a", more) + arc_record(b"b") + arc_record(b"c")
+    (tmp_path / "a.arc").write_bytes(ARC_HEAD + ARC_VERSION + pages + b"\n")
     source = {"kind": "files", "paths": [str(tmp_path / "a.arc")]}
     artifact = run("crawl", {"sources": [source]})
-    assert (artifact.rows("documents"), artifact.rows("failures")) == (1, 0)
-    assert not artifact.read("documents").to_pylist()[0]["truncated"]
+    documents = artifact.read("documents").to_pylist()
+    names = [row["url"][-1] for row in documents]
+    details = [row["detail"] for row in artifact.read("failures").to_pylist()]
+    assert not any(row["truncated"] for row in documents)
+    assert (names, details) == ((["c"], [SWALLOWED]) if swallows else (["a", "b", "c"], []))
+
+
+def test_a_page_that_goes_on_in_another_record_is_marked_as_cut(read):
+    segment = record("a").replace(b"WARC-Date", b"WARC-Segment-Number: 1\r\nWARC-Date", 1)
+    data = segment + other("continuation") + record("b")
+    assert read(data) == ({"a": (PAGE, True), "b": (PAGE, False)}, [])
 
 
 PACKED_TWICE = "the archive is packed twice with gzip, so that damage inside could not be noticed"
