@@ -25,7 +25,8 @@ class ChunkedBody:
     begin with the length of a chunk is read as it is.
 
     Attributes:
-        is_cut: Whether the bytes ended inside a chunk or its length.
+        is_cut: Whether the bytes ended before the last chunk, which is empty. Read to the end to
+            know it.
     """
 
     def __init__(self, stream: Stream):
@@ -61,7 +62,7 @@ class ChunkedBody:
         self._at = 0
         if not self._bytes:
             self._is_over = True
-            self.is_cut = self._left > 0
+            self.is_cut = self._is_chunked and not self._is_first
 
     def _begin_chunk(self) -> None:
         if len(self._bytes) - self._at < _MAX_LINE_BYTES:

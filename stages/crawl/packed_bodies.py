@@ -25,6 +25,8 @@ _NO_PACKING = re.compile(
 )
 _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b"))  # the last shifts ISO-2022
 _GZIP = b"\x1f\x8b"
+_PADDING = b"\0\r\n"  # that may follow the last member
+_NO_MEMBER = "the body, packed with gzip, has bytes behind a member that do not begin another one"
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 _DEFLATE_WINDOWS = (zlib.MAX_WBITS, -zlib.MAX_WBITS)  # as the standard says, and as some servers do
 
@@ -102,10 +104,33 @@ def _unpacked_gzip(stream: Stream, limit: int) -> Body:
         decompressor = zlib.decompressobj(_GZIP_WINDOW)
         if not _unpack(decompressor, piece, stream, body, limit, "gzip"):
             return Body(bytes(body[:limit]), is_cut=len(body) < limit)
-        piece = decompressor.unused_data
-        if len(piece) < len(_GZIP):
-            piece += stream.read(_BLOCK)
-    return Body(bytes(body[:limit]))
+        piece = _begin(decompressor.unused_data, stream)
+    is_cut = piece == _GZIP[:1]
+    if len(body) < limit and not is_cut:
+        _check_padding(piece, stream)
+    return Body(bytes(body[:limit]), is_cut=is_cut and len(body) < limit)
+
+
+def _begin(piece: bytes, stream: Stream) -> bytes:
+    """Return `piece`, with more of the stream if it is too short to show what it is."""
+    while len(piece) < len(_GZIP):
+        more = stream.read(_BLOCK)
+        if not more:
+            break
+        piece += more
+    return piece
+
+
+def _check_padding(piece: bytes, stream: Stream) -> None:
+    """Read what follows the last member of gzip, up to the end.
+
+    Raises:
+        UnreadableBodyError: It is no padding: the beginning of another member is damaged.
+    """
+    while piece:
+        if piece.strip(_PADDING):
+            raise UnreadableBodyError(_NO_MEMBER)
+        piece = stream.read(_BLOCK)
 
 
 def _unpacked_deflate(stream: Stream, limit: int) -> Body:

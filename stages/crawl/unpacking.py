@@ -63,6 +63,11 @@ def opened_by_content(path: Path) -> BufferedReader:
     return _unpacked(path) if packed else open_regular(path)
 
 
+def begins_packed(file: BufferedReader) -> bool:
+    """Return whether the bytes begin as those of gzip do. None is taken."""
+    return file.peek(len(_GZIP)).startswith(_GZIP)
+
+
 def lines(file: IO[bytes], longest: int) -> Iterator[bytes | None]:
     """Yield the lines of a file, with their ends.
 

@@ -15,13 +15,19 @@ from stages.crawl.items import Document, Failure, Item
 from stages.crawl.packed_bodies import Body, UnreadableBodyError
 from stages.crawl.page import WANTED, UnreadablePageError
 from stages.crawl.page import read as read_page
-from stages.crawl.unpacking import opened_by_content
+from stages.crawl.unpacking import begins_packed, opened_by_content
 from stages.crawl.urls import canonical
 from stages.crawl.warc_reader import MAX_HEAD_BYTES, MAX_HEAD_LINES, WarcRecord, read_records
 from stages.documentation_server import is_documentation_server
 
 _RESERVED = "the address belongs to the built-in documentation server, which did not send this page"
+_PACKED_TWICE = "the archive is packed twice with gzip, so that damage inside could not be noticed"
+_UNPACK_IT_ONCE = "unpack the archive once, and name what comes out in crawl.sources"
 _NO_TYPE = "a record that does not state its type (WARC-Type)"
+_NO_LENGTH = "a record does not state its length (Content-Length): those behind it may be lost"
+_NO_HTTP = (
+    "the record is said to hold an HTTP response and holds none, or its address is not of HTTP"
+)
 _SHORT = "a record ends before its Content-Length: the archive was cut, or that length is wrong"
 _SWALLOWED = "the Content-Length of the record is wrong: the record includes the one behind it"
 _LONG_HEAD = f"its headers have more than {MAX_HEAD_LINES:,} lines or {MAX_HEAD_BYTES >> 10:,} kB"
@@ -44,14 +50,34 @@ def read(source: FilesSource, path: Path) -> Iterator[Item]:
         path: The archive.
     """
     with opened_by_content(path) as file:
+        if begins_packed(file):
+            yield Failure(path.as_uri(), "unreadable_row", _PACKED_TWICE, fix=_UNPACK_IT_ONCE)
+            return
         for record in read_records(file):
-            if record.type is None:
-                yield Failure(path.as_uri(), "unreadable_row", _NO_TYPE)
-            elif record.type == "response" and record.http_headers is not None:
-                yield from _read_response(source, path, record)
+            is_counted_as_swallowing = False
+            for item in _read_record(source, path, record):
+                yield item
+                is_counted_as_swallowing = isinstance(item, Failure) and item.detail == _SWALLOWED
             record.finish()
             if record.is_short:
                 yield Failure(path.as_uri(), "unreadable_row", _SHORT)
+            # Without a length, it is counted, and ends where the archive does.
+            is_counted = is_counted_as_swallowing or not record.has_length
+            if record.holds_next_record and not is_counted:
+                yield Failure(path.as_uri(), "unreadable_row", _SWALLOWED)
+
+
+def _read_record(source: FilesSource, path: Path, record: WarcRecord) -> Iterator[Item]:
+    """Yield what a record gives: nothing, if it is neither a response nor damaged."""
+    if not record.has_length:
+        yield Failure(path.as_uri(), "unreadable_row", _NO_LENGTH)
+    elif record.type is None:
+        yield Failure(path.as_uri(), "unreadable_row", _NO_TYPE)
+    elif record.type == "response" and record.lacks_http_headers:
+        address = record.header("WARC-Target-URI") or path.as_uri()
+        yield Failure(address, "unreadable_row", _NO_HTTP)
+    elif record.type == "response" and record.http_headers is not None:
+        yield from _read_response(source, path, record)
 
 
 def _read_response(source: FilesSource, path: Path, record: WarcRecord) -> Iterator[Item]:
@@ -85,7 +111,8 @@ def _response(source: FilesSource, url: str, began: datetime, record: WarcRecord
     record.finish()
     if record.holds_next_record:
         return Failure(url, "unreadable_row", _SWALLOWED, status)
-    is_marked = record.header("WARC-Truncated") is not None
+    marks = [record.header(name) for name in ("WARC-Truncated", "WARC-Segment-Number")]
+    is_marked = any(mark is not None for mark in marks)
     is_cut = is_marked or record.is_short or record.is_misaligned
     if body.is_cut and not is_cut:
         problem = _CUT_BODY

@@ -17,7 +17,7 @@ from typing import Any
 from warcio.archiveiterator import ArchiveIterator
 from warcio.bufferedreaders import DecompressingBufferedReader
 from warcio.exceptions import ArchiveLoadFailed
-from warcio.recordloader import ArcWarcRecord
+from warcio.recordloader import ArcWarcRecord, ArcWarcRecordLoader
 from warcio.statusandheaders import StatusAndHeaders, StatusAndHeadersParser
 
 from stages.crawl.chunked_bodies import ChunkedBody
@@ -42,7 +42,14 @@ _TYPES = frozenset(
 )
 _WARCIO_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 _NEEDED = (b"content-length:", b"warc-target-uri:", b"warc-type:")  # to find what follows a record
-_NEXT_RECORD = b"\r\n\r\nWARC/1."
+_LENGTH = re.compile(r"[0-9]{1,18}")
+_EMPTY_LINE = b"\r\n\r\n"
+_NEXT_RECORD = re.compile(rb"\r\n\r\nWARC/(?:1\.|0\.1)")
+_NEXT_ARC_RECORD = re.compile(
+    rb"\nhttps?://[^ \r\n]{1,2048} [0-9A-Fa-f.:]{3,45} [0-9]{14} "  # address, IP, date
+    rb"[^ \r\n]{1,80} [0-9]{1,12}\r?\nHTTP/"  # media type, length
+)
+_HEAD_BYTES = 2300  # of what shows that another record begins
 
 
 class WarcRecord:
@@ -50,16 +57,27 @@ class WarcRecord:
 
     def __init__(self, record: ArcWarcRecord, records: ArchiveIterator):
         self._record, self._records = record, records
-        self._block = _WatchedStream(record.raw_stream)
+        # The head of a response ends with an empty line, as what is before a record does.
+        before = _EMPTY_LINE if record.http_headers is not None else b""
+        next_record = _NEXT_ARC_RECORD if record.rec_headers.is_arc else _NEXT_RECORD
+        self._block = _WatchedStream(record.raw_stream, before, next_record)
         record.raw_stream = self._block
         self._errors_before = records.err_count
-        self.type: str | None = record.rec_type
+        self.type: str | None = _in_lower_case(record.rec_type)
+        length = self.header("Content-Length") or ""
+        self.has_length = _LENGTH.fullmatch(length.strip()) is not None
         self.http_headers = record.http_headers
         heads = (record.rec_headers, record.http_headers)
         self.has_long_head = any(getattr(head, "is_too_long", False) for head in heads)
         self.is_short = False  # the archive ends before the record does
         self.is_misaligned = False  # no empty line follows the record
         self.holds_next_record = False
+
+    @property
+    def lacks_http_headers(self) -> bool:
+        """Whether the record states that it holds HTTP, and no HTTP headers were found."""
+        media_type = self.header("Content-Type") or ""
+        return self.http_headers is None and media_type.lower().startswith("application/http")
 
     def header(self, name: str) -> str | None:
         """Return a header of the record (not of the HTTP response in it)."""
@@ -88,6 +106,9 @@ class WarcRecord:
                 stream = ChunkedBody(stream)
                 frames.append(stream)
             body = unpacked(stream, ",".join(filter(None, encodings)), limit)
+            if len(body.bytes) < limit:
+                for frame in reversed(frames):
+                    _read_to_end(frame)
             return replace(body, is_cut=body.is_cut or any(frame.is_cut for frame in frames))
 
     def _http_values(self, name: str) -> str:
@@ -98,8 +119,7 @@ class WarcRecord:
     def finish(self) -> None:
         """Read the record to its end, and look at what follows."""
         with parsing():
-            while self._block.read(_BLOCK):
-                pass
+            _read_to_end(self._block)
             self._records.read_to_end()
         self.is_short = self._block.remaining > 0
         self.is_misaligned = self._records.err_count > self._errors_before
@@ -107,16 +127,24 @@ class WarcRecord:
 
     def _has_http_length(self) -> bool:
         """Return whether the HTTP response itself states the length that the record has."""
+        if self._record.payload_length < 0:  # it is not known
+            return False
         stated = self.http_headers.get_header("content-length") if self.http_headers else None
         return stated is not None and stated.strip() == str(self._record.payload_length)
+
+
+def _read_to_end(stream: Stream) -> None:
+    while stream.read(_BLOCK):
+        pass
 
 
 class _WatchedStream:
     """The block of a record. Notices what looks like the head of another record in it."""
 
-    def __init__(self, stream: Any):
+    def __init__(self, stream: Any, before: bytes, next_record: re.Pattern[bytes]):
         self._stream = stream
-        self._tail = b""
+        self._next_record = next_record
+        self._tail = before
         self.holds_next_record = False
 
     @property
@@ -132,9 +160,9 @@ class _WatchedStream:
 
     def _look_at(self, piece: bytes) -> bytes:
         seen = self._tail + piece
-        if _NEXT_RECORD in seen:
+        if self._next_record.search(seen):
             self.holds_next_record = True
-        self._tail = seen[-len(_NEXT_RECORD) :]
+        self._tail = seen[-_HEAD_BYTES:]
         return piece
 
 
@@ -148,10 +176,12 @@ def read_records(file: BufferedReader) -> Iterator[WarcRecord]:
     with parsing():
         is_empty = not file.peek(1)
         records = ArchiveIterator(file, arc2warc=True)
+        records.loader = _Loader(arc2warc=True)
         records.loader.warc_parser = _BoundedParser(records.loader.WARC_TYPES, is_outer=True)
         records.loader.http_parser = _BoundedParser(records.loader.HTTP_TYPES)
         records.loader.http_req_parser = _BoundedParser(records.loader.HTTP_VERBS)
-        records.reader = _BoundedLineReader(records.fh, block_size=_BLOCK)
+        # warcio's own unpacking ends at damage as at the end of the file.
+        records.reader = _BoundedLineReader(records.fh, block_size=_BLOCK, decomp_type=None)
     known = 0
     while True:
         with parsing():
@@ -163,6 +193,38 @@ def read_records(file: BufferedReader) -> Iterator[WarcRecord]:
         yield record
     if not known and not is_empty:
         raise ArchiveLoadFailed("it holds no record of an archive")
+
+
+class _Loader(ArcWarcRecordLoader):
+    """Takes types and schemes in capitals for what they are.
+
+    warcio parses no HTTP headers then, and takes a record without a block for the end of the file.
+    """
+
+    def _detect_type_load_headers(
+        self, stream: Any, statusline: bytes | None = None, known_format: str | None = None
+    ) -> tuple[str, StatusAndHeaders]:
+        found: tuple[str, StatusAndHeaders] = super()._detect_type_load_headers(
+            stream, statusline, known_format
+        )
+        kind, headers = found
+        headers.is_arc = kind == "arc2warc"
+        return found
+
+    def load_http_headers(
+        self, rec_type: str | None, uri: str | None, stream: Any, length: int | None
+    ) -> StatusAndHeaders | None:
+        try:
+            headers: StatusAndHeaders | None = super().load_http_headers(
+                _in_lower_case(rec_type), _in_lower_case(uri), stream, length
+            )
+        except EOFError:
+            return None
+        return headers
+
+
+def _in_lower_case(text: str | None) -> str | None:
+    return None if text is None else text.strip().lower()
 
 
 class _BoundedLineReader(DecompressingBufferedReader):

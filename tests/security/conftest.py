@@ -1,4 +1,4 @@
-"""A real server and worker for the attacks."""
+"""A real server and worker for the attacks, and a crawl of one archive."""
 
 from __future__ import annotations
 
@@ -28,3 +28,25 @@ def attacked() -> Iterator[Groundup]:
         os.umask(before)
         started.run("down", check=False)
         shutil.rmtree(folder)
+
+
+@pytest.fixture
+def read(run, tmp_path, reads_in_this_process):
+    """read(bytes) → (documents by name, failures as (address, detail))."""
+
+    def go(data: bytes, **settings):
+        path = tmp_path / "a.warc"
+        path.write_bytes(data)
+        source = {"kind": "files", "name": "mine", "paths": [str(path)]}
+        artifact = run("crawl", {"sources": [source | settings]})
+        documents = {}
+        for row in artifact.read("documents").to_pylist():
+            name = row["url"].removeprefix("https://example.org/")
+            documents[name] = (row["body"], row["truncated"])
+        failures = [
+            (row["url"].rpartition("/")[2], row["detail"])
+            for row in artifact.read("failures").to_pylist()
+        ]
+        return documents, failures
+
+    return go

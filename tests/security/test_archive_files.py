@@ -1,4 +1,4 @@
-"""Hostile archives: bodies in any compression, records that are cut, and false lengths."""
+"""Hostile archives: bodies in any compression or in damaged chunks, and heads without end."""
 
 from __future__ import annotations
 
@@ -8,48 +8,8 @@ import zlib
 import pytest
 
 from tests.flows.conftest import Groundup
+from tests.security.archives import PAGE, record
 from tests.security.crawled import crawled
-
-PAGE = b"<p>a page of some words</p>"
-
-
-def record(
-    address: str,
-    body: bytes = PAGE,
-    headers: bytes = b"",
-    more: int = 0,
-) -> bytes:
-    """A response whose Content-Length is `more` bytes too large."""
-    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n" + headers + b"\r\n" + body
-    head = (
-        "WARC/1.0\r\nWARC-Type: response\r\nWARC-Record-ID: <urn:uuid:0>\r\n"
-        f"WARC-Date: 2026-01-01T00:00:00Z\r\nWARC-Target-URI: https://example.org/{address}\r\n"
-        "Content-Type: application/http; msgtype=response\r\n"
-        f"Content-Length: {len(http) + more}\r\n\r\n"
-    )
-    return head.encode() + http + b"\r\n\r\n"
-
-
-@pytest.fixture
-def read(run, tmp_path, reads_in_this_process):
-    """read(bytes) → (documents by name, failures as (address, detail))."""
-
-    def go(data: bytes, **settings):
-        path = tmp_path / "a.warc"
-        path.write_bytes(data)
-        source = {"kind": "files", "name": "mine", "paths": [str(path)]}
-        artifact = run("crawl", {"sources": [source | settings]})
-        documents = {}
-        for row in artifact.read("documents").to_pylist():
-            name = row["url"].removeprefix("https://example.org/")
-            documents[name] = (row["body"], row["truncated"])
-        failures = [
-            (row["url"].rpartition("/")[2], row["detail"])
-            for row in artifact.read("failures").to_pylist()
-        ]
-        return documents, failures
-
-    return go
 
 
 def brotli(data: bytes) -> bytes:
@@ -82,6 +42,9 @@ def chunked(data: bytes) -> bytes:
         ("x-gzip", gzip.compress(WORDS)),
         ("gzip", gzip.compress(WORDS[:1000]) + gzip.compress(WORDS[1000:])),
         ("gzip", gzip.compress(WORDS) + b"\0" * 100),
+        ("gzip", gzip.compress(WORDS) + b"\0" * 100_000),
+        ("gzip", gzip.compress(WORDS) + b"\r\n"),
+        ("gzip", gzip.compress(WORDS) + b"\n"),
         ("deflate", deflated(WORDS, zlib.MAX_WBITS)),
         ("deflate", deflated(WORDS, -zlib.MAX_WBITS)),
         ("gzip", WORDS),
@@ -114,6 +77,42 @@ def test_a_body_whose_packing_is_damaged_is_one_failure_wherever_the_damage_is(r
     ((address, detail),) = failures
     assert address == "a"
     assert detail.startswith("the body, packed with gzip: Error -3 while decompressing data")
+
+
+NO_MEMBER = "the body, packed with gzip, has bytes behind a member that do not begin another one"
+TWO_MEMBERS = gzip.compress(WORDS[:1000]), gzip.compress(WORDS[1000:])
+
+
+@pytest.mark.parametrize("frame", [bytes, chunked])
+@pytest.mark.parametrize(
+    "second",
+    [
+        b"\xff" + TWO_MEMBERS[1][1:],
+        TWO_MEMBERS[1][:1] + b"\xff" + TWO_MEMBERS[1][2:],
+        b"\0" + TWO_MEMBERS[1][1:],
+        b"\n" + TWO_MEMBERS[1][1:],
+        b"\0" * 100_000 + TWO_MEMBERS[1],
+        TWO_MEMBERS[1][1:],
+        b"\xff",
+    ],
+)
+def test_a_later_member_of_gzip_whose_beginning_is_damaged_is_one_failure(read, second, frame):
+    """The body used to end there, and to pass as whole."""
+    headers = GZIP + (CHUNKED if frame is chunked else b"")
+    data = record("a", frame(TWO_MEMBERS[0] + second), headers) + record("b")
+    assert read(data) == ({"b": (PAGE, False)}, [("a", NO_MEMBER)])
+
+
+@pytest.mark.parametrize("length", [1, 2, 5, 10, 20])
+def test_a_later_member_of_gzip_that_is_cut_is_a_failure_unless_it_is_marked_as_cut(read, length):
+    data = record("a", TWO_MEMBERS[0] + TWO_MEMBERS[1][:length], GZIP)
+    assert read(data + record("b")) == ({"b": (PAGE, False)}, [("a", CUT)])
+    marked = data.replace(b"WARC/1.0", b"WARC/1.0\r\nWARC-Truncated: length", 1)
+    documents, failures = read(marked)
+    assert failures == []
+    text, is_marked = documents["a"]
+    assert is_marked
+    assert text.startswith(WORDS[:1000])
 
 
 def test_a_packed_body_that_ends_too_early_is_a_failure_unless_it_is_marked_as_cut(read):
@@ -279,6 +278,10 @@ def test_millions_of_chunks_of_one_byte_end_no_archive(tmp_path):
         (b"1;" + b"x" * 9999 + b"\r\na", "the body is in chunks, and one has no length"),
         (b"9\r\nabc", CUT),
         (b"1\r\na\r\n1", CUT),
+        (b"5\r\nhello\r\n5\r\nworld\r\n", CUT),  # no last chunk
+        (b"5\r\nhello\r\n5\r\nworld\r", CUT),
+        (b"5\r\nhello\r\n5\r\nworld", CUT),
+        (b"5\r\nhello\r\n5\r\nworld\r\n0", CUT),
     ],
 )
 def test_a_body_whose_chunks_are_damaged_is_one_failure(read, body, detail):
@@ -287,6 +290,52 @@ def test_a_body_whose_chunks_are_damaged_is_one_failure(read, body, detail):
     ((address, said),) = failures
     assert address == "a"
     assert said.startswith(detail)
+
+
+def in_one_chunk(data: bytes) -> bytes:
+    """All of a body, without the chunk that ends it."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+CUT_BETWEEN_CHUNKS = {
+    "gzip": (GZIP + CHUNKED, lambda: in_one_chunk(gzip.compress(WORDS))),
+    "gzip, a member of two": (GZIP + CHUNKED, lambda: in_one_chunk(gzip.compress(WORDS[:999]))),
+    "deflate": (
+        b"Content-Encoding: deflate\r\n" + CHUNKED,
+        lambda: in_one_chunk(deflated(WORDS, zlib.MAX_WBITS)),
+    ),
+    "br": (BR + CHUNKED, lambda: in_one_chunk(brotli(WORDS))),
+    "outer of two frames": (CHUNKED * 2, lambda: in_one_chunk(chunked(WORDS))),
+    "inner of two frames": (CHUNKED * 2, lambda: chunked(in_one_chunk(WORDS))),
+    "frame of a header that is repeated": (CHUNKED * 2, lambda: in_one_chunk(WORDS)),
+    "text": (CHUNKED, lambda: in_one_chunk(WORDS)),
+}
+
+
+@pytest.mark.parametrize("case", CUT_BETWEEN_CHUNKS)
+def test_a_body_without_its_last_chunk_is_a_failure_unless_it_is_marked_as_cut(read, case):
+    headers, body = CUT_BETWEEN_CHUNKS[case]
+    data = record("a", body(), headers)
+    assert read(data + record("b")) == ({"b": (PAGE, False)}, [("a", CUT)])
+    marked = data.replace(b"WARC/1.0", b"WARC/1.0\r\nWARC-Truncated: length", 1)
+    documents, failures = read(marked + record("b"))
+    assert failures == []
+    text, is_marked = documents["a"]
+    assert is_marked
+    assert text
+    assert WORDS.startswith(text)
+
+
+def test_a_body_in_chunks_that_is_longer_than_the_limit_is_cut_there(read):
+    body = in_one_chunk(WORDS) * 2
+    documents, failures = read(record("a", body, CHUNKED), limits={"max_page_bytes": 2000})
+    assert documents == {"a": (WORDS[:2000], True)}
+    assert failures == []
+
+
+def test_a_body_of_two_frames_of_chunks_is_read(read):
+    data = record("a", chunked(chunked(WORDS)), CHUNKED * 2) + record("b")
+    assert read(data) == ({"a": (WORDS, False), "b": (PAGE, False)}, [])
 
 
 LONG_HEADERS = {
@@ -335,60 +384,3 @@ def test_a_page_that_takes_all_memory_to_parse_is_one_failure_without_tracebacks
     done = crawled(tmp_path / "store", kind="files", name="mine", paths=paths)
     assert (done.documents, done.rejected, done.error) == (1, {"unreadable_row": 1}, "")
     assert "Traceback" not in capfd.readouterr().err
-
-
-def test_a_page_that_the_end_of_an_archive_cuts_is_marked_as_cut(read):
-    documents, failures = read(record("a") + record("b")[:-20])
-    assert documents == {"a": (PAGE, False), "b": (PAGE[:-16], True)}
-    ((address, detail),) = failures
-    assert address == "a.warc"
-    assert "a record ends before its Content-Length: the archive was cut" in detail
-
-
-@pytest.mark.parametrize("more", [len(record("b")), len(record("b")) + 9, 1 << 30])
-def test_a_record_that_swallows_the_one_behind_it_is_a_failure(read, more):
-    last = record("c") if more == len(record("b")) else b""
-    documents, failures = read(record("first") + record("a", more=more) + record("b") + last)
-    assert set(documents) == ({"first", "c"} if last else {"first"})
-    assert failures[0] == (
-        "a",
-        "the Content-Length of the record is wrong: the record includes the one behind it",
-    )
-
-
-def test_a_page_about_archives_is_a_page(read):
-    body = b"<pre>\r\n\r\nWARC/1.0\r\nWARC-Type: response\r\n\r\n</pre>"
-    length = f"Content-Length: {len(body)}\r\n".encode()
-    documents, failures = read(record("a", body, length))
-    assert (documents, failures) == ({"a": (body, False)}, [])
-
-
-def test_a_content_length_that_is_too_small_marks_the_page_as_cut(read):
-    documents, failures = read(record("a", PAGE + b" more", more=-5) + record("b"))
-    assert documents == {"a": (PAGE, True), "b": (PAGE, False)}
-    assert failures == []
-
-
-@pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_sound_archives_have_no_failures(read, pack):
-    data = b"".join(pack(record(name)) for name in "abc")
-    documents, failures = read(data)
-    assert documents == dict.fromkeys("abc", (PAGE, False))
-    assert failures == []
-
-
-def test_a_sound_arc_file_has_no_failures(run, tmp_path):
-    version = b"1 0 x\nURL IP-address Archive-date Content-type Archive-length\n"
-    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n\r\n" + PAGE
-    data = (
-        b"filedesc://a.arc 0.0.0.0 20260101000000 text/plain %d\n" % len(version)
-        + version
-        + b"\nhttps://example.org/a 1.2.3.4 20260101000000 text/html %d\n" % len(http)
-        + http
-        + b"\n"
-    )
-    (tmp_path / "a.arc").write_bytes(data)
-    source = {"kind": "files", "paths": [str(tmp_path / "a.arc")]}
-    artifact = run("crawl", {"sources": [source]})
-    assert (artifact.rows("documents"), artifact.rows("failures")) == (1, 0)
-    assert not artifact.read("documents").to_pylist()[0]["truncated"]
