@@ -253,6 +253,6 @@ def chromium_page(*arguments: str) -> Iterator[Any]:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=[*quiet, *arguments])
         page = browser.new_page(viewport={"width": 1400, "height": 1600}, ignore_https_errors=True)
-        page.set_default_timeout(60_000)
+        page.set_default_timeout(180_000)  # a busy machine is an ordinary one
         yield page
         browser.close()
