@@ -145,7 +145,7 @@ HostOption = Annotated[
     typer.Option(
         "--host",
         metavar="ADDRESS",
-        help="Listen on this address, not on 127.0.0.1. Needs --url.",
+        help="Listen on this address, not on 127.0.0.1. Needs --url, unless it is 127.X.Y.Z.",
         callback=_not_empty,
     ),
 ]

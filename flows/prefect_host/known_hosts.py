@@ -67,7 +67,7 @@ class KnownHosts:
         hosts = headers.getlist("host")
         origins = headers.getlist("origin")
         if len(hosts) != 1 or hosts[0].lower() not in self.hosts:
-            return "This server has another name. Open the address that groundup up prints."
+            return "This server has another address. Open the one that groundup up prints."
         if any(origin.lower() not in self.origins for origin in origins):
             return "A page of another origin may not speak to this server."
         return None

@@ -140,9 +140,9 @@ def _is_comparable(authorization: str | None) -> bool:
 
     It decodes what follows "Basic", and `hmac.compare_digest` takes no text beyond ASCII.
     """
-    credentials = (authorization or "").partition(" ")[2]
+    words = (authorization or "").split()
     try:
-        return base64.b64decode(credentials).isascii()
+        return not words or base64.b64decode(words[-1]).isascii()
     except ValueError:
         return True  # Prefect refuses what it cannot decode
 

@@ -19,8 +19,8 @@ from stages.crawl.config import DatasetSource
 from stages.crawl.items import Items, Note, Taking
 
 PLAIN_FORMATS = frozenset({"arrow", "csv", "json", "parquet", "text"})
-# What a data set may say about how its files are read. The other settings of the readers, such as
-# `engine` (patterns that take for ever) and `chunksize` (all rows at once), are for its user.
+# What a data set may say about how its files are read. Other settings of the readers could keep
+# them busy for ever (`engine` with a pattern) or fill the memory (`chunksize`).
 PLAIN_SETTINGS = frozenset({
     "column_names", "columns", "comment", "data_dir", "data_files", "decimal", "delimiter",
     "description", "doublequote", "encoding", "escapechar", "features", "field", "header",
@@ -156,7 +156,8 @@ def _require_plain_settings(config: Any, where: str, dataset: str) -> None:
     if refused:
         raise InputError(
             where,
-            f"the README.md of {dataset} sets {', '.join(refused)}, which may make reading endless",
+            f"the README.md of {dataset} sets {', '.join(refused)},"
+            " which could keep the reader busy for ever or fill the memory",
             "remove these settings from a copy of the data set, or name its files as kind: files",
         )
 

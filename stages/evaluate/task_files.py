@@ -43,6 +43,7 @@ ANSWER_SETTINGS = {
 DATA_SETTINGS = {
     "cache_dir", "column_names", "columns", "data_dir", "data_files", "field", "keep_linebreaks",
     "revision", "split", "streaming",
+    "trust_remote_code",  # true is refused by itself
 }  # fmt: skip
 DATA_SCHEMES = {"https", "hf"}
 
@@ -231,10 +232,10 @@ def _code_in_data_settings(settings: Any) -> Iterator[str]:
 
     fsspec opens the addresses. Chained ones (`filecache::…`) and most schemes can write files.
     """
-    if not isinstance(settings, dict):
+    if not isinstance(settings, dict | None):
         yield "dataset_kwargs that is no mapping"
         return
-    for name, value in settings.items():
+    for name, value in (settings or {}).items():
         if name not in DATA_SETTINGS:
             yield f"the setting of its data {str(name)[:SHOWN]!r}"
         waiting = [value]

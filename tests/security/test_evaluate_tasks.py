@@ -118,6 +118,20 @@ def attack(folder: Path, mark: Path, way: str) -> Path:
     return path
 
 
+PLAIN_DATA: dict[str, object] = {
+    "a file by its relative path": {"data_files": {"test": "rows.jsonl"}},
+    "files of a hub": {"data_files": ["hf://datasets/a/b/rows.jsonl", "https://example.org/r"]},
+    "no code": {"trust_remote_code": False, "streaming": True},
+    "nothing": None,
+}
+
+
+@pytest.mark.parametrize("data", PLAIN_DATA)
+def test_a_task_file_may_name_its_data(folder, data):
+    path = written(folder, dataset_kwargs=PLAIN_DATA[data])
+    assert list(task_files.code_in(path)) == []
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_a_task_file_that_would_run_code_is_refused_before_anything_else_is_done(folder, mark, way):
     path = attack(folder, mark, way)

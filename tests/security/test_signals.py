@@ -148,36 +148,30 @@ def test_workers_end_when_their_stage_is_killed(tmp_path: Path) -> None:
 def test_what_does_not_heed_a_signal_is_ended_with_its_children(
     number: signal.Signals, tmp_path: Path
 ) -> None:
-    with own_command(tmp_path, DEAF, GROUNDUP_GRACE_S="0.5") as command:
-        assert command.stdout
-        child = int(command.stdout.readline())
-        command.send_signal(number)
-        stderr = command.communicate(timeout=TIMEOUT_S)[1]
-    assert command.returncode == 128 + number
-    assert stderr == f"{GO_ON}\n"
-    assert_gone([child])
+    assert_ends_with_its_child(DEAF, number, tmp_path, GROUNDUP_GRACE_S="0.5")
 
 
 @every_signal
 @pytest.mark.slow
 def test_a_child_that_nobody_ended_is_ended(number: signal.Signals, tmp_path: Path) -> None:
-    with own_command(tmp_path, LEFT) as command:
-        assert command.stdout
-        child = int(command.stdout.readline())
-        command.send_signal(number)
-        stderr = command.communicate(timeout=TIMEOUT_S)[1]
-    assert (command.returncode, stderr) == (128 + number, f"{GO_ON}\n")
-    assert_gone([child])
+    assert_ends_with_its_child(LEFT, number, tmp_path)
 
 
 @every_signal
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["DEAF", "LEFT"])
+@pytest.mark.parametrize("script", [DEAF, LEFT], ids=["deaf", "left"])
 def test_a_home_that_is_no_path_keeps_no_child_alive(
     number: signal.Signals, script: str, tmp_path: Path
 ) -> None:
-    settings = {"GROUNDUP_HOME": "~nobody-of-this-name/x", "GROUNDUP_GRACE_S": "0.5"}
-    with own_command(tmp_path, globals()[script], **settings) as command:
+    home = "~nobody-of-this-name/x"
+    assert_ends_with_its_child(script, number, tmp_path, GROUNDUP_GRACE_S="0.5", GROUNDUP_HOME=home)
+
+
+def assert_ends_with_its_child(
+    script: str, number: signal.Signals, folder: Path, **settings: str
+) -> None:
+    """Send a signal to a command that prints the id of its child."""
+    with own_command(folder, script, **settings) as command:
         assert command.stdout
         child = int(command.stdout.readline())
         command.send_signal(number)

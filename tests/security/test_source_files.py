@@ -240,7 +240,7 @@ def test_a_data_set_that_could_be_read_for_ever_is_refused(tmp_path, way):
     settings = [f"  {line}" for line in ENDLESS[way]]
     (folder / "README.md").write_text("\n".join([*head, *settings, "---", ""]))
     done = crawled(tmp_path / "store", kind="dataset", dataset=str(folder))
-    assert "which may make reading endless" in done.error, done
+    assert "which could keep the reader busy for ever" in done.error, done
     assert ENDLESS[way][0].split(":")[0] in done.error
 
 
